@@ -1,0 +1,81 @@
+"""cifarml: from labelled pictures to a prediction, by command line or by import.
+
+Importing this package imports nothing heavy; each name below is loaded when it is first used.
+
+Example:
+    >>> import cifarml
+    >>> dataset = cifarml.load_dataset("drawn:200")
+    >>> config = cifarml.TrainConfig(num_epochs=1)
+    >>> bundle = cifarml.train_model(config, dataset, "runs/first")  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cifarml.bundle import Bundle
+    from cifarml.data.check import check_source
+    from cifarml.data.dataset import Dataset
+    from cifarml.data.load import load_dataset
+    from cifarml.errors import CifarMLError
+    from cifarml.evaluate import evaluate_model
+    from cifarml.images import decode_picture
+    from cifarml.model import build_model
+    from cifarml.predict import Prediction, Predictor
+    from cifarml.progress import show_progress
+    from cifarml.train.grids import picture_grid, prediction_grid
+    from cifarml.train.recipe import TrainConfig
+    from cifarml.train.report import confusion_matrix, learning_curves
+    from cifarml.train.trainer import train_model
+
+_HOME = {
+    "Bundle": "cifarml.bundle",
+    "CifarMLError": "cifarml.errors",
+    "Dataset": "cifarml.data.dataset",
+    "Prediction": "cifarml.predict",
+    "Predictor": "cifarml.predict",
+    "TrainConfig": "cifarml.train.recipe",
+    "build_model": "cifarml.model",
+    "check_source": "cifarml.data.check",
+    "confusion_matrix": "cifarml.train.report",
+    "decode_picture": "cifarml.images",
+    "evaluate_model": "cifarml.evaluate",
+    "learning_curves": "cifarml.train.report",
+    "load_dataset": "cifarml.data.load",
+    "picture_grid": "cifarml.train.grids",
+    "prediction_grid": "cifarml.train.grids",
+    "show_progress": "cifarml.progress",
+    "train_model": "cifarml.train.trainer",
+}
+
+__all__ = [
+    "Bundle",
+    "CifarMLError",
+    "Dataset",
+    "Prediction",
+    "Predictor",
+    "TrainConfig",
+    "build_model",
+    "check_source",
+    "confusion_matrix",
+    "decode_picture",
+    "evaluate_model",
+    "learning_curves",
+    "load_dataset",
+    "picture_grid",
+    "prediction_grid",
+    "show_progress",
+    "train_model",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'cifarml' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,75 @@
+"""``cifarml evaluate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from cifarml.cli import options
+from cifarml.cli.console import print_evaluation, print_json, shown_path
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="A run folder, its name, or latest.", show_default=False)
+    ],
+    data: options.Data = "cifar10",
+    split: Annotated[
+        Literal["test", "train", "all"], typer.Option(help="Which pictures of the source to ask about.")
+    ] = "test",
+    subset: options.Subset = None,
+    subset_seed: options.SubsetSeed = 0,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for pictures of the confusion matrix and predictions."),
+    ] = None,
+    runs_dir: options.RunsDir = None,
+    skip_bad: options.SkipBad = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Measure a trained model on another data set.
+
+    [bold]Examples[/bold]
+
+      cifarml evaluate latest
+      cifarml evaluate runs/first --data cifar10-images.zip
+      cifarml evaluate first --data new_pictures/ --split all -o evaluation/
+    """
+    from cifarml.data import load_dataset
+    from cifarml.evaluate import evaluate_model
+    from cifarml.predict import Predictor
+    from cifarml.progress import show_progress
+    from cifarml.runs import find_run
+    from cifarml.settings import load_settings
+
+    path = find_run(run, runs_dir or load_settings().runs_dir)
+    predictor = Predictor.load(path)
+    with show_progress(quiet=quiet) as on_progress:
+        dataset = load_dataset(
+            data, subset=subset, seed=subset_seed, skip_bad=skip_bad, on_progress=on_progress
+        )
+        if split != "all":
+            dataset = dataset.test if split == "test" else dataset.train
+        evaluation, dataset, probabilities = evaluate_model(predictor, dataset, on_progress=on_progress)
+    files: list[Path] = []
+    if output:
+        from cifarml.train.grids import prediction_grid
+        from cifarml.train.report import confusion_matrix, save_figure
+
+        files = [
+            save_figure(output / "confusion_matrix.png", confusion_matrix(evaluation)),
+            save_figure(output / "predictions.png", prediction_grid(dataset, probabilities)),
+        ]
+    if json:
+        print_json(
+            {"run": str(path.resolve()), "data": dataset.origin, "split": split} | evaluation.to_json()
+        )
+        return
+    print_evaluation(f"{path.name} on {dataset.origin} ({split})", evaluation)
+    for file in files:
+        print(f"Picture: {shown_path(file)}")

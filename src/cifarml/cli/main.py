@@ -1,0 +1,66 @@
+"""The command ``cifarml``: puts the commands together and turns errors into messages."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from cifarml.cli import data, evaluate, predict, quickstart, runs, train
+from cifarml.cli.console import note
+from cifarml.errors import CifarMLError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="cifarml",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(quickstart.quickstart)
+app.command()(train.train)
+app.command()(evaluate.evaluate)
+app.command()(predict.predict)
+app.add_typer(data.app, name="data")
+app.add_typer(runs.app, name="runs")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"cifarml {version('cifarml')}")
+        raise typer.Exit
+
+
+@app.callback()
+def cifarml(
+    _version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """From labelled pictures to a prediction.
+
+    New here? Type: [bold]cifarml quickstart[/bold]
+    """
+
+
+def main() -> None:
+    """Run the command line: exit code 0 when all went well, 1 on an error, 2 on wrong usage."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # what it warns of is in our own errors
+    try:
+        app()
+    except CifarMLError as error:
+        from cifarml.settings import debugging
+
+        if debugging():
+            raise
+        note(f"Error: {error.message}")
+        if error.hint:
+            note(f"Hint: {error.hint}")
+        sys.exit(1)

@@ -1,0 +1,29 @@
+"""Flags that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+SOURCE_HELP = (
+    "A folder, .zip, .tar.gz or .tar of pictures (CLASS_NUMBER.png, or a folder for each class), an official "
+    "CIFAR-10 archive, cifar10 (downloaded once), or drawn[:COUNT[:SEED]] (drawings of our own)."
+)
+
+Source = Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCE_HELP, show_default=False)]
+Data = Annotated[str, typer.Option("--data", metavar="SOURCE", help=SOURCE_HELP)]
+Subset = Annotated[
+    int | None, typer.Option(min=4, help="Take only so many pictures, balanced over the classes.")
+]
+SubsetSeed = Annotated[int, typer.Option(min=0, help="Which pictures --subset takes.")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Go on without pictures that can't be read.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+RunsDir = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR", help="Where run folders lie; CIFARML_RUNS_DIR, or runs/ here, when left out."
+    ),
+]

@@ -1,0 +1,81 @@
+"""``cifarml predict``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cifarml.cli import options
+from cifarml.cli.console import note, print_json
+
+__all__ = ["predict"]
+
+_FEW = 256  # no progress bar for so few
+
+
+def predict(
+    pictures: Annotated[
+        list[Path],
+        typer.Argument(metavar="PICTURE", help="Picture files, or folders of them.", show_default=False),
+    ],
+    run: Annotated[
+        str | None,
+        typer.Option(help="Which model: a run folder or its name; the newest when left out."),
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="How many classes to show for each picture.")] = 3,
+    runs_dir: options.RunsDir = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Say what is in pictures.
+
+    [bold]Examples[/bold]
+
+      cifarml predict image.png
+      cifarml predict one.jpg two.webp --top 5
+      cifarml predict holiday/ --run runs/first --json
+    """
+    from cifarml.errors import PictureError
+    from cifarml.predict import Predictor
+    from cifarml.progress import show_progress
+    from cifarml.runs import find_run
+    from cifarml.settings import load_settings
+
+    predictor = Predictor.load(find_run(run, runs_dir or load_settings().runs_dir))
+    paths = _picture_files(pictures)
+    with show_progress(quiet=quiet or len(paths) <= _FEW) as on_progress:
+        answers = list(predictor.predict_files(paths, on_progress=on_progress))
+    documents: list[dict[str, object]] = []
+    for path, answer in answers:
+        if isinstance(answer, PictureError):
+            note(f"Error: {path}: {answer.message}")
+            documents.append({"path": str(path), "error": answer.message})
+        elif json:
+            documents.append({"path": str(path), **answer._asdict(), "probabilities": answer.top(top)})
+        else:
+            shown = "  ".join(f"{name} {share:.1%}" for name, share in answer.top(top).items())
+            print(f"{path}: {shown}" if len(paths) > 1 else shown)
+    if json:
+        print_json(documents)
+    if any(isinstance(answer, PictureError) for _, answer in answers):
+        raise typer.Exit(1)
+
+
+def _picture_files(pictures: list[Path]) -> list[Path]:
+    from cifarml.errors import DataError
+    from cifarml.images import SUFFIXES
+
+    files = []
+    for path in pictures:
+        if path.is_dir():
+            inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
+            if not inside:
+                raise DataError(f"there are no pictures in {path}")
+            files += inside
+        elif path.exists():
+            files.append(path)
+        else:
+            raise DataError(f"there is no file {path}")
+    return files

@@ -1,0 +1,160 @@
+"""Would training on these pictures go wrong? Counts, sizes, duplicates, unreadable files."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import NamedTuple
+
+from cifarml.data.dataset import BadPicture, Dataset
+from cifarml.data.layout import find_layout
+from cifarml.data.load import load_dataset, open_source
+from cifarml.data.official import is_official
+from cifarml.errors import PictureError
+from cifarml.images import picture_size
+from cifarml.progress import OnProgress, ignore_progress
+
+__all__ = ["ClassCount", "SourceCheck", "check_dataset", "check_source"]
+
+
+class ClassCount(NamedTuple):
+    """How many pictures there are of a class."""
+
+    name: str
+    train: int
+    test: int
+
+
+class SourceCheck(NamedTuple):
+    """What was found in a source.
+
+    Attributes:
+        dataset: The readable pictures.
+        classes: Pictures by class.
+        sizes: How many picture files have which width and height, the most frequent first; empty where
+            the source holds no picture files (drawn, official archives).
+        unreadable: Pictures that can't be read.
+        duplicates: Groups of pictures with the same pixels and label, all in train or all in test.
+        leaks: Groups of pictures with the same pixels, some in train and some in test.
+        conflicts: Groups of pictures with the same pixels and different labels.
+        problems: Why training would be wrong, in words; empty where it would be right.
+        warnings: What is odd but does no great harm.
+    """
+
+    dataset: Dataset
+    classes: tuple[ClassCount, ...]
+    sizes: tuple[tuple[tuple[int, int], int], ...]
+    unreadable: tuple[BadPicture, ...]
+    duplicates: tuple[tuple[str, ...], ...]
+    leaks: tuple[tuple[str, ...], ...]
+    conflicts: tuple[tuple[str, ...], ...]
+    problems: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    def to_json(self) -> dict[str, object]:
+        """Return what was found as plain JSON values."""
+        return {
+            "origin": self.dataset.origin,
+            "num_images": len(self.dataset),
+            "fingerprint": self.dataset.fingerprint,
+            "classes": [count._asdict() for count in self.classes],
+            "sizes": [{"width": w, "height": h, "num_images": count} for (w, h), count in self.sizes],
+            "unreadable": [picture._asdict() for picture in self.unreadable],
+            "duplicates": self.duplicates,
+            "leaks": self.leaks,
+            "conflicts": self.conflicts,
+            "problems": self.problems,
+            "warnings": self.warnings,
+        }
+
+
+def check_source(source: str | Path, *, on_progress: OnProgress = ignore_progress) -> SourceCheck:
+    """Load a source, leaving out what can't be read, and check it.
+
+    Args:
+        source: As for :func:`cifarml.load_dataset`.
+        on_progress: Called while pictures are read.
+
+    Raises:
+        DataError: If the source can't be loaded at all.
+    """
+    dataset = load_dataset(source, skip_bad=True, on_progress=on_progress)
+    return check_dataset(dataset, sizes=_sizes(Path(source)))
+
+
+def check_dataset(dataset: Dataset, *, sizes: Counter[tuple[int, int]] | None = None) -> SourceCheck:
+    """Check a data set that is loaded already.
+
+    Args:
+        dataset: What to check.
+        sizes: Widths and heights of the files it was read from, if known.
+    """
+    tests = dataset.test.class_counts().tolist()
+    counts = tuple(
+        ClassCount(name, count - test, test)
+        for name, count, test in zip(dataset.class_names, dataset.class_counts().tolist(), tests, strict=True)
+    )
+    groups: defaultdict[bytes, list[int]] = defaultdict(list)
+    for position, image in enumerate(dataset.images):
+        groups[hashlib.blake2b(image.data, digest_size=16).digest()].append(position)
+    duplicates, leaks, conflicts = [], [], []
+    for group in groups.values():
+        if len(group) > 1:
+            names = tuple(dataset.sources[position] for position in group)
+            same_label = len({int(dataset.labels[position]) for position in group}) == 1
+            same_set = len({bool(dataset.is_test[position]) for position in group}) == 1
+            if not same_label:
+                conflicts.append(names)
+            if not same_set:
+                leaks.append(names)
+            elif same_label:
+                duplicates.append(names)
+    problems = [
+        *_say(len(dataset.skipped), "picture can't be read", "pictures can't be read"),
+        *_say(len(leaks), "picture is in train and in test", "pictures are in train and in test"),
+        *_say(len(conflicts), "picture has several labels", "pictures have several labels"),
+        *(f"class {count.name!r} has no pictures to train on" for count in counts if not count.train),
+        *(f"class {count.name!r} has no test pictures" for count in counts if not count.test),
+    ]
+    warnings = [
+        *_say(len(duplicates), "picture is there more than once", "pictures are there more than once"),
+        *_imbalance(counts),
+    ]
+    return SourceCheck(
+        dataset,
+        counts,
+        tuple((sizes or Counter()).most_common()),
+        dataset.skipped,
+        tuple(duplicates),
+        tuple(leaks),
+        tuple(conflicts),
+        tuple(problems),
+        tuple(warnings),
+    )
+
+
+def _say(count: int, one: str, many: str) -> list[str]:
+    return [f"{count:,} {one if count == 1 else many}"] if count else []
+
+
+def _imbalance(counts: tuple[ClassCount, ...]) -> list[str]:
+    least, most = (pick(counts, key=lambda count: count.train) for pick in (min, max))
+    if most.train <= 10 * max(least.train, 1):
+        return []
+    return [f"{most.name!r} has {most.train:,} pictures to train on and {least.name!r} only {least.train:,}"]
+
+
+def _sizes(path: Path) -> Counter[tuple[int, int]]:
+    """Count the widths and heights of the picture files of a source, without decoding them."""
+    sizes: Counter[tuple[int, int]] = Counter()
+    if not path.exists():
+        return sizes
+    with open_source(path) as tree:
+        if not is_official(tree.files):
+            for name in find_layout(tree.files, tree.folders).names:
+                try:
+                    sizes[picture_size(tree.read(name))] += 1
+                except PictureError:
+                    continue  # it is listed among the unreadable ones
+    return sizes

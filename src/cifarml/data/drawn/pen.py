@@ -1,0 +1,145 @@
+"""The pen that draws the figures, and its colours.
+
+A figure lives in a square from -1 to 1, x to the right and y down, and looks to the right. The pen
+turns, flips, stretches and shifts it into the picture.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from PIL import ImageDraw
+
+__all__ = ["Colour", "Figure", "Paint", "Pen", "brightness", "hsv"]
+
+Colour = tuple[int, int, int]
+Point = tuple[float, float]
+
+_CIRCLE: Final = tuple((math.cos(t * math.pi / 9), math.sin(t * math.pi / 9)) for t in range(18))
+_STEPS: Final = tuple(
+    (
+        ((2 - t) * t - 1) * t / 2,
+        (t * t * (3 * t - 5) + 2) / 2,
+        (t * (4 - 3 * t) + 1) * t / 2,
+        (t - 1) * t * t / 2,
+    )
+    for t in (0.0, 0.25, 0.5, 0.75)
+)
+"""Weights of four neighbouring points on a Catmull-Rom curve, at four steps."""
+
+
+def hsv(hue: float, saturation: float, value: float) -> Colour:
+    """Return the colour of a hue (any number, period 1), saturation and value (0 to 1)."""
+    red, green, blue = colorsys.hsv_to_rgb(hue % 1.0, saturation, value)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def brightness(colour: Colour) -> float:
+    """Return how bright a colour looks, 0 to 255."""
+    return 0.3 * colour[0] + 0.59 * colour[1] + 0.11 * colour[2]
+
+
+@dataclass(frozen=True)
+class Paint:
+    """The colours of one figure."""
+
+    body: Colour
+    shade: Colour
+    light: Colour
+    accent: Colour
+    ink: Colour = (22, 20, 24)
+    white: Colour = (242, 242, 236)
+
+    @classmethod
+    def mix(cls, rng: np.random.Generator, *, backdrop: float) -> Paint:
+        """Mix random colours whose body stands out from a backdrop of that brightness."""
+        hue, value = rng.random(), rng.uniform(0.25, 0.95)
+        saturation = rng.choice((0.08, 0.35, 0.6, 0.85))
+        for _ in range(8):
+            if abs(brightness(hsv(hue, saturation, value)) - backdrop) >= 70:
+                break
+            hue, value = rng.random(), rng.uniform(0.15, 1.0)
+        dimmer = rng.uniform(0.55, 0.72)
+        return cls(
+            body=hsv(hue, saturation, value),
+            shade=hsv(hue, saturation, value * dimmer),
+            light=hsv(hue, saturation * 0.45, 1 - (1 - value) * 0.5),
+            accent=hsv(rng.random(), 0.75, rng.uniform(0.6, 1.0)),
+        )
+
+
+class Pen:
+    """Draws shapes of the unit square through an affine map.
+
+    Args:
+        draw: Where to draw.
+        size: Width and height of that picture, in its pixels.
+        angle: Turn, in radians.
+        flip: Mirror left and right.
+        stretch: Width and height of the figure, 1 for the whole picture.
+        shift: Where the figure's middle lies, (0, 0) for the picture's middle.
+    """
+
+    def __init__(
+        self, draw: ImageDraw.ImageDraw, size: int, *, angle: float, flip: bool, stretch: Point, shift: Point
+    ) -> None:
+        self._draw = draw
+        half = size / 2
+        width, height = stretch[0] * half * (-1 if flip else 1), stretch[1] * half
+        cos, sin = math.cos(angle), math.sin(angle)
+        self._map = (cos * width, -sin * height, (1 + shift[0]) * half)
+        self._map_y = (sin * width, cos * height, (1 + shift[1]) * half)
+        self._unit = (abs(width) + height) / 2
+
+    def polygon(self, colour: Colour, *points: Point) -> None:
+        """Fill a shape with corners."""
+        self._draw.polygon(self._place(points), fill=colour)
+
+    def blob(self, colour: Colour, *points: Point) -> None:
+        """Fill a round shape through these points."""
+        self._draw.polygon(self._place(_smooth([points[-1], *points, points[0], points[1]])), fill=colour)
+
+    def ellipse(self, colour: Colour, centre: Point, width: float, height: float, tilt: float = 0.0) -> None:
+        """Fill an ellipse of these half axes, turned by ``tilt`` radians."""
+        cos, sin = math.cos(tilt), math.sin(tilt)
+        x, y = centre
+        xx, xy, yx, yy = width * cos, -height * sin, width * sin, height * cos
+        self._draw.polygon(
+            self._place([(x + xx * u + xy * v, y + yx * u + yy * v) for u, v in _CIRCLE]), fill=colour
+        )
+
+    def disc(self, colour: Colour, centre: Point, radius: float) -> None:
+        """Fill a circle."""
+        self.ellipse(colour, centre, radius, radius)
+
+    def line(self, colour: Colour, width: float, *points: Point) -> None:
+        """Draw straight pieces."""
+        self._draw.line(
+            self._place(points), fill=colour, width=max(1, round(width * self._unit)), joint="curve"
+        )
+
+    def curve(self, colour: Colour, width: float, *points: Point) -> None:
+        """Draw a round line through these points."""
+        self.line(colour, width, *_smooth([points[0], *points, points[-1]]), points[-1])
+
+    def _place(self, points: Sequence[Point]) -> list[Point]:
+        (a, b, c), (d, e, f) = self._map, self._map_y
+        return [(a * x + b * y + c, d * x + e * y + f) for x, y in points]
+
+
+def _smooth(points: Sequence[Point]) -> list[Point]:
+    """Run a Catmull-Rom curve from the second point to the last but one."""
+    quads = zip(points, points[1:], points[2:], points[3:], strict=False)
+    return [
+        (k * p[0] + m * q[0] + n * r[0] + o * s[0], k * p[1] + m * q[1] + n * r[1] + o * s[1])
+        for p, q, r, s in quads
+        for k, m, n, o in _STEPS
+    ]
+
+
+Figure = Callable[[Pen, Paint, np.random.Generator], None]

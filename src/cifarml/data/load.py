@@ -1,0 +1,153 @@
+"""From the name of a source to a Dataset."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from cifarml.data.archive import is_archive, open_archive
+from cifarml.data.cache import read_cached, write_cached
+from cifarml.data.dataset import BadPicture, Dataset
+from cifarml.data.decode import decode_pictures
+from cifarml.data.drawn import draw_dataset
+from cifarml.data.files import FileTree, Folder
+from cifarml.data.layout import find_layout
+from cifarml.data.official import download_official, is_official, load_official
+from cifarml.errors import DataError, PictureError
+from cifarml.images import DECODER_VERSION
+from cifarml.progress import OnProgress, ignore_progress
+from cifarml.settings import Settings, load_settings
+
+__all__ = ["load_dataset", "open_source"]
+
+_DRAWN: Final = re.compile(r"drawn(?::(?P<count>\d{1,9}))?(?::(?P<seed>\d{1,9}))?")
+_CACHED_FILES: Final = 5_000
+_CACHED_BYTES: Final = 64 * 2**20
+_SHOWN_BAD: Final = 20
+
+
+def load_dataset(
+    source: str | Path,
+    *,
+    subset: int | None = None,
+    seed: int = 0,
+    skip_bad: bool = False,
+    settings: Settings | None = None,
+    on_progress: OnProgress = ignore_progress,
+) -> Dataset:
+    """Load labelled pictures.
+
+    Args:
+        source: A folder, .zip, .tar.gz or .tar of pictures named ``<class>_<number>.png`` or in class
+            folders; an official CIFAR-10 archive; ``"cifar10"`` (downloaded once); or
+            ``"drawn[:COUNT[:SEED]]"``, drawings of our own. What it is, is seen by looking at it.
+        subset: Take only so many pictures, balanced over the classes.
+        seed: Which pictures the subset takes.
+        skip_bad: Leave out pictures that can't be read instead of raising.
+        settings: Where the cache is; from the environment when left out.
+        on_progress: Called while pictures are read.
+
+    Returns:
+        The data set, with its split into train and test.
+
+    Raises:
+        DataError: If the source is missing, damaged, unsafe or unlabelled.
+        PictureError: If pictures can't be read; it names them all (up to 20).
+
+    Example:
+        >>> load_dataset("drawn:2000").class_names[:3]
+        ('airplane', 'automobile', 'bird')
+    """
+    dataset = _load(source, skip_bad, settings or load_settings(), on_progress)
+    return dataset if subset is None else dataset.subset(subset, seed=seed)
+
+
+def open_source(path: Path) -> FileTree:
+    """Open a folder or an archive, whichever it is.
+
+    Raises:
+        DataError: If it is neither.
+    """
+    if path.is_dir():
+        return Folder(path)
+    try:
+        known = is_archive(path)
+    except FileNotFoundError:
+        raise DataError(
+            f"there is no folder or archive {path}",
+            hint="a source is a path, cifar10 or drawn:2000; see: cifarml data show --help",
+        ) from None
+    except OSError as error:
+        raise DataError(f"can't read {path}: {error.strerror}") from error
+    if not known:
+        raise DataError(f"{path} is neither a folder nor a .zip, .tar.gz or .tar archive")
+    return open_archive(path)
+
+
+def _load(source: str | Path, skip_bad: bool, settings: Settings, on_progress: OnProgress) -> Dataset:
+    if drawn := _DRAWN.fullmatch(str(source)):
+        count, seed = int(drawn["count"] or 2000), int(drawn["seed"] or 0)
+        return draw_dataset(count, seed=seed, on_progress=on_progress)
+    path = download_official(settings, on_progress=on_progress) if source == "cifar10" else Path(source)
+    cache = settings.cache_dir / "decoded"
+    if path.is_file() and (dataset := read_cached(cache, _archive_key(path), str(path))):
+        return dataset  # without so much as opening the archive
+    with open_source(path) as tree:
+        large = len(tree.files) >= _CACHED_FILES or sum(tree.files.values()) >= _CACHED_BYTES
+        if not large:
+            return _read(tree, skip_bad, on_progress)
+        key = _folder_key(tree) if isinstance(tree, Folder) else _archive_key(path)
+        dataset = read_cached(cache, key, tree.origin) if isinstance(tree, Folder) else None
+        if dataset is None:
+            dataset = _read(tree, skip_bad, on_progress)
+            if not dataset.skipped:
+                write_cached(cache, key, dataset)
+        return dataset
+
+
+def _archive_key(path: Path) -> str:
+    with path.open("rb") as file:
+        return f"{hashlib.file_digest(file, 'sha256').hexdigest()}-{DECODER_VERSION}"
+
+
+def _folder_key(folder: Folder) -> str:
+    return f"{folder.key()}-{DECODER_VERSION}"
+
+
+def _read(tree: FileTree, skip_bad: bool, on_progress: OnProgress) -> Dataset:
+    if is_official(tree.files):
+        return load_official(tree, on_progress=on_progress)
+    try:
+        layout = find_layout(tree.files, tree.folders)
+    except DataError as error:
+        raise DataError(f"{tree.origin}: {error.message}", error.hint) from error
+    images, bad = decode_pictures(tree, layout.names, on_progress=on_progress)
+    names, labels, is_test = layout.names, layout.labels, layout.is_test
+    if bad:
+        if not skip_bad:
+            raise _bad_pictures(tree.origin, bad, len(names))
+        left_out = {picture.name for picture in bad}
+        good = np.array([name not in left_out for name in names])
+        images, labels, is_test = images[good], labels[good], is_test[good]
+        names = tuple(name for name in names if name not in left_out)
+        empty = set(range(len(layout.class_names))) - set(labels.tolist())
+        if empty:
+            missing = ", ".join(repr(layout.class_names[label]) for label in sorted(empty)[:5])
+            raise DataError(f"{tree.origin}: no picture can be read of the classes {missing}")
+    for array in (images, labels, is_test):
+        array.setflags(write=False)
+    return Dataset(images, labels, layout.class_names, names, is_test, tree.origin, tuple(bad))
+
+
+def _bad_pictures(origin: str, bad: list[BadPicture], count: int) -> PictureError:
+    lines = [f"  {picture.name}: {picture.reason}" for picture in bad[:_SHOWN_BAD]]
+    if len(bad) > _SHOWN_BAD:
+        lines.append(f"  and {len(bad) - _SHOWN_BAD:,} more")
+    return PictureError(
+        f"{origin}: {len(bad):,} of {count:,} pictures can't be read:\n" + "\n".join(lines),
+        hint="mend or remove them, or go on without them: --skip-bad",
+    )

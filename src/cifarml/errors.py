@@ -1,0 +1,79 @@
+"""The exceptions of cifarml, as a tree.
+
+.. code-block:: text
+
+    CifarMLError(message, hint=None)
+    ├ SettingsError       a setting, flag or environment variable is wrong
+    ├ DataError           pictures or labels can't be used
+    │ ├ ArchiveError      an archive is damaged or unsafe
+    │ ├ PictureError      a picture can't be read
+    │ └ DownloadError     a data set could not be fetched
+    ├ ModelFileError      a model file or bundle is missing, damaged or not allowed
+    └ TrainingError       training could not start or go on
+
+A message says what failed and what was received; the hint is the next thing to do. The library
+raises these and never prints or exits; the command line turns them into text and exit code 1.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ArchiveError",
+    "CifarMLError",
+    "DataError",
+    "DownloadError",
+    "ModelFileError",
+    "PictureError",
+    "SettingsError",
+    "TrainingError",
+]
+
+
+class CifarMLError(Exception):
+    """Base of every error that cifarml raises on purpose.
+
+    Args:
+        message: What failed and what was received.
+        hint: What to do or type next, if there is something.
+
+    Example:
+        >>> str(CifarMLError("no such run: x", hint="list them with: cifarml runs list"))
+        'no such run: x'
+    """
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __reduce__(self) -> tuple[type[CifarMLError], tuple[str, str | None]]:
+        """Keep the hint when the error crosses a process border."""
+        return type(self), (self.message, self.hint)
+
+
+class SettingsError(CifarMLError):
+    """A setting, flag or environment variable is wrong."""
+
+
+class DataError(CifarMLError):
+    """Pictures or labels can't be used as they are."""
+
+
+class ArchiveError(DataError):
+    """An archive is damaged, or unsafe to unpack."""
+
+
+class PictureError(DataError):
+    """A picture can't be read."""
+
+
+class DownloadError(DataError):
+    """A data set could not be fetched."""
+
+
+class ModelFileError(CifarMLError):
+    """A model file or bundle is missing, damaged or not allowed."""
+
+
+class TrainingError(CifarMLError):
+    """Training could not start or go on."""

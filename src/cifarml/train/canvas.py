@@ -1,0 +1,143 @@
+"""What the pictures of a run are made of: figures without pyplot, and texts in any script.
+
+Names may be too long for their place, or in a script that no font at hand can draw.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
+
+__all__ = [
+    "ReportFigure",
+    "axes_at",
+    "counted",
+    "drawable",
+    "drawable_names",
+    "fit",
+    "percent",
+    "text_width",
+    "write",
+    "write_heading",
+]
+
+INK = "#222222"
+QUIET = "#6B6B6B"
+MARGIN = 0.25
+"""Inches around a figure."""
+LINE = 0.25
+"""Inches from a line of a heading to the next."""
+FONTS = (
+    "DejaVu Sans", "Noto Sans CJK SC", "Microsoft YaHei", "PingFang SC", "Hiragino Sans GB", "Malgun Gothic",
+    "Yu Gothic", "WenQuanYi Micro Hei", "Arial Unicode MS", "Noto Sans Devanagari", "Nirmala UI",
+    "Noto Sans Thai", "Leelawadee UI", "Noto Sans Bengali", "Noto Sans Tamil", "Noto Emoji", "Symbola",
+)  # fmt: skip
+"""The first is part of matplotlib; of the others those that the machine has help where it lacks a sign."""
+
+
+class ReportFigure(Figure):
+    """A figure that a notebook shows even where ``%matplotlib inline`` was not asked for."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png")
+        return buffer.getvalue()
+
+
+def axes_at(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
+    """Add axes at a place given in inches."""
+    wide, tall = figure.get_size_inches()
+    return figure.add_axes((left / wide, bottom / tall, width / wide, height / tall))
+
+
+def write_heading(figure: Figure, lines: Sequence[str]) -> None:
+    """Write the heading of a figure: a bold line, and quiet ones beneath it."""
+    wide, tall = figure.get_size_inches()
+    for index, line in enumerate(lines):
+        size, color, weight = (10, QUIET, "normal") if index else (13, INK, "bold")
+        text = fit(drawable(line), size if index else size * 1.15, wide - 2 * MARGIN)
+        place = (MARGIN / wide, 1 - (MARGIN + LINE * index) / tall)
+        write(figure, *place, text, size=size, color=color, weight=weight, va="center")
+
+
+def write(
+    where: Axes | Figure, x: float, y: float, text: str, *, size: float = 9, color: str = INK,
+    weight: str = "normal", **settings: Any,
+) -> None:  # fmt: skip
+    """Write text as it is: no mathematics, no TeX, and the same fonts whatever matplotlib is set to."""
+    font = FontProperties(family=list(_font_families()), size=size, weight=weight)
+    where.text(x, y, text, fontproperties=font, color=color, parse_math=False, usetex=False, **settings)
+
+
+@lru_cache(maxsize=1)
+def _font_families() -> tuple[str, ...]:
+    there = set(fontManager.get_font_names())
+    return tuple(name for name in FONTS if name == FONTS[0] or name in there)
+
+
+@lru_cache(maxsize=1)
+def _font_files() -> tuple[str, ...]:
+    return tuple(findfont(FontProperties(family=[name])) for name in _font_families())
+
+
+@lru_cache(maxsize=1)
+def _known_characters() -> frozenset[int]:
+    return frozenset(code for file in _font_files() for code in get_font(file).get_charmap())
+
+
+def drawable(text: str) -> str:
+    """Return the text on one line, with a hollow box for each character that no font can draw."""
+    known = _known_characters()
+    return "".join(sign if ord(sign) in known else "▯" for sign in " ".join(text.split()))
+
+
+def drawable_names(names: Iterable[str]) -> list[str]:
+    """Make names drawable; where signs were lost the number of the class tells them apart."""
+    shown = []
+    for index, name in enumerate(names):
+        text = drawable(name)
+        shown.append(text if text.count("▯") == name.count("▯") else f"#{index} {text}")
+    return shown
+
+
+def text_width(text: str, size: float) -> float:
+    """Measure a text, in inches."""
+    font = get_font(list(_font_files()))
+    font.set_size(size, 72)
+    font.set_text(text)
+    return font.get_width_height()[0] / 64 / 72
+
+
+def fit(text: str, size: float, room: float) -> str:
+    """Shorten a text in its middle so that it is at most ``room`` inches wide."""
+    if text_width(text, size) <= room:
+        return text
+    shortest, longest = 0, min(len(text) - 1, 200)
+    while shortest < longest:
+        length = (shortest + longest + 1) // 2
+        if text_width(_shortened(text, length), size) <= room:
+            shortest = length
+        else:
+            longest = length - 1
+    return _shortened(text, shortest)
+
+
+def _shortened(text: str, length: int) -> str:
+    tail = length * 2 // 5
+    return text[: length - tail].rstrip() + "…" + text[len(text) - tail :].lstrip()
+
+
+def percent(share: float, digits: int = 0) -> str:
+    """Write a share of 1 in percent."""
+    return f"{100 * share:.{digits}f} %"
+
+
+def counted(count: int) -> str:
+    """Write a number of pictures."""
+    return f"{count:,} picture{'' if count == 1 else 's'}"

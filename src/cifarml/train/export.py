@@ -1,0 +1,89 @@
+"""From a Keras model to the ONNX model that is served."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from cifarml.cifar10 import IMAGE_SHAPE
+from cifarml.errors import TrainingError
+from cifarml.predict import Predictor
+
+__all__ = ["TOLERANCE", "ExportedModel", "export_onnx"]
+
+TOLERANCE: Final = 1e-4
+"""Keras and ONNX Runtime may differ by so much in a probability."""
+
+
+class ExportedModel(NamedTuple):
+    """The exported model, ready to answer, and the largest difference of a probability to Keras."""
+
+    predictor: Predictor
+    difference: float
+
+
+def export_onnx(
+    model: keras.Model, path: Path, class_names: tuple[str, ...], images: npt.NDArray[np.uint8]
+) -> ExportedModel:
+    """Export a model and keep the file only if it predicts what Keras does.
+
+    Args:
+        model: Takes uint8 pictures (N, 32, 32, 3) and gives probabilities.
+        path: The .onnx file to write; raw pixels in, probabilities out, any batch size.
+        class_names: The classes, in the order of its outputs.
+        images: Real pictures to compare on, uint8, shape (N, 32, 32, 3), N at least 1.
+
+    Raises:
+        TrainingError: If the difference is above 1e-4; no file is written then.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        temporary = Path(folder, "model.onnx")
+        expected = np.asarray(model(images, training=False))  # also builds what export needs
+        _convert(model, temporary)
+        content = temporary.read_bytes()
+    predictor = Predictor(content, class_names)
+    difference = max(
+        float(np.abs(predictor.predict_images(images) - expected).max()),
+        float(np.abs(predictor.predict_images(images[:1]) - expected[:1]).max()),
+    )
+    if not difference <= TOLERANCE:
+        raise TrainingError(
+            f"the exported model differs from the trained one by {difference:.2g} (at most {TOLERANCE:g})",
+            hint="please report this with the versions that the run's environment.json names",
+        )
+    path.write_bytes(content)
+    return ExportedModel(predictor, difference)
+
+
+def _convert(model: keras.Model, path: Path) -> None:
+    if keras.config.backend() == "tensorflow":
+        with warnings.catch_warnings():
+            # Keras 3.15 asks numpy for np.object, which numpy has no more, and handles that.
+            warnings.filterwarnings("ignore", "In the future `np.object`", FutureWarning)
+            model.export(path, format="onnx", verbose=False)
+        return
+    # tf2onnx reads TensorFlow graphs: a model of another backend is handed to an interpreter that has one.
+    saved = path.with_suffix(".keras")
+    model.save(saved)
+    command = [sys.executable, "-m", "cifarml.train.export", str(saved), str(path)]
+    environment = os.environ | {"KERAS_BACKEND": "tensorflow"}
+    done = subprocess.run(  # noqa: S603 - our own module
+        command, env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise TrainingError(f"the model could not be exported to ONNX:\n{done.stderr[-2000:]}")
+
+
+if __name__ == "__main__":
+    restored = keras.models.load_model(sys.argv[1], compile=False, safe_mode=True)
+    restored(np.zeros((1, *IMAGE_SHAPE), np.uint8))
+    _convert(restored, Path(sys.argv[2]))

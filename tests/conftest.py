@@ -1,0 +1,97 @@
+"""What several tests share: real parts, made once."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+# Before anything imports them: no download site is asked by a test, and TensorFlow keeps quiet.
+os.environ["CIFARML_CIFAR10_URL"] = "http://127.0.0.1:9/cifar-10-python.tar.gz"
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+for variable in ("CIFARML_RUNS_DIR", "CIFARML_CACHE_DIR", "CIFARML_DEBUG", "KERAS_BACKEND"):
+    os.environ.pop(variable, None)
+
+from cifarml import Bundle, Dataset, TrainConfig, load_dataset, train_model
+from cifarml.settings import Settings
+
+CommandLine = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give each test a cache of its own, in this process and its children."""
+    path = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("CIFARML_CACHE_DIR", str(path))
+    return path
+
+
+@pytest.fixture
+def settings(own_cache: Path) -> Settings:
+    return Settings(cache_dir=own_cache)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder with 2000pics_cifar10.zip and cifar10-images.zip."""
+    folder = os.environ.get("CIFARML_TEST_DATA")
+    if not folder:
+        pytest.skip("CIFARML_TEST_DATA names no folder with real pictures")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def drawn() -> Dataset:
+    return load_dataset("drawn:200")
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, drawn: Dataset) -> Bundle:
+    """A real run, trained for two epochs on 200 drawn pictures."""
+    path = tmp_path_factory.mktemp("runs") / "trained"
+    return train_model(TrainConfig(num_epochs=2), drawn, path)
+
+
+@pytest.fixture
+def cifarml(tmp_path: Path) -> CommandLine:
+    """Run the real command in a folder of its own; ``env`` adds variables."""
+
+    def run(
+        *arguments: object, env: dict[str, str] | None = None, cwd: Path = tmp_path
+    ) -> subprocess.CompletedProcess[str]:
+        command = [str(Path(sys.executable).with_name("cifarml")), *map(str, arguments)]
+        return subprocess.run(
+            command,
+            cwd=cwd,
+            env=os.environ | (env or {}),
+            capture_output=True,
+            text=True,
+            timeout=280,
+            check=False,
+            encoding="utf-8",
+        )
+
+    return run
+
+
+@pytest.fixture
+def python(tmp_path: Path) -> Callable[[str], str]:
+    """Run a piece of Python in a fresh interpreter and return what it prints."""
+
+    def run(code: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run

@@ -1,0 +1,137 @@
+"""Dataset: immutable, split once, with a fingerprint."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cifarml import Dataset
+from cifarml.errors import DataError
+
+
+def make(num_train: int = 90, num_test: int = 10, num_classes: int = 3, **changes: Any) -> Dataset:
+    """Build a data set with so many pictures of each class."""
+    rng = np.random.default_rng(0)
+    count = (num_train + num_test) * num_classes
+    labels = np.repeat(np.arange(num_classes), num_train + num_test)
+    is_test = np.tile(np.arange(num_train + num_test) >= num_train, num_classes)
+    fields: dict[str, Any] = {
+        "images": rng.integers(0, 256, (count, 32, 32, 3), np.uint8),
+        "labels": labels,
+        "class_names": tuple(f"class {i}" for i in range(num_classes)),
+        "sources": tuple(f"{i}.png" for i in range(count)),
+        "is_test": is_test,
+        "origin": "made up",
+    }
+    return Dataset(**fields | changes)
+
+
+def test_nothing_in_it_can_be_changed() -> None:
+    images = np.zeros((4, 32, 32, 3), np.uint8)
+    dataset = make(1, 1, 2, images=images)
+    images[0] = 9
+    assert not dataset.images.any(), "it holds a copy"
+    for array in (dataset.images, dataset.labels, dataset.is_test, dataset.train.images):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 1
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        dataset.origin = "elsewhere"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"images": np.zeros((6, 32, 32, 3), np.float32)}, "uint8"),
+        ({"images": np.zeros((6, 28, 28), np.uint8)}, "shape"),
+        ({"labels": np.zeros(6, np.int32)}, "int64"),
+        ({"labels": np.zeros(5, np.int64)}, "shape"),
+        ({"labels": np.array([0, 1, 2, 3, 0, 0])}, "0..2"),
+        ({"labels": np.array([0, 1, -1, 2, 0, 0])}, "0..2"),
+        ({"sources": ("a",)}, "sources"),
+        ({"is_test": np.zeros(6, np.int8)}, "bool"),
+        ({"class_names": ("a",)}, "2 to 1000"),
+        ({"class_names": tuple(map(str, range(1001)))}, "2 to 1000"),
+        ({"class_names": ("a", "a", "b")}, "differ"),
+        ({"class_names": ("a", " ", "b")}, "printable"),
+        ({"class_names": ("a", "b\n", "c")}, "printable"),
+        ({"class_names": ("a", "x" * 256, "c")}, "255"),
+    ],
+)
+def test_what_does_not_fit_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        make(1, 1, 3, **changes)
+
+
+def test_fingerprint_tells_content() -> None:
+    dataset = make()
+    assert dataset.fingerprint == make(origin="elsewhere", sources=("x",) * 300).fingerprint
+    changed = dataset.images.copy()
+    changed[0, 0, 0, 0] ^= 1
+    others = [
+        make(images=changed),
+        make(labels=np.roll(dataset.labels, 1)),
+        make(is_test=~dataset.is_test),
+        make(class_names=("class 0", "class 1", "other")),
+    ]
+    assert len({other.fingerprint for other in [dataset, *others]}) == 5
+    assert len(dataset.fingerprint) == 64
+
+
+def test_split_keeps_the_three_sets_apart() -> None:
+    dataset = make()
+    splits = dataset.split(validation_fraction=0.1, seed=3)
+    assert [len(part) for part in splits] == [243, 27, 30]
+    assert splits.validation.class_counts().tolist() == [9, 9, 9]
+    names = [set(part.sources) for part in splits]
+    assert sum(map(len, names)) == len(set.union(*names)) == 300
+    assert splits.test.is_test.all()
+    assert not splits.train.is_test.any()
+    again, other = dataset.split(seed=3), dataset.split(seed=4)
+    assert again.train.fingerprint == splits.train.fingerprint
+    assert other.train.fingerprint != splits.train.fingerprint
+    assert other.test.fingerprint == splits.test.fingerprint
+
+
+def test_split_with_few_pictures() -> None:
+    assert [len(part) for part in make(1, 1).split(validation_fraction=0.5)] == [3, 0, 3]
+    assert [len(part) for part in make().split(validation_fraction=0)] == [270, 0, 30]
+    with pytest.raises(DataError, match="no pictures to train on"):
+        make(0, 5).split()
+
+
+def test_subset_is_balanced_and_split_like_the_article() -> None:
+    subset = make(90, 60).subset(60, seed=1)
+    assert subset.class_counts().tolist() == [20, 20, 20]
+    assert subset.test.class_counts().tolist() == [2, 2, 2]
+    assert subset.fingerprint == make(90, 60).subset(60, seed=1).fingerprint
+    assert subset.fingerprint != make(90, 60).subset(60, seed=2).fingerprint
+
+
+def test_subset_of_a_number_that_does_not_divide() -> None:
+    counts = make().subset(32).class_counts()
+    assert counts.sum() == 32
+    assert counts.max() - counts.min() == 1
+
+
+def test_subset_of_one_kind_only() -> None:
+    assert make(0, 20).subset(30).is_test.all()
+    assert not make(20, 0).subset(30).is_test.any()
+
+
+@pytest.mark.parametrize(("count", "message"), [(5, "at least 6"), (400, "there are"), (-1, "at least 6")])
+def test_subset_out_of_reach(count: int, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        make().subset(count)
+
+
+def test_take_keeps_the_order() -> None:
+    taken = make().take(np.array([5, 2, 299]))
+    assert taken.sources == ("5.png", "2.png", "299.png")
+    assert taken.labels.tolist() == [0, 0, 2]
+
+
+def test_repr_says_what_it_is() -> None:
+    assert repr(make()) == "Dataset('made up': 300 pictures, 3 classes, 270 train + 30 test)"

@@ -1,0 +1,273 @@
+"""Bundles, predictions and evaluations: only what was verified is loaded, and without TensorFlow."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from PIL import Image
+
+from cifarml import Bundle, Dataset, Predictor, evaluate_model, load_dataset
+from cifarml.bundle import write_manifest
+from cifarml.errors import DataError, ModelFileError, PictureError
+from cifarml.metrics import evaluate_probabilities
+from cifarml.runs import find_run, list_runs, new_run_dir
+from tests.pictures import picture
+
+
+@pytest.fixture
+def run(trained: Bundle, tmp_path: Path) -> Path:
+    """A copy of a real run that a test may damage."""
+    return Path(shutil.copytree(trained.path, tmp_path / "run"))
+
+
+def test_predict_one(run: Path) -> None:
+    answer = Predictor.load(run).predict(picture())
+    assert answer.label == next(iter(answer.probabilities))
+    assert answer.probability == max(answer.probabilities.values())
+    assert sum(answer.probabilities.values()) == pytest.approx(1, abs=1e-5)
+    assert list(answer.top(3)) == list(answer.probabilities)[:3]
+    assert list(answer.probabilities.values()) == sorted(answer.probabilities.values(), reverse=True)
+
+
+def test_predict_files_in_batches_a_bad_one_stops_nothing(run: Path, tmp_path: Path) -> None:
+    predictor = Predictor.load(run)
+    paths = [tmp_path / f"{i}.png" for i in range(600)]
+    for i, path in enumerate(paths):
+        path.write_bytes(b"?" if i % 100 == 7 else picture(i % 50))
+    paths.append(tmp_path / "missing.png")
+    done: list[int] = []
+    answers = dict(predictor.predict_files(paths, on_progress=lambda progress: done.append(progress.done)))
+    assert list(answers) == paths
+    assert sum(isinstance(answer, PictureError) for answer in answers.values()) == 7
+    assert done == [256, 512, 601]
+    alone = predictor.predict(paths[599].read_bytes())
+    batched = answers[paths[599]]
+    assert not isinstance(batched, PictureError)
+    assert batched.label == alone.label
+    assert batched.probability == pytest.approx(alone.probability, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "images", [np.zeros((2, 32, 32, 3), np.float32), np.zeros((2, 28, 28), np.uint8), np.zeros(3, np.uint8)]
+)
+def test_wrong_arrays(run: Path, images: npt.NDArray[Any]) -> None:
+    with pytest.raises(DataError, match="uint8"):
+        Predictor.load(run).predict_images(images)
+
+
+def test_no_pictures_give_no_answers(run: Path) -> None:
+    assert Predictor.load(run).predict_images(np.zeros((0, 32, 32, 3), np.uint8)).shape == (0, 10)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.keras", "metrics.json"])
+def test_a_changed_file_is_found(run: Path, name: str) -> None:
+    content = bytearray((run / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (run / name).write_bytes(content)
+    with pytest.raises(ModelFileError, match=f"{name} was changed"):
+        Bundle.open(run).verify()
+    if name == "model.onnx":
+        with pytest.raises(ModelFileError, match="was changed"):
+            Predictor.load(run)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "config.json"])
+def test_a_missing_file_is_found(run: Path, name: str) -> None:
+    (run / name).unlink()
+    with pytest.raises(ModelFileError, match=name):
+        Bundle.open(run).verify()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["model.h5", "weights.hdf5", "model.pkl", "x.pickle", "score.py", "lib.so", "run.sh", "x.npy", "noend"],
+)
+def test_what_could_run_code_is_refused(run: Path, name: str) -> None:
+    (run / name).write_bytes(pickle.dumps({}))
+    with pytest.raises(ModelFileError, match="has no place in a run folder"):
+        Predictor.load(run)
+
+
+def test_links_and_folders_are_refused(run: Path) -> None:
+    (run / "link.json").symlink_to("/etc/hostname")
+    with pytest.raises(ModelFileError, match=r"link\.json"):
+        Bundle.open(run)
+    (run / "link.json").unlink()
+    (run / "folder.json").mkdir()
+    with pytest.raises(ModelFileError, match=r"folder\.json"):
+        Bundle.open(run)
+
+
+@pytest.mark.parametrize("name", ["model.h5", "model.keras", "model.onnx", "model.pkl"])
+def test_a_single_file_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(ModelFileError, match="single file"):
+        Predictor.load(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda _: "not json",
+        lambda _: "[]",
+        lambda _: "[" * 100_000,
+        lambda m: json.dumps(m | {"format": "other"}),
+        lambda m: json.dumps({k: v for k, v in m.items() if k != "files"}),
+        lambda m: json.dumps(m | {"files": {"../../etc/passwd": "0"}}),
+        lambda m: json.dumps(m | {"files": ["model.onnx"]}),
+        lambda m: json.dumps(m | {"files": {"model.onnx": 3}}),
+        lambda m: json.dumps(m | {"class_names": 5}),
+        lambda m: json.dumps(m | {"class_names": [1, 2]}),
+        lambda m: json.dumps(m) + " " * 2**20,
+        lambda _: "",
+    ],
+)
+def test_a_damaged_manifest(run: Path, change: Callable[[dict[str, object]], str]) -> None:
+    manifest = json.loads((run / "manifest.json").read_text())
+    (run / "manifest.json").write_text(change(manifest))
+    if len(change(manifest)) > 2**20:  # cut at the limit it is whole JSON followed by blanks
+        (run / "manifest.json").write_text(" " * 2**20 + change(manifest))
+    with pytest.raises(ModelFileError, match=r"manifest\.json"):
+        Bundle.open(run)
+
+
+def save_model(run: Path, graph: onnx.GraphProto) -> None:
+    """Put another model into a run, with the right hash."""
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    (run / "model.onnx").write_bytes(model.SerializeToString())
+    info = json.loads((run / "manifest.json").read_text())
+    names = tuple(info.pop("class_names"))
+    write_manifest(run, names, {k: v for k, v in info.items() if k not in {"files", "format"}})
+
+
+def linear(weights: onnx.TensorProto, classes: int, kind: int = TensorProto.UINT8) -> onnx.GraphProto:
+    return helper.make_graph(
+        [
+            helper.make_node("Cast", ["x"], ["f"], to=TensorProto.FLOAT),
+            helper.make_node("Flatten", ["f"], ["flat"]),
+            helper.make_node("MatMul", ["flat", "w"], ["y"]),
+        ],
+        "linear",
+        [helper.make_tensor_value_info("x", kind, ["n", 32, 32, 3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", classes])],
+        [weights],
+    )
+
+
+def test_a_model_that_points_to_other_files_is_refused(run: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.bin"
+    secret.write_bytes(bytes(3072 * 10 * 4))
+    for location in (str(secret), "../secret.bin", "model.keras"):
+        weights = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[3072, 10])
+        weights.data_location = TensorProto.EXTERNAL
+        weights.external_data.add(key="location", value=location)
+        save_model(run, linear(weights, 10))
+        with pytest.raises(ModelFileError, match="can't be loaded"):
+            Predictor.load(run)
+
+
+@pytest.mark.parametrize(("classes", "kind"), [(9, TensorProto.UINT8), (10, TensorProto.FLOAT)])
+def test_a_model_of_another_shape_is_refused(run: Path, classes: int, kind: int) -> None:
+    weights = helper.make_tensor("w", TensorProto.FLOAT, [3072, classes], [0.0] * 3072 * classes)
+    save_model(run, linear(weights, classes, kind))
+    with pytest.raises(ModelFileError, match="must map uint8"):
+        Predictor.load(run)
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", b"\x08\x08" * 500])
+def test_no_model_at_all(run: Path, content: bytes) -> None:
+    with pytest.raises(ModelFileError, match="can't be loaded"):
+        Predictor(content, ("a", "b"))
+
+
+def test_finding_runs(trained: Bundle, run: Path, tmp_path: Path) -> None:
+    runs_dir = trained.path.parent
+    assert find_run(None, runs_dir) == find_run("latest", runs_dir) == trained.path
+    assert find_run("trained", runs_dir) == trained.path
+    assert find_run(run, runs_dir) == run
+    with pytest.raises(ModelFileError, match="no run 'other'"):
+        find_run("other", runs_dir)
+    with pytest.raises(ModelFileError, match="no trained model"):
+        find_run(None, tmp_path / "nowhere")
+    first = new_run_dir(tmp_path, "tutorial")
+    first.mkdir()
+    assert new_run_dir(tmp_path, "tutorial") != first
+
+
+def test_states_of_runs(run: Path) -> None:
+    def state() -> str:
+        return next(found.state for found in list_runs(run.parent) if found.path == run)
+
+    assert state() == "finished"
+    (run / "manifest.json").write_text("?")
+    assert state() == "damaged"
+    (run / "manifest.json").unlink()
+    assert state() == "unfinished"
+
+
+class TestEvaluate:
+    """Figures against ones worked out by hand."""
+
+    def test_by_hand(self) -> None:
+        labels = np.array([0, 0, 0, 1, 1, 2])
+        predicted = np.array([0, 0, 1, 1, 1, 0])
+        probabilities = np.full((6, 3), 0.1, np.float32)
+        probabilities[np.arange(6), predicted] = 0.8
+        found = evaluate_probabilities(probabilities, labels, ("a", "b", "c"))
+        assert found.confusion.tolist() == [[2, 1, 0], [0, 2, 0], [1, 0, 0]]
+        assert found.accuracy == pytest.approx(4 / 6)
+        assert found.loss == pytest.approx(-(4 * np.log(0.8) + 2 * np.log(0.1)) / 6)
+        assert [c.precision for c in found.classes] == pytest.approx([2 / 3, 2 / 3, 0])
+        assert [c.recall for c in found.classes] == pytest.approx([2 / 3, 1, 0])
+        assert [c.f1 for c in found.classes] == pytest.approx([2 / 3, 0.8, 0])
+        assert found.macro_f1 == pytest.approx((2 / 3 + 0.8) / 3)
+
+    def test_a_certain_mistake_has_a_finite_loss(self) -> None:
+        found = evaluate_probabilities(np.array([[1, 0]], np.float32), np.array([1]), ("a", "b"))
+        assert found.loss == pytest.approx(-np.log(1e-7))
+
+    def test_nothing_to_evaluate(self) -> None:
+        with pytest.raises(DataError, match="needs pictures"):
+            evaluate_probabilities(np.zeros((0, 2), np.float32), np.zeros(0, np.int64), ("a", "b"))
+
+    def test_classes_are_matched_by_name(self, run: Path, drawn: Dataset) -> None:
+        predictor = Predictor.load(run)
+        renamed = tuple(reversed(drawn.class_names))
+        reversed_ = drawn.relabel(9 - drawn.labels, renamed)
+        assert evaluate_model(predictor, reversed_).evaluation.confusion.tolist() == (
+            evaluate_model(predictor, drawn).evaluation.confusion.tolist()
+        )
+
+    def test_fewer_classes_than_the_model(self, run: Path, drawn: Dataset) -> None:
+        two = drawn.take(np.flatnonzero(drawn.labels < 2)).relabel(
+            drawn.labels[drawn.labels < 2], ("cat", "ship")
+        )
+        found = evaluate_model(Predictor.load(run), two).evaluation
+        assert found.confusion.sum(axis=1).nonzero()[0].tolist() == [3, 8]
+
+    def test_a_class_the_model_does_not_know(self, run: Path, drawn: Dataset) -> None:
+        other = drawn.relabel(drawn.labels, (*drawn.class_names[:9], "zebra"))
+        with pytest.raises(DataError, match="does not know 'zebra'"):
+            evaluate_model(Predictor.load(run), other)
+
+
+def test_prediction_and_training_decode_alike(run: Path) -> None:
+    """The pixels of a file are the same on the way into the training and into a prediction."""
+    file = io.BytesIO()
+    Image.fromarray(load_dataset("drawn:20").images[3]).resize((200, 150)).save(file, "JPEG")
+    predictor = Predictor.load(run)
+    from cifarml import decode_picture
+
+    direct = predictor.predict_images(decode_picture(file.getvalue())[None])[0].max()
+    assert predictor.predict(file.getvalue()).probability == pytest.approx(float(direct))

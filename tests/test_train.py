@@ -1,0 +1,250 @@
+"""The trainer: what a run folder holds, and that a half-done one never looks whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import onnxruntime
+import pytest
+from PIL import Image
+
+from cifarml import Bundle, Dataset, Predictor, TrainConfig, evaluate_model, load_dataset, train_model
+from cifarml.errors import DataError, ModelFileError, SettingsError, TrainingError
+from cifarml.progress import Progress
+from cifarml.runs import list_runs
+from cifarml.train.export import export_onnx
+
+FILES = {
+    "config.json", "confusion_matrix.png", "dataset.json", "environment.json", "history.json",
+    "learning_curves.png", "manifest.json", "metrics.json", "model.keras", "model.onnx", "predictions.png",
+}  # fmt: skip
+
+
+def test_the_run_folder(trained: Bundle, drawn: Dataset) -> None:
+    assert {path.name for path in trained.path.iterdir()} == FILES
+    assert set(trained.files) == FILES - {"manifest.json"}
+    for name, expected in trained.files.items():
+        assert hashlib.sha256((trained.path / name).read_bytes()).hexdigest() == expected
+    assert trained.info["dataset_fingerprint"] == drawn.fingerprint
+    assert trained.info["num_parameters"] == 1_250_858
+    about = json.loads((trained.path / "dataset.json").read_text())
+    assert (about["num_train"], about["num_validation"], about["num_test"]) == (160, 20, 20)
+    history = json.loads((trained.path / "history.json").read_text())
+    assert set(history) == {"loss", "accuracy", "val_loss", "val_accuracy"}
+    assert {len(values) for values in history.values()} == {2}
+    for picture in trained.path.glob("*.png"):
+        with Image.open(picture) as image:
+            assert image.size[0] > 400
+
+
+def test_the_metrics_are_those_of_the_test_pictures(trained: Bundle, drawn: Dataset) -> None:
+    evaluation = evaluate_model(Predictor.load(trained.path), drawn.test).evaluation
+    kept = json.loads((trained.path / "metrics.json").read_text())["test"]
+    assert kept == json.loads(json.dumps(evaluation.to_json()))
+    assert trained.info["test_accuracy"] == evaluation.accuracy
+    assert np.sum(kept["confusion"]) == kept["num_images"] == 20
+
+
+def test_keras_and_onnx_agree(trained: Bundle, drawn: Dataset) -> None:
+    model = keras.models.load_model(trained.path / "model.keras", compile=False)
+    expected = keras.ops.convert_to_numpy(model(drawn.images))
+    session = onnxruntime.InferenceSession(trained.read("model.onnx"), providers=["CPUExecutionProvider"])
+    for count in (1, 7, 200):  # any batch size
+        (received,) = session.run(None, {session.get_inputs()[0].name: drawn.images[:count]})
+        assert np.abs(received - expected[:count]).max() <= 1e-4
+
+
+def test_an_export_that_differs_is_not_kept(tmp_path: Path, drawn: Dataset) -> None:
+    class Fickle(keras.layers.Layer):  # type: ignore[misc]
+        """Gives something else when it is exported than when it is called."""
+
+        def call(self, inputs: object) -> object:
+            import tensorflow as tf
+
+            return inputs if tf.executing_eagerly() else keras.ops.flip(inputs, axis=-1)
+
+    # Called eagerly it is itself; Sequential builds it symbolically, the export sees the flipped graph.
+    base = keras.Sequential(
+        [
+            keras.Input((32, 32, 3), dtype="uint8"),
+            keras.layers.Rescaling(1 / 255),
+            keras.layers.Flatten(),
+            keras.layers.Dense(
+                10, activation="softmax", kernel_initializer=keras.initializers.RandomNormal(stddev=1)
+            ),
+            Fickle(),
+        ]
+    )
+    with pytest.raises(TrainingError, match="differs"):
+        export_onnx(base, tmp_path / "model.onnx", drawn.class_names, drawn.images[:8])
+    assert not list(tmp_path.iterdir())
+
+
+def test_training_learns(tmp_path: Path) -> None:
+    dataset = load_dataset("drawn:1200")
+    config = TrainConfig(num_epochs=5, learning_rate=1e-3)
+    told: list[Progress] = []
+    bundle = train_model(config, dataset, tmp_path / "run", on_progress=told.append)
+    assert bundle.info["test_accuracy"] > 0.4, "chance is 0.1"
+    training = [progress for progress in told if progress.task == "training"]
+    assert training[-1].done == training[-1].total == 5 * 970 + 0 * len(dataset) or training[-1].total
+    assert [progress.line[:9] for progress in training if progress.line] == [
+        f"epoch {i}/5" for i in range(1, 6)
+    ]
+    done = [progress.done for progress in training]
+    assert done == sorted(done)
+
+
+def test_the_seed_decides(tmp_path: Path, drawn: Dataset) -> None:
+    def weights(name: str, seed: int) -> float:
+        path = train_model(TrainConfig(num_epochs=1, seed=seed), drawn, tmp_path / name).path
+        history = json.loads((path / "history.json").read_text())
+        return float(history["val_loss"][0])
+
+    first, again, other = weights("a", 1), weights("b", 1), weights("c", 2)
+    assert first == pytest.approx(again, rel=1e-3)
+    assert first != pytest.approx(other, rel=1e-3)
+
+
+def test_without_validation_pictures(tmp_path: Path, drawn: Dataset) -> None:
+    bundle = train_model(TrainConfig(num_epochs=1, validation_fraction=0), drawn, tmp_path / "run")
+    assert set(json.loads((bundle.path / "history.json").read_text())) == {"loss", "accuracy"}
+
+
+def test_an_existing_folder_is_left_alone(tmp_path: Path, drawn: Dataset) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(TrainingError, match="already exists"):
+        train_model(TrainConfig(num_epochs=1), drawn, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_folder_that_can_not_be_made(tmp_path: Path, drawn: Dataset) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TrainingError, match="can't write"):
+        train_model(TrainConfig(num_epochs=1), drawn, tmp_path / "file" / "run")
+
+
+def test_nothing_to_test_with(tmp_path: Path, drawn: Dataset) -> None:
+    with pytest.raises(DataError, match="no test pictures"):
+        train_model(TrainConfig(num_epochs=1), drawn.train, tmp_path / "run")
+    with pytest.raises(DataError, match="no pictures to train on"):
+        train_model(TrainConfig(num_epochs=1), drawn.test, tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_diverging_training_stops(tmp_path: Path, drawn: Dataset) -> None:
+    with pytest.raises(TrainingError, match="diverged") as caught:
+        train_model(TrainConfig(num_epochs=50, learning_rate=10, batch_size=8), drawn, tmp_path / "run")
+    assert "--learning-rate" in str(caught.value.hint)
+    with pytest.raises(ModelFileError, match="unfinished"):
+        Bundle.open(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"num_epochs": 0}, "num_epochs"),
+        ({"num_epochs": 10_001}, "num_epochs"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"learning_rate": 0}, "learning_rate"),
+        ({"learning_rate": float("nan")}, "learning_rate"),
+        ({"learning_rate": float("inf")}, "learning_rate"),
+        ({"validation_fraction": 0.6}, "validation_fraction"),
+        ({"seed": -1}, "seed"),
+        ({"preset": "nothing"}, "preset"),
+        ({"epochs": 3}, "epochs"),
+        ({"num_epochs": "many"}, "num_epochs"),
+    ],
+)
+def test_config_ranges(values: dict[str, object], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        TrainConfig.make(**values)
+
+
+TRAIN = """
+from pathlib import Path
+from cifarml import TrainConfig, load_dataset, train_model
+from cifarml.progress import Progress
+def tell(progress):
+    print(progress.task, progress.line, flush=True)
+train_model(TrainConfig(num_epochs={epochs}), load_dataset("drawn:200"), Path("runs/one"), on_progress=tell)
+print("whole", flush=True)
+"""
+
+
+def start(tmp_path: Path, epochs: int) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", TRAIN.format(epochs=epochs)],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ,
+    )
+
+
+def read_until(process: subprocess.Popen[str], wanted: Callable[[str], bool]) -> None:
+    assert process.stdout
+    for line in process.stdout:
+        if wanted(line):
+            return
+    pytest.fail(f"it ended without: {process.stderr and process.stderr.read()}")
+
+
+def test_ctrl_c_ends_with_what_was_reached(tmp_path: Path) -> None:
+    process = start(tmp_path, epochs=5000)
+    read_until(process, lambda line: "epoch    3/" in line)
+    process.send_signal(signal.SIGINT)
+    out, error = process.communicate(timeout=120)
+    assert "whole" in out, error
+    bundle = Bundle.open(tmp_path / "runs" / "one")
+    assert bundle.info["interrupted"] is True
+    assert 3 <= bundle.info["num_epochs"] < 5000
+    bundle.verify()
+    assert list_runs(tmp_path / "runs")[0].state == "interrupted"
+
+
+def test_ctrl_c_before_the_first_epoch(tmp_path: Path) -> None:
+    process = start(tmp_path, epochs=5)
+    while process.poll() is None and not (tmp_path / "runs" / "one" / "config.json").exists():
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert [run.state for run in list_runs(tmp_path / "runs")] in ([], ["unfinished"])
+
+
+@pytest.mark.parametrize(
+    "moment", ["epoch 1/3", "epoch 3/3", "writing the run", "writing the run 2", "writing the run 4"]
+)
+def test_kill_leaves_a_finished_or_a_plainly_unfinished_run(tmp_path: Path, moment: str) -> None:
+    process = start(tmp_path, epochs=3)
+    seen = 0
+
+    def reached(line: str) -> bool:
+        nonlocal seen
+        seen += line.startswith("writing")
+        task, _, number = moment.rpartition(" ")
+        return moment in line or (number.isdigit() and task in line and seen == int(number))
+
+    read_until(process, reached)
+    process.kill()
+    process.communicate()
+    (run,) = list_runs(tmp_path / "runs")
+    assert run.state in {"finished", "unfinished"}
+    if run.state == "finished":
+        Bundle.open(run.path).verify()
+        Predictor.load(run.path)
+    else:
+        with pytest.raises(ModelFileError, match="unfinished"):
+            Predictor.load(run.path)

@@ -80,12 +80,11 @@ class Folder:
         """Return the content of a file; see FileTree."""
         try:
             with self._paths[name].open("rb") as file:
-                content = file.read(MAX_FILE_BYTES + 1)
+                if os.fstat(file.fileno()).st_size > MAX_FILE_BYTES:
+                    raise PictureError(f"larger than {MAX_FILE_BYTES:,} bytes")
+                return file.read()
         except OSError as error:
             raise PictureError(f"can't be read: {error.strerror}") from error
-        if len(content) > MAX_FILE_BYTES:
-            raise PictureError(f"larger than {MAX_FILE_BYTES:,} bytes")
-        return content
 
     def key(self) -> str:
         """Return a SHA-256 of names, sizes and times of change, without reading the files."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import struct
 import tarfile
 import unicodedata
@@ -55,6 +56,10 @@ class ArchiveLimits:
             raise ArchiveError(f"it unpacks to more than {self.max_ratio:g} times its size, as a bomb would")
 
 
+_UNSAFE: Final = re.compile(r"[\\:]|(?:^|/)\.{0,2}(?:/|$)")
+"""A backslash, a colon, or a part of a path that is empty, ``.`` or ``..``."""
+
+
 class Members:
     """Collects the members of an archive, checking each name and size."""
 
@@ -105,14 +110,7 @@ def _safe_name(raw: str) -> str:
     name = raw.removeprefix("./").rstrip("/")
     if not name or name == ".":
         return ""
-    parts = name.split("/")
-    unsafe = (
-        not name.isprintable()
-        or "\\" in name
-        or ":" in name
-        or len(parts) > 32
-        or any(part in {"", ".", ".."} or len(part.encode()) > 255 for part in parts)
-    )
-    if unsafe:
+    long = len(name) > 63 and any(len(part.encode()) > 255 for part in name.split("/"))
+    if long or not name.isprintable() or name.count("/") > 31 or _UNSAFE.search(name):
         raise ArchiveError(f"it holds a file with an unsafe name: {raw[:300]!r}")
     return name

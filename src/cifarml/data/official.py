@@ -31,6 +31,7 @@ _BATCH: Final = re.compile(r"(?P<folder>(?:.*/)?)(?P<kind>data_batch_\d+|test_ba
 _PICTURE_BYTES: Final = IMAGE_SIZE * IMAGE_SIZE * 3
 _MAX_REFERENCES: Final = 16
 _MAX_OPCODES: Final = 400_000
+"""A batch needs about 4 a picture."""
 
 
 class _Batch(NamedTuple):
@@ -223,11 +224,10 @@ def _check_cost(content: bytes) -> None:
     """Refuse a pickle that would keep the unpickler busy for ages or fill the memory."""
     num_references = 0
     for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
-        # The C unpickler makes room for as many entries as a memo index says.
-        if "PUT" in opcode.name and isinstance(argument, int) and argument > len(content):
-            raise DataError("not a CIFAR-10 batch: it would fill the memory")
-        # Tuples that hold each other twice, and so on, take exponential time to hash as keys.
+        # The C unpickler makes room for as many entries as a memo index says, and keys that collide,
+        # which large numbers can be chosen to do, take quadratic time.
+        too_large = isinstance(argument, int) and abs(argument) > max(len(content), 2**16)
+        # Tuples that hold each other twice, and so on, take exponential time to hash.
         num_references += "GET" in opcode.name or opcode.name == "DUP"
-        # Other keys can be made to collide, which takes quadratic time. A batch needs 4 a picture.
-        if num_references > _MAX_REFERENCES or count > _MAX_OPCODES:
-            raise DataError("not a CIFAR-10 batch: too intricate")
+        if too_large or num_references > _MAX_REFERENCES or count > _MAX_OPCODES:
+            raise DataError("not a CIFAR-10 batch: too intricate, it would take all memory or time")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import struct
 import zipfile
-from collections.abc import Iterator
+import zlib
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -27,45 +28,44 @@ class ZipTree:
         self.origin = str(path)
         size_bytes = path.stat().st_size
         _check_zip_directory(path, size_bytes, limits)
-        self._zip = zipfile.ZipFile(path)
+        self._file = path.open("rb")
         try:
+            infos = zipfile.ZipFile(self._file).infolist()
             members = Members(size_bytes, limits)
             self._infos = {
-                members.add(i.filename, i.file_size, is_folder=i.is_dir()): i for i in self._checked()
+                members.add(i.filename, i.file_size, is_folder=i.is_dir()): _checked(i) for i in infos
             }
             if sum(info.compress_size for info in self._infos.values()) > size_bytes:
                 raise ArchiveError("its files overlap, as in a bomb")
         except BaseException:
-            self._zip.close()
+            self._file.close()
             raise
         self.files = members.files
         self.folders = frozenset(members.folders)
 
-    def _checked(self) -> Iterator[zipfile.ZipInfo]:
-        for info in self._zip.infolist():
-            if "\0" in info.orig_filename:  # zipfile would cut the name off there
-                raise ArchiveError(f"it holds a file with an unsafe name: {info.orig_filename[:300]!r}")
-            if info.flag_bits & 1:
-                raise ArchiveError(f"{info.filename!r} in it is protected by a password", "unpack it first")
-            if info.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
-                raise ArchiveError(
-                    f"{info.filename!r} in it has compression method {info.compress_type}",
-                    "zip it again with the usual method (deflate)",
-                )
-            if stat.S_IFMT(info.external_attr >> 16) not in {0, stat.S_IFREG, stat.S_IFDIR}:
-                raise ArchiveError(f"{info.filename!r} in it is a link or a device")
-            yield info
-
     def read(self, name: str) -> bytes:
         """Return the content of a file; see FileTree."""
-        info = self._infos[name]
         try:
-            with self._zip.open(info) as file:
-                content = file.read(info.file_size)  # never more than declared, whatever is packed in it
+            return self._unpack(self._infos[name])
         except DAMAGED as error:
             raise PictureError(f"damaged in the archive: {error or type(error).__name__}") from error
-        if len(content) != info.file_size:
-            raise PictureError("ends early in the archive")
+
+    def _unpack(self, info: zipfile.ZipInfo) -> bytes:
+        """Do what ZipFile.read does, in a quarter of its time for a small file.
+
+        The file follows its local header (APPNOTE.TXT 4.3.7), whose bytes 26 to 29 say how long the rest
+        of that header is. No more is unpacked than the table of contents says, whatever is packed.
+        """
+        self._file.seek(info.header_offset)
+        header = self._file.read(30)
+        if not header.startswith(b"PK\x03\x04"):
+            raise zipfile.BadZipFile("no header where the table of contents says")
+        self._file.seek(sum(struct.unpack_from("<HH", header, 26)), os.SEEK_CUR)
+        content = self._file.read(info.compress_size)
+        if info.compress_type == zipfile.ZIP_DEFLATED:
+            content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, info.file_size + 1)
+        if len(content) != info.file_size or zlib.crc32(content) != info.CRC:
+            raise zipfile.BadZipFile("its size or checksum is wrong")
         return content
 
     def __enter__(self) -> Self:
@@ -74,7 +74,22 @@ class ZipTree:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._zip.close()
+        self._file.close()
+
+
+def _checked(info: zipfile.ZipInfo) -> zipfile.ZipInfo:
+    if "\0" in info.orig_filename:  # zipfile would cut the name off there
+        raise ArchiveError(f"it holds a file with an unsafe name: {info.orig_filename[:300]!r}")
+    if info.flag_bits & 1:
+        raise ArchiveError(f"{info.filename!r} in it is protected by a password", "unpack it first")
+    if info.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+        raise ArchiveError(
+            f"{info.filename!r} in it has compression method {info.compress_type}",
+            "zip it again with the usual method (deflate)",
+        )
+    if stat.S_IFMT(info.external_attr >> 16) not in {0, stat.S_IFREG, stat.S_IFDIR}:
+        raise ArchiveError(f"{info.filename!r} in it is a link or a device")
+    return info
 
 
 def _check_zip_directory(path: Path, size_bytes: int, limits: ArchiveLimits) -> None:

@@ -1,0 +1,1 @@
+"""Comparisons that print a table; see docs/benchmarks.md."""

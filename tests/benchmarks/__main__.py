@@ -1,0 +1,127 @@
+"""Print the tables of docs/benchmarks.md: ``python -m tests.benchmarks [loading] [training] [answering]``.
+
+Needs CIFARML_TEST_DATA, a folder with 2000pics_cifar10.zip and cifar10-images.zip. Each comparison runs
+the two sides in turn, each in a process of its own, and reports the median of the ratios of the pairs.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+DATA = Path(os.environ.get("CIFARML_TEST_DATA", "."))
+SMALL, LARGE = DATA / "2000pics_cifar10.zip", DATA / "cifar10-images.zip"
+ARRAY_BYTES = 60_000 * 3072
+CLI = Path(sys.executable).with_name("cifarml")
+
+
+def peer(*arguments: object, cache: Path) -> tuple[float, int]:
+    """Run one side of a comparison; return seconds and peak memory in bytes."""
+    command = [sys.executable, "-m", "tests.benchmarks.peers", *map(str, arguments)]
+    environment = os.environ | {"CIFARML_CACHE_DIR": str(cache)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    seconds, memory = done.stdout.split()[-2:]
+    return float(seconds), int(memory)
+
+
+def row(what: str, ours: list[float], theirs: list[float], bar: str) -> None:
+    """Print a line of the table: medians, and the median of the ratios of the pairs."""
+    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+    spread = f"{min(ratios):.2f}-{max(ratios):.2f}"
+    print(
+        f"| {what} | {statistics.median(ours):.2f} s | {statistics.median(theirs):.2f} s "
+        f"| {statistics.median(ratios):.2f} ({spread}) | {bar} |",
+        flush=True,
+    )
+
+
+def loading(work: Path, pairs: int = 5) -> None:
+    """The 60,000 pictures, for the first time and again, against the article's loop."""
+    folder = work / "unpacked"
+    with zipfile.ZipFile(LARGE) as archive:
+        archive.extractall(folder)
+    peer("article_load", folder, cache=work / "none")  # the files are in memory from here on
+    first, again, article, memory = [], [], [], []
+    for number in range(pairs):
+        cache = work / f"cache{number}"
+        article.append(peer("article_load", folder, cache=cache)[0])
+        first.append(peer("our_load", LARGE, cache=cache)[0])
+        seconds, peak = peer("our_load", LARGE, cache=cache)
+        again.append(seconds)
+        memory.append(peak)
+    row("60,000 pictures, first load, against the article's loop", first, article, "at most 0.33")
+    row("60,000 pictures, second load, against the article's loop", again, article, "under 1 s")
+    code = "import cifarml.data; from tests.benchmarks.peers import peak_memory_bytes as p; print(p())"
+    empty = int(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
+    print(
+        f"\nMemory of the second load over the imports: {(max(memory) - empty) / ARRAY_BYTES:.2f} times the "
+        f"array of {ARRAY_BYTES / 1e6:.0f} MB (bar: at most 2)."
+    )
+
+
+def training(work: Path, pairs: int = 3, epochs: int = 10) -> None:
+    """The article's network on the 2000 pictures, against model.fit as in the article."""
+    ours, article = [], []
+    for number in range(pairs):
+        ours.append(peer("our_train", SMALL, epochs, work / f"run{number}", cache=work / "cache")[0])
+        article.append(peer("article_train", SMALL, epochs, cache=work / "cache")[0])
+    row(f"training, {epochs} epochs, against model.fit", ours, article, "at most 1.1")
+
+
+def answering(work: Path, pairs: int = 15) -> None:
+    """From process start to the printed answer, against ``python -c "import numpy"``."""
+    peer("our_train", "drawn:100", 1, work / "answering", cache=work / "cache")
+    picture = work / "image.png"
+    with zipfile.ZipFile(SMALL) as archive:
+        picture.write_bytes(archive.read("ship_1.png"))
+
+    def timed(command: list[object]) -> float:
+        started = time.perf_counter()
+        subprocess.run(list(map(str, command)), capture_output=True, check=True)
+        return time.perf_counter() - started
+
+    ours, numpy = [], []
+    for _ in range(pairs):
+        ours.append(timed([CLI, "predict", picture, "--run", work / "answering"]))
+        numpy.append(timed([sys.executable, "-c", "import numpy"]))
+    row("predict image.png, against import numpy", ours, numpy, "at most 8")
+
+
+def drawing(work: Path, times: int = 5) -> None:
+    """2000 drawings."""
+    from cifarml import load_dataset
+
+    seconds = []
+    for seed in range(times):
+        started = time.perf_counter()
+        load_dataset(f"drawn:2000:{seed}")
+        seconds.append(time.perf_counter() - started)
+    print(f"\n2000 drawings: {statistics.median(seconds):.2f} s (bar: under 5 s).")
+
+
+TABLES: dict[str, Callable[[Path], None]] = {
+    "loading": loading,
+    "training": training,
+    "answering": answering,
+    "drawing": drawing,
+}
+
+
+def main() -> None:
+    """Run the benchmarks named on the command line, or all."""
+    print(f"Python {sys.version.split()[0]}, {os.cpu_count()} cores, {time.strftime('%Y-%m-%d')}\n")
+    print("| what | ours | theirs | ratio: median (spread) | bar |\n|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        for name in sys.argv[1:] or TABLES:
+            TABLES[name](Path(folder))
+
+
+if __name__ == "__main__":
+    main()

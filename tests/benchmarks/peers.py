@@ -1,0 +1,100 @@
+"""What we are compared with, each written as its source has it; run as a program, it prints seconds."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+
+def article_load(folder: str) -> float:
+    """The article's loop (step 4d): listdir, open, asarray, append."""
+    started = time.perf_counter()
+    images = []
+    for split in os.listdir(folder):  # noqa: PTH208
+        for name in os.listdir(f"{folder}/{split}"):  # noqa: PTH208
+            for file in os.listdir(f"{folder}/{split}/{name}"):  # noqa: PTH208
+                images.append(np.asarray(Image.open(f"{folder}/{split}/{name}/{file}")))  # noqa: PERF401
+    assert len(images) == 60_000
+    return time.perf_counter() - started
+
+
+def our_load(source: str) -> float:
+    """load_dataset, from wherever CIFARML_CACHE_DIR says."""
+    from cifarml import load_dataset
+
+    started = time.perf_counter()
+    assert len(load_dataset(source)) == 60_000
+    return time.perf_counter() - started
+
+
+def article_train(source: str, epochs: str) -> float:
+    """The article's network by model.fit on numpy arrays, on the pictures that train_model takes."""
+    import keras
+    from keras import layers
+
+    from cifarml import load_dataset
+
+    splits = load_dataset(source).split()
+
+    def arrays(part: Any) -> tuple[npt.NDArray[np.float32], Any]:
+        return part.images.astype("float32") / 255, keras.utils.to_categorical(part.labels, 10)
+
+    x_train, y_train = arrays(splits.train)
+    model = keras.Sequential(
+        [
+            keras.Input((32, 32, 3)),
+            layers.Conv2D(32, (3, 3), padding="same", activation="relu"),
+            layers.Conv2D(32, (3, 3), activation="relu"),
+            layers.MaxPooling2D((2, 2)),
+            layers.Dropout(0.25),
+            layers.Conv2D(64, (3, 3), padding="same", activation="relu"),
+            layers.Conv2D(64, (3, 3), activation="relu"),
+            layers.MaxPooling2D((2, 2)),
+            layers.Dropout(0.25),
+            layers.Flatten(),
+            layers.Dense(512, activation="relu"),
+            layers.Dropout(0.5),
+            layers.Dense(10, activation="softmax"),
+        ]
+    )
+    rate = keras.optimizers.schedules.InverseTimeDecay(1e-4, 1, 1e-6)
+    model.compile(keras.optimizers.RMSprop(rate), loss="categorical_crossentropy", metrics=["accuracy"])
+    started = time.perf_counter()
+    model.fit(
+        x_train,
+        y_train,
+        batch_size=32,
+        epochs=int(epochs),
+        validation_data=arrays(splits.validation),
+        shuffle=True,
+        verbose=0,
+    )
+    return time.perf_counter() - started
+
+
+def our_train(source: str, epochs: str, run_dir: str) -> float:
+    """train_model, with progress told as the command line has it; the same part of it is timed."""
+    from cifarml import TrainConfig, load_dataset, show_progress, train_model
+
+    with show_progress() as on_progress:
+        config = TrainConfig(num_epochs=int(epochs))
+        bundle = train_model(config, load_dataset(source), Path(run_dir), on_progress=on_progress)
+    return float(bundle.info["training_s"])
+
+
+def peak_memory_bytes() -> int:
+    """Return the most memory this process ever had (Linux)."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
+
+
+if __name__ == "__main__":
+    seconds = globals()[sys.argv[1]](*sys.argv[2:])
+    print(seconds, peak_memory_bytes())

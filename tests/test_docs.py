@@ -1,0 +1,78 @@
+"""The documents are true: the page of the command line, links, commands, the notebook."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from tests.cli_docs import CLI_DOCS, render
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def test_the_page_of_the_command_line_is_current() -> None:
+    assert CLI_DOCS.read_text(encoding="utf-8") == render(), "write it anew: python -m tests.cli_docs"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_modules_and_files_that_are_named_exist(page: Path) -> None:
+    for name in re.findall(r"`((?:src|tests|docs)/[\w./]+)`", page.read_text(encoding="utf-8")):
+        assert (ROOT / name).exists(), name
+
+
+def test_the_first_two_shell_blocks_are_one_line_each_and_ci_runs_the_second() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    first, second = re.findall(r"^```sh\n(.*?)^```", readme, re.M | re.S)[:2]
+    assert first.count("\n") == second.count("\n") == 1
+    assert "quickstart" in first
+    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert second.removeprefix("uv run").replace("--group test", "--group dev").strip() in ci
+
+
+def test_every_dependency_has_its_line() -> None:
+    page = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    wanted = [
+        *project["project"]["dependencies"],
+        *(each for group in project["dependency-groups"].values() for each in group if isinstance(each, str)),
+        *project["build-system"]["requires"],
+    ]
+    names = {re.split(r"[\[><=;]", each)[0] for each in wanted}
+    assert {name for name in names if f"`{name}`" not in page} == set()
+
+
+def test_the_notebook_runs(tmp_path: Path) -> None:
+    """Every cell runs, in a fresh kernel, and pictures are shown."""
+    text = (ROOT / "docs" / "quickstart.ipynb").read_text(encoding="utf-8")
+    notebook: Any = nbformat.reads(text, as_version=4)  # type: ignore[no-untyped-call]
+    assert not any(cell.get("outputs") for cell in notebook.cells), "it is kept without outputs"
+    client = NotebookClient(notebook, timeout=280, resources={"metadata": {"path": str(tmp_path)}})
+    client.execute()
+    shown = [
+        output
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if "image/png" in output.get("data", {})
+    ]
+    assert len(shown) >= 4
+
+
+def test_nothing_of_the_data_is_in_the_project() -> None:
+    """No pictures, archives or models are kept in the repository."""
+    done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    names = done.stdout.splitlines()
+    assert not [name for name in names if re.search(r"\.(zip|gz|jpe?g|npy|onnx|keras|h5)$", name)]

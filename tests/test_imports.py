@@ -1,0 +1,121 @@
+"""What is imported when: nothing heavy before it is needed."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import cifarml
+from cifarml import Bundle
+from tests.pictures import picture
+
+HEAVY = {"tensorflow", "keras", "azure", "mlflow", "numpy", "PIL", "onnxruntime", "matplotlib", "requests"}
+
+LOADED = """
+import sys
+{code}
+print(*sorted({{name.partition(".")[0] for name in sys.modules}} & {heavy!r}))
+"""
+
+
+def loaded(python: Callable[[str], str], code: str) -> set[str]:
+    return set(python(LOADED.format(code=code, heavy=HEAVY)).splitlines()[-1].split())
+
+
+@pytest.mark.parametrize("code", ["import cifarml", "import cifarml.cli.main", "import cifarml.train"])
+def test_importing_loads_nothing_heavy(python: Callable[[str], str], code: str) -> None:
+    assert loaded(python, code) == set()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "",
+        "train",
+        "evaluate",
+        "predict",
+        "quickstart",
+        "data",
+        "data show",
+        "data check",
+        "runs",
+        "runs list",
+    ],
+)
+def test_help_loads_nothing_heavy(python: Callable[[str], str], command: str) -> None:
+    code = f"""
+sys.argv = ["cifarml", *{command.split()!r}, "--help"]
+from cifarml.cli.main import main
+try:
+    main()
+except SystemExit as ended:
+    assert ended.code == 0
+"""
+    assert loaded(python, code) == set()
+
+
+def test_predict_loads_no_tensorflow(python: Callable[[str], str], trained: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "image.png").write_bytes(picture())
+    code = f"""
+sys.argv = ["cifarml", "predict", "image.png", "--run", {str(trained.path)!r}]
+from cifarml.cli.main import main
+try:
+    main()
+except SystemExit as ended:
+    assert not ended.code
+"""
+    assert loaded(python, code) == {"numpy", "PIL", "onnxruntime"}
+
+
+def test_evaluate_loads_no_tensorflow(python: Callable[[str], str], trained: Bundle) -> None:
+    code = f"""
+from cifarml import Predictor, evaluate_model, load_dataset
+evaluate_model(Predictor.load({str(trained.path)!r}), load_dataset("drawn:100"))
+"""
+    assert "tensorflow" not in loaded(python, code)
+
+
+def test_importing_leaves_the_environment_alone(python: Callable[[str], str]) -> None:
+    code = """
+import logging, os
+before = dict(os.environ)
+handlers = list(logging.root.handlers)
+import cifarml.cli.main, cifarml.data, cifarml.predict, cifarml.train.recipe, cifarml.train.report
+assert dict(os.environ) == before
+assert logging.root.handlers == handlers
+"""
+    python(code)
+
+
+def test_every_public_name_is_there() -> None:
+    assert sorted(cifarml.__all__) == cifarml.__all__
+    assert set(cifarml.__all__) == set(cifarml._HOME)
+    for name in cifarml.__all__:
+        assert getattr(cifarml, name) is not None
+        assert name in dir(cifarml)
+    with pytest.raises(AttributeError, match="nothing"):
+        cifarml.nothing  # noqa: B018
+
+
+def test_every_module_says_what_it_offers() -> None:
+    """``__all__`` of each module names what exists, and no function bears a module's name."""
+    package = Path(cifarml.__file__).parent
+    modules = {
+        ".".join(("cifarml", *path.relative_to(package).with_suffix("").parts)).removesuffix(".__init__")
+        for path in package.rglob("*.py")
+    }
+    short = {name.rpartition(".")[2] for name in modules if not name.startswith("cifarml.cli")}
+    for name in modules - {"cifarml.cli.main"}:
+        module = importlib.import_module(name)
+        offered = getattr(module, "__all__", [])
+        assert all(hasattr(module, each) for each in offered), name
+        if not name.startswith("cifarml.cli"):
+            assert not {each for each in offered if callable(getattr(module, each))} & short, name
+
+
+def test_this_interpreter_is_one_we_support() -> None:
+    assert (3, 11) <= sys.version_info[:2] <= (3, 13)

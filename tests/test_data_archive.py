@@ -519,7 +519,9 @@ def test_a_wrong_checksum_in_a_zip_is_one_bad_picture(tmp_path: Path) -> None:
     entry = content.rindex(b"cat_3.png") - 46
     struct.pack_into("<L", content, entry + 16, 12345)
     archive.write_bytes(content)
-    with pytest.raises(PictureError, match=r"1 of 20 pictures can't be read:\n  cat_3.png: .*CRC"):
+    with pytest.raises(
+        PictureError, match=r"1 of 20 pictures can't be read:\n  cat_3.png: damaged in the archive"
+    ):
         load_dataset(archive)
     dataset = load_dataset(archive, skip_bad=True)
     assert set(dataset.sources) == set(files) - {"cat_3.png"}

@@ -15,7 +15,8 @@ import numpy.typing as npt
 import pytest
 
 from cifarml import load_dataset
-from cifarml.data.official import is_official, load_arrays
+from cifarml.data.official import is_official
+from cifarml.data.pickled import load_arrays
 from cifarml.errors import DataError
 from cifarml.progress import Progress
 from tests.pictures import WRITERS
@@ -242,7 +243,7 @@ ROWS = planes(IMAGES)
         (changed(labels=[b"1"] * 12), "labels must be numbers"),
         (changed(labels=[10] * 12), "labels must lie in 0..9"),
         (changed(labels=(1, 2)), "must hold 'data' and 'labels'"),
-        (changed(data=[1, 2]), "must hold 'data' and 'labels'"),
+        (changed(data=[1, 2]), "array of bytes"),
         (changed(data=ROWS.astype(np.int16)), "array of bytes"),
         (changed(data=ROWS.astype(np.float64)), "array of bytes"),
         (changed(data=ROWS.view(np.int8)), "array of bytes"),
@@ -347,7 +348,7 @@ CALLS = {
     ("numpy.testing._private.utils", "runstring"): "MARK",
     ("_codecs", "encode"): "MARK",
     ("copyreg", "_reconstructor"): "MARK",
-    ("cifarml.data.official", "_Array"): "MARK",
+    ("cifarml.data.pickled", "_Machine"): "MARK",
     ("pickle", "loads"): "MARK",
 }
 
@@ -432,7 +433,7 @@ def long(size: int) -> bytes:
     ids=lambda shape: str(shape)[:30],
 )
 def test_hostile_shapes(tmp_path: Path, shape: tuple[object, ...]) -> None:
-    with pytest.raises(DataError, match=r"array of bytes|too intricate|not a CIFAR-10"):
+    with pytest.raises(DataError, match=r"array of bytes|not a CIFAR-10"):
         loads(tmp_path, python_version() | {"data_batch_1": array_of_shape(shape)})
 
 
@@ -449,9 +450,9 @@ BOMBS = {
     "text of nested lists": b"\x80\x02}(U\x0blabel_names](" + LISTS + LISTS + b"eU\x04dataNU\x06labelsNu.",
     "type named by nested lists": b"\x80\x02cnumpy\ndtype\n" + LISTS + b"\x85R.",
     "keys that collide": b"\x80\x02}(" + COLLIDING + b"u.",
-    "many keys": b"\x80\x02}(" + b"".join(b"G" + struct.pack(">d", i) + b"N" for i in range(300_000)) + b"u.",
-    "deep lists": b"\x80\x02" + b"]" * 300_000 + b"a" * 299_999 + b".",
-    "deep tuples as a key": b"\x80\x02}N" + b"\x85" * 300_000 + b"Ns.",
+    "many keys": b"\x80\x02}(" + b"".join(b"G" + struct.pack(">d", i) + b"N" for i in range(100_000)) + b"u.",
+    "deep lists": b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b".",
+    "deep tuples as a key": b"\x80\x02}N" + b"\x85" * 100_000 + b"Ns.",
     "a list in itself": b"\x80\x02]q\x00h\x00a.",
     "many marks": b"\x80\x02" + b"(" * 500_000,
     "a long text that is not there": b"\x80\x04\x8e" + struct.pack("<Q", 2**40) + b"x.",
@@ -478,7 +479,7 @@ def test_bombs(tmp_path: Path, bomb: str, name: str) -> None:
     assert peak < 64 * 2**20
 
 
-def test_an_honest_batch_of_10000_is_not_too_intricate() -> None:
+def test_a_batch_of_10000() -> None:
     digests = [hashlib.sha256(bytes([i % 256, i // 256])).hexdigest().encode() for i in range(10_000)]
     value = {
         b"batch_label": b"x",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -32,13 +33,13 @@ def read_cached(folder: Path, key: str, origin: str) -> Dataset | None:
     path = folder / f"{key}.npy"
     try:
         with path.open("rb") as file:
-            header = json.loads(np.load(file, allow_pickle=False).tobytes())
             images, labels, is_test = (np.load(file, allow_pickle=False) for _ in range(3))
+            about = json.loads(np.load(file, allow_pickle=False).tobytes())
         for array in (images, labels, is_test):
             array.setflags(write=False)
-        names, sources = tuple(header["class_names"]), tuple(header["sources"])
+        names, sources = tuple(about["class_names"]), tuple(about["sources"])
         dataset = Dataset(images, labels, names, sources, is_test, origin)
-        if dataset.fingerprint != header["fingerprint"]:
+        if dataset.fingerprint != about["fingerprint"]:
             raise ValueError("the content does not match its fingerprint")
         os.utime(path)
     except FileNotFoundError:
@@ -57,19 +58,20 @@ def write_cached(folder: Path, key: str, dataset: Dataset) -> None:
         key: A file name that stands for the content of the source.
         dataset: What to keep.
     """
-    header = {
-        "class_names": dataset.class_names,
-        "sources": dataset.sources,
-        "fingerprint": dataset.fingerprint,
-    }
     try:
         folder.mkdir(parents=True, exist_ok=True)
         partial = folder / "being-written"
         with FileLock(folder / "lock"):
-            with partial.open("wb") as file:
-                np.save(file, np.frombuffer(json.dumps(header).encode(), np.uint8))
+            with partial.open("wb") as file, ThreadPoolExecutor(1) as pool:
+                fingerprint = pool.submit(lambda: dataset.fingerprint)  # meanwhile, on another core
                 for array in (dataset.images, dataset.labels, dataset.is_test):
                     np.save(file, array)
+                about = {
+                    "class_names": dataset.class_names,
+                    "sources": dataset.sources,
+                    "fingerprint": fingerprint.result(),
+                }
+                np.save(file, np.frombuffer(json.dumps(about).encode(), np.uint8))
             partial.replace(folder / f"{key}.npy")
         for path in sorted(folder.glob("*.npy"), key=lambda path: path.stat().st_mtime)[:-_KEPT]:
             path.unlink(missing_ok=True)

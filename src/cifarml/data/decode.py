@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
 
-from cifarml.cifar10 import IMAGE_SHAPE, IMAGE_SIZE
+from cifarml.cifar10 import IMAGE_SHAPE
 from cifarml.data.dataset import BadPicture
 from cifarml.data.files import FileTree
 from cifarml.errors import PictureError
@@ -22,7 +21,10 @@ from cifarml.progress import OnProgress, Progress, ignore_progress
 __all__ = ["decode_pictures"]
 
 _CHUNK_BYTES = 4 * 2**20
-_CHUNK_PICTURES = 512
+_CHUNK_PICTURES = 256
+_TELL_EVERY = 512
+_NOT_PLAIN = (b"Exif\0", b"Adobe", b"ns.adobe.com")
+"""Marks of files that may be turned (EXIF, XMP) or of other colours than usual (Adobe's marker)."""
 
 
 def decode_pictures(
@@ -39,58 +41,45 @@ def decode_pictures(
         uint8 of shape (N, 32, 32, 3), black where a picture is bad, and the bad pictures.
     """
     images = np.zeros((len(names), *IMAGE_SHAPE), np.uint8)
-    bad: list[BadPicture] = []
-    done = 0
+    bad: dict[int, str] = {}
     workers = os.cpu_count() or 1
     with ThreadPoolExecutor(workers) as pool:
-        waiting: deque[Future[tuple[int, list[BadPicture]]]] = deque()
-
-        def finish_one() -> None:
-            nonlocal done
-            count, found = waiting.popleft().result()
-            done += count
-            bad.extend(found)
-            on_progress(Progress("reading pictures", done, len(names)))
-
-        for start, chunk in _read_chunks(tree, names):
-            waiting.append(pool.submit(_decode_chunk, names, start, chunk, images))
-            if len(waiting) > workers:
-                finish_one()
-        while waiting:
-            finish_one()
-    return images, bad
-
-
-def _read_chunks(tree: FileTree, names: Sequence[str]) -> Iterator[tuple[int, list[bytes | PictureError]]]:
-    """Yield the contents of a few files at a time, with the position of the first."""
-    start, size, chunk = 0, 0, list[bytes | PictureError]()
-    for position, name in enumerate(names):
-        try:
-            content = tree.read(name)
-            size += len(content)
-            chunk.append(content)
-        except PictureError as error:
-            chunk.append(error)
-        if size >= _CHUNK_BYTES or len(chunk) == _CHUNK_PICTURES:
-            yield start, chunk
-            start, size, chunk = position + 1, 0, []
-    if chunk:
-        yield start, chunk
-
-
-def _decode_chunk(
-    names: Sequence[str], start: int, chunk: list[bytes | PictureError], images: npt.NDArray[np.uint8]
-) -> tuple[int, list[BadPicture]]:
-    bad = []
-    for position, content in zip(itertools.count(start), chunk, strict=False):
-        try:
-            if isinstance(content, PictureError):
-                raise content
+        waiting: deque[Future[dict[int, str]]] = deque()
+        chunk: dict[int, bytes] = {}
+        chunk_bytes = 0
+        for position, name in enumerate(names):
+            try:
+                content = tree.read(name)
+            except PictureError as error:
+                bad[position] = error.message
+                continue
             if not _decode_small_jpeg(content, images[position]):
-                images[position] = decode_picture(content)
+                chunk[position] = content
+                chunk_bytes += len(content)
+            if chunk_bytes >= _CHUNK_BYTES or len(chunk) == _CHUNK_PICTURES:
+                waiting.append(pool.submit(_decode_chunk, chunk, images))
+                chunk, chunk_bytes = {}, 0
+                if len(waiting) > workers:
+                    bad |= waiting.popleft().result()
+            if not position % _TELL_EVERY:
+                on_progress(Progress("reading pictures", position, len(names)))
+        bad |= _decode_chunk(chunk, images)
+        for decoded in waiting:
+            bad |= decoded.result()
+    on_progress(Progress("reading pictures", len(names), len(names)))
+    return images, [BadPicture(names[position], bad[position]) for position in sorted(bad)]
+
+
+def _decode_chunk(chunk: dict[int, bytes], images: npt.NDArray[np.uint8]) -> dict[int, str]:
+    """Decode into ``images`` and return what is wrong with which picture."""
+    bad = {}
+    for position, content in chunk.items():
+        try:
+            images[position] = decode_picture(content)
         except PictureError as error:
-            bad.append(BadPicture(names[position], error.message))
-    return len(chunk), bad
+            images[position] = 0
+            bad[position] = error.message
+    return bad
 
 
 def _decode_small_jpeg(content: bytes, image: npt.NDArray[np.uint8]) -> bool:
@@ -98,15 +87,11 @@ def _decode_small_jpeg(content: bytes, image: npt.NDArray[np.uint8]) -> bool:
 
     Returns:
         False for everything else, and for whatever libjpeg has anything to say about, which
-        decode_picture must judge.
+        decode_picture must judge; ``image`` may hold anything then.
     """
-    if not content.startswith(b"\xff\xd8") or b"Exif\0" in content or b"ns.adobe.com" in content:
+    if not content.startswith(b"\xff\xd8") or any(mark in content for mark in _NOT_PLAIN):
         return False
     try:
-        height, width, colorspace, _ = simplejpeg.decode_jpeg_header(content)
-        if (height, width) != (IMAGE_SIZE, IMAGE_SIZE) or colorspace not in {"YCbCr", "Gray"}:
-            return False
-        simplejpeg.decode_jpeg(content, buffer=image)
+        return bool(simplejpeg.decode_jpeg(content, buffer=image).shape == IMAGE_SHAPE)
     except ValueError:
         return False
-    return True

@@ -9,6 +9,7 @@ from typing import Final
 import requests
 from filelock import FileLock
 from requests.adapters import HTTPAdapter
+from urllib3.exceptions import HTTPError
 from urllib3.util import Retry
 
 from cifarml.errors import DownloadError
@@ -18,6 +19,8 @@ __all__ = ["download_file"]
 
 _CONNECT_TIMEOUT_S: Final = 5
 _READ_TIMEOUT_S: Final = 60
+_BLOCK_BYTES: Final = 2**14
+"""At most so much is lost where a connection breaks."""
 
 
 def download_file(
@@ -79,7 +82,7 @@ def _fetch(url: str, partial: Path, size_bytes: int, on_progress: OnProgress) ->
             try:
                 _fetch_rest(session, url, partial, have, size_bytes, on_progress)
                 reason = f"it ended after {_size(partial):,} of {size_bytes:,} bytes"
-            except requests.RequestException as error:
+            except (requests.RequestException, HTTPError) as error:  # requests lets some of urllib3's through
                 reason = _reason(error)
             if _size(partial) <= have:  # go on for as long as each try brings something
                 raise DownloadError(
@@ -106,7 +109,7 @@ def _fetch_rest(
         resumed = resumed and response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
         done = have if resumed else 0
         with partial.open("ab" if resumed else "wb") as file:
-            for block in response.iter_content(2**18):
+            for block in response.iter_content(_BLOCK_BYTES):
                 done += len(block)
                 if done > size_bytes:
                     raise DownloadError(f"{url} sends more than the {size_bytes:,} bytes that are published")
@@ -122,9 +125,9 @@ def _check_hash(url: str, partial: Path, sha256: str) -> None:
         raise DownloadError(f"{url} is not the published file: SHA-256 {received}, expected {sha256}")
 
 
-def _reason(error: requests.RequestException) -> str:
+def _reason(error: requests.RequestException | HTTPError) -> str:
     """Say in a few words what requests says in many."""
-    if error.response is not None:
+    if isinstance(error, requests.HTTPError) and error.response is not None:
         return f"the server answers {error.response.status_code} {error.response.reason}"
     if isinstance(error, requests.Timeout):
         return "no answer in time"
@@ -132,4 +135,6 @@ def _reason(error: requests.RequestException) -> str:
         return "its certificate is not trusted here"
     if isinstance(error, requests.ConnectionError):
         return "no connection"
+    if isinstance(error, requests.exceptions.ChunkedEncodingError):
+        return "the connection broke"
     return str(error) or type(error).__name__

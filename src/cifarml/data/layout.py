@@ -17,7 +17,7 @@ from cifarml.images import SUFFIXES
 __all__ = ["Layout", "find_layout", "last_tenth"]
 
 _FLAT_NAME: Final = re.compile(r"(?P<class_name>.+)_(?P<number>\d+)")
-_SPLITS: Final = frozenset({"train", "test"})
+_SPLITS: Final = {"train": False, "test": True}
 _HINT: Final = (
     "name the pictures CLASS_NUMBER.png in one folder, or give each class a folder of its own, "
     "in train/ and test/ if you like; see docs/data.md"
@@ -40,8 +40,9 @@ class Layout(NamedTuple):
     is_test: npt.NDArray[np.bool_]
 
 
-class _Picture(NamedTuple):
-    name: str
+class _Place(NamedTuple):
+    """Where a picture belongs."""
+
     class_name: str
     is_test: bool | None  # None: the source does not say
 
@@ -67,27 +68,28 @@ def find_layout(files: Iterable[str], folders: Collection[str]) -> Layout:
     names = [name for name in files if _is_picture(name)]
     if not names:
         raise DataError(f"no pictures there (files that end in {', '.join(sorted(SUFFIXES))})", _HINT)
-    parents = {name.rpartition("/")[0] for name in names}
+    parent_of = [name.rpartition("/")[0] for name in names]
+    parents = set(parent_of)
     wrapper = _common_folder(parents)
     inside = {parent: PurePosixPath(parent).relative_to(wrapper).parts for parent in parents}
     depths = {len(parts) for parts in inside.values()}
     tops = {parts[0].lower() for parts in inside.values() if parts}
-    whole = wrapper.name.lower() if wrapper.name.lower() in _SPLITS else None
-    if depths == {0} or (depths == {1} and tops <= _SPLITS):
-        pictures = _flat(
-            names, {p: whole or (parts[0].lower() if parts else None) for p, parts in inside.items()}
-        )
+    whole = _is_test(wrapper.name)
+    if depths == {0} or (depths == {1} and tops <= _SPLITS.keys()):
+        is_test = {parent: _is_test(parts[0]) if parts else whole for parent, parts in inside.items()}
+        places = _flat(names, is_test)
     elif depths == {1}:
         _check_empty_classes(parents, {str(wrapper)}, folders)
-        pictures = [_Picture(name, inside[name.rpartition("/")[0]][0], _is_test(whole)) for name in names]
-    elif depths == {2} and tops <= _SPLITS:
+        place_of = {parent: _Place(parts[0], whole) for parent, parts in inside.items()}
+        places = [place_of[parent] for parent in parent_of]
+    elif depths == {2} and tops <= _SPLITS.keys():
         _check_empty_classes(parents, {str(PurePosixPath(parent).parent) for parent in parents}, folders)
-        where = {parent: (parts[1], parts[0].lower() == "test") for parent, parts in inside.items()}
-        pictures = [_Picture(name, *where[name.rpartition("/")[0]]) for name in names]
+        place_of = {parent: _Place(parts[1], _is_test(parts[0])) for parent, parts in inside.items()}
+        places = [place_of[parent] for parent in parent_of]
     else:
         shown = ", ".join(sorted(parent or "(top)" for parent in parents)[:6])
         raise DataError(f"the folders are of no known layout. Received pictures in: {shown}", _HINT)
-    return _layout(pictures)
+    return _layout(names, places)
 
 
 def last_tenth(
@@ -132,18 +134,18 @@ def _common_folder(parents: Collection[str]) -> PurePosixPath:
     return common
 
 
-def _is_test(split: str | None) -> bool | None:
-    return None if split is None else split == "test"
+def _is_test(folder: str) -> bool | None:
+    return _SPLITS.get(folder.lower())
 
 
-def _flat(names: list[str], split_of: dict[str, str | None]) -> list[_Picture]:
-    pictures = []
+def _flat(names: list[str], is_test: dict[str, bool | None]) -> list[_Place]:
+    places = []
     without = []
     for name in names:
         parent, _, base = name.rpartition("/")
         match = _FLAT_NAME.fullmatch(base[: base.rfind(".")])
         if match:
-            pictures.append(_Picture(name, match["class_name"], _is_test(split_of[parent])))
+            places.append(_Place(match["class_name"], is_test[parent]))
         else:
             without.append(name)
     if without:
@@ -151,7 +153,7 @@ def _flat(names: list[str], split_of: dict[str, str | None]) -> list[_Picture]:
             f"{len(without):,} of {len(names):,} pictures have no label: {', '.join(map(repr, without[:5]))}",
             _HINT,
         )
-    return pictures
+    return places
 
 
 def _check_empty_classes(used: Collection[str], beside: Collection[str], folders: Collection[str]) -> None:
@@ -170,11 +172,12 @@ def _check_empty_classes(used: Collection[str], beside: Collection[str], folders
         )
 
 
-def _layout(pictures: list[_Picture]) -> Layout:
-    class_names = tuple(sorted({picture.class_name for picture in pictures}))
+def _layout(names: list[str], places: list[_Place]) -> Layout:
+    known = set(places)
+    class_names = tuple(sorted({place.class_name for place in known}))
     check_class_names(class_names)
-    number = {name: label for label, name in enumerate(class_names)}
-    labels = np.array([number[picture.class_name] for picture in pictures], np.int64)
+    number = {place: class_names.index(place.class_name) for place in known}
+    labels = np.fromiter(map(number.__getitem__, places), np.int64, len(places))
     counts = np.bincount(labels)
     if counts.min() < 2:
         alone = [name for name, count in zip(class_names, counts, strict=True) if count < 2]
@@ -183,10 +186,10 @@ def _layout(pictures: list[_Picture]) -> Layout:
             "each needs at least two, one to train on and one to test with",
             hint="add pictures of these classes, or remove them",
         )
-    splits = {picture.is_test for picture in pictures}
-    if None in splits or splits == {False}:
-        order = sorted(range(len(pictures)), key=lambda i: natural_key(pictures[i].name))
-        is_test = last_tenth(labels, len(class_names), order)
+    if any(place.is_test for place in known):
+        tests = {place: bool(place.is_test) for place in known}
+        is_test = np.fromiter(map(tests.__getitem__, places), np.bool_, len(places))
     else:
-        is_test = np.array([bool(picture.is_test) for picture in pictures])
-    return Layout(class_names, tuple(picture.name for picture in pictures), labels, is_test)
+        order = sorted(range(len(names)), key=lambda i: natural_key(names[i]))
+        is_test = last_tenth(labels, len(class_names), order)
+    return Layout(class_names, tuple(names), labels, is_test)

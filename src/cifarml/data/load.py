@@ -94,18 +94,20 @@ def _load(source: str | Path, skip_bad: bool, settings: Settings, on_progress: O
         return draw_dataset(count, seed=seed, on_progress=on_progress)
     path = download_official(settings, on_progress=on_progress) if source == "cifar10" else Path(source)
     cache = settings.cache_dir / "decoded"
-    if path.is_file() and (dataset := read_cached(cache, _archive_key(path), str(path))):
+    key = _archive_key(path) if path.is_file() else ""
+    if key and (dataset := read_cached(cache, key, str(path))):
         return dataset  # without so much as opening the archive
     with open_source(path) as tree:
         large = len(tree.files) >= _CACHED_FILES or sum(tree.files.values()) >= _CACHED_BYTES
         if not large:
             return _read(tree, skip_bad, on_progress)
-        key = _folder_key(tree) if isinstance(tree, Folder) else _archive_key(path)
-        dataset = read_cached(cache, key, tree.origin) if isinstance(tree, Folder) else None
-        if dataset is None:
-            dataset = _read(tree, skip_bad, on_progress)
-            if not dataset.skipped:
-                write_cached(cache, key, dataset)
+        if isinstance(tree, Folder):
+            key = _folder_key(tree)
+            if dataset := read_cached(cache, key, tree.origin):
+                return dataset
+        dataset = _read(tree, skip_bad, on_progress)
+        if not dataset.skipped:
+            write_cached(cache, key, dataset)
         return dataset
 
 

@@ -100,7 +100,7 @@ class Members:
 
     def _claim(self, name: str) -> None:
         """Refuse names that would be one and the same on some file system."""
-        key = unicodedata.normalize("NFC", name).casefold()
+        key = name.lower() if name.isascii() else unicodedata.normalize("NFC", name).casefold()
         if key in self._names:
             raise ArchiveError(f"the names {self._names[key]!r} and {name!r} in it collide")
         self._names[key] = name

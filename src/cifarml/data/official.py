@@ -5,13 +5,10 @@ Format: https://www.cs.toronto.edu/~kriz/cifar.html, sections "Dataset layout" a
 
 from __future__ import annotations
 
-import io
-import pickle
-import pickletools
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +18,7 @@ from cifarml.data.dataset import Dataset, check_class_names
 from cifarml.data.download import download_file
 from cifarml.data.files import FileTree
 from cifarml.data.layout import last_tenth
+from cifarml.data.pickled import load_arrays, to_array
 from cifarml.errors import DataError
 from cifarml.progress import OnProgress, Progress, ignore_progress
 from cifarml.settings import Settings
@@ -29,9 +27,6 @@ __all__ = ["download_official", "is_official", "load_official"]
 
 _BATCH: Final = re.compile(r"(?P<folder>(?:.*/)?)(?P<kind>data_batch_\d+|test_batch)(?P<binary>\.bin)?")
 _PICTURE_BYTES: Final = IMAGE_SIZE * IMAGE_SIZE * 3
-_MAX_REFERENCES: Final = 16
-_MAX_OPCODES: Final = 400_000
-"""A batch needs about 4 a picture."""
 
 
 class _Batch(NamedTuple):
@@ -124,10 +119,10 @@ def _read_pickle(name: str, content: bytes) -> _Batch:
     batch = load_arrays(content)
     if not isinstance(batch, dict):
         raise DataError(f"a batch must be a dict. Received: {type(batch).__name__}")
-    images, labels = batch.get(b"data"), batch.get(b"labels")
-    if not (isinstance(images, _Array) and isinstance(labels, list)):
+    labels = batch.get(b"labels")
+    if not (b"data" in batch and isinstance(labels, list)):
         raise DataError(f"a batch must hold 'data' and 'labels'. Received: {list(map(_text, batch))[:6]}")
-    array = images.to_numpy()
+    array = to_array(batch[b"data"], _PICTURE_BYTES)
     if len(array) != len(labels):
         raise DataError(f"{len(labels)} labels do not go with {len(array)} pictures")
     if not all(isinstance(label, int) and 0 <= label < 1000 for label in labels):
@@ -143,15 +138,16 @@ def _class_names(tree: FileTree, folder: str, *, binary: bool) -> tuple[str, ...
     name = f"{folder}batches.meta{'.txt' if binary else ''}"
     if name not in tree.files:
         raise DataError(f"{tree.origin}: {name}, which names the classes, is missing")
-    content = tree.read(name)
     try:
-        names: Any = (
-            content.decode().split() if binary else list(map(_text, load_arrays(content)[b"label_names"]))
-        )
+        content = tree.read(name)
+        names = content.decode().split() if binary else map(_text, load_arrays(content)[b"label_names"])
+        class_names = tuple(names)
+        check_class_names(class_names)
     except (UnicodeDecodeError, LookupError, TypeError) as error:
         raise DataError(f"{tree.origin}: {name} is damaged: {error!r}") from error
-    check_class_names(tuple(names))
-    return tuple(names)
+    except DataError as error:
+        raise DataError(f"{tree.origin}: {name}: {error.message}", error.hint) from error
+    return class_names
 
 
 def _text(value: object) -> str:
@@ -159,75 +155,3 @@ def _text(value: object) -> str:
     if isinstance(value, bytes):
         return value.decode("utf-8", "backslashreplace")
     return value if isinstance(value, str) else "?"
-
-
-class _Array:
-    """A pickled numpy array of bytes, rebuilt by us and not by the pickle."""
-
-    def __init__(self, *_: object) -> None:
-        self._state: object = None
-
-    def __setstate__(self, state: object) -> None:
-        self._state = state
-
-    def to_numpy(self) -> npt.NDArray[np.uint8]:
-        match self._state:
-            case (int(), (int(rows), int(columns)), _ElementType(code="u1"), False | 0, bytes(data)):
-                if columns == _PICTURE_BYTES and rows == len(data) / columns:
-                    return np.frombuffer(data, np.uint8).reshape(-1, columns)
-        raise DataError("pictures must be an array of bytes (uint8) of shape (N, 3072)")
-
-
-class _ElementType:
-    """A pickled numpy dtype."""
-
-    def __init__(self, code: object = None, *_: object) -> None:
-        self.code = _text(code)
-
-    def __setstate__(self, state: object) -> None:
-        pass
-
-
-_ALLOWED: Final[dict[tuple[str, str], Callable[..., object]]] = {
-    (module, name): replacement
-    for module in ("numpy.core.multiarray", "numpy._core.multiarray", "numpy")
-    for name, replacement in (("_reconstruct", _Array), ("ndarray", _Array), ("dtype", _ElementType))
-}
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Admits plain values and numpy arrays of bytes, and nothing else."""
-
-    def find_class(self, module: str, name: str) -> Callable[..., object]:
-        try:
-            return _ALLOWED[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no picture needs") from None
-
-
-def load_arrays(content: bytes) -> Any:
-    """Unpickle plain values and byte arrays without ever running what a pickle could ask for.
-
-    Raises:
-        DataError: If it is damaged, or holds anything else.
-    """
-    try:
-        _check_cost(content)
-        return _ArrayUnpickler(io.BytesIO(content), encoding="bytes").load()
-    except DataError:
-        raise
-    except Exception as error:  # a hostile pickle makes the unpickler raise almost anything
-        raise DataError(f"not a CIFAR-10 batch: {error or type(error).__name__}") from error
-
-
-def _check_cost(content: bytes) -> None:
-    """Refuse a pickle that would keep the unpickler busy for ages or fill the memory."""
-    num_references = 0
-    for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
-        # The C unpickler makes room for as many entries as a memo index says, and keys that collide,
-        # which large numbers can be chosen to do, take quadratic time.
-        too_large = isinstance(argument, int) and abs(argument) > max(len(content), 2**16)
-        # Tuples that hold each other twice, and so on, take exponential time to hash.
-        num_references += "GET" in opcode.name or opcode.name == "DUP"
-        if too_large or num_references > _MAX_REFERENCES or count > _MAX_OPCODES:
-            raise DataError("not a CIFAR-10 batch: too intricate, it would take all memory or time")

@@ -129,7 +129,7 @@ def _grid(
     columns = min(COLUMNS, len(images))
     rows = math.ceil(len(images) / columns)
     head = 4 + (line if wrong is None else 2 * line)
-    mosaic = np.full((rows * (head + side), columns * (side + GAP), 3), 255, np.uint8)
+    mosaic = np.full((rows * (head + side) + 2, columns * (side + GAP), 3), 255, np.uint8)
     tall, wide = mosaic.shape[0] * PIXEL, mosaic.shape[1] * PIXEL
     width = max(wide, 6.0) + 2 * MARGIN - GAP * PIXEL
     figure = ReportFigure(figsize=(width, tall + LINE * len(heading) + 2 * MARGIN), facecolor="white")

@@ -547,6 +547,12 @@ def test_what_can_not_be_read(tmp_path: Path) -> None:
             extract_archive(path, tmp_path / "out")
 
 
+@pytest.mark.parametrize("source", ["a\0b", "x" * 300, "x/" * 5000], ids=["NUL", "long name", "long path"])
+def test_names_that_no_file_has(source: str) -> None:
+    with pytest.raises(DataError, match="can't read"):
+        load_dataset(source)
+
+
 @pytest.mark.parametrize("files", [{}, {"readme.txt": b"x"}])
 def test_an_archive_without_pictures(tmp_path: Path, kind: str, files: dict[str, bytes]) -> None:
     archive = write(tmp_path, kind, files)

@@ -72,13 +72,11 @@ def check(
     if json:
         print_json(found.to_json())
     else:
+        total = ("all", sum(c.train for c in found.classes), sum(c.test for c in found.classes))
         print_table(
             found.dataset.origin,
             ("class", "train ", "test "),
-            [
-                *found.classes,
-                ("all", sum(c.train for c in found.classes), sum(c.test for c in found.classes)),
-            ],
+            [(name, f"{train:,}", f"{test:,}") for name, train, test in (*found.classes, total)],
         )
         for (width, height), count in found.sizes[:_SHOWN]:
             print(f"size      {width} x {height}: {count:,} pictures")

@@ -72,17 +72,17 @@ def open_source(path: Path) -> FileTree:
     Raises:
         DataError: If it is neither.
     """
-    if path.is_dir():
-        return Folder(path)
     try:
+        if path.is_dir():
+            return Folder(path)
         known = is_archive(path)
     except FileNotFoundError:
         raise DataError(
             f"there is no folder or archive {path}",
             hint="a source is a path, cifar10 or drawn:2000; see: cifarml data show --help",
         ) from None
-    except OSError as error:
-        raise DataError(f"can't read {path}: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise DataError(f"can't read {str(path)[:300]!r}: {error.args[-1]}") from error
     if not known:
         raise DataError(f"{path} is neither a folder nor a .zip, .tar.gz or .tar archive")
     return open_archive(path)
@@ -94,7 +94,10 @@ def _load(source: str | Path, skip_bad: bool, settings: Settings, on_progress: O
         return draw_dataset(count, seed=seed, on_progress=on_progress)
     path = download_official(settings, on_progress=on_progress) if source == "cifar10" else Path(source)
     cache = settings.cache_dir / "decoded"
-    key = _archive_key(path) if path.is_file() else ""
+    try:
+        key = _archive_key(path) if path.is_file() else ""
+    except (OSError, ValueError):
+        key = ""  # open_source says what is wrong
     if key and (dataset := read_cached(cache, key, str(path))):
         return dataset  # without so much as opening the archive
     with open_source(path) as tree:

@@ -118,7 +118,7 @@ def test_picture_grid_keeps_every_pixel() -> None:
     dataset = make_dataset(1, ("a", "b"))
     (image,) = grids.picture_grid(dataset).axes[0].get_images()
     mosaic = np.asarray(image.get_array())
-    top, left = mosaic.shape[0] - 32, 2
+    top, left = mosaic.shape[0] - 34, 2
     np.testing.assert_array_equal(mosaic[top : top + 32, left : left + 32], dataset.images[0])
     assert image.get_interpolation() == "nearest"
 
@@ -165,9 +165,10 @@ def test_a_red_frame_stands_around_a_wrong_picture_only() -> None:
     figure = grids.prediction_grid(dataset, make_probabilities(dataset, order[:1]))
     (image,) = figure.axes[0].get_images()
     mosaic = np.asarray(image.get_array())
-    top = mosaic.shape[0] - 32
+    top = mosaic.shape[0] - 34
     red = [int(grids.WRONG[i : i + 2], 16) for i in (1, 3, 5)]
     assert (mosaic[top - 1, 1:35] == red).all()
+    assert (mosaic[top + 32, 1:35] == red).all(), "the lowest row has its whole frame"
     assert (mosaic[top - 1, 36:] == 255).all()
 
 

@@ -40,7 +40,7 @@ def test_the_first_two_shell_blocks_are_one_line_each_and_ci_runs_the_second() -
     assert first.count("\n") == second.count("\n") == 1
     assert "quickstart" in first
     ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-    assert second.removeprefix("uv run").replace("--group test", "--group dev").strip() in ci
+    assert second in ci
 
 
 def test_every_dependency_has_its_line() -> None:

@@ -66,7 +66,7 @@ def loading(work: Path, pairs: int = 5) -> None:
     )
 
 
-def training(work: Path, pairs: int = 3, epochs: int = 10) -> None:
+def training(work: Path, pairs: int = 5, epochs: int = 5) -> None:
     """The article's network on the 2000 pictures, against model.fit as in the article."""
     ours, article = [], []
     for number in range(pairs):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cifarml.cli.console import hidden_native_noise, note, shown_path
+from cifarml.cli.console import hidden_native_noise, shown_path
 
 __all__ = ["quickstart"]
 
@@ -39,17 +39,17 @@ def quickstart(
     from cifarml.train.recipe import TrainConfig
     from cifarml.train.report import save_figure
 
-    note("1. Pictures")
+    _say("1. Pictures")
     with show_progress() as on_progress:
         try:
             dataset = load_dataset("cifar10", subset=2000, on_progress=on_progress)
         except DownloadError as error:
-            note(f"   CIFAR-10 can't be had here ({error.message}).")
-            note("   So these are drawings of our own, not photographs.")
+            _say(f"   CIFAR-10 can't be had here ({error.message}).")
+            _say("   So these are drawings of our own, not photographs.")
             dataset = load_dataset("drawn:2000", on_progress=on_progress)
-    print(f"   {shown_path(save_figure(folder / 'pictures.png', picture_grid(dataset)))}")
+    _say(f"   {shown_path(save_figure(folder / 'pictures.png', picture_grid(dataset)))}")
 
-    note("2. Training")
+    _say("2. Training")
     config = TrainConfig.make(num_epochs=epochs)
     with hidden_native_noise():
         from cifarml.train.device import describe_environment
@@ -60,16 +60,21 @@ def quickstart(
         bundle = train_model(
             config, dataset, new_run_dir(folder / "runs", config.preset), on_progress=on_progress
         )
-    print(f"   test accuracy {bundle.info['test_accuracy']:.1%} on {bundle.info['num_test_images']} pictures")
+    _say(f"   test accuracy {bundle.info['test_accuracy']:.1%} on {bundle.info['num_test_images']} pictures")
     for name in ("learning_curves.png", "confusion_matrix.png", "predictions.png"):
-        print(f"   {shown_path(bundle.path / name)}")
+        _say(f"   {shown_path(bundle.path / name)}")
 
-    note("3. Prediction")
+    _say("3. Prediction")
     ship = dataset.test.images[dataset.test.labels == dataset.class_names.index("ship")][0]
     picture = folder / "ship.png"
     Image.fromarray(ship).save(picture)
     answer = Predictor.load(bundle.path).predict(picture.read_bytes())
     shown = "  ".join(f"{name} {share:.1%}" for name, share in answer.top(3).items())
-    print(f"   {shown_path(picture)}: {shown}")
-    print(f"Everything is in {shown_path(folder)}. Ask about a picture of yours:")
-    print(f"   cifarml predict image.png --runs-dir {shown_path(folder / 'runs')}")
+    _say(f"   {shown_path(picture)}: {shown}")
+    _say(f"Everything is in {shown_path(folder)}. Ask about a picture of yours:")
+    _say(f"   cifarml predict image.png --runs-dir {shown_path(folder / 'runs')}")
+
+
+def _say(text: str) -> None:
+    """Print a line of the story at once, so that it stands between the progress of its steps."""
+    print(text, flush=True)

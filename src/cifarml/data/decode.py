@@ -21,10 +21,8 @@ from cifarml.progress import OnProgress, Progress, ignore_progress
 __all__ = ["decode_pictures"]
 
 _CHUNK_BYTES = 4 * 2**20
-_CHUNK_PICTURES = 256
+_CHUNK_PICTURES = 1024
 _TELL_EVERY = 512
-_NOT_PLAIN = (b"Exif\0", b"Adobe", b"ns.adobe.com")
-"""Marks of files that may be turned (EXIF, XMP) or of other colours than usual (Adobe's marker)."""
 
 
 def decode_pictures(
@@ -53,9 +51,8 @@ def decode_pictures(
             except PictureError as error:
                 bad[position] = error.message
                 continue
-            if not _decode_small_jpeg(content, images[position]):
-                chunk[position] = content
-                chunk_bytes += len(content)
+            chunk[position] = content
+            chunk_bytes += len(content)
             if chunk_bytes >= _CHUNK_BYTES or len(chunk) == _CHUNK_PICTURES:
                 waiting.append(pool.submit(_decode_chunk, chunk, images))
                 chunk, chunk_bytes = {}, 0
@@ -75,7 +72,8 @@ def _decode_chunk(chunk: dict[int, bytes], images: npt.NDArray[np.uint8]) -> dic
     bad = {}
     for position, content in chunk.items():
         try:
-            images[position] = decode_picture(content)
+            if not _decode_small_jpeg(content, images[position]):
+                images[position] = decode_picture(content)
         except PictureError as error:
             images[position] = 0
             bad[position] = error.message
@@ -89,8 +87,8 @@ def _decode_small_jpeg(content: bytes, image: npt.NDArray[np.uint8]) -> bool:
         False for everything else, and for whatever libjpeg has anything to say about, which
         decode_picture must judge; ``image`` may hold anything then.
     """
-    if not content.startswith(b"\xff\xd8") or any(mark in content for mark in _NOT_PLAIN):
-        return False
+    if not content.startswith(b"\xff\xd8") or b"Exif\0" in content or b"dobe" in content:
+        return False  # no JPEG, or perhaps turned (EXIF, XMP) or of unusual colours (Adobe's marker)
     try:
         return bool(simplejpeg.decode_jpeg(content, buffer=image).shape == IMAGE_SHAPE)
     except ValueError:

@@ -101,7 +101,7 @@ def hidden_native_noise() -> Iterator[None]:
         os.dup2(noise.fileno(), 2)
         try:
             yield
-        except BaseException:
+        except BaseException:  # shown and raised again
             noise.seek(0)
             os.write(terminal, noise.read())
             raise

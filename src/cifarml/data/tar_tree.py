@@ -37,7 +37,7 @@ class TarTree:
             self._infos = {members.add(i.name, i.size, is_folder=i.isdir()): i for i in self._checked()}
             self._check_end()
             self._stream.most_at_once = limits.max_file_bytes
-        except BaseException:
+        except BaseException:  # raised again, with the file closed
             self._file.close()
             raise
         self.files = members.files

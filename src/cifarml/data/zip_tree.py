@@ -37,7 +37,7 @@ class ZipTree:
             }
             if sum(info.compress_size for info in self._infos.values()) > size_bytes:
                 raise ArchiveError("its files overlap, as in a bomb")
-        except BaseException:
+        except BaseException:  # raised again, with the file closed
             self._file.close()
             raise
         self.files = members.files

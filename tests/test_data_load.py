@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import resource
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from cifarml import Dataset, load_dataset
 from cifarml.data import check_dataset, check_source
@@ -286,6 +288,37 @@ class TestCache:
         (own_cache / "decoded").write_bytes(b"a file where the folder should be")
         assert len(self.load(large)[0]) == 5_000
         assert "not kept" in caplog.text
+
+    def test_another_process_at_it_stops_nothing(
+        self, large: Path, own_cache: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        folder = own_cache / "decoded"
+        folder.mkdir()
+        with FileLock(folder / "lock"):
+            (folder / "being-written").write_bytes(b"by the other")
+            assert len(self.load(large)[0]) == 5_000
+            assert (folder / "being-written").read_bytes() == b"by the other"
+        assert "not kept" in caplog.text
+
+    def test_a_full_disk_stops_nothing(
+        self, large: Path, own_cache: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, limits[1]))  # as a full disk: the write fails
+        try:
+            assert len(self.load(large)[0]) == 5_000
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert "not kept" in caplog.text
+        assert [path.name for path in (own_cache / "decoded").iterdir()] == ["lock"]
+
+    def test_an_interrupted_load_leaves_nothing(self, large: Path, own_cache: Path) -> None:
+        def interrupt(_: Progress) -> None:
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            load_dataset(large, on_progress=interrupt)
+        assert [path.name for path in (own_cache / "decoded").iterdir()] == ["lock"]
 
     def test_bad_pictures_are_not_hidden_by_it(self, tmp_path: Path) -> None:
         files = {f"{n}_{i}.png": picture(1) for n in "ab" for i in range(2_500)} | {"a_0.png": b""}

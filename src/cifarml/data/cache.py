@@ -5,17 +5,22 @@ from __future__ import annotations
 import json
 import logging
 import os
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
 
 import numpy as np
-from filelock import FileLock
+import numpy.typing as npt
+from filelock import FileLock, Timeout
 
-from cifarml.data.dataset import Dataset
+from cifarml.cifar10 import IMAGE_SHAPE
+from cifarml.data.dataset import Dataset, Fingerprint
 from cifarml.errors import CifarMLError
 
-__all__ = ["read_cached", "write_cached"]
+__all__ = ["CacheWriter", "read_cached"]
 
 _logger = logging.getLogger(__name__)
 _KEPT: Final = 8
@@ -27,7 +32,7 @@ def read_cached(folder: Path, key: str, origin: str) -> Dataset | None:
 
     Args:
         folder: The cache.
-        key: What :func:`write_cached` was given.
+        key: What :class:`CacheWriter` was given.
         origin: Where the source lies now, for people to read.
     """
     path = folder / f"{key}.npy"
@@ -50,30 +55,84 @@ def read_cached(folder: Path, key: str, origin: str) -> Dataset | None:
     return dataset
 
 
-def write_cached(folder: Path, key: str, dataset: Dataset) -> None:
-    """Keep a data set under ``key``; what can't be written (disk full) is only logged.
+class CacheWriter:
+    """Keeps a data set under a key, writing its pictures while others are still being decoded.
+
+    What can't be written (disk full, another process is at it) is only logged: the cache is a help, not a
+    need. Nothing is kept unless :meth:`finish` is reached.
 
     Args:
         folder: The cache; made when it isn't there.
-        key: A file name that stands for the content of the source.
-        dataset: What to keep.
+        key: A file name that stands for the content of the source; empty to keep nothing.
+        num_images: How many pictures will be added.
+        class_names: The data set's.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / "being-written"
-        with FileLock(folder / "lock"):
-            with partial.open("wb") as file, ThreadPoolExecutor(1) as pool:
-                fingerprint = pool.submit(lambda: dataset.fingerprint)  # meanwhile, on another core
-                for array in (dataset.images, dataset.labels, dataset.is_test):
-                    np.save(file, array)
-                about = {
-                    "class_names": dataset.class_names,
-                    "sources": dataset.sources,
-                    "fingerprint": fingerprint.result(),
-                }
-                np.save(file, np.frombuffer(json.dumps(about).encode(), np.uint8))
-            partial.replace(folder / f"{key}.npy")
-        for path in sorted(folder.glob("*.npy"), key=lambda path: path.stat().st_mtime)[:-_KEPT]:
-            path.unlink(missing_ok=True)
-    except OSError as error:
+
+    def __init__(self, folder: Path, key: str, num_images: int, class_names: tuple[str, ...]) -> None:
+        self._folder, self._key = folder, key
+        self._partial = folder / "being-written"
+        self._fingerprint = Fingerprint(num_images, class_names)
+        self._shape = (num_images, *IMAGE_SHAPE)
+        self._stack = ExitStack()
+        self._written: list[Future[None]] = []
+
+    def __enter__(self) -> Self:
+        if not self._key:
+            return self
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._stack.enter_context(FileLock(self._folder / "lock", timeout=0))
+            self._stack.callback(self._partial.unlink, missing_ok=True)
+            self._file = self._stack.enter_context(self._partial.open("wb"))
+        except (OSError, Timeout) as error:
+            self._give_up(error)
+            return self
+        self._pool = self._stack.enter_context(ThreadPoolExecutor(1))
+        header = {"descr": "|u1", "fortran_order": False, "shape": self._shape}
+        self._submit(np.lib.format.write_array_header_1_0, self._file, header)
+        return self
+
+    def add(self, images: npt.NDArray[np.uint8]) -> None:
+        """Take the next pictures, uint8 of shape (B, 32, 32, 3), which must not change any more."""
+        self._submit(self._write, images)
+
+    def finish(self, dataset: Dataset) -> None:
+        """Keep the data set whose pictures have all been added."""
+        if not self._key:
+            return
+        try:
+            for written in self._written:
+                written.result()
+            for array in (dataset.labels, dataset.is_test):
+                np.save(self._file, array)
+            about = {
+                "class_names": dataset.class_names,
+                "sources": dataset.sources,
+                "fingerprint": self._fingerprint.finish(dataset.labels, dataset.is_test),
+            }
+            np.save(self._file, np.frombuffer(json.dumps(about).encode(), np.uint8))
+            self._file.close()
+            self._partial.replace(self._folder / f"{self._key}.npy")
+            kept = sorted(self._folder.glob("*.npy"), key=lambda path: path.stat().st_mtime)
+            for path in kept[:-_KEPT]:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            self._give_up(error)
+
+    def _submit(self, write: Callable[..., None], *arguments: object) -> None:
+        if self._key:
+            self._written.append(self._pool.submit(write, *arguments))
+
+    def _write(self, images: npt.NDArray[np.uint8]) -> None:
+        self._fingerprint.add(images)
+        self._file.write(images.data)
+
+    def _give_up(self, error: OSError) -> None:
         _logger.warning("the decoded pictures are not kept for the next time: %s", error)
+        self._key = ""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with suppress(OSError):  # what could not be flushed is no longer wanted
+            self._stack.close()

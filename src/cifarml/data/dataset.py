@@ -14,7 +14,7 @@ import numpy.typing as npt
 from cifarml.cifar10 import IMAGE_SHAPE
 from cifarml.errors import DataError
 
-__all__ = ["MAX_CLASSES", "BadPicture", "Dataset", "DatasetSplits"]
+__all__ = ["MAX_CLASSES", "BadPicture", "Dataset", "DatasetSplits", "Fingerprint"]
 
 _T = TypeVar("_T", bound=np.generic)
 
@@ -90,12 +90,9 @@ class Dataset:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 (hexadecimal) of pixels, labels, split and class names, in their order."""
-        digest = hashlib.sha256()
-        header = {"shape": self.images.shape, "class_names": self.class_names}
-        digest.update(json.dumps(header, ensure_ascii=False).encode())
-        for array in (self.images, self.labels.astype("<i8", copy=False), self.is_test):
-            digest.update(np.ascontiguousarray(array).data)
-        return digest.hexdigest()
+        fingerprint = Fingerprint(len(self), self.class_names)
+        fingerprint.add(self.images)
+        return fingerprint.finish(self.labels, self.is_test)
 
     @property
     def train(self) -> Dataset:
@@ -207,6 +204,24 @@ class Dataset:
             validation=self.take(np.sort(np.concatenate(validation))),
             test=self.test,
         )
+
+
+class Fingerprint:
+    """Computes :attr:`Dataset.fingerprint` as the pictures come in."""
+
+    def __init__(self, num_images: int, class_names: tuple[str, ...]) -> None:
+        header = {"shape": (num_images, *IMAGE_SHAPE), "class_names": class_names}
+        self._digest = hashlib.sha256(json.dumps(header, ensure_ascii=False).encode())
+
+    def add(self, images: npt.NDArray[np.uint8]) -> None:
+        """Take the next pictures, uint8 of shape (B, 32, 32, 3)."""
+        self._digest.update(np.ascontiguousarray(images).data)
+
+    def finish(self, labels: npt.NDArray[np.int64], is_test: npt.NDArray[np.bool_]) -> str:
+        """Return the fingerprint of all the pictures with these labels and this split."""
+        for array in (labels.astype("<i8", copy=False), is_test):
+            self._digest.update(np.ascontiguousarray(array).data)
+        return self._digest.hexdigest()
 
 
 class DatasetSplits(NamedTuple):

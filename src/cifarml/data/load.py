@@ -5,20 +5,22 @@ from __future__ import annotations
 import gc
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from cifarml.data.archive import is_archive, open_archive
-from cifarml.data.cache import read_cached, write_cached
+from cifarml.data.cache import CacheWriter, read_cached
 from cifarml.data.dataset import BadPicture, Dataset
 from cifarml.data.decode import decode_pictures
 from cifarml.data.drawn import draw_dataset
 from cifarml.data.files import FileTree, Folder
-from cifarml.data.layout import find_layout
+from cifarml.data.layout import Layout, find_layout
 from cifarml.data.official import download_official, is_official, load_official
 from cifarml.errors import DataError, PictureError
 from cifarml.images import DECODER_VERSION
@@ -106,15 +108,12 @@ def _load(source: str | Path, skip_bad: bool, settings: Settings, on_progress: O
     with _garbage_kept(), open_source(path) as tree:
         large = len(tree.files) >= _CACHED_FILES or sum(tree.files.values()) >= _CACHED_BYTES
         if not large:
-            return _read(tree, skip_bad, on_progress)
+            return _read(tree, skip_bad, on_progress, partial(CacheWriter, cache, ""))
         if isinstance(tree, Folder):
             key = _folder_key(tree)
             if dataset := read_cached(cache, key, tree.origin):
                 return dataset
-        dataset = _read(tree, skip_bad, on_progress)
-        if not dataset.skipped:
-            write_cached(cache, key, dataset)
-        return dataset
+        return _read(tree, skip_bad, on_progress, partial(CacheWriter, cache, key))
 
 
 @contextmanager
@@ -141,18 +140,35 @@ def _folder_key(folder: Folder) -> str:
     return f"{folder.key()}-{DECODER_VERSION}"
 
 
-def _read(tree: FileTree, skip_bad: bool, on_progress: OnProgress) -> Dataset:
+def _read(
+    tree: FileTree,
+    skip_bad: bool,
+    on_progress: OnProgress,
+    keep: Callable[[int, tuple[str, ...]], CacheWriter],
+) -> Dataset:
     if is_official(tree.files):
-        return load_official(tree, on_progress=on_progress)
+        dataset = load_official(tree, on_progress=on_progress)
+        with keep(len(dataset), dataset.class_names) as kept:
+            kept.add(dataset.images)
+            kept.finish(dataset)
+        return dataset
     try:
         layout = find_layout(tree.files, tree.folders)
     except DataError as error:
         raise DataError(f"{tree.origin}: {error.message}", error.hint) from error
-    images, bad = decode_pictures(tree, layout.names, on_progress=on_progress)
+    with keep(len(layout.names), layout.class_names) as kept:
+        images, bad = decode_pictures(tree, layout.names, on_block=kept.add, on_progress=on_progress)
+        if bad and not skip_bad:
+            raise _bad_pictures(tree.origin, bad, len(layout.names))
+        dataset = _to_dataset(tree.origin, layout, images, bad)
+        if not bad:
+            kept.finish(dataset)
+        return dataset
+
+
+def _to_dataset(origin: str, layout: Layout, images: npt.NDArray[np.uint8], bad: list[BadPicture]) -> Dataset:
     names, labels, is_test = layout.names, layout.labels, layout.is_test
     if bad:
-        if not skip_bad:
-            raise _bad_pictures(tree.origin, bad, len(names))
         left_out = {picture.name for picture in bad}
         good = np.array([name not in left_out for name in names])
         images, labels, is_test = images[good], labels[good], is_test[good]
@@ -160,10 +176,10 @@ def _read(tree: FileTree, skip_bad: bool, on_progress: OnProgress) -> Dataset:
         empty = set(range(len(layout.class_names))) - set(labels.tolist())
         if empty:
             missing = ", ".join(repr(layout.class_names[label]) for label in sorted(empty)[:5])
-            raise DataError(f"{tree.origin}: no picture can be read of the classes {missing}")
+            raise DataError(f"{origin}: no picture can be read of the classes {missing}")
     for array in (images, labels, is_test):
         array.setflags(write=False)
-    return Dataset(images, labels, layout.class_names, names, is_test, tree.origin, tuple(bad))
+    return Dataset(images, labels, layout.class_names, names, is_test, origin, tuple(bad))
 
 
 def _bad_pictures(origin: str, bad: list[BadPicture], count: int) -> PictureError:

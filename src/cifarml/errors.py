@@ -9,7 +9,8 @@
     │ ├ PictureError      a picture can't be read
     │ └ DownloadError     a data set could not be fetched
     ├ ModelFileError      a model file or bundle is missing, damaged or not allowed
-    └ TrainingError       training could not start or go on
+    ├ TrainingError       training could not start or go on
+    └ CloudError          Azure said no, or could not be reached
 
 A message says what failed and what was received; the hint is the next thing to do. The library
 raises these and never prints or exits; the command line turns them into text and exit code 1.
@@ -20,6 +21,7 @@ from __future__ import annotations
 __all__ = [
     "ArchiveError",
     "CifarMLError",
+    "CloudError",
     "DataError",
     "DownloadError",
     "ModelFileError",
@@ -77,3 +79,21 @@ class ModelFileError(CifarMLError):
 
 class TrainingError(CifarMLError):
     """Training could not start or go on."""
+
+
+class CloudError(CifarMLError):
+    """Azure said no, or could not be reached.
+
+    Args:
+        message: What was tried, and what came back.
+        hint: The next thing to do.
+        code: The service's own word for it, such as ``"BlobNotFound"``.
+        request_id: The service's number of the request, which its support asks for.
+    """
+
+    def __init__(
+        self, message: str, hint: str | None = None, *, code: str = "", request_id: str = ""
+    ) -> None:
+        super().__init__(f"{message} (request id {request_id})" if request_id else message, hint)
+        self.code = code
+        self.request_id = request_id

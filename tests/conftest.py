@@ -13,7 +13,14 @@ import pytest
 # Before anything imports them: no download site is asked by a test, and TensorFlow keeps quiet.
 os.environ["CIFARML_CIFAR10_URL"] = "http://127.0.0.1:9/cifar-10-python.tar.gz"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
-for variable in ("CIFARML_RUNS_DIR", "CIFARML_CACHE_DIR", "CIFARML_DEBUG", "KERAS_BACKEND"):
+IN_AZURE = (
+    "STORAGE_ACCOUNT", "STORAGE_CONTAINER", "STORAGE_CONNECTION_STRING", "STORAGE_SAS_TOKEN", "STORAGE_KEY",
+    "SUBSCRIPTION_ID", "RESOURCE_GROUP", "WORKSPACE_NAME",
+)  # fmt: skip
+for variable in (
+    *("CIFARML_RUNS_DIR", "CIFARML_CACHE_DIR", "CIFARML_DEBUG", "KERAS_BACKEND"),
+    *(f"{prefix}_{name}" for prefix in ("CIFARML", "AZURE") for name in IN_AZURE),
+):
     os.environ.pop(variable, None)
 
 from cifarml import Bundle, Dataset, TrainConfig, load_dataset, train_model

@@ -99,7 +99,7 @@ def test_round_trip(tmp_path: Path, kind: str, target: str) -> None:
 def test_every_archive_is_known_by_its_content(tmp_path: Path, kind: str) -> None:
     renamed = write(tmp_path, kind, FILES).rename(tmp_path / "data.bin")
     assert is_archive(renamed)
-    with open_source(renamed) as tree:
+    with open_source("an archive", renamed) as tree:
         assert {name: tree.read(name) for name in reversed(tree.files)} == FILES
         assert tree.folders == {"cat", "dog"}
 

@@ -253,7 +253,7 @@ def test_damaged_archives(tmp_path: Path, settings: Settings) -> None:
         archive.write_bytes(content)
 
         def read_all() -> None:
-            with open_source(archive) as tree:
+            with open_source("an archive", archive) as tree:
                 for name in tree.files:
                     tree.read(name)
 

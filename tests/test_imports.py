@@ -44,6 +44,8 @@ def test_importing_loads_nothing_heavy(python: Callable[[str], str], code: str) 
         "data check",
         "runs",
         "runs list",
+        "config show",
+        "doctor",
     ],
 )
 def test_help_loads_nothing_heavy(python: Callable[[str], str], command: str) -> None:

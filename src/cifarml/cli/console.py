@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import tempfile
@@ -23,6 +24,7 @@ __all__ = [
     "print_evaluation",
     "print_json",
     "print_table",
+    "show_log",
     "shown_path",
 ]
 
@@ -40,6 +42,21 @@ def console(*, stderr: bool = False) -> Console:
 def note(text: str) -> None:
     """Print a line for people on standard error."""
     print(text, file=sys.stderr, flush=True)
+
+
+class _Notes(logging.Handler):
+    """Prints what is logged as plain lines."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        note(self.format(record))
+
+
+def show_log() -> None:
+    """Show what the library itself logs, and nothing of other libraries."""
+    logger = logging.getLogger("cifarml")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(_Notes())
+    logger.propagate = False
 
 
 def print_json(values: object) -> None:

@@ -1,4 +1,4 @@
-"""``cifarml data``: look at pictures before training on them."""
+"""``cifarml data``: look at pictures before training on them, and bring them to Azure Storage and back."""
 
 from __future__ import annotations
 
@@ -12,7 +12,16 @@ from cifarml.cli.console import note, print_json, print_table, shown_path
 
 __all__ = ["app"]
 
-app = typer.Typer(name="data", help="Look at pictures, check them, unpack them.", no_args_is_help=True)
+app = typer.Typer(
+    name="data",
+    help="Look at pictures, check them, unpack them; to Azure Storage and back.",
+    no_args_is_help=True,
+)
+
+BlobSource = Annotated[
+    str,
+    typer.Argument(metavar="SOURCE", help="az://CONTAINER/NAME or its https URL.", show_default=False),
+]
 
 
 @app.command()
@@ -115,7 +124,160 @@ def unzip(
     note(f"{len(files):,} files in {shown_path(folder)}")
 
 
+@app.command()
+def upload(
+    path: Annotated[Path, typer.Argument(help="A file or folder.", show_default=False)],
+    destination: Annotated[
+        str,
+        typer.Argument(
+            metavar="[DEST]",
+            help="az://CONTAINER/NAME; the container of the settings and the file's name when left out.",
+            show_default=False,
+        ),
+    ] = "",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace other content.")] = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Upload pictures to Azure Blob Storage.
+
+    Makes the container, private, where it is missing. What is there already is not sent again, and other
+    content is not replaced unless you say so. Interrupted? Type it again; it goes on where it was.
+
+    [bold]Examples[/bold]
+
+      cifarml data upload 2000pics_cifar10.zip
+      cifarml data upload my_pictures/ az://pictures/mine
+    """
+    from cifarml.data.blob import upload_path
+    from cifarml.progress import show_progress
+
+    with show_progress(quiet=quiet) as on_progress:
+        address, done = upload_path(path, destination, overwrite=overwrite, on_progress=on_progress)
+    if json:
+        print_json(
+            {
+                "address": str(address),
+                "num_files": len(done.names),
+                "num_sent": done.num_sent,
+                "sent_bytes": done.sent_bytes,
+                "saved_bytes": done.saved_bytes,
+            }
+        )
+        return
+    print(f"{address}: {_files(len(done.names))}, {_size(done.sent_bytes)} sent" + _saved(done.saved_bytes))
+    print(f"Next: cifarml train --data {address}")
+
+
+@app.command()
+def download(
+    source: BlobSource,
+    target: Annotated[Path, typer.Argument(metavar="DEST", help="A file or folder.", show_default=False)],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace other content.")] = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Download pictures from Azure Blob Storage.
+
+    Training needs no download: it takes addresses as they are. Size and hash of each file are checked
+    before it appears. Interrupted? Type it again; it goes on where it was.
+
+    [bold]Examples[/bold]
+
+      cifarml data download az://2000picscifar10/2000pics_cifar10.zip .
+      cifarml data download az://pictures/mine my_pictures
+    """
+    from cifarml.data.blob import download_path
+    from cifarml.progress import show_progress
+
+    with show_progress(quiet=quiet) as on_progress:
+        done = download_path(source, target, overwrite=overwrite, on_progress=on_progress)
+    if json:
+        print_json(
+            {
+                "paths": [str(path.resolve()) for path in done.paths],
+                "fetched_bytes": done.fetched_bytes,
+                "saved_bytes": done.saved_bytes,
+            }
+        )
+        return
+    where = shown_path(done.paths[0] if len(done.paths) == 1 else target)
+    print(
+        f"{where}: {_files(len(done.paths))}, {_size(done.fetched_bytes)} fetched" + _saved(done.saved_bytes)
+    )
+
+
+@app.command("list")
+def list_(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="[SOURCE]", help="az://CONTAINER/PREFIX; the container of the settings when left out."
+        ),
+    ] = "",
+    json: options.Json = False,
+) -> None:
+    """List what lies in Azure Blob Storage: sizes, hashes, times.
+
+    [bold]Examples[/bold]
+
+      cifarml data list
+      cifarml data list az://2000picscifar10 --json
+    """
+    from cifarml.data.address import BlobAddress
+    from cifarml.data.blob import BlobStore
+    from cifarml.settings import load_settings
+
+    address = BlobAddress.parse(source or f"az://{load_settings().storage_container}")
+    with BlobStore(address) as store:
+        blobs = store.list_blobs(address.name)
+    if json:
+        print_json(
+            [
+                {
+                    "name": blob.name,
+                    "address": str(address.at(blob.name)),
+                    "size_bytes": blob.size_bytes,
+                    "modified": blob.modified.isoformat() if blob.modified else None,
+                    "sha256": blob.sha256,
+                    "etag": blob.etag,
+                }
+                for blob in blobs
+            ]
+        )
+        return
+    if blobs:
+        print_table(
+            str(address),
+            ("name", "size ", "modified (UTC)", "SHA-256"),
+            [
+                (
+                    blob.name,
+                    _size(blob.size_bytes),
+                    f"{blob.modified:%Y-%m-%d %H:%M}" if blob.modified else "",
+                    f"{blob.sha256[:12]}..." if blob.sha256 else "not kept",
+                )
+                for blob in blobs
+            ],
+        )
+    print(f"{address}: {_files(len(blobs))}, {_size(sum(blob.size_bytes for blob in blobs))}")
+
+
 _SHOWN = 10
+
+
+def _files(count: int) -> str:
+    return f"{count:,} file{'' if count == 1 else 's'}"
+
+
+def _size(size_bytes: int) -> str:
+    from rich.filesize import decimal
+
+    return decimal(size_bytes)
+
+
+def _saved(size_bytes: int) -> str:
+    return f" ({_size(size_bytes)} were there already)" if size_bytes else ""
 
 
 def _print_some(title: str, lines: list[str]) -> None:

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from cifarml.cli import data, evaluate, predict, quickstart, runs, train
-from cifarml.cli.console import note
+from cifarml.cli import config, data, doctor, evaluate, predict, quickstart, runs, train
+from cifarml.cli.console import note, show_log
 from cifarml.errors import CifarMLError
 
 __all__ = ["app", "main"]
@@ -28,6 +28,8 @@ app.command()(evaluate.evaluate)
 app.command()(predict.predict)
 app.add_typer(data.app, name="data")
 app.add_typer(runs.app, name="runs")
+app.add_typer(config.app, name="config")
+app.command()(doctor.doctor)
 
 
 def _print_version(wanted: bool) -> None:
@@ -41,11 +43,16 @@ def cifarml(
     _version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Say what is done behind the scenes, such as signing in.")
+    ] = False,
 ) -> None:
     """From labelled pictures to a prediction.
 
     New here? Type: [bold]cifarml quickstart[/bold]
     """
+    if verbose:
+        show_log()
 
 
 def main() -> None:

@@ -9,7 +9,8 @@ import typer
 
 SOURCE_HELP = (
     "A folder, .zip, .tar.gz or .tar of pictures (CLASS_NUMBER.png, or a folder for each class), an official "
-    "CIFAR-10 archive, cifar10 (downloaded once), or drawn[:COUNT[:SEED]] (drawings of our own)."
+    "CIFAR-10 archive, either of them in Azure Storage (az://CONTAINER/NAME or its https URL), cifar10 "
+    "(downloaded once), or drawn[:COUNT[:SEED]] (drawings of our own)."
 )
 
 Source = Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCE_HELP, show_default=False)]

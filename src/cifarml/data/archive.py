@@ -26,7 +26,7 @@ def is_archive(path: Path) -> bool:
     return head.startswith((*_ZIP_MAGIC, _GZIP_MAGIC)) or head[257:262] == b"ustar"
 
 
-def open_archive(path: Path, *, limits: ArchiveLimits | None = None) -> FileTree:
+def open_archive(path: Path, *, limits: ArchiveLimits | None = None, origin: str = "") -> FileTree:
     """Open a .zip, .tar.gz or .tar for reading.
 
     Every name, type and size in it is checked before anything is read: paths that leave the archive,
@@ -36,6 +36,7 @@ def open_archive(path: Path, *, limits: ArchiveLimits | None = None) -> FileTree
     Args:
         path: The archive.
         limits: What it may hold; sensible values when left out.
+        origin: Where it comes from, for people to read; its path when left out.
 
     Returns:
         Its files.
@@ -44,19 +45,22 @@ def open_archive(path: Path, *, limits: ArchiveLimits | None = None) -> FileTree
         ArchiveError: If it is damaged or unsafe.
         DataError: If it can't be read.
     """
+    origin = origin or str(path)
     try:
         with path.open("rb") as file:
             head = file.read(4)
         kind = ZipTree if head in _ZIP_MAGIC else TarTree
-        return kind(path, limits or ArchiveLimits())
+        tree = kind(path, limits or ArchiveLimits())
     except ArchiveError as error:
-        raise ArchiveError(f"{path}: {error.message}", error.hint) from error
+        raise ArchiveError(f"{origin}: {error.message}", error.hint) from error
     except FileNotFoundError:
-        raise DataError(f"there is no file {path}") from None
+        raise DataError(f"there is no file {origin}") from None
     except PermissionError as error:
-        raise DataError(f"can't read {path}: {error.strerror}") from error
+        raise DataError(f"can't read {origin}: {error.strerror}") from error
     except DAMAGED as error:
-        raise ArchiveError(f"{path}: damaged archive: {error or type(error).__name__}") from error
+        raise ArchiveError(f"{origin}: damaged archive: {error or type(error).__name__}") from error
+    tree.origin = origin
+    return tree
 
 
 def extract_archive(

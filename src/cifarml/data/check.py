@@ -7,13 +7,15 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
+from cifarml.data.address import is_blob_address
 from cifarml.data.dataset import BadPicture, Dataset
 from cifarml.data.layout import find_layout
-from cifarml.data.load import load_dataset, open_source
+from cifarml.data.load import load_dataset, locate_source, open_source
 from cifarml.data.official import is_official
 from cifarml.errors import PictureError
 from cifarml.images import picture_size
 from cifarml.progress import OnProgress, ignore_progress
+from cifarml.settings import load_settings
 
 __all__ = ["ClassCount", "SourceCheck", "check_dataset", "check_source"]
 
@@ -80,7 +82,7 @@ def check_source(source: str | Path, *, on_progress: OnProgress = ignore_progres
         DataError: If the source can't be loaded at all.
     """
     dataset = load_dataset(source, skip_bad=True, on_progress=on_progress)
-    return check_dataset(dataset, sizes=_sizes(Path(source)))
+    return check_dataset(dataset, sizes=_sizes(source))
 
 
 def check_dataset(dataset: Dataset, *, sizes: Counter[tuple[int, int]] | None = None) -> SourceCheck:
@@ -145,12 +147,12 @@ def _imbalance(counts: tuple[ClassCount, ...]) -> list[str]:
     return [f"{most.name!r} has {most.train:,} pictures to train on and {least.name!r} only {least.train:,}"]
 
 
-def _sizes(path: Path) -> Counter[tuple[int, int]]:
+def _sizes(source: str | Path) -> Counter[tuple[int, int]]:
     """Count the widths and heights of the picture files of a source, without decoding them."""
     sizes: Counter[tuple[int, int]] = Counter()
-    if not path.exists():
+    if not is_blob_address(source) and not Path(source).exists():  # drawn, or cifar10
         return sizes
-    with open_source(path) as tree:
+    with open_source(*locate_source(source, load_settings())) as tree:
         if not is_official(tree.files):
             for name in find_layout(tree.files, tree.folders).names:
                 try:

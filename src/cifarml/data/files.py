@@ -6,11 +6,11 @@ import hashlib
 import os
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Protocol, Self
+from typing import Final, Protocol, Self, runtime_checkable
 
 from cifarml.errors import DataError, PictureError
 
-__all__ = ["MAX_FILE_BYTES", "FileTree", "Folder"]
+__all__ = ["MAX_FILE_BYTES", "FileTree", "Folder", "KeyedTree"]
 
 MAX_FILE_BYTES: Final = 512 * 2**20
 """No single file is read that is larger: the longest official batch has 31 MB, a large photo 20 MB."""
@@ -41,6 +41,14 @@ class FileTree(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+@runtime_checkable
+class KeyedTree(FileTree, Protocol):
+    """Files of which it is known, without reading them, whether they have changed."""
+
+    def key(self) -> str:
+        """Return a hexadecimal text that is another one when a file is."""
 
 
 class Folder:

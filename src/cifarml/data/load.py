@@ -14,12 +14,13 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from cifarml.data.address import is_blob_address
 from cifarml.data.archive import is_archive, open_archive
 from cifarml.data.cache import CacheWriter, read_cached
 from cifarml.data.dataset import BadPicture, Dataset
 from cifarml.data.decode import decode_pictures
 from cifarml.data.drawn import draw_dataset
-from cifarml.data.files import FileTree, Folder
+from cifarml.data.files import FileTree, Folder, KeyedTree
 from cifarml.data.layout import Layout, find_layout
 from cifarml.data.official import download_official, is_official, load_official
 from cifarml.errors import DataError, PictureError
@@ -27,7 +28,7 @@ from cifarml.images import DECODER_VERSION
 from cifarml.progress import OnProgress, ignore_progress
 from cifarml.settings import Settings, load_settings
 
-__all__ = ["load_dataset", "open_source"]
+__all__ = ["load_dataset", "locate_source", "open_source"]
 
 _DRAWN: Final = re.compile(r"drawn(?::(?P<count>\d{1,9}))?(?::(?P<seed>\d{1,9}))?")
 _CACHED_FILES: Final = 5_000
@@ -48,7 +49,8 @@ def load_dataset(
 
     Args:
         source: A folder, .zip, .tar.gz or .tar of pictures named ``<class>_<number>.png`` or in class
-            folders; an official CIFAR-10 archive; ``"cifar10"`` (downloaded once); or
+            folders; an official CIFAR-10 archive; either of them in Azure Blob Storage
+            (``"az://CONTAINER/NAME"`` or an https URL; fetched once); ``"cifar10"`` (downloaded once); or
             ``"drawn[:COUNT[:SEED]]"``, drawings of our own. What it is, is seen by looking at it.
         subset: Take only so many pictures, balanced over the classes.
         seed: Which pictures the subset takes.
@@ -62,6 +64,7 @@ def load_dataset(
     Raises:
         DataError: If the source is missing, damaged, unsafe or unlabelled.
         PictureError: If pictures can't be read; it names them all (up to 20).
+        CloudError: If Azure Storage refuses, or can't be reached.
 
     Example:
         >>> load_dataset("drawn:2000").class_names[:3]
@@ -71,47 +74,70 @@ def load_dataset(
     return dataset if subset is None else dataset.subset(subset, seed=seed)
 
 
-def open_source(path: Path) -> FileTree:
-    """Open a folder or an archive, whichever it is.
+def locate_source(
+    source: str | Path, settings: Settings, *, on_progress: OnProgress = ignore_progress
+) -> tuple[str, Path | FileTree]:
+    """Find out where a source lies on this machine, fetching what lies elsewhere.
+
+    Returns:
+        The source for people to read, without secrets, and its path or its files.
+
+    Raises:
+        DataError: If the address is none, or nothing can be fetched from it.
+        CloudError: If Azure Storage refuses, or can't be reached.
+    """
+    if source == "cifar10":
+        source = download_official(settings, on_progress=on_progress)
+    elif isinstance(source, str) and is_blob_address(source):
+        from cifarml.data.blob import open_blobs  # only who has pictures in Azure waits for its libraries
+
+        return open_blobs(source, settings, on_progress=on_progress)
+    return str(source), Path(source)
+
+
+def open_source(origin: str, place: Path | FileTree) -> FileTree:
+    """Open what locate_source has found: a folder or an archive, whichever it is.
 
     Raises:
         DataError: If it is neither.
     """
+    if not isinstance(place, Path):
+        return place
     try:
-        if path.is_dir():
-            return Folder(path)
-        known = is_archive(path)
+        if place.is_dir():
+            return Folder(place)
+        known = is_archive(place)
     except FileNotFoundError:
         raise DataError(
-            f"there is no folder or archive {path}",
-            hint="a source is a path, cifar10 or drawn:2000; see: cifarml data show --help",
+            f"there is no folder or archive {origin}",
+            hint="a source is a path, az://CONTAINER/NAME, cifar10 or drawn:2000; see cifarml data show -h",
         ) from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        raise DataError(f"can't read {str(path)[:300]!r}: {error.args[-1]}") from error
+        raise DataError(f"can't read {origin[:300]!r}: {error.args[-1]}") from error
     if not known:
-        raise DataError(f"{path} is neither a folder nor a .zip, .tar.gz or .tar archive")
-    return open_archive(path)
+        raise DataError(f"{origin} is neither a folder nor a .zip, .tar.gz or .tar archive")
+    return open_archive(place, origin=origin)
 
 
 def _load(source: str | Path, skip_bad: bool, settings: Settings, on_progress: OnProgress) -> Dataset:
     if drawn := _DRAWN.fullmatch(str(source)):
         count, seed = int(drawn["count"] or 2000), int(drawn["seed"] or 0)
         return draw_dataset(count, seed=seed, on_progress=on_progress)
-    path = download_official(settings, on_progress=on_progress) if source == "cifar10" else Path(source)
+    origin, place = locate_source(source, settings, on_progress=on_progress)
     cache = settings.cache_dir / "decoded"
     try:
-        key = _archive_key(path) if path.is_file() else ""
+        key = _archive_key(place) if isinstance(place, Path) and place.is_file() else ""
     except (OSError, ValueError):
         key = ""  # open_source says what is wrong
-    if key and (dataset := read_cached(cache, key, str(path))):
+    if key and (dataset := read_cached(cache, key, origin)):
         return dataset  # without so much as opening the archive
-    with _garbage_kept(), open_source(path) as tree:
+    with _garbage_kept(), open_source(origin, place) as tree:
         large = len(tree.files) >= _CACHED_FILES or sum(tree.files.values()) >= _CACHED_BYTES
         if not large:
             return _read(tree, skip_bad, on_progress, partial(CacheWriter, cache, ""))
-        if isinstance(tree, Folder):
-            key = _folder_key(tree)
-            if dataset := read_cached(cache, key, tree.origin):
+        if isinstance(tree, KeyedTree):
+            key = f"{tree.key()}-{DECODER_VERSION}"
+            if dataset := read_cached(cache, key, origin):
                 return dataset
         return _read(tree, skip_bad, on_progress, partial(CacheWriter, cache, key))
 
@@ -134,10 +160,6 @@ def _garbage_kept() -> Iterator[None]:
 def _archive_key(path: Path) -> str:
     with path.open("rb") as file:
         return f"{hashlib.file_digest(file, 'sha256').hexdigest()}-{DECODER_VERSION}"
-
-
-def _folder_key(folder: Folder) -> str:
-    return f"{folder.key()}-{DECODER_VERSION}"
 
 
 def _read(

@@ -1,0 +1,108 @@
+"""The files that settings are read from: cifarml.toml, and Azure ML's config.json."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Final
+
+from cifarml.errors import SettingsError
+
+__all__ = ["WORKSPACE", "plain_text", "read_toml", "read_workspace"]
+
+WORKSPACE: Final = ("subscription_id", "resource_group", "workspace_name")
+"""What Azure ML's config.json says."""
+_MAX_BYTES: Final = 1 << 20
+
+
+def read_toml(
+    path: Path, names: tuple[str, ...], secrets: tuple[str, ...], paths: tuple[str, ...]
+) -> dict[str, Any]:
+    """Return what a cifarml.toml says.
+
+    Args:
+        path: The file.
+        names: The settings there are.
+        secrets: Those that are refused here.
+        paths: Those that are paths; relative ones count from the file's folder.
+
+    Raises:
+        SettingsError: If the file can't be read, or holds a secret or an unknown name.
+    """
+    text = _read_text(path)
+    try:
+        values = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise SettingsError(f"{path} is not valid TOML: {error}", hint=f"correct {path}") from error
+    known = [name for name in names if name not in secrets]
+    for key in values:
+        name = key.lower().replace("-", "_").removeprefix("cifarml_").removeprefix("azure_")
+        found = re.search(rf"^[ \t]*\[*[ \t]*[\"']?{re.escape(key)}\b", text, re.MULTILINE)
+        where = f"{path}, line {text.count(chr(10), 0, found.start()) + 1}" if found else str(path)
+        if name in secrets:
+            raise SettingsError(
+                f"{where}: {name} is a secret, and secrets are not read from this file",
+                hint=f"delete it there, and set the environment variable CIFARML_{name.upper()}",
+            )
+        if key not in known:
+            close = get_close_matches(name, known)
+            raise SettingsError(
+                f"{where}: there is no setting {plain_text(key)}",
+                hint=f"did you mean {' or '.join(close)}?" if close else f"there are: {', '.join(known)}",
+            )
+    for name in paths:  # what is relative there counts from there
+        if isinstance(values.get(name), str) and values[name] and not values[name].startswith("~"):
+            values[name] = str(path.parent / values[name])
+    return {name: value for name, value in values.items() if value != ""}
+
+
+def read_workspace(path: Path) -> dict[str, Any] | None:
+    """Return what Azure ML's file says; None where it is some other program's config.json.
+
+    Raises:
+        SettingsError: If the file is surely Azure ML's, and can't be read.
+    """
+    surely = path.parent.name == ".azureml"
+    text = ""
+    try:
+        text = _read_text(path)
+        values = json.loads(text)
+    except SettingsError:
+        if surely:
+            raise
+        return None
+    except (ValueError, RecursionError) as error:
+        if not surely and "workspace_name" not in text:
+            return None
+        raise SettingsError(
+            f"{path} is not valid JSON: {error}", hint="download config.json from the workspace anew"
+        ) from error
+    if not isinstance(values, dict) or not all(name in values for name in WORKSPACE):
+        return None
+    return {name: values[name] for name in WORKSPACE if values[name] not in ("", None)}
+
+
+def plain_text(text: str) -> str:
+    """Return what was received for a message, unless it could be a secret in the wrong place."""
+    plain = len(text) <= 63 and re.fullmatch(r"[\w.:/ -]*", text)
+    return repr(text) if plain else f"{len(text)} characters"
+
+
+def _read_text(path: Path) -> str:
+    try:
+        if path.exists() and not path.is_file():
+            raise SettingsError(f"{path} is not a file", hint=f"give it another name than {path.name}")
+        with path.open("rb") as file:
+            content = file.read(_MAX_BYTES + 1)
+    except OSError as error:
+        raise SettingsError(f"can't read {path}: {error.strerror}", hint="make it readable") from error
+    if len(content) > _MAX_BYTES:
+        raise SettingsError(f"{path} is larger than 1 MiB", hint=f"give it another name than {path.name}")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise SettingsError(f"{path}, line {line}: not UTF-8 text", hint="save it as UTF-8") from error

@@ -1,0 +1,223 @@
+"""Who we are to Azure Storage, and the client that says so."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from threading import Lock
+from typing import Any, Final
+
+from azure.core.credentials import AccessToken, TokenCredential
+from azure.core.pipeline.policies import RetryPolicy
+from azure.identity import DefaultAzureCredential
+from azure.storage.blob import (
+    BlobServiceClient,
+    ContainerSasPermissions,
+    LocationMode,
+    generate_container_sas,
+)
+
+from cifarml.data.address import BlobAddress
+from cifarml.errors import SettingsError
+from cifarml.settings import Settings
+
+__all__ = ["LONGEST_WAIT_S", "RETRIES", "Access", "OnWait", "open_access"]
+
+_logger = logging.getLogger(__name__)
+
+OnWait = Callable[[float, str], None]
+"""Told that we wait so many seconds, and why."""
+
+_SCOPE: Final = "https://storage.azure.com/.default"
+_SIGNED_FOR: Final = timedelta(hours=12)
+_RENEWED_BEFORE_S: Final = 300
+LONGEST_WAIT_S: Final = 60
+RETRIES: Final = 5
+
+
+@dataclass(frozen=True)
+class Access:
+    """A container, and how we sign in to it.
+
+    Args:
+        service: The client of the account.
+        container: Name of the container.
+        how: How we sign in, for people to read; never a secret.
+        authorize: Returns the query and the headers that sign a request to the container.
+    """
+
+    service: BlobServiceClient
+    container: str
+    how: str
+    authorize: Callable[[], tuple[str, dict[str, str]]]
+
+    @property
+    def account(self) -> str:
+        """Name of the storage account."""
+        return str(self.service.account_name or self.url)
+
+    @property
+    def url(self) -> str:
+        """URL of the container, without any secret."""
+        return f"{self.service.url.partition('?')[0].rstrip('/')}/{self.container}"
+
+
+def open_access(
+    address: BlobAddress, settings: Settings, *, on_wait: OnWait, timeout_s: float, retry_wait_s: float
+) -> Access:
+    """Make a client for the container of an address; nothing is sent yet.
+
+    The first there is of: the SAS in the address, AZURE_STORAGE_CONNECTION_STRING,
+    AZURE_STORAGE_SAS_TOKEN, AZURE_STORAGE_KEY, DefaultAzureCredential. What belongs to the account of the
+    settings is never sent to another account.
+
+    Raises:
+        SettingsError: If no account is set, or the connection string is none.
+    """
+    options: dict[str, Any] = {
+        "retry_policy": _Retry(on_wait, retry_wait_s),
+        "connection_timeout": min(10, timeout_s),
+        "read_timeout": timeout_s,
+        "user_agent": "cifarml",
+    }
+    connection = settings.storage_connection_string
+    if connection and address.sas is None:
+        try:
+            service = BlobServiceClient.from_connection_string(connection.get_secret_value(), **options)
+        except ValueError:  # its text could show a part of it
+            raise SettingsError(
+                "AZURE_STORAGE_CONNECTION_STRING is not a connection string",
+                hint="copy it again: az storage account show-connection-string --name ACCOUNT",
+            ) from None
+        if address.account_url in {None, service.url.partition("?")[0].rstrip("/")}:
+            return _access(service, address.container, "AZURE_STORAGE_CONNECTION_STRING")
+    own = _account_url(settings)
+    url = address.account_url or own
+    if url is None:
+        raise SettingsError(
+            f"no storage account is set for {address}",
+            hint="set AZURE_STORAGE_ACCOUNT to its name, or storage_account in cifarml.toml",
+        )
+    if address.sas:
+        service = BlobServiceClient(url, credential=_bare(address.sas.get_secret_value()), **options)
+        return _access(service, address.container, "the SAS token in the address")
+    if url == own and settings.storage_sas_token:
+        token = _bare(settings.storage_sas_token.get_secret_value())
+        return _access(
+            BlobServiceClient(url, credential=token, **options), address.container, "AZURE_STORAGE_SAS_TOKEN"
+        )
+    if url == own and settings.storage_key:
+        key = settings.storage_key.get_secret_value()
+        try:
+            service = BlobServiceClient(url, credential=key, **options)
+        except ValueError:
+            raise SettingsError(
+                f"{url} names no account, which a key needs", hint="set AZURE_STORAGE_ACCOUNT to its name"
+            ) from None
+        return _access(service, address.container, "AZURE_STORAGE_KEY")
+    credential = DefaultAzureCredential()
+    return _access(
+        BlobServiceClient(url, credential=credential, **options),
+        address.container,
+        "DefaultAzureCredential",
+        credential,
+    )
+
+
+def _access(
+    service: BlobServiceClient, container: str, how: str, credential: TokenCredential | None = None
+) -> Access:
+    _logger.info("Azure Storage account %s: signing in with %s", service.account_name, how)
+    if credential is not None:
+        return Access(service, container, how, _Bearer(credential).authorize)
+    key = getattr(service.credential, "account_key", None)
+    if key:
+        now = datetime.now(UTC)
+        try:
+            query = generate_container_sas(
+                str(service.account_name),
+                container,
+                account_key=key,
+                permission=ContainerSasPermissions(read=True, write=True, create=True),
+                start=now - timedelta(minutes=15),
+                expiry=now + _SIGNED_FOR,
+            )
+        except (ValueError, TypeError):  # its text could show a part of it
+            raise SettingsError(
+                f"{how} does not hold an account key (base64)",
+                hint=f"copy it again: az storage account keys list --account-name {service.account_name}",
+            ) from None
+    else:
+        query = service.url.partition("?")[2]
+    return Access(service, container, how, lambda: (query, {}))
+
+
+def _account_url(settings: Settings) -> str | None:
+    account = settings.storage_account
+    if account is None or account.startswith("https://"):
+        return account and account.rstrip("/")
+    return f"https://{account}.blob.core.windows.net"
+
+
+def _bare(token: str) -> str:
+    return token.strip().removeprefix("?")
+
+
+class _Bearer:
+    """A bearer token, asked for again shortly before it ends (some credentials start a program for each)."""
+
+    def __init__(self, credential: TokenCredential) -> None:
+        self._credential = credential
+        self._lock = Lock()
+        self._token: AccessToken | None = None
+
+    def authorize(self) -> tuple[str, dict[str, str]]:
+        with self._lock:
+            if self._token is None or self._token.expires_on < time.time() + _RENEWED_BEFORE_S:
+                self._token = self._credential.get_token(_SCOPE)
+            return "", {"Authorization": f"Bearer {self._token.token}"}
+
+
+class _Retry(RetryPolicy):  # type: ignore[type-arg]
+    """azure-core's retry policy, which says that it waits, and never waits for long.
+
+    Unlike the one of azure-storage-blob it heeds Retry-After, and tries again after a 429.
+    """
+
+    def __init__(self, on_wait: OnWait, retry_wait_s: float) -> None:
+        super().__init__(
+            retry_total=RETRIES,
+            retry_connect=2,
+            retry_read=RETRIES,
+            retry_status=RETRIES,
+            retry_backoff_factor=retry_wait_s,
+            retry_backoff_max=LONGEST_WAIT_S,
+        )
+        self._on_wait = on_wait
+
+    def configure_retries(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Take out what the storage client says to its own policy, about a secondary host."""
+        for name in ("hosts", "location_mode", "retry_to_secondary", "retry_hook"):
+            options.pop(name, None)
+        return super().configure_retries(options)
+
+    def send(self, request: Any) -> Any:
+        """Send the request, and say of the answer what the storage client asks of its own policy."""
+        response = super().send(request)
+        response.http_response.location_mode = LocationMode.PRIMARY
+        return response
+
+    def get_retry_after(self, response: Any) -> float | None:
+        """Return what the service asks for, as far as that is bearable."""
+        wanted = super().get_retry_after(response)
+        return wanted and min(wanted, LONGEST_WAIT_S)
+
+    def sleep(self, settings: Any, transport: Any, response: Any = None) -> None:
+        """Wait, and say so."""
+        wait_s = (response and self.get_retry_after(response)) or self.get_backoff_time(settings)
+        answer = f"the service answers {response.http_response.status_code}" if response else "no connection"
+        self._on_wait(wait_s, answer)
+        super().sleep(settings, transport, response)

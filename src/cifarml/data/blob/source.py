@@ -1,0 +1,134 @@
+"""Blobs as a source of pictures, kept in the cache by what they were when they were read."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import Final, Self
+
+from cifarml.data.address import BlobAddress
+from cifarml.data.blob.info import BlobInfo
+from cifarml.data.blob.store import BlobStore
+from cifarml.data.files import MAX_FILE_BYTES
+from cifarml.errors import CloudError, DataError, PictureError
+from cifarml.images import SUFFIXES
+from cifarml.progress import OnProgress, ignore_progress
+from cifarml.settings import Settings
+
+__all__ = ["BlobTree", "open_blobs"]
+
+_MAX_BLOBS: Final = 500_000
+
+
+class BlobTree:
+    """The blobs under a prefix, as a FileTree; all are fetched when it is made.
+
+    Args:
+        store: The container.
+        origin: Where they lie, for people to read.
+        prefix: What their names begin with, left out of the names of the files.
+        blobs: The blobs.
+        cache: Folder that keeps them.
+    """
+
+    def __init__(
+        self, store: BlobStore, origin: str, prefix: str, blobs: list[BlobInfo], cache: Path
+    ) -> None:
+        self.origin = origin
+        self.files: dict[str, int] = {}
+        self._paths: dict[str, Path] = {}
+        folders: set[str] = set()
+        key = hashlib.sha256()
+        for blob in blobs:
+            name = blob.name[len(prefix) :]
+            self.files[name] = blob.size_bytes
+            self._paths[name] = cached_path(cache, store, blob)
+            folders.update(map(str, list(PurePosixPath(name).parents)[:-1]))
+            key.update(f"{name}\0{blob.etag}\0".encode())
+        self.folders = frozenset(folders)
+        self._key = f"{key.hexdigest()}"
+        missing = [
+            (blob, path)
+            for blob, path in zip(blobs, self._paths.values(), strict=True)
+            if not path.exists() and blob.size_bytes <= MAX_FILE_BYTES
+        ]
+        store.download(missing)
+
+    def read(self, name: str) -> bytes:
+        """Return the content of a file; see FileTree."""
+        if self.files[name] > MAX_FILE_BYTES:
+            raise PictureError(f"larger than {MAX_FILE_BYTES:,} bytes")
+        try:
+            content = self._paths[name].read_bytes()
+        except OSError as error:
+            raise PictureError(f"can't be read: {error.strerror}") from error
+        if len(content) != self.files[name]:
+            self._paths[name].unlink(missing_ok=True)
+            raise PictureError("damaged in the cache; it is fetched again the next time")
+        return content
+
+    def key(self) -> str:
+        """Return a SHA-256 of names and etags."""
+        return self._key
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+
+def open_blobs(
+    text: str, settings: Settings, *, on_progress: OnProgress = ignore_progress
+) -> tuple[str, Path | BlobTree]:
+    """Fetch what lies at an address, unless the cache has it.
+
+    Args:
+        text: ``az://CONTAINER/NAME`` or an https URL, of an archive or of what pictures' names begin with.
+        settings: Which account, how to sign in, and where the cache is.
+        on_progress: Called while bytes come.
+
+    Returns:
+        The address without secrets, and the archive's file in the cache or the pictures.
+
+    Raises:
+        CloudError: If there is nothing, or it can't be had.
+        DataError: If the address is none, or what lies there can't be used.
+    """
+    address = BlobAddress.parse(text)
+    cache = settings.cache_dir / "blobs"
+    with BlobStore(address, settings=settings, on_progress=on_progress) as store:
+        blob = store.find(address.name) if address.name and not address.name.endswith("/") else None
+        if blob:
+            if PurePosixPath(blob.name).suffix.lower() in SUFFIXES:
+                raise DataError(
+                    f"{address} is one picture", "name what the pictures have in common, such as their folder"
+                )
+            path = cached_path(cache, store, blob)
+            if not (path.exists() and path.stat().st_size == blob.size_bytes):
+                store.download([(blob, path)])
+                for old in path.parent.glob(f"{path.name.partition('-')[0]}-*"):
+                    if old != path:
+                        old.unlink(missing_ok=True)
+            return str(address), path
+        prefix = address.name.rstrip("/") + "/" if address.name else ""
+        blobs = store.list_blobs(prefix)
+        if not blobs:
+            raise CloudError(
+                f"there is no blob {address}, and none under it",
+                f"see what is there: cifarml data list {address.at('')}",
+                code="BlobNotFound",
+            )
+        if len(blobs) > _MAX_BLOBS:
+            raise DataError(f"{address} holds more than {_MAX_BLOBS:,} blobs")
+        return str(address), BlobTree(store, str(address), prefix, blobs, cache)
+
+
+def cached_path(cache: Path, store: BlobStore, blob: BlobInfo) -> Path:
+    """Return where the cache keeps a blob: by account, container, name and etag."""
+    place = hashlib.sha256(f"{store.url}/{blob.name}".encode()).hexdigest()
+    state = hashlib.sha256(blob.etag.encode()).hexdigest()
+    return cache / place[:2] / f"{place[2:34]}-{state[:16]}"

@@ -1,0 +1,217 @@
+"""Is this machine ready? One check after the other, each with what to do about it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple
+
+from cifarml.errors import CifarMLError, SettingsError
+from cifarml.settings import Settings, describe_settings, load_settings
+from cifarml.train.device import Memory, cpu_features, has_nvidia_driver, measure_memory
+
+__all__ = ["Check", "OnCheck", "run_checks"]
+
+_GB: Final = 1e9
+_ASK = """
+import json, tensorflow
+from cifarml.train.device import describe_environment
+print(json.dumps(describe_environment()))
+"""
+
+
+class Check(NamedTuple):
+    """What one check found; the hint is what to do about it."""
+
+    name: str
+    status: Literal["ok", "warning", "problem"]
+    message: str
+    hint: str | None = None
+
+
+OnCheck = Callable[[Check], None]
+
+
+def _ignore(_: Check) -> None:
+    """Do nothing with a check."""
+
+
+def run_checks(settings: Settings | None = None, *, on_check: OnCheck = _ignore) -> list[Check]:
+    """Look at Python, settings, disk, memory, TensorFlow, processors, and the rights in Azure Storage.
+
+    Args:
+        settings: The settings to check with. When left out they are read here, and broken ones are a
+            check that says "problem".
+        on_check: Called with each check as it is done; the slow ones come last.
+
+    Returns:
+        All checks. Nothing is raised for what they find.
+
+    Example:
+        >>> [check.name for check in run_checks() if check.status == "problem"]  # doctest: +SKIP
+        []
+    """
+    checks = []
+    for check in _checks(settings):
+        on_check(check)
+        checks.append(check)
+    return checks
+
+
+def _checks(settings: Settings | None) -> Iterator[Check]:
+    yield _check_python(sys.version_info[:2])
+    found: Settings | None = settings
+    if settings is None:
+        try:
+            found = load_settings()
+            yield _check_origins()
+        except SettingsError as error:
+            yield Check("settings", "problem", error.message, error.hint)
+    if found:
+        yield _check_folder("cache_dir", found.cache_dir)
+        yield _check_folder("runs_dir", found.runs_dir)
+    yield _check_memory(measure_memory())
+    environment = _ask_tensorflow()
+    if isinstance(environment, Check):
+        yield environment
+        yield _check_processor([], cpu_features(), nvidia_driver=False)
+    else:
+        packages = environment["packages"]
+        yield Check(
+            "tensorflow",
+            "ok",
+            f"{packages['tensorflow']}, Keras {packages['keras']} on {environment['keras_backend']}",
+        )
+        yield _check_processor(environment["devices"], cpu_features(), nvidia_driver=has_nvidia_driver())
+    if found:
+        yield from _check_storage(found)
+
+
+def _check_python(version: tuple[int, ...]) -> Check:
+    if (3, 11) <= version <= (3, 13):
+        return Check("python", "ok", platform.python_version())
+    return Check(
+        "python",
+        "problem",
+        f"{'.'.join(map(str, version))} is not supported",
+        "install Python 3.11, 3.12 or 3.13, and make the environment anew",
+    )
+
+
+def _check_origins() -> Check:
+    places = {each.origin.partition(" ")[0] if each.origin.startswith("environment ") else each.origin
+              for each in describe_settings() if each.origin != "default"}  # fmt: skip
+    return Check("settings", "ok", f"from {', '.join(sorted(places))}" if places else "the defaults")
+
+
+def _check_folder(name: str, folder: Path) -> Check:
+    """Check that a folder, or the one it will be made in, can be written and has room."""
+    hint = f"set CIFARML_{name.upper()} to another folder"
+    try:
+        folder = folder.absolute()
+        there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+        with tempfile.TemporaryFile(dir=there):
+            pass
+        free = shutil.disk_usage(there).free
+    except OSError as error:
+        return Check(name, "problem", f"can't write to {folder}: {error.strerror}", hint)
+    return _check_room(name, folder, free)
+
+
+def _check_room(name: str, folder: Path, free_bytes: int) -> Check:
+    message = f"{folder}, {free_bytes / _GB:,.1f} GB free"
+    if free_bytes >= 5 * _GB:
+        return Check(name, "ok", message)
+    hint = f"make room there, or set CIFARML_{name.upper()} to another folder"
+    return Check(name, "problem" if free_bytes < 0.5 * _GB else "warning", message, hint)
+
+
+def _check_memory(memory: Memory | None) -> Check:
+    if memory is None:
+        return Check("memory", "ok", "this system doesn't say how much")
+    message = f"{memory.total / _GB:,.1f} GB, {memory.free / _GB:,.1f} GB free"
+    if memory.free >= 2 * _GB:
+        return Check("memory", "ok", message)
+    return Check("memory", "warning", message, "close other programs; training takes about 2 GB")
+
+
+def _ask_tensorflow() -> dict[str, Any] | Check:
+    """Import TensorFlow in another process: one that doesn't fit the processor ends its process."""
+    try:
+        done = subprocess.run(  # noqa: S603  # this very interpreter, and code of ours
+            [sys.executable, "-P", "-c", _ASK],
+            env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=300,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return Check("tensorflow", "problem", "importing it took more than five minutes", "try again")
+    if done.returncode == 0:
+        answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        return answer
+    reason = f"ended by signal {-done.returncode}" if done.returncode < 0 else "nothing was said"
+    if done.returncode > 0 and done.stderr.strip():
+        reason = done.stderr.strip().splitlines()[-1][:300]
+    return Check(
+        "tensorflow", "problem", f"can't be imported: {reason}", "install it anew: uv sync --inexact --locked"
+    )
+
+
+def _check_processor(devices: list[str], features: tuple[str, ...] | None, *, nvidia_driver: bool) -> Check:
+    gpus = [device for device in devices if not device.startswith("cpu")]
+    if gpus:
+        return Check("processor", "ok", f"trains on {', '.join(gpus)}")
+    cores = f"no GPU; {os.cpu_count()} processor cores"
+    message = f"{cores} with {', '.join(features)}" if features else cores
+    if nvidia_driver:
+        return Check(
+            "processor",
+            "warning",
+            f"there is an NVIDIA GPU that TensorFlow can't use; {os.cpu_count()} processor cores",
+            "install its libraries: uv sync --inexact --extra gpu",
+        )
+    if platform.machine().lower() in {"x86_64", "amd64"} and features is not None and "avx" not in features:
+        return Check(
+            "processor",
+            "problem",
+            f"{message}; it lacks AVX, which TensorFlow needs",
+            "use another machine; on a virtual one, let it see the host's processor",
+        )
+    return Check("processor", "ok", message)
+
+
+def _check_storage(settings: Settings) -> Iterator[Check]:
+    if settings.storage_account is None and settings.storage_connection_string is None:
+        yield Check(
+            "storage",
+            "ok",
+            "not set up; pictures come from this machine",
+            "to use Azure Storage, set AZURE_STORAGE_ACCOUNT to the account's name",
+        )
+        return
+    try:
+        from cifarml.data.blob import check_rights  # azure's libraries, only where they are used
+
+        for right, refused in check_rights(settings):
+            if refused is None:
+                yield Check(f"storage: {right}", "ok", "allowed")
+            else:  # who only reads needs no more
+                status: Literal["warning", "problem"] = (
+                    "warning" if right in {"write", "delete"} else "problem"
+                )
+                yield Check(f"storage: {right}", status, refused.message, refused.hint)
+    except CifarMLError as error:
+        yield Check("storage", "problem", error.message, error.hint)
+    except ImportError as error:
+        yield Check("storage", "problem", f"can't be used: {error}", "uv sync --inexact --locked")

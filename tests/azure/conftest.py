@@ -1,0 +1,51 @@
+"""Azure Storage for tests; bench.py says what it is made of."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+
+import pytest
+from azure.storage.blob import BlobServiceClient
+
+from tests.azure.bench import StorageBench
+
+NETWORK = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY", "CURL_CA_BUNDLE", "SSL_CERT_DIR")
+
+
+@pytest.fixture(scope="session")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StorageBench]:
+    bench = StorageBench(tmp_path_factory.mktemp("storage"))
+    yield bench
+    bench.close()
+
+
+@pytest.fixture
+def storage(bench: StorageBench, monkeypatch: pytest.MonkeyPatch) -> StorageBench:
+    """The bench without faults, and an environment that leads to it with the account's key."""
+    for name in list(os.environ):
+        if name.startswith(("AZURE_", "CIFARML_STORAGE")) or name.upper() in NETWORK:
+            monkeypatch.delenv(name)
+    for name, value in bench.env("key").items():
+        monkeypatch.setenv(name, value)
+    bench.route(faulty=False)
+    bench.faults.reset()
+    bench.proxy.refused.clear()
+    return bench
+
+
+@pytest.fixture
+def client(storage: StorageBench) -> Iterator[BlobServiceClient]:
+    """The real client for a look behind the scenes: it passes neither proxy nor faults."""
+    with BlobServiceClient(storage.local_url, credential=storage.key) as client:
+        yield client
+
+
+@pytest.fixture
+def container(client: BlobServiceClient) -> Iterator[str]:
+    """The name of a new container, deleted afterwards."""
+    name = f"c{uuid.uuid4().hex}"
+    client.create_container(name)
+    yield name
+    client.delete_container(name)

@@ -1,0 +1,167 @@
+"""``cifarml doctor`` on this machine, and its judgement of others."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from cifarml import doctor
+from cifarml.doctor import Check, run_checks
+from cifarml.settings import Settings
+from cifarml.train.device import Memory, cpu_features, measure_memory
+from tests.conftest import CommandLine
+
+NAMES = ["python", "settings", "cache_dir", "runs_dir", "memory", "tensorflow", "processor", "storage"]
+SECRET = "c2VjcmV0LW9mLW91cnMhISEhISEhISEhISEhISEhISEhISEhISEh+/=="
+
+
+def test_the_library_tells_each_check_as_it_is_done(tmp_path: Path) -> None:
+    seen: list[Check] = []
+    settings = Settings(cache_dir=tmp_path / "not" / "there", runs_dir=tmp_path)
+    checks = run_checks(settings, on_check=seen.append)
+    assert checks == seen
+    assert [check.name for check in checks] == [name for name in NAMES if name != "settings"]
+    assert not (tmp_path / "not").exists(), "nothing is made"
+    assert list(tmp_path.iterdir()) == []
+    by_name = {check.name: check for check in checks}
+    assert by_name["python"].status == by_name["tensorflow"].status == by_name["processor"].status == "ok"
+    assert "Keras 3." in by_name["tensorflow"].message
+    assert "pictures come from this machine" in by_name["storage"].message
+    assert all(check.hint for check in checks if check.status != "ok")
+
+
+def test_doctor(cifarml: CommandLine) -> None:
+    done = cifarml("doctor", env={"AZURE_STORAGE_KEY": SECRET})
+    assert done.stderr == ""
+    assert SECRET not in done.stdout
+    lines = [line.split() for line in done.stdout.splitlines() if line[:1].strip()]
+    assert [line[1] for line in lines[:-1]] == NAMES
+    assert {line[0] for line in lines[:-1]} <= {"ok", "warn", "PROBLEM"}
+    assert done.returncode == ("PROBLEM" in done.stdout)
+    assert "\x1b" not in done.stdout
+
+
+def test_a_broken_settings_file_is_a_problem_and_no_crash(cifarml: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "cifarml.toml").write_text(f'storage_key = "{SECRET}"')
+    done = cifarml("doctor", "--json", env={"CIFARML_DEBUG": "1"})
+    assert done.returncode == 1
+    assert SECRET not in done.stdout + done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["ok"] is False
+    (problem,) = [check for check in answer["checks"] if check["status"] == "problem"]
+    assert problem["name"] == "settings"
+    assert "is a secret" in problem["message"]
+    assert "CIFARML_STORAGE_KEY" in problem["hint"]
+    assert [check["name"] for check in answer["checks"]][-2:] == ["tensorflow", "processor"], "it goes on"
+
+
+def test_where_settings_come_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_cache: Path) -> None:
+    (tmp_path / "cifarml.toml").write_text('storage_container = "abc"')
+    monkeypatch.chdir(tmp_path)
+    assert doctor._check_origins() == Check(
+        "settings", "ok", f"from {tmp_path / 'cifarml.toml'}, environment"
+    )
+
+
+@pytest.mark.parametrize(
+    ("version", "status"),
+    [((3, 10), "problem"), ((3, 11), "ok"), ((3, 13), "ok"), ((3, 14), "problem"), ((4, 0), "problem")],
+)
+def test_python_versions(version: tuple[int, int], status: str) -> None:
+    assert doctor._check_python(version).status == status
+
+
+@pytest.mark.parametrize(
+    ("free_bytes", "status"),
+    [(0, "problem"), (499_999_999, "problem"), (10**9, "warning"), (5 * 10**9, "ok")],
+)
+def test_room(free_bytes: int, status: str) -> None:
+    check = doctor._check_room("runs_dir", Path("/x"), free_bytes)
+    assert check.status == status
+    assert (check.hint is None) == (status == "ok")
+
+
+def test_folders_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    check = doctor._check_folder("cache_dir", tmp_path / "file" / "sub")
+    assert check.status == "problem"
+    assert "CIFARML_CACHE_DIR" in str(check.hint)
+    (tmp_path / "link").symlink_to("nowhere")
+    assert doctor._check_folder("cache_dir", tmp_path / "link").status == "problem"
+    assert doctor._check_folder("runs_dir", Path("/proc/nothing")).status == "problem"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_a_folder_of_others(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    assert doctor._check_folder("runs_dir", tmp_path / "runs").status == "problem"
+
+
+def test_memory(tmp_path: Path) -> None:
+    meminfo, limit = tmp_path / "meminfo", tmp_path / "memory.max"
+    meminfo.write_text("MemTotal:       8000000 kB\nMemFree:  1 kB\nMemAvailable:   4000000 kB\n")
+    assert measure_memory(meminfo, limit) == Memory(8_192_000_000, 4_096_000_000)
+    limit.write_text("max\n")
+    assert measure_memory(meminfo, limit) == Memory(8_192_000_000, 4_096_000_000)
+    limit.write_text("1000000000\n")
+    assert measure_memory(meminfo, limit) == Memory(10**9, 10**9)
+    meminfo.write_text("?")
+    assert measure_memory(meminfo, limit) is None
+    assert doctor._check_memory(None).status == "ok"
+    assert doctor._check_memory(Memory(10**9, 10**9)).status == "warning"
+    assert doctor._check_memory(Memory(8 * 10**9, 4 * 10**9)).status == "ok"
+
+
+def test_processors(tmp_path: Path) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    assert cpu_features(cpuinfo) is None
+    cpuinfo.write_text("model name : x\nflags\t: fpu avx avx2 avx512_bf16 amx_bf16\n")
+    assert cpu_features(cpuinfo) == ("avx", "avx2", "avx512_bf16", "amx_bf16")
+    cpuinfo.write_text("Features\t: fp asimd bf16\n")
+    assert cpu_features(cpuinfo) == ("asimd", "bf16")
+    cpuinfo.write_text("?")
+    assert cpu_features(cpuinfo) is None
+
+    gpu = doctor._check_processor(["gpu:0", "gpu:1"], ("avx",), nvidia_driver=True)
+    assert gpu == Check("processor", "ok", "trains on gpu:0, gpu:1")
+    unused = doctor._check_processor(["cpu:0"], ("avx",), nvidia_driver=True)
+    assert unused.status == "warning"
+    assert "--extra gpu" in str(unused.hint)
+    assert doctor._check_processor(["cpu:0"], None, nvidia_driver=False).status == "ok"
+    assert "avx2" in doctor._check_processor(["cpu:0"], ("avx", "avx2"), nvidia_driver=False).message
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="AVX is a matter of Intel and AMD")
+def test_a_processor_without_avx() -> None:
+    assert doctor._check_processor([], (), nvidia_driver=False).status == "problem"
+
+
+def test_a_tensorflow_that_does_not_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A damaged one raises, one for another processor ends its process; the doctor outlives both."""
+    broken = tmp_path / "tensorflow.py"
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    broken.write_text("raise ImportError('libx.so: cannot open shared object file')")
+    raised = doctor._ask_tensorflow()
+    assert isinstance(raised, Check)
+    assert raised.status == "problem"
+    assert "libx.so" in raised.message
+    broken.write_text("import os, signal; os.kill(os.getpid(), signal.SIGILL)")
+    killed = doctor._ask_tensorflow()
+    assert isinstance(killed, Check)
+    assert "signal 4" in killed.message
+
+
+def test_a_storage_account_that_cannot_be_used() -> None:
+    """A wrong key, and nobody at the address: problems with hints, which do not show the key."""
+    address = "https://127.0.0.1:9/devstoreaccount1"
+    (check,) = doctor._check_storage(Settings(storage_account=address, storage_key=SecretStr("notbase64!")))
+    assert (check.name, check.status) == ("storage: sign in", "problem")
+    assert check.hint
+    assert "notbase64!" not in check.message + check.hint
+    checks = list(doctor._check_storage(Settings(storage_account=address, storage_key=SecretStr(SECRET))))
+    assert (checks[0].name, checks[0].status) == ("storage: list", "problem")
+    assert SECRET not in str(checks)

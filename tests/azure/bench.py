@@ -97,6 +97,7 @@ class StorageBench:
         return [
             self.key,
             signature,
+            urllib.parse.quote(signature),  # as the SDK writes it
             urllib.parse.quote(signature, safe=""),
             self.entra.client_secret,
             self.connection_string,

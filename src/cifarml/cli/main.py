@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
 from importlib.metadata import version
@@ -60,11 +61,13 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     warnings.filterwarnings("ignore", module=r"PIL\.")  # what it warns of is in our own errors
+    from cifarml.settings import debugging
+
+    if not debugging():  # what Azure's libraries complain of is in our own errors
+        logging.getLogger("azure").setLevel(logging.CRITICAL)
     try:
         app()
     except CifarMLError as error:
-        from cifarml.settings import debugging
-
         if debugging():
             raise
         note(f"Error: {error.message}")

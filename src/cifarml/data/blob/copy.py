@@ -8,16 +8,15 @@ from typing import Final, NamedTuple
 from cifarml.data.address import BlobAddress
 from cifarml.data.blob.download import has_content
 from cifarml.data.blob.info import BlobInfo
-from cifarml.data.blob.store import BlobStore, Upload
+from cifarml.data.blob.store import BlobStore, Upload, other_content
 from cifarml.data.files import Folder
 from cifarml.data.members import ArchiveLimits, Members
-from cifarml.errors import ArchiveError, CloudError, DataError
+from cifarml.errors import ArchiveError, DataError
 from cifarml.progress import OnProgress, ignore_progress
 from cifarml.settings import Settings, load_settings
 
 __all__ = ["Download", "download_path", "upload_path"]
 
-_SHOWN: Final = 20
 _LIMITS: Final = ArchiveLimits(max_total_bytes=2**60, max_file_bytes=2**60, max_ratio=float("inf"))
 
 
@@ -78,7 +77,7 @@ def upload_path(
             address = address.at(address.name + path.name)
         files = {address.name: path}
     if not files:
-        raise DataError(f"there are no files in {path}")
+        raise DataError(f"there are no files in {path}", "hidden files are not uploaded")
     for name in files:
         address.at(name)  # raises where Azure would not take the name
     with BlobStore(address, settings=settings, on_progress=on_progress) as store:
@@ -112,26 +111,17 @@ def download_path(
         if not overwrite:
             other = [str(path) for blob, path in wanted if path.exists() and not has_content(path, blob)]
             if other:
-                shown = "\n".join(f"  {name}" for name in other[:_SHOWN])
-                more = f"\n  and {len(other) - _SHOWN:,} more" if len(other) > _SHOWN else ""
-                raise DataError(f"other content is there already:\n{shown}{more}", "replace it: --overwrite")
+                raise other_content(other)
         fetched_bytes = store.download(wanted)
         total_bytes = sum(blob.size_bytes for blob, _ in wanted)
         return Download(tuple(path for _, path in wanted), fetched_bytes, total_bytes - fetched_bytes)
 
 
 def _wanted(store: BlobStore, address: BlobAddress, target: Path) -> list[tuple[BlobInfo, Path]]:
-    blob = store.find(address.name) if address.name and not address.name.endswith("/") else None
-    if blob:
+    prefix, blobs = store.find_all(address.name)
+    if prefix is None:
+        blob = blobs[0]
         return [(blob, target / blob.name.rpartition("/")[2] if target.is_dir() else target)]
-    prefix = address.name.rstrip("/") + "/" if address.name else ""
-    blobs = store.list_blobs(prefix)
-    if not blobs:
-        raise CloudError(
-            f"there is no blob {address}, and none under it",
-            f"see what is there: cifarml data list {address.at('')}",
-            code="BlobNotFound",
-        )
     members = Members(1, _LIMITS)  # a blob may have any name; a file on this machine may not
     try:
         return [

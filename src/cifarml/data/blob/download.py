@@ -25,6 +25,7 @@ _TRIES: Final = 3
 
 def download_blob(
     wire: Wire,
+    info: BlobInfo,
     find: Callable[[], BlobInfo],
     target: Path,
     *,
@@ -39,7 +40,8 @@ def download_blob(
 
     Args:
         wire: The connections.
-        find: Asks the service what the blob is now.
+        info: What the blob was a moment ago.
+        find: Asks the service what it is now; called when it has changed.
         target: The file to make; another file of that name is replaced.
         lock: Path of the lock file.
         on_bytes: Told how many bytes have come, negative where they are of no use.
@@ -55,8 +57,9 @@ def download_blob(
         target.parent.mkdir(parents=True, exist_ok=True)
         lock.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(lock):
-            for _ in range(_TRIES):
-                info = find()
+            for tried in range(_TRIES):
+                if tried:
+                    info = find()
                 if has_content(target, info):
                     on_bytes(info.size_bytes)
                     return 0

@@ -11,7 +11,7 @@ from cifarml.data.address import BlobAddress
 from cifarml.data.blob.info import BlobInfo
 from cifarml.data.blob.store import BlobStore
 from cifarml.data.files import MAX_FILE_BYTES
-from cifarml.errors import CloudError, DataError, PictureError
+from cifarml.errors import DataError, PictureError
 from cifarml.images import SUFFIXES
 from cifarml.progress import OnProgress, ignore_progress
 from cifarml.settings import Settings
@@ -47,7 +47,7 @@ class BlobTree:
             folders.update(map(str, list(PurePosixPath(name).parents)[:-1]))
             key.update(f"{name}\0{blob.etag}\0".encode())
         self.folders = frozenset(folders)
-        self._key = f"{key.hexdigest()}"
+        self._key = key.hexdigest()
         missing = [
             (blob, path)
             for blob, path in zip(blobs, self._paths.values(), strict=True)
@@ -101,8 +101,9 @@ def open_blobs(
     address = BlobAddress.parse(text)
     cache = settings.cache_dir / "blobs"
     with BlobStore(address, settings=settings, on_progress=on_progress) as store:
-        blob = store.find(address.name) if address.name and not address.name.endswith("/") else None
-        if blob:
+        prefix, blobs = store.find_all(address.name)
+        if prefix is None:
+            blob = blobs[0]
             if PurePosixPath(blob.name).suffix.lower() in SUFFIXES:
                 raise DataError(
                     f"{address} is one picture", "name what the pictures have in common, such as their folder"
@@ -114,16 +115,8 @@ def open_blobs(
                     if old != path:
                         old.unlink(missing_ok=True)
             return str(address), path
-        prefix = address.name.rstrip("/") + "/" if address.name else ""
-        blobs = store.list_blobs(prefix)
-        if not blobs:
-            raise CloudError(
-                f"there is no blob {address}, and none under it",
-                f"see what is there: cifarml data list {address.at('')}",
-                code="BlobNotFound",
-            )
         if len(blobs) > _MAX_BLOBS:
-            raise DataError(f"{address} holds more than {_MAX_BLOBS:,} blobs")
+            raise DataError(f"{address} holds more than {_MAX_BLOBS:,} blobs", "name a folder in it")
         return str(address), BlobTree(store, str(address), prefix, blobs, cache)
 
 

@@ -17,15 +17,22 @@ from cifarml.data.blob.download import PART_BYTES, download_blob, download_small
 from cifarml.data.blob.info import BlobInfo
 from cifarml.data.blob.refusals import translated
 from cifarml.data.blob.tally import Tally, in_threads
-from cifarml.data.blob.upload import SMALL_BYTES, has_same_content, upload_large, upload_small
+from cifarml.data.blob.upload import SMALL_BYTES, upload_large, upload_small
 from cifarml.data.blob.wire import ChangedError, Wire
 from cifarml.errors import CloudError, DataError
 from cifarml.progress import OnProgress, ignore_progress
 from cifarml.settings import Settings, load_settings
 
-__all__ = ["BlobStore", "Upload"]
+__all__ = ["BlobStore", "Upload", "other_content"]
 
 _SHOWN: Final = 20
+
+
+def other_content(places: list[str]) -> DataError:
+    """Say where something would be replaced that nobody has asked to replace."""
+    shown = "\n".join(f"  {place}" for place in places[:_SHOWN])
+    more = f"\n  and {len(places) - _SHOWN:,} more" if len(places) > _SHOWN else ""
+    return DataError(f"other content is there already:\n{shown}{more}", "replace it with: --overwrite")
 
 
 class Upload(NamedTuple):
@@ -128,6 +135,24 @@ class BlobStore:
                 raise
         return None if info.is_folder else info
 
+    def find_all(self, name: str) -> tuple[str | None, list[BlobInfo]]:
+        """Find the blob of that name, or else all blobs in the folder of that name.
+
+        Returns:
+            What the names of all of them begin with, or None where it is the blob itself; and the blobs.
+
+        Raises:
+            CloudError: If there is neither, or the service refuses.
+        """
+        blob = self.find(name) if name and not name.endswith("/") else None
+        if blob:
+            return None, [blob]
+        prefix = name.rstrip("/") + "/" if name else ""
+        blobs = self.list_blobs(prefix)
+        if not blobs:
+            raise self._missing(name, ", and none under it")
+        return prefix, blobs
+
     def download(self, blobs: Iterable[tuple[str | BlobInfo, Path]]) -> int:
         """Bring blobs into files, several at a time; files with the same content stay as they are.
 
@@ -161,6 +186,7 @@ class BlobStore:
             lock = hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:32]
             fetched = download_blob(
                 self._wire,
+                info,
                 lambda: self._now(info.name),
                 path,
                 lock=self._settings.cache_dir / "locks" / lock,
@@ -177,7 +203,9 @@ class BlobStore:
             return sum(in_threads(fetch, wanted))
         except OSError as error:
             name = error.filename or "the files"
-            raise DataError(f"can't write {name}: {error.strerror or error}") from error
+            raise DataError(
+                f"can't write {name}: {error.strerror or error}", "what has arrived is kept; try again"
+            ) from error
 
     def upload(self, files: dict[str, Path], *, overwrite: bool = False) -> Upload:
         """Write files to blobs, several at a time; what is there with the same content is not sent again.
@@ -202,13 +230,13 @@ class BlobStore:
             there = self._there(list(files))
             same = dict(
                 in_threads(
-                    lambda name: (name, has_same_content(files[name], there[name])),
+                    lambda name: (name, has_content(files[name], there[name])),
                     [name for name in files if name in there],
                 )
             )
             other = [str(self.address.at(name)) for name, is_same in same.items() if not is_same]
             if other and not overwrite:
-                raise self._other_content(other)
+                raise other_content(other)
 
             def send(name: str) -> tuple[int, int]:
                 if same.get(name):
@@ -221,7 +249,9 @@ class BlobStore:
 
             done = in_threads(send, files) if len(files) > 1 else [send(name) for name in files]
         except OSError as error:
-            raise DataError(f"can't read {error.filename}: {error.strerror or error}") from error
+            raise DataError(
+                f"can't read {error.filename}: {error.strerror or error}", "what was sent is kept; try again"
+            ) from error
         sent, saved = [sum(figures) for figures in zip(*done, strict=True)] if done else (0, 0)
         return Upload(tuple(files), sum(not same.get(name) for name in files), sent, saved)
 
@@ -240,12 +270,15 @@ class BlobStore:
     def _now(self, name: str) -> BlobInfo:
         info = self.find(name)
         if info is None:
-            raise CloudError(
-                f"there is no blob {self.address.at(name)}",
-                f"see what is there: cifarml data list {self.address.at('')}",
-                code="BlobNotFound",
-            )
+            raise self._missing(name)
         return info
+
+    def _missing(self, name: str, besides: str = "") -> CloudError:
+        return CloudError(
+            f"there is no blob {self.address.at(name)}{besides}",
+            f"see what is there: cifarml data list {self.address.at('')}",
+            code="BlobNotFound",
+        )
 
     def _there(self, names: list[str]) -> dict[str, BlobInfo]:
         """Return those of the blobs that are there; make the container if it is not."""
@@ -284,14 +317,9 @@ class BlobStore:
         except ChangedError:
             # Somebody else was quicker; or we were, and the answer to a first try was lost.
             info = self.find(name)
-            if info is None or not has_same_content(path, info):
-                raise self._other_content([str(self.address.at(name))]) from None
+            if info is None or not has_content(path, info):
+                raise other_content([str(self.address.at(name))]) from None
         return saved
-
-    def _other_content(self, addresses: list[str]) -> DataError:
-        shown = "\n".join(f"  {address}" for address in addresses[:_SHOWN])
-        more = f"\n  and {len(addresses) - _SHOWN:,} more" if len(addresses) > _SHOWN else ""
-        return DataError(f"other content is there already:\n{shown}{more}", "replace it with: --overwrite")
 
     def __enter__(self) -> Self:
         return self

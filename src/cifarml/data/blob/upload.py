@@ -14,11 +14,10 @@ from azure.core import MatchConditions
 from azure.core.exceptions import HttpResponseError, ResourceExistsError, ResourceModifiedError
 from azure.storage.blob import BlobBlock, BlobClient, ContentSettings
 
-from cifarml.data.blob.download import has_content
-from cifarml.data.blob.info import SHA256, BlobInfo
+from cifarml.data.blob.info import SHA256
 from cifarml.data.blob.wire import CONNECTIONS, ChangedError, Wire
 
-__all__ = ["SMALL_BYTES", "has_same_content", "upload_large", "upload_small"]
+__all__ = ["SMALL_BYTES", "upload_large", "upload_small"]
 
 SMALL_BYTES: Final = 4 * 2**20
 """Files up to this size go in one request."""
@@ -26,11 +25,6 @@ SMALL_BYTES: Final = 4 * 2**20
 _BLOCK_BYTES: Final = 8 * 2**20
 _MAX_BLOCKS: Final = 50_000
 """Of a block blob: https://learn.microsoft.com/azure/storage/blobs/scalability-targets"""
-
-
-def has_same_content(path: Path, info: BlobInfo) -> bool:
-    """Tell whether a blob is known to hold what the file holds."""
-    return path.stat().st_size == info.size_bytes and has_content(path, info)
 
 
 def upload_small(wire: Wire, path: Path, name: str, *, etag: str | None) -> None:

@@ -10,6 +10,7 @@ import base64
 import hashlib
 import logging
 import re
+import socket
 from collections.abc import Mapping
 from typing import Any, Final, Self
 from urllib.parse import quote, urlsplit
@@ -84,7 +85,7 @@ class Wire:
         )
         _keep_secrets_out_of_the_log()
         self._timeout_s = timeout_s
-        self._adapter = HTTPAdapter(pool_maxsize=CONNECTIONS, pool_block=True)
+        self._adapter = _PromptAdapter(pool_maxsize=CONNECTIONS, pool_block=True)
         # requests knows the environment's proxies and certificates, as the SDK that is built on it does.
         session = requests.Session()
         found = session.merge_environment_settings(access.url, {}, False, None, None)
@@ -169,6 +170,15 @@ class Wire:
     def close(self) -> None:
         """Close the connections."""
         self._adapter.close()
+
+
+class _PromptAdapter(HTTPAdapter):
+    """Sends at once through a proxy as well, where urllib3 would let each small write wait 40 ms."""
+
+    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
+        """Return the manager of a proxy's connections."""
+        prompt = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
+        return super().proxy_manager_for(proxy, socket_options=prompt, **options)
 
 
 class _WithoutSecrets(logging.Filter):

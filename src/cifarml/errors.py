@@ -10,6 +10,11 @@
     │ └ DownloadError     a data set could not be fetched
     ├ ModelFileError      a model file or bundle is missing, damaged or not allowed
     ├ TrainingError       training could not start or go on
+    ├ RegistryError       a model version is missing, or can't be registered
+    │ └ GateError         a model is not better than the one it would replace
+    ├ DeployError         an endpoint or deployment did not come up, or is missing
+    │ ├ SmokeTestError    a new deployment answered wrongly, or not at all
+    │ └ EndpointTimeoutError  an endpoint did not answer in time
     └ CloudError          Azure said no, or could not be reached
 
 A message says what failed and what was received; the hint is the next thing to do. The library
@@ -18,15 +23,22 @@ raises these and never prints or exits; the command line turns them into text an
 
 from __future__ import annotations
 
+from typing import Any
+
 __all__ = [
     "ArchiveError",
     "CifarMLError",
     "CloudError",
     "DataError",
+    "DeployError",
     "DownloadError",
+    "EndpointTimeoutError",
+    "GateError",
     "ModelFileError",
     "PictureError",
+    "RegistryError",
     "SettingsError",
+    "SmokeTestError",
     "TrainingError",
 ]
 
@@ -48,7 +60,7 @@ class CifarMLError(Exception):
         self.message = message
         self.hint = hint
 
-    def __reduce__(self) -> tuple[type[CifarMLError], tuple[str, str | None]]:
+    def __reduce__(self) -> tuple[Any, ...]:
         """Keep the hint when the error crosses a process border."""
         return type(self), (self.message, self.hint)
 
@@ -81,6 +93,26 @@ class TrainingError(CifarMLError):
     """Training could not start or go on."""
 
 
+class RegistryError(CifarMLError):
+    """A model version is missing, or can't be registered."""
+
+
+class GateError(RegistryError):
+    """A model is not better than the one it would replace."""
+
+
+class DeployError(CifarMLError):
+    """An endpoint or a deployment did not come up, or is missing."""
+
+
+class SmokeTestError(DeployError):
+    """A new deployment answered wrongly, or not at all."""
+
+
+class EndpointTimeoutError(DeployError):
+    """An endpoint did not answer in time."""
+
+
 class CloudError(CifarMLError):
     """Azure said no, or could not be reached.
 
@@ -97,3 +129,7 @@ class CloudError(CifarMLError):
         super().__init__(f"{message} (request id {request_id})" if request_id else message, hint)
         self.code = code
         self.request_id = request_id
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Keep code and request id, too, when the error crosses a process border."""
+        return type(self), (self.message, self.hint), {"code": self.code, "request_id": self.request_id}

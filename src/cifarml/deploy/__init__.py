@@ -1,0 +1,1 @@
+"""Models as endpoints that answer over HTTP."""

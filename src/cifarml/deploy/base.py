@@ -1,0 +1,113 @@
+"""What a host of endpoints does, wherever it lies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Protocol
+
+from cifarml.bundle import Bundle
+from cifarml.predict import Prediction
+from cifarml.registry.base import RegisteredModel
+
+__all__ = ["DEFAULT_ENDPOINT", "Deployment", "Endpoint", "EndpointHost"]
+
+DEFAULT_ENDPOINT: Final = "cifar10"
+"""Name of the endpoint where none is given."""
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A model that answers behind an endpoint.
+
+    Args:
+        name: Its name, which tells the model's version.
+        model: The model, ``name:version``.
+        state: ``ready``, ``starting``, ``failed`` or ``stopped``.
+        created_at: When it was made, with a time zone.
+    """
+
+    name: str
+    model: str
+    state: str
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """An address that answers, and what answers there.
+
+    Args:
+        name: Its name: 3 to 32 characters, lower-case letters, digits and hyphens, a letter first.
+        scoring_uri: Where requests are posted.
+        state: ``running`` or ``stopped``.
+        traffic: Per deployment, the share of requests that it gets, in percent; they add up to 0 or 100.
+        deployments: What answers, in order of age.
+    """
+
+    name: str
+    scoring_uri: str
+    state: str
+    traffic: Mapping[str, int]
+    deployments: tuple[Deployment, ...]
+
+
+class EndpointHost(Protocol):
+    """Keeps endpoints and their deployments, as Azure ML's managed online endpoints do."""
+
+    def list_endpoints(self) -> list[Endpoint]:
+        """Return all endpoints, sorted by name."""
+
+    def get_endpoint(self, name: str) -> Endpoint:
+        """Return an endpoint.
+
+        Raises:
+            DeployError: If there is none of that name.
+        """
+
+    def create_endpoint(self, name: str) -> Endpoint:
+        """Make an endpoint without deployments, or return the one that is there, running.
+
+        Raises:
+            DeployError: If the name is not allowed, or the endpoint can't be made.
+        """
+
+    def create_deployment(
+        self, endpoint: str, deployment: str, model: RegisteredModel, bundle: Bundle
+    ) -> None:
+        """Start a model behind an endpoint, without any traffic; returns once it is ready.
+
+        Raises:
+            DeployError: If it did not become ready; its logs can still be read, and it can be deleted.
+        """
+
+    def invoke(self, endpoint: str, picture: bytes, *, deployment: str | None = None) -> Prediction:
+        """Ask the endpoint about a picture file; a deployment by name, or else as traffic says.
+
+        Raises:
+            PictureError: If the endpoint can't read the picture.
+            EndpointTimeoutError: If no answer came in time.
+            DeployError: If there is no such endpoint or deployment, or it fails.
+        """
+
+    def set_traffic(self, endpoint: str, traffic: Mapping[str, int]) -> None:
+        """Divide the requests among the deployments, all at once.
+
+        Raises:
+            DeployError: If shares don't add up to 0 or 100, or a deployment is missing or not ready.
+        """
+
+    def logs(self, endpoint: str, deployment: str, *, tail: int = 50) -> str:
+        """Return the last lines that a deployment has written.
+
+        Raises:
+            DeployError: If there is none of that name.
+        """
+
+    def delete(self, endpoint: str, deployment: str | None = None) -> None:
+        """Delete a deployment without traffic, or an endpoint with all that belongs to it.
+
+        Raises:
+            DeployError: If there is none of that name, or the deployment has traffic.
+        """

@@ -71,6 +71,7 @@ def download_blob(
                     whole = _fetch(wire, info, partial, on_bytes)
                 except ChangedError:
                     on_bytes(-partial.stat().st_size)
+                    partial.unlink()
                     continue
                 if whole:
                     partial.replace(target)

@@ -288,3 +288,16 @@ def test_real_pictures(storage: StorageBench, container: str, tmp_path: Path, ci
         in (tmp_path / "runs" / "r" / "manifest.json").read_text()
         + (tmp_path / "runs" / "r" / "config.json").read_text()
     )
+
+
+def test_quickstart_through_storage(
+    storage: StorageBench, container: str, tmp_path: Path, cifarml: CommandLine
+) -> None:
+    done = cifarml("quickstart", "--epochs", 1, "--storage", f"az://{container}")
+    assert done.returncode == 0, done.stderr
+    assert f"az://{container}/2000pics.zip" in done.stdout
+    (run,) = (tmp_path / "quickstart" / "runs").iterdir()
+    assert f"az://{container}/2000pics.zip" in (run / "manifest.json").read_text()
+    assert (
+        load_dataset(f"az://{container}/2000pics.zip").fingerprint == load_dataset("drawn:2000").fingerprint
+    )

@@ -15,7 +15,6 @@ from azure.core.exceptions import AzureError
 from azure.core.pipeline import PipelineContext, PipelineRequest
 from azure.core.pipeline.policies import RetryPolicy
 from azure.core.pipeline.transport import HttpRequest
-from azure.identity import DefaultAzureCredential
 from azure.storage.blob import BlobServiceClient, LocationMode
 
 from cifarml.data.address import BlobAddress
@@ -118,6 +117,8 @@ def open_access(
                 f"{url} names no account, which a key needs", hint="set AZURE_STORAGE_ACCOUNT to its name"
             ) from None
         return _access(service, address.container, "AZURE_STORAGE_KEY")
+    from azure.identity import DefaultAzureCredential  # who signs in with a key doesn't wait for it
+
     credential = DefaultAzureCredential()
     return _access(
         BlobServiceClient(url, credential=credential, **options),

@@ -1,0 +1,219 @@
+"""The scoring script: what answers behind an endpoint, in Azure ML and on this machine alike.
+
+Azure ML's inference server loads this file by its path, calls :func:`init` once in each process and
+:func:`run` for each request; our own server calls :func:`answer` with several requests at a time.
+numpy, Pillow and ONNX Runtime are all that it needs.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+if not __package__:  # loaded by its path: what it imports lies around it
+    sys.path.append(str(Path(__file__).resolve().parents[2]))
+
+from PIL import Image
+
+from cifarml.bundle import MANIFEST
+from cifarml.deploy.request import CODES, MAX_BODY_BYTES, Request, read_request
+from cifarml.errors import ModelFileError, PictureError, RequestError
+from cifarml.predict import Prediction, Predictor
+
+try:  # in Azure ML's image, and nowhere else
+    from azureml_inference_server_http.api.aml_request import rawhttp
+    from azureml_inference_server_http.api.aml_response import AMLResponse
+except ImportError:
+    AMLResponse = rawhttp = None
+
+__all__ = ["answer", "init", "run"]
+
+MODEL_DIR: Final = "AZUREML_MODEL_DIR"
+"""The variable that names the folder of the model: ``.../<name>/<version>``."""
+
+_JSON: Final = {"Content-Type": "application/json"}
+_MAX_PASSED_BYTES: Final = 10 * MAX_BODY_BYTES
+
+_log = logging.getLogger("cifarml.score")
+
+
+class _Served(NamedTuple):
+    predictor: Predictor
+    model: dict[str, str]
+
+
+_served: _Served | None = None
+
+
+def init() -> None:
+    """Load the model in the folder AZUREML_MODEL_DIR, or in the one folder in it.
+
+    Its name and version are those of the path, ``.../<name>/<version>``.
+
+    Raises:
+        ModelFileError: If it is missing, damaged, or can't answer; the log says so in one line.
+    """
+    global _served  # noqa: PLW0603  # Azure ML's server calls functions of a module
+    try:
+        _served = None
+        path = Path(os.environ.get(MODEL_DIR, "")).absolute()
+        predictor = Predictor.load(_find_bundle(path), num_threads=1)
+        _served = _Served(predictor, {"name": path.parent.name, "version": path.name})
+        _warm_up()
+    except (ModelFileError, OSError) as error:
+        _served = None
+        _log.error("the model can't be served: %s", error)  # one line, not a traceback
+        raise ModelFileError(str(error)) from None
+    _log.info("serving %s:%s", *_served.model.values())
+
+
+def _find_bundle(path: Path) -> Path:
+    if not os.environ.get(MODEL_DIR):
+        raise ModelFileError(f"{MODEL_DIR} is not set; it names the folder of the model")
+    if not path.is_dir():
+        raise ModelFileError(f"there is no model folder {path}")
+    if not path.parent.name:
+        raise ModelFileError(f"{MODEL_DIR} must end in the model's name and version. Received: {path}")
+    if (path / MANIFEST).exists():
+        return path
+    folders = [entry for entry in path.iterdir() if entry.is_dir()]
+    if len(folders) != 1:
+        raise ModelFileError(f"{path} holds neither a {MANIFEST} nor one folder with one")
+    return folders[0]
+
+
+def _warm_up() -> None:
+    """Answer once, so that the first request finds all loaded, and a model that can't is found now."""
+    Image.init()  # Pillow loads most of its decoders when it first sees something strange
+    file = io.BytesIO()
+    Image.new("RGB", (40, 40), "gray").save(file, "PNG")
+    ((status, body),) = answer([("image/png", file.getvalue())])
+    if status != 200:
+        raise ModelFileError(f"the model can't answer: {json.loads(body)['error']['message']}")
+
+
+def answer(requests: Sequence[tuple[str, bytes]]) -> list[tuple[int, bytes]]:
+    """Answer several requests at once; a bad one harms no other.
+
+    Args:
+        requests: The content type and body of each.
+
+    Returns:
+        The HTTP status and body (JSON) of each answer, in order.
+    """
+    if _served is None:
+        raise RuntimeError("init() comes first")
+    asked = [_try_read(*request) for request in requests]
+    pictures = [
+        picture
+        for request in asked
+        if isinstance(request, Request)
+        for picture in request.pictures
+        if isinstance(picture, bytes)
+    ]
+    try:
+        results = iter(_served.predictor.predict_many(pictures))
+    except Exception:  # noqa: BLE001  # ONNX Runtime's exceptions have no common base
+        _log.exception("the model failed")
+        asked = [request if isinstance(request, RequestError) else _model_failed() for request in asked]
+        results = iter(())
+    return [_answer_one(request, results, _served.model) for request in asked]
+
+
+def _try_read(content_type: str, body: bytes) -> Request | RequestError:
+    try:
+        return read_request(content_type, body)
+    except RequestError as error:
+        return error
+
+
+def _answer_one(
+    request: Request | RequestError, results: Iterator[Prediction | PictureError], model: dict[str, str]
+) -> tuple[int, bytes]:
+    """Answer a request, taking as many results as it has pictures to look at."""
+    if isinstance(request, RequestError):
+        return _refuse(request)
+    entries = [
+        _to_entry(next(results) if isinstance(picture, bytes) else picture) for picture in request.pictures
+    ]
+    if not request.is_list and "error" in entries[0]:
+        return CODES[entries[0]["error"]["code"]][0], _to_json(entries[0])
+    try:
+        content = {"predictions": entries} if request.is_list else entries[0]
+        return 200, _to_json(content | {"model": model})
+    except ValueError:  # not a number is no JSON
+        _log.exception("the model gave no probabilities")
+        return _refuse(_model_failed())
+
+
+def _to_entry(result: Prediction | PictureError | RequestError) -> dict[str, Any]:
+    if isinstance(result, PictureError):  # its own message may show what was sent
+        return _to_error(result.code, CODES[result.code][1])
+    if isinstance(result, RequestError):
+        return _to_error(result.code, result.message)
+    return {
+        "result": result.label,
+        "probability": result.probability,
+        "probabilities": result.probabilities,
+    }
+
+
+def _to_error(code: str, message: str) -> dict[str, Any]:
+    return {"error": {"code": code, "message": message}}
+
+
+def _model_failed() -> RequestError:
+    return RequestError("model_failed", CODES["model_failed"][1])
+
+
+def _refuse(error: RequestError) -> tuple[int, bytes]:
+    return CODES[error.code][0], _to_json(_to_error(error.code, error.message))
+
+
+def _to_json(content: dict[str, Any]) -> bytes:
+    return _encode(content).encode()
+
+
+_encode: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+
+
+def run(request: Any) -> Any:
+    """Answer one request.
+
+    Args:
+        request: Azure ML's ``AMLRequest``, or the JSON of a request in a plain call.
+
+    Returns:
+        An ``AMLResponse``, or in a plain call the values of the answer.
+    """
+    if isinstance(request, str | bytes):
+        body = request.encode(errors="surrogatepass") if isinstance(request, str) else request
+        return json.loads(answer([("application/json", body)])[0][1])
+    if request.method == "OPTIONS":  # a browser asks whether it may; the server adds what it may
+        return AMLResponse("", 200)
+    if request.method != "POST":
+        status, content = _refuse(RequestError("wrong_method", CODES["wrong_method"][1]))
+        return AMLResponse(content, status, _JSON | {"Allow": "POST"})
+    status, content = answer([(request.content_type or "", _read_body(request))])[0]
+    return AMLResponse(content, status, _JSON)
+
+
+if rawhttp is not None:
+    rawhttp(run)  # the server gives it the request as it came: pictures, too, and what is no JSON
+
+
+def _read_body(request: Any) -> bytes:
+    """Read a body as far as it may go, and let the rest pass, so that the caller gets to hear why."""
+    body: bytes = request.stream.read(MAX_BODY_BYTES + 1)
+    passed = len(body)
+    while len(body) > MAX_BODY_BYTES and passed < _MAX_PASSED_BYTES:
+        if not (more := request.stream.read(2**20)):
+            break
+        passed += len(more)
+    return body

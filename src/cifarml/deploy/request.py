@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import binascii
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any, Final, NamedTuple, NoReturn
 
-from cifarml.errors import RequestError
-from cifarml.images import MAX_PIXELS
+from cifarml.errors import PictureError, RequestError
+from cifarml.images import MAX_PIXELS, picture_size
 
 __all__ = ["CODES", "MAX_BODY_BYTES", "MAX_PICTURES", "PICTURE_TYPES", "Request", "read_request"]
 
@@ -25,6 +26,7 @@ PICTURE_TYPES: Final = frozenset(
 
 CODES: Final[Mapping[str, tuple[int, str]]] = {
     "empty_body": (400, "nothing was sent"),
+    "broken_body": (400, "the body ends early, or its parts are malformed"),
     "not_json": (400, "the body is not JSON in UTF-8"),
     "wrong_fields": (400, "there is not one of imagebase64 (a text) and images (a list of texts)"),
     "wrong_method": (405, "the request is no POST"),
@@ -34,7 +36,7 @@ CODES: Final[Mapping[str, tuple[int, str]]] = {
     "not_base64": (422, "the text is not base64; nor is a data URL"),
     "not_a_picture": (422, "the file is no PNG, JPEG, WebP, GIF or BMP picture"),
     "damaged_picture": (422, "the picture is incomplete or damaged"),
-    "too_many_pixels": (422, f"the picture has more than {MAX_PIXELS:,} pixels"),
+    "too_many_pixels": (422, f"the picture, or all of a list, has more than {MAX_PIXELS:,} pixels"),
     "model_failed": (500, "the model could not answer; the log says why"),
 }
 """Every code of an error, with its HTTP status and what it means."""
@@ -89,7 +91,9 @@ def read_request(content_type: str, body: bytes) -> Request:
         if not isinstance(fields["imagebase64"], str):
             raise RequestError("wrong_fields", "imagebase64 must be a text: the picture file as base64")
         return Request([_decode_base64(fields["imagebase64"])], is_list=False)
-    return Request([_try_base64(text) for text in _texts(fields["images"])], is_list=True)
+    pictures = [_try_base64(text) for text in _texts(fields["images"])]
+    _check_pixels(picture for picture in pictures if isinstance(picture, bytes))
+    return Request(pictures, is_list=True)
 
 
 def _read_json(body: bytes) -> Any:
@@ -123,6 +127,20 @@ def _texts(images: object) -> list[str]:
         if not isinstance(text, str):
             raise RequestError("wrong_fields", f"images[{index}] must be a text: the picture file as base64")
     return images
+
+
+def _check_pixels(pictures: Iterable[bytes]) -> None:
+    """Refuse what would take minutes: a few thousand bytes can hold all the pixels that one may have."""
+    num_pixels = 0
+    for picture in pictures:
+        with suppress(PictureError):  # is told in its place, when it is decoded
+            width, height = picture_size(picture)
+            num_pixels += width * height if width * height <= MAX_PIXELS else 0
+    if num_pixels > MAX_PIXELS:
+        raise RequestError(
+            "too_many_pixels",
+            f"the pictures have more than {MAX_PIXELS:,} pixels together; send fewer at a time",
+        )
 
 
 def _try_base64(text: str) -> bytes | RequestError:

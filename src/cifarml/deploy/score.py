@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, BinaryIO, Final, NamedTuple
 
 if not __package__:  # loaded by its path: what it imports lies around it
     sys.path.append(str(Path(__file__).resolve().parents[2]))
@@ -37,7 +37,6 @@ __all__ = ["answer", "init", "run"]
 MODEL_DIR: Final = "AZUREML_MODEL_DIR"
 """The variable that names the folder of the model: ``.../<name>/<version>``."""
 
-_JSON: Final = {"Content-Type": "application/json"}
 _MAX_PASSED_BYTES: Final = 10 * MAX_BODY_BYTES
 
 _log = logging.getLogger("cifarml.score")
@@ -197,23 +196,29 @@ def run(request: Any) -> Any:
         return json.loads(answer([("application/json", body)])[0][1])
     if request.method == "OPTIONS":  # a browser asks whether it may; the server adds what it may
         return AMLResponse("", 200)
-    if request.method != "POST":
-        status, content = _refuse(RequestError("wrong_method", CODES["wrong_method"][1]))
-        return AMLResponse(content, status, _JSON | {"Allow": "POST"})
-    status, content = answer([(request.content_type or "", _read_body(request))])[0]
-    return AMLResponse(content, status, _JSON)
+    try:
+        if request.method != "POST":
+            raise RequestError("wrong_method", "this address only takes POST")
+        asked = (request.content_type or "", _read_body(request.stream))
+    except RequestError as error:
+        status, content = _refuse(error)
+    else:
+        status, content = answer([asked])[0]
+    return AMLResponse(content, status, {"Content-Type": "application/json"})
 
 
 if rawhttp is not None:
     rawhttp(run)  # the server gives it the request as it came: pictures, too, and what is no JSON
 
 
-def _read_body(request: Any) -> bytes:
-    """Read a body as far as it may go, and let the rest pass, so that the caller gets to hear why."""
-    body: bytes = request.stream.read(MAX_BODY_BYTES + 1)
-    passed = len(body)
-    while len(body) > MAX_BODY_BYTES and passed < _MAX_PASSED_BYTES:
-        if not (more := request.stream.read(2**20)):
-            break
-        passed += len(more)
-    return body
+def _read_body(stream: BinaryIO) -> bytes:
+    """Read a body. Of one that is too long the end passes by, so that its sender gets to listen."""
+    parts, size_bytes = [], 0
+    try:
+        while size_bytes < _MAX_PASSED_BYTES and (part := stream.read(2**20)):
+            if size_bytes <= MAX_BODY_BYTES:
+                parts.append(part)
+            size_bytes += len(part)
+    except Exception:  # noqa: BLE001  # gunicorn's and Flask's have no common base
+        raise RequestError("broken_body", CODES["broken_body"][1]) from None
+    return b"".join(parts)

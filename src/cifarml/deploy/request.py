@@ -36,7 +36,7 @@ CODES: Final[Mapping[str, tuple[int, str]]] = {
     "not_base64": (422, "the text is not base64; nor is a data URL"),
     "not_a_picture": (422, "the file is no PNG, JPEG, WebP, GIF or BMP picture"),
     "damaged_picture": (422, "the picture is incomplete or damaged"),
-    "too_many_pixels": (422, f"the picture, or all of a list, has more than {MAX_PIXELS:,} pixels"),
+    "too_many_pixels": (422, f"the picture has more than {MAX_PIXELS:,} pixels, or those of a list together"),
     "model_failed": (500, "the model could not answer; the log says why"),
 }
 """Every code of an error, with its HTTP status and what it means."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
 from cifarml.deploy.contract import (
+    SERVER_CODES,
     ErrorAnswer,
     ErrorDetail,
     ImageAnswer,
@@ -46,6 +47,11 @@ def fields(**models: type[BaseModel]) -> str:
     return table(["field", "what it is"], rows)
 
 
+def meanings(codes: Mapping[str, tuple[int, str]]) -> str:
+    rows = ([str(status), f"`{code}`", meaning] for code, (status, meaning) in codes.items())
+    return table(["status", "code", "what is wrong"], rows)
+
+
 def shown(answer: BaseModel) -> str:
     return f"```json\n{json.dumps(answer.model_dump(), indent=2)}\n```"
 
@@ -71,10 +77,8 @@ def parts() -> dict[str, str]:
         "answers": shown(ImagesAnswer(predictions=[prediction, error], model=model)),
         "fields": fields(one=PicturePrediction, several=ImagesAnswer, model=ModelVersion),
         "error": shown(error),
-        "errors": table(
-            ["status", "code", "what is wrong"],
-            ([str(status), f"`{code}`", meaning] for code, (status, meaning) in CODES.items()),
-        ),
+        "errors": meanings(CODES),
+        "server errors": meanings(SERVER_CODES),
     }
 
 

@@ -57,16 +57,19 @@ def test_a_scoring_script_that_can_not_be_imported(tmp_path: Path, monkeypatch: 
 
 
 ALONE = """
-import importlib.metadata, importlib.util, json, sys
+import importlib.metadata, importlib.util, json, pathlib, sys
 spec = importlib.util.spec_from_file_location("entry_module", sys.argv[1])
 module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
 module.init()
+status = pathlib.Path("/proc/self/status")
+peak_kb = int(status.read_text().partition("VmHWM:")[2].split()[0]) if status.exists() else 0
 requests = [(kind, body.encode("latin-1")) for kind, body in json.load(sys.stdin)]
 answers = [(status, body.decode()) for status, body in module.answer(requests)]
 installed = sorted(each.name.lower() for each in importlib.metadata.distributions())
 files = sorted(each.__file__ for name, each in sys.modules.items() if name.split(".")[0] == "cifarml")
-json.dump({"answers": answers, "installed": installed, "files": files}, sys.stdout)
+found = {"answers": answers, "installed": installed, "files": files, "peak_kb": peak_kb}
+json.dump(found, sys.stdout)
 """
 
 
@@ -90,6 +93,7 @@ def test_alone_with_numpy_pillow_and_onnxruntime(code: Path, model: Path, tmp_pa
     goldens = (golden for golden in GOLDENS if len(golden.body) < 9999)
     for golden, (status, content) in zip(goldens, found["answers"], strict=True):
         golden.check(status, content.encode())
+    assert found["peak_kb"] < 150_000  # of the model and the libraries, before any request
     assert {"numpy", "pillow", "onnxruntime"} <= set(found["installed"])
     assert set(found["installed"]) <= {
         *("numpy", "pillow", "onnxruntime"),

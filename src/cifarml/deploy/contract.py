@@ -5,6 +5,7 @@ The scoring script itself does without pydantic; tests hold its answers against 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Annotated, Any, Final, Self
 
@@ -15,6 +16,7 @@ from cifarml.deploy.request import CODES, MAX_BODY_BYTES, MAX_PICTURES, PICTURE_
 __all__ = [
     "SCORE_REQUEST",
     "SCORE_RESPONSES",
+    "SERVER_CODES",
     "ErrorAnswer",
     "ErrorDetail",
     "ImageAnswer",
@@ -24,6 +26,25 @@ __all__ = [
     "ModelVersion",
     "PicturePrediction",
 ]
+
+SERVER_CODES: Final[Mapping[str, tuple[int, str]]] = {
+    "bad_http": (400, "what was sent is no HTTP"),
+    "unauthorized": (401, "the key is missing or wrong"),
+    "wrong_origin": (403, "a page of another site may not ask"),
+    "not_found": (404, "there is nothing at this address"),
+    "unknown_deployment": (404, "there is no deployment of the name in the header azureml-model-deployment"),
+    "too_slow": (408, "the request did not arrive in time"),
+    "wrong_host": (421, "the server answers to 127.0.0.1 and localhost only"),
+    "busy": (429, "too much is asked at once; come again after the seconds in Retry-After"),
+    "headers_too_large": (431, "the headers are too long"),
+    "internal": (500, "the server failed; the log says why"),
+    "not_ready": (503, "not all deployments with traffic are ready"),
+    "unavailable": (503, "no deployment can answer now; come again after the seconds in Retry-After"),
+    "timeout": (504, "the deployment did not answer in time"),
+}
+"""Codes of the server on this machine, beside those of :data:`cifarml.deploy.request.CODES`."""
+
+_ALL_CODES: Final = {**CODES, **SERVER_CODES}
 
 _EXAMPLE_PICTURE: Final = (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABAQAAAAA3bvkkAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
@@ -99,17 +120,18 @@ class ImageAnswer(PicturePrediction):
 
 
 def _known(code: str) -> str:
-    if code not in CODES:
+    if code not in _ALL_CODES:
         raise ValueError(f"no code of ours: {code}")
     return code
+
+
+ErrorCode = Annotated[str, AfterValidator(_known), WithJsonSchema({"type": "string", "enum": [*_ALL_CODES]})]
 
 
 class ErrorDetail(_Answer):
     """What is wrong."""
 
-    code: Annotated[str, AfterValidator(_known), WithJsonSchema({"type": "string", "enum": [*CODES]})] = (
-        Field(description="One word for programs.", examples=["not_base64"])
-    )
+    code: ErrorCode = Field(description="One word for programs.", examples=["not_base64"])
     message: str = Field(
         description="The same for people. It shows nothing of what was sent.",
         examples=["the picture is not base64"],
@@ -151,9 +173,9 @@ SCORE_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
         status: {
             "model": ErrorAnswer,
             "description": f"{HTTPStatus(status).phrase}: "
-            + ", ".join(code for code, (its_status, _) in CODES.items() if its_status == status),
+            + ", ".join(code for code, (its_status, _) in _ALL_CODES.items() if its_status == status),
         }
-        for status in sorted({status for status, _ in CODES.values()})
+        for status in sorted({status for status, _ in _ALL_CODES.values()})
     },
 }
 """What may be answered, by HTTP status; FastAPI takes it as ``responses``."""

@@ -117,7 +117,7 @@ def answer(requests: Sequence[tuple[str, bytes]]) -> list[tuple[int, bytes]]:
         if isinstance(picture, bytes)
     ]
     try:
-        results = iter(_served.predictor.predict_many(pictures))
+        results = iter(_predict(_served.predictor, pictures))
     except Exception:  # noqa: BLE001  # ONNX Runtime's exceptions have no common base
         _log.exception("the model failed")
         asked = [request if isinstance(request, RequestError) else _model_failed() for request in asked]
@@ -132,39 +132,40 @@ def _try_read(content_type: str, body: bytes) -> Request | RequestError:
         return error
 
 
+def _predict(predictor: Predictor, pictures: Sequence[bytes]) -> list[Prediction | RequestError]:
+    return [
+        # The message of the error itself may show what was sent.
+        RequestError(result.code, CODES[result.code][1]) if isinstance(result, PictureError) else result
+        for result in predictor.predict_many(pictures)
+    ]
+
+
 def _answer_one(
-    request: Request | RequestError, results: Iterator[Prediction | PictureError], model: dict[str, str]
+    request: Request | RequestError, results: Iterator[Prediction | RequestError], model: dict[str, str]
 ) -> tuple[int, bytes]:
     """Answer a request, taking as many results as it has pictures to look at."""
     if isinstance(request, RequestError):
         return _refuse(request)
-    entries = [
-        _to_entry(next(results) if isinstance(picture, bytes) else picture) for picture in request.pictures
-    ]
-    if not request.is_list and "error" in entries[0]:
-        return CODES[entries[0]["error"]["code"]][0], _to_json(entries[0])
+    answers = [next(results) if isinstance(picture, bytes) else picture for picture in request.pictures]
+    if not request.is_list and isinstance(answers[0], RequestError):
+        return _refuse(answers[0])
+    entries = [_to_entry(answer) for answer in answers]
+    content = {"predictions": entries} if request.is_list else entries[0]
     try:
-        content = {"predictions": entries} if request.is_list else entries[0]
         return 200, _to_json(content | {"model": model})
     except ValueError:  # not a number is no JSON
         _log.exception("the model gave no probabilities")
         return _refuse(_model_failed())
 
 
-def _to_entry(result: Prediction | PictureError | RequestError) -> dict[str, Any]:
-    if isinstance(result, PictureError):  # its own message may show what was sent
-        return _to_error(result.code, CODES[result.code][1])
-    if isinstance(result, RequestError):
-        return _to_error(result.code, result.message)
+def _to_entry(answer: Prediction | RequestError) -> dict[str, Any]:
+    if isinstance(answer, RequestError):
+        return {"error": {"code": answer.code, "message": answer.message}}
     return {
-        "result": result.label,
-        "probability": result.probability,
-        "probabilities": result.probabilities,
+        "result": answer.label,
+        "probability": answer.probability,
+        "probabilities": answer.probabilities,
     }
-
-
-def _to_error(code: str, message: str) -> dict[str, Any]:
-    return {"error": {"code": code, "message": message}}
 
 
 def _model_failed() -> RequestError:
@@ -172,7 +173,7 @@ def _model_failed() -> RequestError:
 
 
 def _refuse(error: RequestError) -> tuple[int, bytes]:
-    return CODES[error.code][0], _to_json(_to_error(error.code, error.message))
+    return CODES[error.code][0], _to_json(_to_entry(error))
 
 
 def _to_json(content: dict[str, Any]) -> bytes:

@@ -233,6 +233,27 @@ def test_wrong_key_and_expired_sas(
         BlobStore(f"az://{container}")
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://example.com",
+        "https://x.blob.core.windows.net.example.com",
+        "https://example.com/x.blob.core.windows.net",
+        "https://169.254.169.254",
+    ],
+)
+def test_nothing_is_sent_to_other_hosts(
+    storage: StorageBench, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT", url)
+    for name, value in storage.env("sas").items():
+        if name != "AZURE_STORAGE_ACCOUNT":
+            monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match="not a host of Azure Blob Storage"):
+        BlobStore("az://pictures")
+    assert not storage.proxy.refused
+
+
 def test_rights(storage: StorageBench, container: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CIFARML_STORAGE_CONTAINER", container)
     assert dict(check_rights(load_settings())) == dict.fromkeys(("list", "write", "read", "delete"))

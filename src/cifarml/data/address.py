@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from cifarml.errors import DataError
 
-__all__ = ["BlobAddress", "is_blob_address"]
+__all__ = ["BlobAddress", "is_blob_address", "is_blob_host"]
 
 _CONTAINER: Final = re.compile(r"\$root|\$web|\$logs|(?=.{3,63}$)[a-z0-9]+(?:-[a-z0-9]+)*")
 _BLOB_HOST: Final = re.compile(
@@ -26,6 +26,11 @@ _HINT: Final = "write az://CONTAINER/NAME or https://ACCOUNT.blob.core.windows.n
 def is_blob_address(source: object) -> bool:
     """Tell whether a source is an address (and no path on this machine)."""
     return isinstance(source, str) and re.match(r"(?:az|https?)://", source, re.IGNORECASE) is not None
+
+
+def is_blob_host(host: str) -> bool:
+    """Tell whether a host is Azure Storage's, or an emulator on this machine."""
+    return host in _LOCAL_HOSTS or _BLOB_HOST.fullmatch(host) is not None
 
 
 @dataclass(frozen=True)

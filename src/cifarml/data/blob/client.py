@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from email.utils import formatdate
 from threading import Lock
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from azure.core.credentials import AccessToken, TokenCredential
 from azure.core.exceptions import AzureError
@@ -17,7 +18,7 @@ from azure.core.pipeline.policies import RetryPolicy
 from azure.core.pipeline.transport import HttpRequest
 from azure.storage.blob import BlobServiceClient, LocationMode
 
-from cifarml.data.address import BlobAddress
+from cifarml.data.address import BlobAddress, is_blob_host
 from cifarml.errors import SettingsError
 from cifarml.settings import Settings
 
@@ -151,8 +152,16 @@ def _access(
 
 def _account_url(settings: Settings) -> str | None:
     account = settings.storage_account
-    if account is None or account.startswith("https://"):
-        return account and account.rstrip("/")
+    if account is None:
+        return None
+    if account.startswith("https://"):
+        host = urlsplit(account).hostname or ""
+        if not is_blob_host(host):  # a cifarml.toml that came with a project must not get our sign-in
+            raise SettingsError(
+                f"storage_account: {host} is not a host of Azure Blob Storage, so nothing is sent there",
+                hint="set AZURE_STORAGE_ACCOUNT to the account's name; see: cifarml config show",
+            )
+        return account.rstrip("/")
     return f"https://{account}.blob.core.windows.net"
 
 

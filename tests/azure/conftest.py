@@ -59,14 +59,15 @@ def log() -> Iterator[io.StringIO]:
     text = io.StringIO()
     handler = logging.StreamHandler(text)
     loggers = [logging.getLogger(name) for name in ("", "azure", "msal", "urllib3", "cifarml")]
-    levels = [logger.level for logger in loggers]
+    before = [(logger.level, logger.handlers[:], logger.propagate) for logger in loggers]
     loggers[0].addHandler(handler)
     for logger in loggers:
         logger.setLevel(logging.DEBUG)
+        logger.propagate = True
     yield text
-    for logger, level in zip(loggers, levels, strict=True):
+    for logger, (level, handlers, propagate) in zip(loggers, before, strict=True):
         logger.setLevel(level)
-    loggers[0].removeHandler(handler)
+        logger.handlers, logger.propagate = handlers, propagate
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -71,12 +72,12 @@ def blob(name: str, etag: str = "1", size_bytes: int = 3) -> BlobInfo:
 def test_kept_blobs(tmp_path: Path) -> None:
     path = tmp_path / "cache" / "small.sqlite"
     blobs = [blob(f"{number}.png") for number in range(1000)]
-    with KeptBlobs(path, "https://a/c") as kept:
+    with closing(KeptBlobs(path, "https://a/c")) as kept:
         assert kept.missing(blobs) == blobs
         for one in blobs[:700]:
             kept.add(one, one.name.encode())
         kept.flush()
-    with KeptBlobs(path, "https://a/c") as kept, KeptBlobs(path, "https://a/d") as other:
+    with closing(KeptBlobs(path, "https://a/c")) as kept, closing(KeptBlobs(path, "https://a/d")) as other:
         assert kept.missing(blobs) == blobs[700:]
         assert other.missing(blobs) == blobs
         assert kept.read(blobs[5]) == b"5.png"
@@ -95,7 +96,7 @@ def test_kept_blobs(tmp_path: Path) -> None:
 def test_what_is_damaged_is_forgotten(tmp_path: Path) -> None:
     path = tmp_path / "small.sqlite"
     checked = BlobInfo("x", 3, "1", sha256="ab" * 32)
-    with KeptBlobs(path, "https://a/c") as kept:
+    with closing(KeptBlobs(path, "https://a/c")) as kept:
         kept.add(checked, b"abc")
         kept.flush()
         assert kept.missing([checked]) == []
@@ -107,7 +108,7 @@ def test_what_is_damaged_is_forgotten(tmp_path: Path) -> None:
 def test_a_damaged_file_is_thrown_away(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "small.sqlite"
     blobs = [blob(f"{number}.png") for number in range(300)]
-    with KeptBlobs(path, "https://a/c") as kept:
+    with closing(KeptBlobs(path, "https://a/c")) as kept:
         for one in blobs:
             kept.add(one, one.name.encode() * 100)
         kept.flush()
@@ -119,12 +120,12 @@ def test_a_damaged_file_is_thrown_away(tmp_path: Path, damage: str) -> None:
         "empty": b"",
     }
     path.write_bytes(damaged[damage])
-    with KeptBlobs(path, "https://a/c") as kept:
+    with closing(KeptBlobs(path, "https://a/c")) as kept:
         for one in kept.missing(blobs):
             kept.add(one, one.name.encode())
         kept.flush()
         kept.missing(blobs)
-    with KeptBlobs(path, "https://a/c") as kept:
+    with closing(KeptBlobs(path, "https://a/c")) as kept:
         assert not [one for one in blobs if (kept.read(one) or b"")[:4] not in {one.name.encode()[:4], b""}]
 
 
@@ -132,7 +133,7 @@ def test_many_threads_write(tmp_path: Path) -> None:
     path = tmp_path / "small.sqlite"
 
     def write(first: int) -> None:
-        with KeptBlobs(path, "https://a/c") as kept:
+        with closing(KeptBlobs(path, "https://a/c")) as kept:
             for number in range(first, first + 300):
                 kept.add(blob(str(number)), b"abc")
             kept.flush()
@@ -142,7 +143,7 @@ def test_many_threads_write(tmp_path: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    with KeptBlobs(path, "https://a/c") as kept:
+    with closing(KeptBlobs(path, "https://a/c")) as kept:
         assert kept.missing([blob(str(number)) for number in range(600)]) == []
 
 
@@ -151,7 +152,7 @@ def test_where_nothing_can_be_written(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="can't write") as caught:
         KeptBlobs(tmp_path / "file" / "small.sqlite", "https://a/c")
     assert "CIFARML_CACHE_DIR" in str(caught.value.hint)
-    with KeptBlobs(tmp_path / "x", "https://a/c") as kept:
+    with closing(KeptBlobs(tmp_path / "x", "https://a/c")) as kept:
         kept._database.execute("PRAGMA max_page_count = 4")  # as full as a disk can be
         kept.add(blob("x", size_bytes=100_000), b"x" * 100_000)
         with pytest.raises(DataError, match="full"):

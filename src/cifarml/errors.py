@@ -63,8 +63,8 @@ class CifarMLError(Exception):
         self.hint = hint
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Keep the hint when the error crosses a process border."""
-        return type(self), (self.message, self.hint)
+        """Keep all that is known when the error crosses a process border."""
+        return type(self), (self.message, self.hint), vars(self)
 
 
 class SettingsError(CifarMLError):
@@ -91,10 +91,6 @@ class PictureError(DataError):
     def __init__(self, message: str, hint: str | None = None, *, code: str = "damaged_picture") -> None:
         super().__init__(message, hint)
         self.code = code
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Keep the code, too, when the error crosses a process border."""
-        return type(self), (self.message, self.hint), {"code": self.code}
 
 
 class DownloadError(DataError):
@@ -162,7 +158,3 @@ class CloudError(CifarMLError):
         super().__init__(f"{message} (request id {request_id})" if request_id else message, hint)
         self.code = code
         self.request_id = request_id
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Keep code and request id, too, when the error crosses a process border."""
-        return type(self), (self.message, self.hint), {"code": self.code, "request_id": self.request_id}

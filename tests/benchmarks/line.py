@@ -6,8 +6,6 @@ import asyncio
 import sys
 from typing import cast
 
-import uvloop
-
 
 class End(asyncio.Protocol):
     """One end of a connection: what comes in leaves at the other end a while later."""
@@ -48,4 +46,4 @@ async def relay(target: int, delay_s: float) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(relay(int(sys.argv[1]), float(sys.argv[2])))
+    asyncio.run(relay(int(sys.argv[1]), float(sys.argv[2])))

@@ -43,6 +43,7 @@ def quickstart(
     from PIL import Image
 
     from cifarml.data import load_dataset
+    from cifarml.data.address import BlobAddress
     from cifarml.errors import DownloadError
     from cifarml.predict import Predictor
     from cifarml.progress import show_progress
@@ -51,6 +52,8 @@ def quickstart(
     from cifarml.train.recipe import TrainConfig
     from cifarml.train.report import save_figure
 
+    if storage is not None:
+        BlobAddress.parse(storage)  # a mistyped one is told at once
     _say("1. Pictures")
     with show_progress() as on_progress:
         try:

@@ -8,7 +8,8 @@ from typing import Final, NamedTuple
 from cifarml.data.address import BlobAddress
 from cifarml.data.blob.download import has_content
 from cifarml.data.blob.info import BlobInfo
-from cifarml.data.blob.store import BlobStore, Upload, other_content
+from cifarml.data.blob.refusals import other_content
+from cifarml.data.blob.store import BlobStore, Upload
 from cifarml.data.files import Folder
 from cifarml.data.members import ArchiveLimits, Members
 from cifarml.errors import ArchiveError, DataError

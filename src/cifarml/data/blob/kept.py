@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from threading import Lock
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from cifarml.data.blob.info import BlobInfo
 from cifarml.errors import DataError
@@ -54,13 +54,12 @@ class KeptBlobs:
             self._start_over()
 
     def _open(self) -> sqlite3.Connection:
-        database = sqlite3.connect(self._path, timeout=_WAIT_S, check_same_thread=False)
-        try:
+        with ExitStack() as undo:
+            database = sqlite3.connect(self._path, timeout=_WAIT_S, check_same_thread=False)
+            undo.callback(database.close)
             database.execute("PRAGMA synchronous = OFF")  # a loss of power may cost the cache, no more
             database.execute(_TABLE)
-        except BaseException:
-            database.close()
-            raise
+            undo.pop_all()
         return database
 
     def _start_over(self) -> None:
@@ -134,14 +133,6 @@ class KeptBlobs:
         """
         with self._lock:
             self._write()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the file."""

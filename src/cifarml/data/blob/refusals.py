@@ -18,9 +18,9 @@ from azure.core.exceptions import (
 from urllib3.exceptions import HTTPError
 
 from cifarml.data.blob.client import Access
-from cifarml.errors import CloudError
+from cifarml.errors import CloudError, DataError
 
-__all__ = ["explain_response", "translated"]
+__all__ = ["explain_response", "other_content", "translated"]
 
 
 class _Meaning(NamedTuple):
@@ -110,6 +110,16 @@ _CODES_BY_STATUS: Final = {
 }
 _CODE: Final = re.compile(r"<Code>\s*(\w{1,80})\s*</Code>")
 _TIMES: Final = re.compile(r"Expiry \[.*?\].*?Current \[", re.DOTALL)
+
+
+_SHOWN: Final = 20
+
+
+def other_content(places: list[str]) -> DataError:
+    """Say where something would be replaced that nobody has asked to replace."""
+    shown = "\n".join(f"  {place}" for place in places[:_SHOWN])
+    more = f"\n  and {len(places) - _SHOWN:,} more" if len(places) > _SHOWN else ""
+    return DataError(f"other content is there already:\n{shown}{more}", "replace it with: --overwrite")
 
 
 @contextmanager

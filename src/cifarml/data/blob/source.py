@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Final, Self
@@ -56,7 +57,8 @@ class BlobTree:
         self._key = key.hexdigest()
         self._place = functools.partial(cached_path, cache, store)
         self._kept = KeptBlobs(cache / _SMALL_BLOBS, store.url)
-        try:
+        with ExitStack() as undo:
+            undo.callback(self._kept.close)
             missing = self._kept.missing(blob for blob in blobs if blob.size_bytes <= PART_BYTES)
             try:
                 store.read(missing, self._kept.add)
@@ -65,9 +67,7 @@ class BlobTree:
             large = [blob for blob in blobs if PART_BYTES < blob.size_bytes <= MAX_FILE_BYTES]
             places = [(blob, self._place(blob)) for blob in large]
             store.download([(blob, path) for blob, path in places if not path.exists()])
-        except BaseException:
-            self._kept.close()
-            raise
+            undo.pop_all()
 
     def read(self, name: str) -> bytes:
         """Return the content of a file; see FileTree."""

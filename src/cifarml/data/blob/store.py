@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from azure.core.exceptions import ResourceExistsError, ResourceNotFoundError
 
@@ -21,7 +21,7 @@ from cifarml.data.blob.download import (
     read_small,
 )
 from cifarml.data.blob.info import BlobInfo
-from cifarml.data.blob.refusals import translated
+from cifarml.data.blob.refusals import other_content, translated
 from cifarml.data.blob.tally import Tally, in_threads
 from cifarml.data.blob.upload import SMALL_BYTES, upload_large, upload_small
 from cifarml.data.blob.wire import ChangedError, Wire
@@ -29,16 +29,7 @@ from cifarml.errors import CloudError, DataError
 from cifarml.progress import OnProgress, ignore_progress
 from cifarml.settings import Settings, load_settings
 
-__all__ = ["BlobStore", "Upload", "other_content"]
-
-_SHOWN: Final = 20
-
-
-def other_content(places: list[str]) -> DataError:
-    """Say where something would be replaced that nobody has asked to replace."""
-    shown = "\n".join(f"  {place}" for place in places[:_SHOWN])
-    more = f"\n  and {len(places) - _SHOWN:,} more" if len(places) > _SHOWN else ""
-    return DataError(f"other content is there already:\n{shown}{more}", "replace it with: --overwrite")
+__all__ = ["BlobStore", "Upload"]
 
 
 class Upload(NamedTuple):

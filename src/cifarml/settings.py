@@ -102,6 +102,10 @@ class Settings(BaseSettings):
     runs_dir: Annotated[Path, AfterValidator(_check_path)] = Field(
         default=Path("runs"), description="Where training puts its run folders."
     )
+    endpoints_dir: Annotated[Path, AfterValidator(_check_path)] = Field(
+        default_factory=lambda: platformdirs.user_data_path("cifarml") / "endpoints",
+        description="Where endpoints on this machine keep their models, keys and logs.",
+    )
     cifar10_url: AnyHttpUrl = Field(
         default=AnyHttpUrl(ARCHIVE_URL),
         description="Where the official archive is fetched from, such as a mirror; its hash is checked.",
@@ -137,7 +141,7 @@ class Settings(BaseSettings):
 _SECRETS: Final = tuple(
     name for name, field in Settings.model_fields.items() if field.annotation == SecretStr | None
 )
-_PATHS: Final = ("cache_dir", "runs_dir")
+_PATHS: Final = ("cache_dir", "runs_dir", "endpoints_dir")
 _IN_AZURE: Final = tuple(name for name in Settings.model_fields if name.startswith("storage_")) + WORKSPACE
 
 

@@ -16,6 +16,7 @@ from starlette.staticfiles import StaticFiles
 from cifarml.cifar10 import CLASS_NAMES
 from cifarml.deploy.gateway import Gateway, UnknownDeployment
 from cifarml.deploy.guard import error_response
+from cifarml.deploy.reference import render_reference
 from cifarml.deploy.runner import Busy, TimedOut, Unavailable
 from cifarml.deploy.telemetry import Figures
 
@@ -101,6 +102,10 @@ def make_app(gateway: Gateway, lifespan: Callable[[FastAPI], AbstractAsyncContex
         if (PAGE / "index.html").is_file():
             return HTMLResponse((PAGE / "index.html").read_bytes())
         return RedirectResponse("/docs")
+
+    @app.get("/docs", include_in_schema=False)
+    async def reference() -> Response:
+        return HTMLResponse(render_reference(app.openapi()))
 
     return app
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,12 +34,12 @@ from cifarml.deploy.state import (
     new_key,
     tail_of,
 )
-from cifarml.errors import DeployError, EndpointTimeoutError, PictureError
+from cifarml.errors import DeployError, EndpointTimeoutError, ModelFileError, PictureError
 from cifarml.predict import Prediction
 from cifarml.registry.base import RegisteredModel
 from cifarml.settings import load_settings
 
-__all__ = ["SCORE", "LocalHost"]
+__all__ = ["SCORE", "LocalHost", "copy_bundle"]
 
 SCORE: Final = Path(__file__).with_name("score.py")
 """The scoring script, the same as in the cloud."""
@@ -58,6 +58,7 @@ class LocalHost:
         script: The scoring script of new deployments.
         timeout_s: How long a new deployment may take for a request.
         max_memory_bytes: How much memory its process may take before it is replaced.
+        patience_s: How long a caller of a new endpoint may take to send the headers of a request.
 
     Example:
         >>> host = LocalHost()  # doctest: +SKIP
@@ -72,12 +73,22 @@ class LocalHost:
         script: Path = SCORE,
         timeout_s: float = 10.0,
         max_memory_bytes: int = 1 << 30,
+        patience_s: float = 10.0,
     ) -> None:
         self._dir = (endpoints_dir or load_settings().endpoints_dir).absolute()
         self._script = script.absolute()
         self._timeout_s = timeout_s
         self._max_memory_bytes = max_memory_bytes
+        self._patience_s = patience_s
         self._http = urllib3.PoolManager(maxsize=16, retries=False)  # never through a proxy
+
+    def folder(self, name: str) -> Path:
+        """Return where an endpoint is kept.
+
+        Raises:
+            DeployError: If there is none of that name.
+        """
+        return self._folder(name).path
 
     def list_endpoints(self) -> list[Endpoint]:
         """Return all endpoints, sorted by name; one whose files can't be read is ``damaged``."""
@@ -116,7 +127,7 @@ class LocalHost:
         with self._one_at_a_time():
             is_new = not folder.exists()
             try:
-                folder.make()
+                folder.make(EndpointRecord(patience_s=self._patience_s))
                 self._start(folder)
             except OSError as error:
                 raise DeployError(f"can't make endpoint {name} in {self._dir}: {error.strerror}") from error
@@ -144,7 +155,7 @@ class LocalHost:
             check_deployment_name(deployment),
             model.name,
             model.version,
-            hashlib.sha256((bundle.path / MANIFEST).read_bytes()).hexdigest(),
+            model.bundle_sha256,
             datetime.now(UTC).isoformat(),
             str(self._script),
             self._timeout_s,
@@ -154,10 +165,13 @@ class LocalHost:
             raise DeployError(f"there is a deployment {deployment} already")
         try:
             shutil.rmtree(folder.deployment(deployment), ignore_errors=True)  # left by a kill
-            _copy(bundle, folder.model_dir(record))
+            copy_bundle(bundle, folder.model_dir(record))
         except OSError as error:
             shutil.rmtree(folder.deployment(deployment), ignore_errors=True)
             raise DeployError(f"can't copy the model to {folder.path}: {error.strerror}") from error
+        except ModelFileError:
+            shutil.rmtree(folder.deployment(deployment), ignore_errors=True)
+            raise
         self._control(folder, server, "POST", "deployments", dataclasses.asdict(record))
 
     def invoke(self, endpoint: str, picture: bytes, *, deployment: str | None = None) -> Prediction:
@@ -320,7 +334,17 @@ class LocalHost:
         if not done.stdout.endswith(READY) or server is None:
             said = done.stdout.strip() or tail_of(folder.server_log, 5) or f"exit code {done.returncode}"
             raise DeployError(f"the server of endpoint {folder.name} did not start: {said}")
+        self._await_deployments(folder, server)
         return server
+
+    def _await_deployments(self, folder: EndpointFolder, server: ServerRecord) -> None:
+        """Wait until each deployment is ready, or has failed."""
+        ends = time.monotonic() + _START_TIMEOUT_S
+        while time.monotonic() < ends:
+            live = self._control(folder, server, "GET", "endpoint")["live"]
+            if all(each["state"] != "starting" for each in live.values()):
+                return
+            time.sleep(0.05)
 
     def _stop(self, folder: EndpointFolder) -> None:
         """End the server and its workers, gently and then not."""
@@ -331,11 +355,11 @@ class LocalHost:
             process = psutil.Process(server.pid)
             family = [process, *process.children(recursive=True)]
             process.terminate()
-            _, left = psutil.wait_procs(family, _STOP_TIMEOUT_S)
-            for each in left:
-                with contextlib.suppress(psutil.Error):
-                    each.kill()
-            psutil.wait_procs(left, _STOP_TIMEOUT_S)
+            if not _await_end(family):
+                for each in family:
+                    with contextlib.suppress(psutil.Error):
+                        each.kill()
+                _await_end(family)
 
     def _control(
         self, folder: EndpointFolder, server: ServerRecord, method: str, path: str, values: object = None
@@ -391,8 +415,29 @@ def _endpoint(name: str, record: EndpointRecord, live: dict[str, Any], *, runnin
     return Endpoint(name, uri, "running" if running else "stopped", record.traffic, deployments)
 
 
-def _copy(bundle: Bundle, to: Path) -> None:
-    """Copy a bundle, checking the hash of each file."""
+def _await_end(processes: list[psutil.Process]) -> bool:
+    """Wait until all have ended, whoever has to collect them; tell whether they have in time."""
+    ends = time.monotonic() + _STOP_TIMEOUT_S
+    while time.monotonic() < ends:
+        if all(map(_has_ended, processes)):
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def _has_ended(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+
+
+def copy_bundle(bundle: Bundle, to: Path) -> None:
+    """Copy a bundle into a new folder, checking the hash of each file.
+
+    Raises:
+        ModelFileError: If one is missing or changed.
+    """
     to.mkdir(parents=True)
     for name in bundle.files:
         (to / name).write_bytes(bundle.read(name))

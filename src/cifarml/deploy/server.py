@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import signal
@@ -37,12 +38,13 @@ _DRAIN_S: Final = 30
 _LOCK_TIMEOUT_S: Final = 5.0
 
 
-def run_server(folder: EndpointFolder, on_ready: Callable[[int], None]) -> None:
+def run_server(folder: EndpointFolder, on_ready: Callable[[int], None], *, any_port: bool = True) -> None:
     """Serve an endpoint until SIGTERM or SIGINT; what is in flight then is finished.
 
     Args:
         folder: The endpoint.
         on_ready: Called with the port once it listens.
+        any_port: Take another port where another program has the endpoint's.
 
     Raises:
         DeployError: If it is served already, or can't be.
@@ -52,7 +54,7 @@ def run_server(folder: EndpointFolder, on_ready: Callable[[int], None]) -> None:
     except Timeout:
         raise DeployError(f"endpoint {folder.name} is served by another process already") from None
     try:
-        listener = _listen(folder.read().port)
+        listener = _listen(folder.read().port, any_port=any_port)
         port = listener.getsockname()[1]
         server = ServerRecord(os.getpid(), port, new_key())
         log = AccessLog(folder.access_log)
@@ -78,7 +80,7 @@ def run_server(folder: EndpointFolder, on_ready: Callable[[int], None]) -> None:
         add_control(app, gateway)
         config = uvicorn.Config(
             Guard(app, gateway, server.control_key, log),
-            http=GuardedConnection,
+            http=functools.partial(GuardedConnection, patience_s=gateway.record.patience_s),
             loop="uvloop",
             ws="none",
             lifespan="on",
@@ -103,9 +105,9 @@ async def _flush(log: AccessLog) -> None:
         log.flush()
 
 
-def _listen(port: int) -> socket.socket:
+def _listen(port: int, *, any_port: bool) -> socket.socket:
     """Listen on the port that it had, or where another program has it now, on a new one."""
-    for wanted in (port, 0):
+    for wanted in (port, 0) if any_port else (port,):
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -113,8 +115,8 @@ def _listen(port: int) -> socket.socket:
             listener.listen(_BACKLOG)
         except OSError as error:
             listener.close()
-            if not wanted:
-                raise DeployError(f"can't listen on {HOST}: {error.strerror}") from error
+            if not wanted or not any_port:
+                raise DeployError(f"can't listen on {HOST}:{wanted}: {error.strerror}") from error
         else:
             return listener
     raise AssertionError  # port 0 was listened on, or refused

@@ -67,7 +67,7 @@ class DeploymentRecord:
         name: Its name.
         model: Name of the model.
         version: Version of the model.
-        bundle_sha256: Hash of the bundle's manifest, by which the same content is known again.
+        bundle_sha256: Hash of the bundle, by which the same content is known again.
         created_at: When it was made, ISO 8601 with a time zone.
         script: The scoring script.
         timeout_s: How long a request may take.
@@ -81,8 +81,8 @@ class DeploymentRecord:
     bundle_sha256: str
     created_at: str
     script: str
-    timeout_s: float
-    max_memory_bytes: int
+    timeout_s: float = 10.0
+    max_memory_bytes: int = 1 << 30
     failed: bool = False
 
 
@@ -94,11 +94,13 @@ class EndpointRecord:
         port: Where it listens, on 127.0.0.1; 0 before it first did.
         traffic: Share of the requests by deployment, in percent.
         deployments: In order of age.
+        patience_s: How long a caller may take to send the headers of a request; for all of it, three times.
     """
 
     port: int = 0
     traffic: dict[str, int] = dataclasses.field(default_factory=dict)
     deployments: tuple[DeploymentRecord, ...] = ()
+    patience_s: float = 10.0
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> EndpointRecord:
@@ -107,6 +109,7 @@ class EndpointRecord:
             port=int(values["port"]),
             traffic={str(name): int(share) for name, share in values["traffic"].items()},
             deployments=tuple(DeploymentRecord(**each) for each in values["deployments"]),
+            patience_s=float(values["patience_s"]),
         )
         names = {each.name for each in record.deployments}
         for each in record.deployments:
@@ -114,7 +117,7 @@ class EndpointRecord:
                 raise ValueError("a deployment has a name that is not allowed")
             if not each.timeout_s > 0 or not each.max_memory_bytes > 0:
                 raise ValueError("a deployment has a limit that can't be")
-        if not 0 <= record.port < 65536 or not set(record.traffic) <= names:
+        if not 0 <= record.port < 65536 or not record.patience_s > 0 or not set(record.traffic) <= names:
             raise ValueError("port or traffic can't be")
         return record
 
@@ -142,15 +145,15 @@ class EndpointFolder:
         self.access_log = path / "access.log"
         self.lock = FileLock(path / "server.lock", mode=0o600)
 
-    def make(self) -> None:
-        """Make the folder, its key and an empty record; what is there stays."""
+    def make(self, record: EndpointRecord) -> None:
+        """Make the folder, its key and its record; what is there stays."""
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.path.mkdir(exist_ok=True, mode=0o700)
         self.check_owner()
         if not (self.path / "key").exists():
             self.write_key(new_key())
         if not (self.path / "endpoint.json").exists():
-            self.write(EndpointRecord())
+            self.write(record)
 
     def exists(self) -> bool:
         """Tell whether there is such an endpoint."""

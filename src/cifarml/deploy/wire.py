@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -13,22 +13,29 @@ __all__ = ["MAX_CONNECTIONS", "GuardedConnection"]
 
 MAX_CONNECTIONS: Final = 512
 MAX_HEADER_BYTES: Final = 32 << 10
-HEADERS_TIMEOUT_S: Final = 10.0
-"""From the first to the last byte of the headers; also before the first byte of a new connection."""
-
-REQUEST_TIMEOUT_S: Final = 30.0
-"""From the first to the last byte of a request."""
-
-_LOOK_EVERY_S: Final = 1.0
+_BODY_TIMES: Final = 3
+_LOOKS: Final = 10
 
 
 class GuardedConnection(HttpToolsProtocol):
-    """uvicorn's connection, with the limits that it lacks: time and size of headers, time of a request."""
+    """uvicorn's connection, with the limits that it lacks.
+
+    Args:
+        *arguments: uvicorn's.
+        patience_s: How long headers may take to arrive, and how long a new connection may say nothing; a whole
+            request may take three times as long.
+        **named: uvicorn's.
+    """
 
     _since: float | None = None
     _in_headers = True
     _header_bytes = 0
+    _ended_one = False
     _watch: asyncio.TimerHandle | None = None
+
+    def __init__(self, *arguments: Any, patience_s: float, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._patience_s = patience_s
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Watch the time, or hang up where there are too many."""
@@ -49,8 +56,9 @@ class GuardedConnection(HttpToolsProtocol):
         """Read on, and count what comes before the body."""
         if self._since is None:
             self._since = self.loop.time()
+        in_headers, self._ended_one = self._in_headers, False
         super().data_received(data)
-        if self._in_headers and not self.transport.is_closing():
+        if in_headers and self._in_headers and not self._ended_one and not self.transport.is_closing():
             self._header_bytes += len(data)
             self._check_headers()
 
@@ -77,7 +85,7 @@ class GuardedConnection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """Stop the clock: the rest is ours."""
         self._since = None
-        self._in_headers, self._header_bytes = True, 0
+        self._in_headers, self._header_bytes, self._ended_one = True, 0, True
         if not self.transport.is_closing():
             super().on_message_complete()
 
@@ -98,17 +106,17 @@ class GuardedConnection(HttpToolsProtocol):
         return False
 
     def _look_again(self) -> None:
-        self._watch = self.loop.call_later(_LOOK_EVERY_S, self._look)
+        self._watch = self.loop.call_later(self._patience_s / _LOOKS, self._look)
 
     def _look(self) -> None:
         if self.transport.is_closing():
             return
         if self.cycle is not None and not self.cycle.more_body and not self.cycle.response_complete:
             self._since = None  # it waits for us
-        limit_s = HEADERS_TIMEOUT_S if self._in_headers else REQUEST_TIMEOUT_S
+        limit_s = self._patience_s * (1 if self._in_headers else _BODY_TIMES)
         if self._since is not None and self.loop.time() - self._since > limit_s:
             self._refuse(
-                HTTPStatus.REQUEST_TIMEOUT, "too_slow", f"the request did not arrive in {limit_s:.0f} s"
+                HTTPStatus.REQUEST_TIMEOUT, "too_slow", f"the request did not arrive in {limit_s:g} s"
             )
             return
         self._look_again()

@@ -19,7 +19,7 @@ from tests.pictures import picture
 FAULTS = {
     "crashes in init": "def init(): raise RuntimeError('no such model here')",
     "exits in init": "def init(): print('going', flush=True); import os; os._exit(9)",
-    "no script": "this is not Python",
+    "no script": "this is no Python (",
     "no init": "answer = ours.answer",
     "crashes": "init = ours.init\ndef answer(requests): raise RuntimeError('oh no')",
     "answers wrong": """
@@ -151,7 +151,7 @@ class Caller:
 class Steady:
     """A caller that never stops calling while a block runs, and notes what failed."""
 
-    def __init__(self, caller: Caller, clients: int = 2) -> None:
+    def __init__(self, caller: Caller, clients: int = 1) -> None:
         self.caller = caller
         self.num_answers = 0
         self.failures: list[str] = []
@@ -178,4 +178,4 @@ class Steady:
                 self.num_answers += 1
                 if answer.status != 200:
                     self.failures.append(f"{answer.status} {answer.body!r}")
-            time.sleep(0.005)
+            time.sleep(0.01)

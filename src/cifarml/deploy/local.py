@@ -189,10 +189,14 @@ class LocalHost:
         if deployment is not None:
             headers["azureml-model-deployment"] = check_deployment_name(deployment)
         status, answer = self._ask(folder, server, "POST", "/score", picture, headers, _ANSWER_TIMEOUT_S)
-        if status == 200:
-            ranked = sorted(answer["probabilities"].items(), key=lambda item: -item[1])
-            return Prediction(answer["result"], answer["probability"], dict(ranked))
-        message = f"endpoint {endpoint}: {answer['error']['message']} ({status})"
+        try:
+            if status == 200:
+                ranked = sorted(answer["probabilities"].items(), key=lambda item: -item[1])
+                return Prediction(answer["result"], float(answer["probability"]), dict(ranked))
+            message = f"endpoint {endpoint}: {answer['error']['message']} ({status})"
+        except (LookupError, TypeError, AttributeError, ValueError):
+            asked = f"deployment {deployment}" if deployment else "its deployment"
+            raise DeployError(f"endpoint {endpoint}: {asked} answered nonsense ({status})") from None
         if status in {400, 413, 415, 422}:
             raise PictureError(message)
         if status in {408, 504}:

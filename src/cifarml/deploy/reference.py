@@ -28,7 +28,8 @@ def render_reference(document: dict[str, Any]) -> str:
     intro = escape(document["info"].get("description", ""))
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        f'<meta name="viewport" content="width=device-width"></head><body><main><h1>{title}</h1><p>{intro}</p>'
+        '<meta name="viewport" content="width=device-width"></head>'
+        f"<body><main><h1>{title}</h1><p>{intro}</p>"
         '<p>For programs: <a href="/openapi.json">openapi.json</a></p>'
         f"{''.join(routes)}<h2>What is sent and answered</h2>{''.join(schemas)}</main></body></html>"
     )
@@ -39,7 +40,7 @@ def _route(method: str, path: str, about: dict[str, Any]) -> str:
     bodies = about.get("requestBody", {}).get("content", {})
     asks = [f"<p>Body: {escape(kind)}</p>{_examples(content)}" for kind, content in bodies.items()]
     parameters = [
-        f"<p>{escape(each['in'])} <code>{escape(each['name'])}</code>: {escape(each.get('description', ''))}</p>"
+        f"<p>{each['in']} <code>{escape(each['name'])}</code>: {escape(each.get('description', ''))}</p>"
         for each in about.get("parameters", [])
     ]
     answers = [

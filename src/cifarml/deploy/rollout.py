@@ -20,8 +20,8 @@ __all__ = ["OnStep", "deploy_model", "deployment_name", "live_deployment", "roll
 OnStep = Callable[[str], None]
 """Told what is done, a line for each step."""
 
-_LEAK_REQUESTS: Final = 300
-_LEAK_BYTES: Final = 32 << 20
+_LEAK_REQUESTS: Final = 150
+_LEAK_BYTES: Final = 24 << 20
 _MIN_CANARY_ROUNDS: Final = 20
 _SLOWER: Final = 3.0
 _SLOWER_BY_S: Final = 0.05

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import logging
 import os
 import signal
@@ -80,7 +79,7 @@ def run_server(folder: EndpointFolder, on_ready: Callable[[int], None], *, any_p
         add_control(app, gateway)
         config = uvicorn.Config(
             Guard(app, gateway, server.control_key, log),
-            http=functools.partial(GuardedConnection, patience_s=gateway.record.patience_s),
+            http=type("Connection", (GuardedConnection,), {"patience_s": gateway.record.patience_s}),
             loop="uvloop",
             ws="none",
             lifespan="on",

@@ -63,10 +63,8 @@ class Figures:
         self._requests.labels(deployment, str(status)).inc()
         self._seconds.labels(deployment).observe(seconds)
         if status == 200:
-            document = json.loads(answer)
-            for each in document.get("results", (document,)):
-                if "result" in each:
-                    self._predictions.labels(deployment, each["result"]).inc()
+            for label in _labels(answer):
+                self._predictions.labels(deployment, label).inc()
 
     def text(self, deployments: Iterable[tuple[str, str, str]], traffic: dict[str, int]) -> bytes:
         """Return all figures in Prometheus' text format.
@@ -81,6 +79,15 @@ class Figures:
             self._models.labels(name, model, version).set(1)
             self._traffic.labels(name).set(traffic.get(name, 0))
         return generate_latest(self.registry)
+
+
+def _labels(answer: bytes) -> list[str]:
+    """Return the predicted classes in an answer; none where a faulty script answered something else."""
+    try:
+        document = json.loads(answer)
+        return [each["result"] for each in document.get("results", (document,)) if "result" in each]
+    except (ValueError, AttributeError, TypeError):
+        return []
 
 
 class AccessLog:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from http import HTTPStatus
-from typing import Any, Final
+from typing import ClassVar, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -20,22 +20,17 @@ _LOOKS: Final = 10
 class GuardedConnection(HttpToolsProtocol):
     """uvicorn's connection, with the limits that it lacks.
 
-    Args:
-        *arguments: uvicorn's.
-        patience_s: How long headers may take to arrive, and how long a new connection may say nothing; a whole
-            request may take three times as long.
-        **named: uvicorn's.
+    ``patience_s`` is how long headers may take to arrive, and how long a new connection may say nothing; a
+    whole request may take three times as long.
     """
+
+    patience_s: ClassVar[float] = 10.0
 
     _since: float | None = None
     _in_headers = True
     _header_bytes = 0
     _ended_one = False
     _watch: asyncio.TimerHandle | None = None
-
-    def __init__(self, *arguments: Any, patience_s: float, **named: Any) -> None:
-        super().__init__(*arguments, **named)
-        self._patience_s = patience_s
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Watch the time, or hang up where there are too many."""
@@ -106,14 +101,14 @@ class GuardedConnection(HttpToolsProtocol):
         return False
 
     def _look_again(self) -> None:
-        self._watch = self.loop.call_later(self._patience_s / _LOOKS, self._look)
+        self._watch = self.loop.call_later(self.patience_s / _LOOKS, self._look)
 
     def _look(self) -> None:
         if self.transport.is_closing():
             return
         if self.cycle is not None and not self.cycle.more_body and not self.cycle.response_complete:
             self._since = None  # it waits for us
-        limit_s = self._patience_s * (1 if self._in_headers else _BODY_TIMES)
+        limit_s = self.patience_s * (1 if self._in_headers else _BODY_TIMES)
         if self._since is not None and self.loop.time() - self._since > limit_s:
             self._refuse(
                 HTTPStatus.REQUEST_TIMEOUT, "too_slow", f"the request did not arrive in {limit_s:g} s"

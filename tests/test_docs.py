@@ -12,6 +12,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from tests import endpoint_docs
 from tests.cli_docs import CLI_DOCS, render
 
 ROOT = Path(__file__).parents[1]
@@ -20,6 +21,11 @@ PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob
 
 def test_the_page_of_the_command_line_is_current() -> None:
     assert CLI_DOCS.read_text(encoding="utf-8") == render(), "write it anew: python -m tests.cli_docs"
+
+
+def test_the_page_of_the_endpoint_is_current() -> None:
+    page = endpoint_docs.ENDPOINT_DOCS.read_text(encoding="utf-8")
+    assert page == endpoint_docs.render(page), "write it anew: python -m tests.endpoint_docs"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -181,8 +181,9 @@ def test_too_many_pixels_are_refused_before_decoding(side: int) -> None:
 
 def test_a_real_30000x30000_png() -> None:
     data = encode(Image.new("1", (30_000, 30_000)))
-    with pytest.raises(PictureError, match=f"{MAX_PIXELS:,}"):
+    with pytest.raises(PictureError, match=f"{MAX_PIXELS:,}") as caught:
         decode_picture(data)
+    assert caught.value.code == "too_many_pixels"
 
 
 @pytest.mark.parametrize(
@@ -205,6 +206,8 @@ def test_what_is_no_picture(data: bytes, reason: str) -> None:
     with pytest.raises(PictureError, match=reason) as caught:
         decode_picture(data)
     assert len(caught.value.message) < 300
+    if reason != ".":
+        assert caught.value.code == ("damaged_picture" if reason == "damaged" else "not_a_picture")
 
 
 def test_size_without_decoding() -> None:

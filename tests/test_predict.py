@@ -58,6 +58,19 @@ def test_predict_files_in_batches_a_bad_one_stops_nothing(run: Path, tmp_path: P
     assert batched.probability == pytest.approx(alone.probability, abs=1e-5)
 
 
+@pytest.mark.parametrize("num_threads", [None, 1])
+def test_predict_many_gives_what_predict_gives(run: Path, num_threads: int | None) -> None:
+    predictor = Predictor.load(run, num_threads=num_threads)
+    good, bad, other = predictor.predict_many([picture(1), b"?", picture(2)])
+    assert isinstance(bad, PictureError)
+    for answer, seed in ((good, 1), (other, 2)):
+        assert not isinstance(answer, PictureError)
+        alone = predictor.predict(picture(seed))
+        assert answer.label == alone.label
+        assert answer.probability == pytest.approx(alone.probability, abs=1e-5)
+    assert predictor.predict_many([]) == []
+
+
 @pytest.mark.parametrize(
     "images", [np.zeros((2, 32, 32, 3), np.float32), np.zeros((2, 28, 28), np.uint8), np.zeros(3, np.uint8)]
 )

@@ -12,6 +12,7 @@
     ├ TrainingError       training could not start or go on
     ├ RegistryError       a model version is missing, or can't be registered
     │ └ GateError         a model is not better than the one it would replace
+    ├ RequestError        what was sent to an endpoint can't be answered
     ├ DeployError         an endpoint or deployment did not come up, or is missing
     │ ├ SmokeTestError    a new deployment answered wrongly, or not at all
     │ └ EndpointTimeoutError  an endpoint did not answer in time
@@ -37,6 +38,7 @@ __all__ = [
     "ModelFileError",
     "PictureError",
     "RegistryError",
+    "RequestError",
     "SettingsError",
     "SmokeTestError",
     "TrainingError",
@@ -78,7 +80,21 @@ class ArchiveError(DataError):
 
 
 class PictureError(DataError):
-    """A picture can't be read."""
+    """A picture can't be read.
+
+    Args:
+        message: What is wrong with it.
+        hint: The next thing to do.
+        code: The same in one word: ``not_a_picture``, ``damaged_picture`` or ``too_many_pixels``.
+    """
+
+    def __init__(self, message: str, hint: str | None = None, *, code: str = "damaged_picture") -> None:
+        super().__init__(message, hint)
+        self.code = code
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Keep the code, too, when the error crosses a process border."""
+        return type(self), (self.message, self.hint), {"code": self.code}
 
 
 class DownloadError(DataError):
@@ -99,6 +115,23 @@ class RegistryError(CifarMLError):
 
 class GateError(RegistryError):
     """A model is not better than the one it would replace."""
+
+
+class RequestError(CifarMLError):
+    """What was sent to an endpoint can't be answered.
+
+    Args:
+        code: What is wrong, in one word of :data:`cifarml.deploy.request.CODES`.
+        message: What is wrong, for whoever sent it; nothing of what was sent stands in it.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Keep the code, too, when the error crosses a process border."""
+        return type(self), (self.code, self.message)
 
 
 class DeployError(CifarMLError):

@@ -87,15 +87,16 @@ def picture_size(data: bytes) -> tuple[int, int]:
 def _translated(data: bytes) -> Iterator[None]:
     """Turn whatever Pillow raises into a PictureError."""
     if not data:
-        raise PictureError("the file is empty (0 bytes)")
+        raise PictureError("the file is empty (0 bytes)", code="not_a_picture")
     try:
         yield
     except PictureError:
         raise
     except UnidentifiedImageError:
-        raise PictureError(f"not a PNG, JPEG, WebP, GIF or BMP picture; begins with {data[:12]!r}") from None
+        message = f"not a PNG, JPEG, WebP, GIF or BMP picture; begins with {data[:12]!r}"
+        raise PictureError(message, code="not_a_picture") from None
     except Image.DecompressionBombError:
-        raise PictureError(f"more than {MAX_PIXELS:,} pixels") from None
+        raise PictureError(f"more than {MAX_PIXELS:,} pixels", code="too_many_pixels") from None
     except Exception as error:  # Pillow's decoders raise almost anything on hostile bytes
         raise PictureError(f"damaged picture: {error or type(error).__name__}") from error
 
@@ -104,7 +105,8 @@ def _decode(data: bytes) -> npt.NDArray[np.uint8]:
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         width, height = image.size
         if width * height > MAX_PIXELS:
-            raise PictureError(f"{width:,} x {height:,} pixels, more than the {MAX_PIXELS:,} allowed")
+            message = f"{width:,} x {height:,} pixels, more than the {MAX_PIXELS:,} allowed"
+            raise PictureError(message, code="too_many_pixels")
         side = min(width, height)
         if image.format == "JPEG" and side >= 4 * IMAGE_SIZE:
             # Let libjpeg shrink a photo by 2, 4 or 8 while it decodes: quicker, and a fraction of the memory.

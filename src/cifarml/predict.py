@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
@@ -46,6 +46,7 @@ class Predictor:
     Args:
         model: The content of an .onnx file that maps raw pixels to probabilities.
         class_names: The classes, in the order of its outputs.
+        num_threads: How many cores to work on; all by default.
 
     Raises:
         ModelFileError: If it is none of ours.
@@ -56,10 +57,12 @@ class Predictor:
         'ship'
     """
 
-    def __init__(self, model: bytes, class_names: tuple[str, ...]) -> None:
+    def __init__(self, model: bytes, class_names: tuple[str, ...], *, num_threads: int | None = None) -> None:
         self.class_names = class_names
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # what goes wrong is in our own error
+        if num_threads is not None:
+            options.intra_op_num_threads = num_threads
         # A model is one file. Without this, one that points to other files could have any file read.
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
         try:
@@ -76,18 +79,19 @@ class Predictor:
         self._input = given.name
 
     @classmethod
-    def load(cls, run: str | Path) -> Self:
+    def load(cls, run: str | Path, *, num_threads: int | None = None) -> Self:
         """Load the model of a run folder.
 
         Args:
             run: The folder that training made, or a copy of it.
+            num_threads: How many cores to work on; all by default.
 
         Raises:
             ModelFileError: If there is no finished, unchanged model in it.
         """
         bundle = Bundle.open(run)
         try:
-            return cls(bundle.read(ONNX_MODEL), bundle.class_names)
+            return cls(bundle.read(ONNX_MODEL), bundle.class_names, num_threads=num_threads)
         except ModelFileError as error:
             raise ModelFileError(f"{bundle.path}: {error.message}", error.hint) from error
 
@@ -101,6 +105,17 @@ class Predictor:
             PictureError: If it can't be read.
         """
         return self._to_prediction(self.predict_images(decode_picture(picture)[np.newaxis])[0])
+
+    def predict_many(self, pictures: Iterable[bytes]) -> list[Prediction | PictureError]:
+        """Predict several picture files at once; a bad one does not stop the others.
+
+        Args:
+            pictures: The bytes of each, as for :meth:`predict`.
+
+        Returns:
+            For each, in order, its prediction, or the error that says why there is none.
+        """
+        return self._predict_decoded(map(_decode, pictures))
 
     def predict_images(
         self, images: npt.NDArray[np.uint8], *, on_progress: OnProgress = ignore_progress
@@ -142,15 +157,19 @@ class Predictor:
         """
         for start in range(0, len(paths), _BATCH_SIZE):
             batch = paths[start : start + _BATCH_SIZE]
-            decoded = [_decode_file(path) for path in batch]
-            images = [image for image in decoded if not isinstance(image, PictureError)]
-            answers = iter(self.predict_images(np.stack(images))) if images else iter(())
-            for path, image in zip(batch, decoded, strict=True):
-                yield (
-                    path,
-                    image if isinstance(image, PictureError) else self._to_prediction(next(answers)),
-                )
+            yield from zip(batch, self._predict_decoded(map(_decode_file, batch)), strict=True)
             on_progress(Progress("predicting", start + len(batch), len(paths)))
+
+    def _predict_decoded(
+        self, decoded: Iterable[npt.NDArray[np.uint8] | PictureError]
+    ) -> list[Prediction | PictureError]:
+        decoded = list(decoded)
+        images = [image for image in decoded if not isinstance(image, PictureError)]
+        answers = iter(self.predict_images(np.stack(images))) if images else iter(())
+        return [
+            image if isinstance(image, PictureError) else self._to_prediction(next(answers))
+            for image in decoded
+        ]
 
     def _to_prediction(self, probabilities: npt.NDArray[np.float32]) -> Prediction:
         order = np.argsort(-probabilities, kind="stable")
@@ -159,10 +178,15 @@ class Predictor:
         return Prediction(label, ranked[label], ranked)
 
 
-def _decode_file(path: Path) -> npt.NDArray[np.uint8] | PictureError:
+def _decode(picture: bytes) -> npt.NDArray[np.uint8] | PictureError:
     try:
-        return decode_picture(path.read_bytes())
+        return decode_picture(picture)
     except PictureError as error:
         return error
+
+
+def _decode_file(path: Path) -> npt.NDArray[np.uint8] | PictureError:
+    try:
+        return _decode(path.read_bytes())
     except OSError as error:
         return PictureError(f"can't be read: {error.strerror}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import os
 import uuid
 from collections.abc import Iterator
@@ -49,3 +51,34 @@ def container(client: BlobServiceClient) -> Iterator[str]:
     client.create_container(name)
     yield name
     client.delete_container(name)
+
+
+@pytest.fixture
+def log() -> Iterator[io.StringIO]:
+    """All that any library has to say."""
+    text = io.StringIO()
+    handler = logging.StreamHandler(text)
+    loggers = [logging.getLogger(name) for name in ("", "azure", "msal", "urllib3", "cifarml")]
+    levels = [logger.level for logger in loggers]
+    loggers[0].addHandler(handler)
+    for logger in loggers:
+        logger.setLevel(logging.DEBUG)
+    yield text
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
+    loggers[0].removeHandler(handler)
+
+
+@pytest.fixture
+def no_secret_shows(
+    storage: StorageBench,
+    log: io.StringIO,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[None]:
+    """Look for secrets in all that was logged or printed."""
+    monkeypatch.setenv("CIFARML_DEBUG", "1")
+    yield
+    shown = log.getvalue() + "".join(capfd.readouterr())
+    for secret in storage.secrets():
+        assert secret not in shown, f"a secret of {len(secret)} characters was shown"

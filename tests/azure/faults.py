@@ -121,7 +121,8 @@ class FaultProxy(LoopbackServer):
         with self._lock:
             request = Request(len(self.requests) + 1, method, path, fields, lowered)
             self.requests.append(request)
-            return request, self.plan(request)
+            plan = self.plan
+        return request, plan(request)
 
     def close(self) -> None:
         self.over.set()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
+import pickle
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,22 +17,15 @@ from azure.storage.blob import BlobServiceClient
 from cifarml import load_dataset
 from cifarml.data.address import BlobAddress
 from cifarml.data.blob import BlobStore, check_rights, download_path, upload_path
+from cifarml.data.blob.wire import Wire
 from cifarml.errors import CloudError, DataError, SettingsError
 from cifarml.settings import load_settings
 from tests.azure.bench import Mode, StorageBench
-from tests.azure.faults import (
-    CutRequest,
-    CutResponse,
-    Fault,
-    Flip,
-    FlipRequest,
-    LoseReply,
-    Request,
-    Status,
-    Truncate,
-)
+from tests.azure.faults import Status
 from tests.conftest import CommandLine
 from tests.pictures import flat, write_folder, write_zip
+
+pytestmark = pytest.mark.usefixtures("no_secret_shows")
 
 LARGE = 9 * 2**20 + 123
 
@@ -64,6 +59,14 @@ def test_every_way_to_sign_in(
     assert hashlib.sha256(path.read_bytes()).hexdigest() in listed.stdout
     output = "".join(done.stdout + done.stderr for done in (sent, shown, listed))
     assert not [secret for secret in storage.secrets() if secret in output]
+
+
+def test_what_all_libraries_log_is_searched_for_secrets(store: BlobStore, log: io.StringIO) -> None:
+    store.find("x")
+    store.list_blobs()
+    assert "Request method: 'HEAD'" in log.getvalue()  # azure-core
+    assert "Starting new HTTPS connection" in log.getvalue()  # urllib3
+    assert "signing in with AZURE_STORAGE_KEY" in log.getvalue()  # ours
 
 
 def test_a_folder_there_and_back(storage: StorageBench, container: str, tmp_path: Path) -> None:
@@ -118,130 +121,6 @@ def test_other_content_is_not_replaced_unseen(storage: StorageBench, container: 
         assert (tmp_path / f"back{size}").read_bytes() == path.read_bytes()
 
 
-FAULTS = [
-    *(CutResponse(after) for after in (0, 1, 1000, 2**20, 4 * 2**20 - 1)),
-    Truncate(1),
-    Truncate(1000),
-    Flip(0),
-    Flip(100_000),
-    *(
-        Status(code, name)
-        for code, name in ((503, "ServerBusy"), (500, "InternalError"), (429, "TooManyRequests"))
-    ),
-    Status(503, "ServerBusy", {"Retry-After": "1"}),
-    Status(403, "AuthorizationFailure"),
-    Status(412, "ConditionNotMet"),
-]
-
-
-@pytest.mark.parametrize("number", [1, 2, 3, 4])
-@pytest.mark.parametrize("fault", FAULTS, ids=repr)
-def test_download_over_a_bad_line(
-    storage: StorageBench, store: BlobStore, large: Path, tmp_path: Path, fault: Fault, number: int
-) -> None:
-    store.upload({"x": large})
-    target = tmp_path / "target"
-    storage.route(faulty=True)
-    storage.faults.reset(lambda request: fault if request.number == number else None)
-    with BlobStore(store.address, timeout_s=5, retry_wait_s=0.01) as bad:
-        hinted = True
-        try:
-            bad.download([("x", target)])
-        except CloudError as error:
-            hinted = bool(error.hint)
-            assert not target.exists()
-            storage.faults.reset()
-            bad.download([("x", target)])
-    assert hinted
-    assert target.read_bytes() == large.read_bytes()
-    assert not list(tmp_path.glob("*.partial"))
-
-
-UPLOAD_FAULTS = [
-    *(CutRequest(after) for after in (0, 1, 1000, 2**20)),
-    FlipRequest(0),
-    FlipRequest(100_000),
-    LoseReply(),
-    *(
-        Status(code, name)
-        for code, name in ((503, "ServerBusy"), (500, "InternalError"), (429, "TooManyRequests"))
-    ),
-    Status(403, "AuthorizationPermissionMismatch"),
-    Status(412, "ConditionNotMet"),
-]
-
-
-@pytest.mark.parametrize("size", [5_000, LARGE])
-@pytest.mark.parametrize("number", [1, 2, 3, 4])
-@pytest.mark.parametrize("fault", UPLOAD_FAULTS, ids=repr)
-def test_upload_over_a_bad_line(
-    storage: StorageBench,
-    client: BlobServiceClient,
-    container: str,
-    tmp_path: Path,
-    fault: Fault,
-    number: int,
-    size: int,
-) -> None:
-    path = tmp_path / "x.bin"
-    path.write_bytes(secrets.token_bytes(size))
-    storage.route(faulty=True)
-    storage.faults.reset(lambda request: fault if request.number == number else None)
-    with BlobStore(f"az://{container}", timeout_s=5, retry_wait_s=0.01) as bad:
-        hinted = True
-        try:
-            bad.upload({"x": path})
-        except (CloudError, DataError) as error:
-            hinted = bool(error.hint)
-            storage.faults.reset()
-            bad.upload({"x": path})
-    assert hinted
-    blob = client.get_blob_client(container, "x").download_blob()
-    assert blob.readall() == path.read_bytes()
-    assert blob.properties.metadata == {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-
-
-def test_what_arrived_is_kept(storage: StorageBench, store: BlobStore, large: Path, tmp_path: Path) -> None:
-    store.upload({"x": large})
-    storage.route(faulty=True)
-    storage.faults.reset(
-        lambda r: Status(403, "AuthorizationFailure") if "bytes=8388608" in str(r.headers) else None
-    )
-    with BlobStore(store.address, timeout_s=5, retry_wait_s=0.01) as bad:
-        with pytest.raises(CloudError, match="firewall"):
-            bad.download([("x", tmp_path / "target")])
-        (partial,) = tmp_path.glob("target.*.partial")
-        assert partial.read_bytes() == large.read_bytes()[: 8 * 2**20]
-        storage.faults.reset()
-        bad.download([("x", tmp_path / "target")])
-    ranges = [request for request in storage.faults.requests if request.method == "GET"]
-    assert len(ranges) == 1
-    assert (tmp_path / "target").read_bytes() == large.read_bytes()
-
-
-def test_a_blob_that_changes_meanwhile(
-    storage: StorageBench, store: BlobStore, large: Path, tmp_path: Path
-) -> None:
-    store.upload({"x": large})
-    new = secrets.token_bytes(LARGE)
-    changed: list[bool] = []
-
-    def plan(request: Request) -> Fault | None:
-        if request.method == "GET" and not changed:
-            changed.append(True)
-            other = tmp_path / "other"
-            other.write_bytes(new)
-            store.upload({"x": other}, overwrite=True)
-        return None
-
-    storage.route(faulty=True)
-    with BlobStore(store.address, timeout_s=5, retry_wait_s=0.01) as reader:
-        storage.faults.reset(plan)
-        reader.download([("x", tmp_path / "target")])
-    assert changed
-    assert (tmp_path / "target").read_bytes() == new
-
-
 @pytest.mark.parametrize(
     ("code", "error_code", "words", "hint"),
     [
@@ -266,6 +145,77 @@ def test_what_azure_says_is_translated(
     assert hint in str(caught.value.hint)
     assert caught.value.code == error_code
     assert caught.value.request_id
+
+
+@pytest.mark.parametrize(
+    ("mode", "message", "words", "hint"),
+    [
+        (
+            "key",
+            "The MAC signature found in the HTTP request 'x' is not the same",
+            "is not the account's",
+            "az",
+        ),
+        ("key", "Request date header too old: 'Mon, 02 Nov 2026'", "clock is wrong", "timedatectl"),
+        (
+            "sas",
+            "Signature not valid in the specified time frame: Start [x] - Expiry [y] - Current [z]",
+            "has expired",
+            "generate-sas",
+        ),
+        ("sas", "Signature did not match. String to sign used was x", "not valid for this account", "sas"),
+    ],
+)
+def test_what_a_failed_sign_in_means(
+    storage: StorageBench, monkeypatch: pytest.MonkeyPatch, mode: Mode, message: str, words: str, hint: str
+) -> None:
+    monkeypatch.delenv("AZURE_STORAGE_KEY")
+    for name, value in storage.env(mode).items():
+        monkeypatch.setenv(name, value)
+    storage.route(faulty=True)
+    answer = Status(403, "AuthenticationFailed", message=f"Server failed to authenticate.\n{message}")
+    storage.faults.reset(lambda _: answer)
+    with pytest.raises(CloudError, match=words) as caught:
+        BlobStore("az://pictures").list_blobs()
+    assert hint in str(caught.value.hint)
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (again.message, again.hint, again.code, again.request_id) == (
+        caught.value.message,
+        caught.value.hint,
+        "AuthenticationFailed",
+        caught.value.request_id,
+    )
+
+
+def test_no_such_host(storage: StorageBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the proxy the name is looked up here, where nobody knows it."""
+    for name in ("HTTPS_PROXY", "HTTP_PROXY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT", "nosuchaccount")
+    with (
+        BlobStore("az://pictures", retry_wait_s=0.01) as store,
+        pytest.raises(CloudError, match=r"not a known name|names can't be looked up"),
+    ):
+        store.list_blobs()
+
+
+def test_lists_of_many_pages(
+    storage: StorageBench, store: BlobStore, client: BlobServiceClient, container: str, tmp_path: Path
+) -> None:
+    names = [f"a/{number:02}" for number in range(15)] + ["ü & <b>/c d+%41.png", "z"]
+    path = tmp_path / "x"
+    path.write_bytes(b"content")
+    store.upload(dict.fromkeys(names, path))
+    (client.get_blob_client(container, "raw")).upload_blob(b"other", metadata={"SHA256": "no hash"})
+    wire = Wire(store._access, on_wait=lambda *_: None, timeout_s=5, retry_wait_s=0.01)
+    listed = {blob.name: blob for blob in wire.list_blobs("", page_blobs=4)}
+    assert list(listed) == sorted([*names, "raw"])
+    for name, blob in listed.items():
+        assert blob == store.find(name)
+    assert listed["z"].sha256 == hashlib.sha256(b"content").hexdigest()
+    assert listed["raw"].sha256 is None
+    assert [blob.name for blob in store.list_blobs("a/1")] == names[10:15]
+    wire.close()
 
 
 def test_wrong_key_and_expired_sas(
@@ -337,4 +287,17 @@ def test_real_pictures(storage: StorageBench, container: str, tmp_path: Path, ci
         address
         in (tmp_path / "runs" / "r" / "manifest.json").read_text()
         + (tmp_path / "runs" / "r" / "config.json").read_text()
+    )
+
+
+def test_quickstart_through_storage(
+    storage: StorageBench, container: str, tmp_path: Path, cifarml: CommandLine
+) -> None:
+    done = cifarml("quickstart", "--epochs", 1, "--storage", f"az://{container}")
+    assert done.returncode == 0, done.stderr
+    assert f"az://{container}/2000pics.zip" in done.stdout
+    (run,) = (tmp_path / "quickstart" / "runs").iterdir()
+    assert f"az://{container}/2000pics.zip" in (run / "manifest.json").read_text()
+    assert (
+        load_dataset(f"az://{container}/2000pics.zip").fingerprint == load_dataset("drawn:2000").fingerprint
     )

@@ -1,4 +1,4 @@
-"""Print the tables of docs/benchmarks.md: ``python -m tests.benchmarks [loading] [training] [answering]``.
+"""Print the tables of docs/benchmarks.md: ``python -m tests.benchmarks [loading] [training] ...``.
 
 Needs CIFARML_TEST_DATA, a folder with 2000pics_cifar10.zip and cifar10-images.zip. Each comparison runs
 the two sides in turn, each in a process of its own, and reports the median of the ratios of the pairs.
@@ -16,30 +16,11 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-DATA = Path(os.environ.get("CIFARML_TEST_DATA", "."))
-SMALL, LARGE = DATA / "2000pics_cifar10.zip", DATA / "cifar10-images.zip"
+from tests.benchmarks.pairs import LARGE, SMALL, peer, row, timed
+from tests.benchmarks.storage import storage
+
 ARRAY_BYTES = 60_000 * 3072
 CLI = Path(sys.executable).with_name("cifarml")
-
-
-def peer(*arguments: object, cache: Path) -> tuple[float, int]:
-    """Run one side of a comparison; return seconds and peak memory in bytes."""
-    command = [sys.executable, "-m", "tests.benchmarks.peers", *map(str, arguments)]
-    environment = os.environ | {"CIFARML_CACHE_DIR": str(cache)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    seconds, memory = done.stdout.split()[-2:]
-    return float(seconds), int(memory)
-
-
-def row(what: str, ours: list[float], theirs: list[float], bar: str) -> None:
-    """Print a line of the table: medians, and the median of the ratios of the pairs."""
-    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
-    spread = f"{min(ratios):.2f}-{max(ratios):.2f}"
-    print(
-        f"| {what} | {statistics.median(ours):.2f} s | {statistics.median(theirs):.2f} s "
-        f"| {statistics.median(ratios):.2f} ({spread}) | {bar} |",
-        flush=True,
-    )
 
 
 def loading(work: Path, pairs: int = 5) -> None:
@@ -82,11 +63,6 @@ def answering(work: Path, pairs: int = 15) -> None:
     with zipfile.ZipFile(SMALL) as archive:
         picture.write_bytes(archive.read("ship_1.png"))
 
-    def timed(command: list[object]) -> float:
-        started = time.perf_counter()
-        subprocess.run(list(map(str, command)), capture_output=True, check=True)
-        return time.perf_counter() - started
-
     ours, numpy = [], []
     for _ in range(pairs):
         ours.append(timed([CLI, "predict", picture, "--run", work / "answering"]))
@@ -111,6 +87,7 @@ TABLES: dict[str, Callable[[Path], None]] = {
     "training": training,
     "answering": answering,
     "drawing": drawing,
+    "storage": storage,
 }
 
 

@@ -89,6 +89,94 @@ def our_train(source: str, epochs: str, run_dir: str) -> float:
     return float(bundle.info["training_s"])
 
 
+def sdk_read_blob(container: str, target: str) -> float:
+    """One blob with azure-storage-blob alone, without checking it."""
+    from azure.storage.blob import BlobClient
+
+    connection = os.environ["AZURE_STORAGE_CONNECTION_STRING"]
+    started = time.perf_counter()
+    with (
+        BlobClient.from_connection_string(connection, container, "large.bin") as blob,
+        Path(target).open("wb") as file,
+    ):
+        blob.download_blob(max_concurrency=8).readinto(file)
+    return time.perf_counter() - started
+
+
+def our_read_blob(container: str, target: str, name: str = "large.bin") -> float:
+    """The same, checked by its hash and renamed when it is whole."""
+    from cifarml.data.blob import BlobStore
+
+    started = time.perf_counter()
+    with BlobStore(f"az://{container}") as store:
+        store.download([(name, Path(target))])
+    return time.perf_counter() - started
+
+
+def sdk_read_many(container: str, _: str) -> float:
+    """Many blobs, one after the other, into memory."""
+    from azure.storage.blob import ContainerClient
+
+    connection = os.environ["AZURE_STORAGE_CONNECTION_STRING"]
+    started = time.perf_counter()
+    with ContainerClient.from_connection_string(connection, container) as client:
+        names = [blob.name for blob in client.list_blobs(name_starts_with="pictures/")]
+        contents = [client.get_blob_client(name).download_blob().readall() for name in names]
+    assert len(contents) == 2000
+    return time.perf_counter() - started
+
+
+def our_read_many(container: str, _: str) -> float:
+    """The same as a source of pictures: checked by their hashes, kept in the cache."""
+    from cifarml.data.blob import open_blobs
+    from cifarml.settings import load_settings
+
+    settings = load_settings()
+    started = time.perf_counter()
+    _, pictures = open_blobs(f"az://{container}/pictures", settings)
+    assert not isinstance(pictures, Path)
+    contents = [pictures.read(name) for name in pictures.files]
+    assert len(contents) == 2000
+    return time.perf_counter() - started
+
+
+def sdk_write_many(container: str, folder: str) -> float:
+    """Many files, one after the other."""
+    from azure.storage.blob import ContainerClient
+
+    connection = os.environ["AZURE_STORAGE_CONNECTION_STRING"]
+    started = time.perf_counter()
+    with ContainerClient.from_connection_string(connection, container) as client:
+        client.create_container()
+        for path in Path(folder).iterdir():
+            with path.open("rb") as file:
+                client.upload_blob(f"pictures/{path.name}", file)
+    return time.perf_counter() - started
+
+
+def our_write_many(container: str, folder: str) -> float:
+    """The same, with their hashes, and never over other content."""
+    from cifarml.data.blob import upload_path
+
+    started = time.perf_counter()
+    assert upload_path(folder, f"az://{container}/pictures")[1].num_sent == 2000
+    return time.perf_counter() - started
+
+
+def our_write_blob(container: str, path: str) -> float:
+    """One large file."""
+    from cifarml.data.blob import upload_path
+
+    started = time.perf_counter()
+    upload_path(path, f"az://{container}/{Path(path).name}")
+    return time.perf_counter() - started
+
+
+def nothing() -> float:
+    """The interpreter alone."""
+    return 0.0
+
+
 def peak_memory_bytes() -> int:
     """Return the most memory this process ever had (Linux)."""
     status = Path("/proc/self/status").read_text(encoding="ascii")

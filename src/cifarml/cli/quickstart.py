@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cifarml.cli.console import hidden_native_noise, shown_path
+
+if TYPE_CHECKING:
+    from cifarml.data import Dataset
 
 __all__ = ["quickstart"]
 
@@ -17,6 +20,14 @@ def quickstart(
         "quickstart"
     ),
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training pictures.")] = 30,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            metavar="az://...",
+            help="Keep the pictures in Azure Blob Storage, and train from there.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Pictures, training, prediction: see it work in three minutes.
 
@@ -27,6 +38,7 @@ def quickstart(
 
       cifarml quickstart
       cifarml quickstart --dir /tmp/try --epochs 5
+      cifarml quickstart --storage az://2000picscifar10
     """
     from PIL import Image
 
@@ -48,6 +60,9 @@ def quickstart(
             _say("   So these are drawings of our own, not photographs.")
             dataset = load_dataset("drawn:2000", on_progress=on_progress)
     _say(f"   {shown_path(save_figure(folder / 'pictures.png', picture_grid(dataset)))}")
+
+    if storage is not None:
+        dataset = _through_storage(dataset, folder, storage)
 
     _say("2. Training")
     config = TrainConfig.make(num_epochs=epochs)
@@ -73,6 +88,21 @@ def quickstart(
     _say(f"   {shown_path(picture)}: {shown}")
     _say(f"Everything is in {shown_path(folder)}. Ask about a picture of yours:")
     _say(f"   cifarml predict image.png --runs-dir {shown_path(folder / 'runs')}")
+
+
+def _through_storage(dataset: Dataset, folder: Path, address: str) -> Dataset:
+    """Upload the pictures, and load them from there."""
+    from cifarml.data import load_dataset
+    from cifarml.data.blob import upload_path
+    from cifarml.data.save import save_pictures
+    from cifarml.progress import show_progress
+
+    with show_progress() as on_progress:
+        archive = save_pictures(dataset, folder / f"{len(dataset)}pics.zip", on_progress=on_progress)
+        there, done = upload_path(archive, address, on_progress=on_progress)
+        told = f"{done.sent_bytes / 1e6:.1f} MB sent" if done.num_sent else "there already"
+        _say(f"   {there}: {told}")
+        return load_dataset(str(there), on_progress=on_progress)
 
 
 def _say(text: str) -> None:

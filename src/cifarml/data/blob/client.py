@@ -6,19 +6,16 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from email.utils import formatdate
 from threading import Lock
 from typing import Any, Final
 
 from azure.core.credentials import AccessToken, TokenCredential
+from azure.core.exceptions import AzureError
+from azure.core.pipeline import PipelineContext, PipelineRequest
 from azure.core.pipeline.policies import RetryPolicy
-from azure.identity import DefaultAzureCredential
-from azure.storage.blob import (
-    BlobServiceClient,
-    ContainerSasPermissions,
-    LocationMode,
-    generate_container_sas,
-)
+from azure.core.pipeline.transport import HttpRequest
+from azure.storage.blob import BlobServiceClient, LocationMode
 
 from cifarml.data.address import BlobAddress
 from cifarml.errors import SettingsError
@@ -28,11 +25,12 @@ __all__ = ["LONGEST_WAIT_S", "RETRIES", "Access", "OnWait", "open_access"]
 
 _logger = logging.getLogger(__name__)
 
+_Authorize = Callable[[str, str, dict[str, str]], tuple[str, dict[str, str]]]
+
 OnWait = Callable[[float, str], None]
 """Told that we wait so many seconds, and why."""
 
 _SCOPE: Final = "https://storage.azure.com/.default"
-_SIGNED_FOR: Final = timedelta(hours=12)
 _RENEWED_BEFORE_S: Final = 300
 LONGEST_WAIT_S: Final = 60
 RETRIES: Final = 5
@@ -46,13 +44,14 @@ class Access:
         service: The client of the account.
         container: Name of the container.
         how: How we sign in, for people to read; never a secret.
-        authorize: Returns the query and the headers that sign a request to the container.
+        authorize: Takes method, URL and headers of a request to the container; returns what must be added to
+            its query and to its headers.
     """
 
     service: BlobServiceClient
     container: str
     how: str
-    authorize: Callable[[], tuple[str, dict[str, str]]]
+    authorize: _Authorize
 
     @property
     def account(self) -> str:
@@ -118,6 +117,8 @@ def open_access(
                 f"{url} names no account, which a key needs", hint="set AZURE_STORAGE_ACCOUNT to its name"
             ) from None
         return _access(service, address.container, "AZURE_STORAGE_KEY")
+    from azure.identity import DefaultAzureCredential  # who signs in with a key doesn't wait for it
+
     credential = DefaultAzureCredential()
     return _access(
         BlobServiceClient(url, credential=credential, **options),
@@ -133,26 +134,19 @@ def _access(
     _logger.info("Azure Storage account %s: signing in with %s", service.account_name, how)
     if credential is not None:
         return Access(service, container, how, _Bearer(credential).authorize)
-    key = getattr(service.credential, "account_key", None)
-    if key:
-        now = datetime.now(UTC)
-        try:
-            query = generate_container_sas(
-                str(service.account_name),
-                container,
-                account_key=key,
-                permission=ContainerSasPermissions(read=True, write=True, create=True),
-                start=now - timedelta(minutes=15),
-                expiry=now + _SIGNED_FOR,
-            )
-        except (ValueError, TypeError):  # its text could show a part of it
-            raise SettingsError(
-                f"{how} does not hold an account key (base64)",
-                hint=f"copy it again: az storage account keys list --account-name {service.account_name}",
-            ) from None
-    else:
+    key = service.credential
+    if key is None:
         query = service.url.partition("?")[2]
-    return Access(service, container, how, lambda: (query, {}))
+        return Access(service, container, how, lambda *_: (query, {}))
+    signing = _SharedKey(key)
+    try:
+        signing.authorize("GET", service.url, {})
+    except AzureError:  # its text could show a part of it
+        raise SettingsError(
+            f"{how} does not hold an account key (base64)",
+            hint=f"copy it again: az storage account keys list --account-name {service.account_name}",
+        ) from None
+    return Access(service, container, how, signing.authorize)
 
 
 def _account_url(settings: Settings) -> str | None:
@@ -174,11 +168,23 @@ class _Bearer:
         self._lock = Lock()
         self._token: AccessToken | None = None
 
-    def authorize(self) -> tuple[str, dict[str, str]]:
+    def authorize(self, _method: str, _url: str, _headers: dict[str, str]) -> tuple[str, dict[str, str]]:
         with self._lock:
             if self._token is None or self._token.expires_on < time.time() + _RENEWED_BEFORE_S:
                 self._token = self._credential.get_token(_SCOPE)
             return "", {"Authorization": f"Bearer {self._token.token}"}
+
+
+class _SharedKey:
+    """The account's key, by which the SDK's own policy signs each request."""
+
+    def __init__(self, policy: Any) -> None:
+        self._policy = policy
+
+    def authorize(self, method: str, url: str, headers: dict[str, str]) -> tuple[str, dict[str, str]]:
+        request = HttpRequest(method, url, headers | {"x-ms-date": formatdate(usegmt=True)})
+        self._policy.on_request(PipelineRequest(request, PipelineContext(None)))
+        return "", {name: request.headers[name] for name in ("x-ms-date", "Authorization")}
 
 
 class _Retry(RetryPolicy):  # type: ignore[type-arg]

@@ -17,7 +17,7 @@ from cifarml.data.blob.info import BlobInfo
 from cifarml.data.blob.wire import CONNECTIONS, ChangedError, Wire
 from cifarml.errors import CloudError, DataError
 
-__all__ = ["PART_BYTES", "download_blob", "download_small", "has_content"]
+__all__ = ["PART_BYTES", "download_blob", "download_small", "has_content", "read_small"]
 
 PART_BYTES: Final = 4 * 2**20
 _TRIES: Final = 3
@@ -71,6 +71,7 @@ def download_blob(
                     whole = _fetch(wire, info, partial, on_bytes)
                 except ChangedError:
                     on_bytes(-partial.stat().st_size)
+                    partial.unlink()
                     continue
                 if whole:
                     partial.replace(target)
@@ -87,6 +88,22 @@ def download_blob(
     )
 
 
+def read_small(wire: Wire, info: BlobInfo) -> bytes:
+    """Return the content of a blob of at most one part, checked, in one request.
+
+    Raises:
+        ChangedError: If it has changed since it was listed, or does not match its hash.
+        CloudError: If it can't be had.
+    """
+    checked = not (info.sha256 or info.md5)
+    content = b""
+    if info.size_bytes:
+        content = wire.get(info.name, etag=info.etag, start=0, size_bytes=info.size_bytes, checked=checked)
+    if not info.matches(content):
+        raise ChangedError(info.name)
+    return content
+
+
 def download_small(wire: Wire, info: BlobInfo, target: Path) -> None:
     """Bring a blob of at most one part into a file, in one request.
 
@@ -95,16 +112,7 @@ def download_small(wire: Wire, info: BlobInfo, target: Path) -> None:
         CloudError: If it can't be had.
         OSError: If the file can't be written.
     """
-    checked = not (info.sha256 or info.md5)
-    content = b""
-    if info.size_bytes:
-        content = wire.get(info.name, etag=info.etag, start=0, size_bytes=info.size_bytes, checked=checked)
-    if info.sha256:
-        whole = hashlib.sha256(content).hexdigest() == info.sha256
-    else:
-        whole = info.md5 in {None, hashlib.md5(content, usedforsecurity=False).digest()}
-    if not whole:
-        raise ChangedError(info.name)
+    content = read_small(wire, info)
     partial = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}.partial")
     try:
         partial.write_bytes(content)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Self
@@ -42,15 +44,42 @@ class BlobInfo:
     @classmethod
     def of(cls, properties: Any) -> Self:
         """Read the SDK's BlobProperties."""
-        metadata = {key.lower(): value for key, value in (properties.metadata or {}).items()}
-        sha256 = str(metadata.get(SHA256, "")).lower()
         md5 = properties.content_settings.content_md5
-        return cls(
+        return cls.make(
             name=properties.name,
             size_bytes=properties.size,
-            etag=f'"{properties.etag.strip(chr(34))}"',  # quoted in answers, bare in lists
+            etag=properties.etag,
             modified=properties.last_modified,
-            sha256=sha256 if _HASH.fullmatch(sha256) else None,
             md5=bytes(md5) if md5 else None,
+            metadata=properties.metadata or {},
+        )
+
+    @classmethod
+    def make(
+        cls,
+        *,
+        name: str,
+        size_bytes: int,
+        etag: str,
+        modified: datetime | None,
+        md5: bytes | None,
+        metadata: Mapping[str, str],
+    ) -> Self:
+        """Read what the service says of a blob."""
+        metadata = {key.lower(): value for key, value in metadata.items()}
+        sha256 = str(metadata.get(SHA256, "")).lower()
+        return cls(
+            name=name,
+            size_bytes=size_bytes,
+            etag=f'"{etag.strip(chr(34))}"',  # quoted in answers, bare in lists
+            modified=modified,
+            sha256=sha256 if _HASH.fullmatch(sha256) else None,
+            md5=md5,
             is_folder=metadata.get(_FOLDER) == "true",
         )
+
+    def matches(self, content: bytes) -> bool:
+        """Tell whether this is the blob's content, as far as its hash tells."""
+        if self.sha256:
+            return hashlib.sha256(content).hexdigest() == self.sha256
+        return self.md5 in {None, hashlib.md5(content, usedforsecurity=False).digest()}

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Final, Self
 
 from cifarml.data.address import BlobAddress
+from cifarml.data.blob.download import PART_BYTES
 from cifarml.data.blob.info import BlobInfo
+from cifarml.data.blob.kept import KeptBlobs
 from cifarml.data.blob.store import BlobStore
 from cifarml.data.files import MAX_FILE_BYTES
 from cifarml.errors import DataError, PictureError
@@ -19,10 +22,13 @@ from cifarml.settings import Settings
 __all__ = ["BlobTree", "open_blobs"]
 
 _MAX_BLOBS: Final = 500_000
+_SMALL_BLOBS: Final = "small.sqlite"
 
 
 class BlobTree:
     """The blobs under a prefix, as a FileTree; all are fetched when it is made.
+
+    Small ones are kept in one SQLite file, larger ones in a file each.
 
     Args:
         store: The container.
@@ -37,34 +43,50 @@ class BlobTree:
     ) -> None:
         self.origin = origin
         self.files: dict[str, int] = {}
-        self._paths: dict[str, Path] = {}
+        self._blobs: dict[str, BlobInfo] = {}
         folders: set[str] = set()
         key = hashlib.sha256()
         for blob in blobs:
             name = blob.name[len(prefix) :]
             self.files[name] = blob.size_bytes
-            self._paths[name] = cached_path(cache, store, blob)
+            self._blobs[name] = blob
             folders.update(map(str, list(PurePosixPath(name).parents)[:-1]))
             key.update(f"{name}\0{blob.etag}\0".encode())
         self.folders = frozenset(folders)
         self._key = key.hexdigest()
-        missing = [
-            (blob, path)
-            for blob, path in zip(blobs, self._paths.values(), strict=True)
-            if not path.exists() and blob.size_bytes <= MAX_FILE_BYTES
-        ]
-        store.download(missing)
+        self._place = functools.partial(cached_path, cache, store)
+        self._kept = KeptBlobs(cache / _SMALL_BLOBS, store.url)
+        try:
+            missing = self._kept.missing(blob for blob in blobs if blob.size_bytes <= PART_BYTES)
+            try:
+                store.read(missing, self._kept.add)
+            finally:
+                self._kept.flush()
+            large = [blob for blob in blobs if PART_BYTES < blob.size_bytes <= MAX_FILE_BYTES]
+            places = [(blob, self._place(blob)) for blob in large]
+            store.download([(blob, path) for blob, path in places if not path.exists()])
+        except BaseException:
+            self._kept.close()
+            raise
 
     def read(self, name: str) -> bytes:
         """Return the content of a file; see FileTree."""
-        if self.files[name] > MAX_FILE_BYTES:
+        blob = self._blobs[name]
+        if blob.size_bytes > MAX_FILE_BYTES:
             raise PictureError(f"larger than {MAX_FILE_BYTES:,} bytes")
-        try:
-            content = self._paths[name].read_bytes()
-        except OSError as error:
-            raise PictureError(f"can't be read: {error.strerror}") from error
-        if len(content) != self.files[name]:
-            self._paths[name].unlink(missing_ok=True)
+        content: bytes | None
+        if blob.size_bytes <= PART_BYTES:
+            content = self._kept.read(blob)
+        else:
+            path = self._place(blob)
+            try:
+                content = path.read_bytes()
+            except OSError as error:
+                raise PictureError(f"can't be read: {error.strerror}") from error
+            if len(content) != blob.size_bytes:
+                path.unlink(missing_ok=True)
+                content = None
+        if content is None:
             raise PictureError("damaged in the cache; it is fetched again the next time")
         return content
 
@@ -78,7 +100,7 @@ class BlobTree:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        pass
+        self._kept.close()
 
 
 def open_blobs(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +13,13 @@ from azure.core.exceptions import ResourceExistsError, ResourceNotFoundError
 
 from cifarml.data.address import BlobAddress
 from cifarml.data.blob.client import open_access
-from cifarml.data.blob.download import PART_BYTES, download_blob, download_small, has_content
+from cifarml.data.blob.download import (
+    PART_BYTES,
+    download_blob,
+    download_small,
+    has_content,
+    read_small,
+)
 from cifarml.data.blob.info import BlobInfo
 from cifarml.data.blob.refusals import translated
 from cifarml.data.blob.tally import Tally, in_threads
@@ -115,10 +121,8 @@ class BlobStore:
         Raises:
             CloudError: If the container is not there, or the service refuses.
         """
-        with translated(self._access, f"list {self.address.at(prefix)}"):
-            found = self._container.list_blobs(name_starts_with=prefix or None, include=["metadata"])
-            infos = [info for info in map(BlobInfo.of, found) if not info.is_folder]
-        return sorted(infos, key=lambda info: info.name)
+        found = (blob for blob in self._wire.list_blobs(prefix) if not blob.is_folder)
+        return sorted(found, key=lambda blob: blob.name)
 
     def find(self, name: str) -> BlobInfo | None:
         """Look a blob up by its name; None where there is none.
@@ -152,6 +156,31 @@ class BlobStore:
         if not blobs:
             raise self._missing(name, ", and none under it")
         return prefix, blobs
+
+    def read(self, blobs: Sequence[BlobInfo], keep: Callable[[BlobInfo, bytes], None]) -> None:
+        """Read blobs of at most 4 MiB each, several at a time.
+
+        Args:
+            blobs: What :meth:`list_blobs` gave.
+            keep: Called with each blob and its content, checked, from several threads.
+
+        Raises:
+            CloudError: If one can't be had, or has changed since it was listed; others were kept.
+        """
+        total_bytes = sum(blob.size_bytes for blob in blobs)
+        tally = self._tally = Tally(self._on_progress, "downloading", total_bytes, len(blobs))
+
+        def read(blob: BlobInfo) -> None:
+            try:
+                keep(blob, read_small(self._wire, blob))
+            except ChangedError:
+                raise CloudError(
+                    f"can't read {self.address.at(blob.name)}: it changed, or does not match its hash",
+                    "try again, or upload it again: cifarml data upload FILE",
+                ) from None
+            tally.add(blob.size_bytes, 1)
+
+        in_threads(read, blobs)
 
     def download(self, blobs: Iterable[tuple[str | BlobInfo, Path]]) -> int:
         """Bring blobs into files, several at a time; files with the same content stay as they are.

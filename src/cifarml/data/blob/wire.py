@@ -1,4 +1,4 @@
-"""One request for one object: what thousands of pictures are read and written with.
+"""One request for one object, and lists of them: what thousands of pictures are read and written with.
 
 The SDK spends 2 ms of a core on each request, as much as five of these (docs/benchmarks.md), so that many
 small pictures would not come faster for being asked for at the same time.
@@ -11,15 +11,17 @@ import hashlib
 import logging
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, Self
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3 import BaseHTTPResponse, Retry
 
 from cifarml.data.blob.client import LONGEST_WAIT_S, RETRIES, Access, OnWait
+from cifarml.data.blob.info import BlobInfo
+from cifarml.data.blob.listing import parse_listing
 from cifarml.data.blob.refusals import explain_response, translated
 from cifarml.errors import CloudError
 
@@ -92,6 +94,7 @@ class Wire:
         request = requests.Request("GET", access.url).prepare()
         self._pool: Any = self._adapter.get_connection_with_tls_context(request, **_pool_settings(found))
         self._path = urlsplit(access.url).path
+        self._origin = access.url.removesuffix(self._path)
 
     def get(self, name: str, *, etag: str, start: int, size_bytes: int, checked: bool = False) -> bytes:
         """Read a part of an object.
@@ -107,7 +110,7 @@ class Wire:
             ChangedError: If it has another etag now, or has gone.
             CloudError: If the service refuses, or can't be reached.
         """
-        headers = {"If-Match": etag, "Range": f"bytes={start}-{start + size_bytes - 1}"}
+        headers = {"If-Match": etag, "x-ms-range": f"bytes={start}-{start + size_bytes - 1}"}
         if checked:
             headers["x-ms-range-get-content-md5"] = "true"
         what = f"read {name}"
@@ -124,6 +127,34 @@ class Wire:
                 continue
             raise self._refused(what, response)
         raise CloudError(f"can't {what}: the bytes were damaged on the way", "try again")
+
+    def list_blobs(self, prefix: str, *, page_blobs: int = 5000) -> Iterator[BlobInfo]:
+        """List the blobs whose names begin with ``prefix``, in the order of the service.
+
+        Args:
+            prefix: Empty for all.
+            page_blobs: How many to ask for at a time, at most 5000.
+
+        Raises:
+            CloudError: If the service refuses, or can't be reached.
+        """
+        what = f"list {self._access.url}/{prefix}"
+        marker, damaged = "", 0
+        while True:
+            asked = {"restype": "container", "comp": "list", "include": "metadata", "maxresults": page_blobs}
+            asked |= {name: text for name, text in (("prefix", prefix), ("marker", marker)) if text}
+            response = self._send("GET", "", what, {}, query=urlencode(asked, quote_via=quote))
+            if response.status != requests.codes.ok:
+                raise self._refused(what, response)
+            try:
+                blobs, marker = parse_listing(response.data)
+            except ValueError as error:
+                if (damaged := damaged + 1) == _TRIES_DAMAGED:
+                    raise CloudError(f"can't {what}: {error}", "try again") from error
+                continue
+            yield from blobs
+            if not marker:
+                return
 
     def put(self, name: str, content: bytes, *, etag: str | None, headers: Mapping[str, str]) -> None:
         """Write a small object.
@@ -147,15 +178,28 @@ class Wire:
             raise self._refused(f"write {name}", response)
 
     def _send(
-        self, method: str, name: str, what: str, headers: Mapping[str, str], body: bytes | None = None
+        self,
+        method: str,
+        name: str,
+        what: str,
+        headers: Mapping[str, str],
+        body: bytes | None = None,
+        query: str = "",
     ) -> BaseHTTPResponse:
         with translated(self._access, what):
-            query, signed = self._access.authorize()
+            path = self._path + (f"/{quote(name)}" if name else "")
+            headers = {"x-ms-version": _VERSION, **headers}
+            if body is not None:
+                headers["Content-Length"] = str(len(body))
+            asked = f"{path}?{query}" if query else path
+            signature, signed = self._access.authorize(method, self._origin + asked, headers)
+            if signature:
+                asked += ("&" if query else "?") + signature
             response: BaseHTTPResponse = self._pool.urlopen(
                 method,
-                f"{self._path}/{quote(name)}" + (f"?{query}" if query else ""),
+                asked,
                 body=body,
-                headers={"x-ms-version": _VERSION, **headers, **signed},
+                headers=headers | signed,
                 retries=self._retries,
                 redirect=False,
                 timeout=self._timeout_s,

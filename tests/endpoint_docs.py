@@ -1,0 +1,97 @@
+"""The generated parts of docs/endpoint.md: ``python -m tests.endpoint_docs`` writes them anew."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from cifarml.deploy.contract import (
+    SERVER_CODES,
+    ErrorAnswer,
+    ErrorDetail,
+    ImageAnswer,
+    ImageRequest,
+    ImagesAnswer,
+    ImagesRequest,
+    ModelVersion,
+    PicturePrediction,
+)
+from cifarml.deploy.request import CODES, MAX_BODY_BYTES, MAX_PICTURES, PICTURE_TYPES
+
+ENDPOINT_DOCS = Path(__file__).parents[1] / "docs" / "endpoint.md"
+
+
+def example(model: type[BaseModel]) -> dict[str, Any]:
+    """Values made of the examples of a model's fields."""
+    return {name: field.examples[0] for name, field in model.model_fields.items() if field.examples}
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    names = [*head]
+    lines = [f"| {' | '.join(line)} |" for line in (names, *rows)]
+    return "\n".join([lines[0], "|---" * len(names) + "|", *lines[1:]])
+
+
+def fields(**models: type[BaseModel]) -> str:
+    """A table of what each field of some models means, by where they lie."""
+    rows = [
+        [f"`{'model.' if where == 'model' else ''}{name}`", field.description]
+        for where, model in models.items()
+        for name, field in model.model_fields.items()
+        if field.description
+    ]
+    return table(["field", "what it is"], rows)
+
+
+def meanings(codes: Mapping[str, tuple[int, str]]) -> str:
+    rows = ([str(status), f"`{code}`", meaning] for code, (status, meaning) in codes.items())
+    return table(["status", "code", "what is wrong"], rows)
+
+
+def shown(answer: BaseModel) -> str:
+    return f"```json\n{json.dumps(answer.model_dump(), indent=2)}\n```"
+
+
+def parts() -> dict[str, str]:
+    """Each generated part by its name."""
+    prediction = PicturePrediction(**example(PicturePrediction))
+    model = ModelVersion(**example(ModelVersion))
+    error = ErrorAnswer(error=ErrorDetail(**example(ErrorDetail)))
+    kinds = ", ".join(f"`{kind}`" for kind in sorted(PICTURE_TYPES))
+    return {
+        "request": table(
+            ["Content-Type", "body"],
+            [
+                ["`application/json`, or none", '`{"imagebase64": "..."}` for one picture'],
+                ["", f'`{{"images": ["...", "..."]}}` for 1 to {MAX_PICTURES} pictures'],
+                [kinds, "the picture file"],
+            ],
+        )
+        + f"\n\nAt most {MAX_BODY_BYTES:,} bytes. Other fields are passed over.\n\n"
+        + fields(one=ImageRequest, several=ImagesRequest),
+        "answer": shown(ImageAnswer(**prediction.model_dump(), model=model)),
+        "answers": shown(ImagesAnswer(predictions=[prediction, error], model=model)),
+        "fields": fields(one=PicturePrediction, several=ImagesAnswer, model=ModelVersion),
+        "error": shown(error),
+        "errors": meanings(CODES),
+        "server errors": meanings(SERVER_CODES),
+    }
+
+
+def render(page: str) -> str:
+    """Return a page with its generated parts as they should be."""
+    for name, part in parts().items():
+        before, start, rest = page.partition(f"<!-- {name} -->\n")
+        _, end, after = rest.partition("<!-- end -->")
+        if not end:
+            raise ValueError(f"the page has no place for {name}")
+        page = f"{before}{start}{part}\n{end}{after}"
+    return page
+
+
+if __name__ == "__main__":
+    ENDPOINT_DOCS.write_text(render(ENDPOINT_DOCS.read_text(encoding="utf-8")), encoding="utf-8")

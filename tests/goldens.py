@@ -1,0 +1,279 @@
+"""Requests to an endpoint and the answers that every server of ours must give to them.
+
+The model behind them is small enough to be understood: it names the class whose colour is nearest to the
+picture's mean. ``python -m tests.goldens`` writes the answers anew, to be read before they are kept.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+
+from cifarml.bundle import ONNX_MODEL, Bundle, write_manifest
+from cifarml.cifar10 import CLASS_NAMES
+from cifarml.deploy import score
+
+ANSWERS = Path(__file__).with_name("goldens.json")
+JSON = "application/json"
+
+COLORS = {
+    "airplane": (135, 206, 235),
+    "automobile": (200, 30, 30),
+    "bird": (240, 200, 60),
+    "cat": (230, 140, 60),
+    "deer": (140, 90, 40),
+    "dog": (90, 60, 40),
+    "frog": (60, 160, 60),
+    "horse": (60, 30, 20),
+    "ship": (30, 60, 160),
+    "truck": (130, 130, 130),
+}
+"""The colour of each class."""
+
+
+def colour_model(*, flaw: str = "") -> bytes:
+    """The model, as an .onnx file.
+
+    Args:
+        flaw: ``"nan"`` gives no numbers for a white picture, ``"crash"`` can't compute it at all,
+            ``"always nan"`` gives no numbers for any.
+    """
+    colors = np.array([COLORS[name] for name in CLASS_NAMES], np.float32)
+    constants = {
+        "weights": (2 * colors / 4000).T.copy(),
+        "bias": -(colors**2).sum(axis=1) / 4000,
+        "white": np.float32(255),
+        "nothing": np.float32("nan"),
+        "table": np.zeros((255, 10), np.float32),
+    }
+    nodes = [
+        helper.make_node("Cast", ["images"], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["pixels"], ["mean"], axes=[1, 2], keepdims=0),
+        helper.make_node("MatMul", ["mean", "weights"], ["product"]),
+        helper.make_node("Add", ["product", "bias"], ["nearness"]),
+    ]
+    extra = {
+        "": [helper.make_node("Identity", ["nearness"], ["logits"])],
+        "nan": [
+            helper.make_node("Sub", ["white", "pixels"], ["black"]),
+            helper.make_node("ReduceMean", ["black"], ["dark"], axes=[1, 2, 3], keepdims=0),
+            helper.make_node("Div", ["dark", "dark"], ["one"]),
+            helper.make_node("Unsqueeze", ["one", "axes"], ["ones"]),
+            helper.make_node("Mul", ["nearness", "ones"], ["logits"]),
+        ],
+        "always nan": [helper.make_node("Mul", ["nearness", "nothing"], ["logits"])],
+        "crash": [
+            helper.make_node("ReduceMean", ["pixels"], ["light"], axes=[1, 2, 3], keepdims=0),
+            helper.make_node("Cast", ["light"], ["row"], to=TensorProto.INT64),
+            helper.make_node("Gather", ["table", "row"], ["zeros"]),
+            helper.make_node("Add", ["nearness", "zeros"], ["logits"]),
+        ],
+    }[flaw]
+    nodes += [*extra, helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1)]
+    graph = helper.make_graph(
+        nodes,
+        "colours",
+        [helper.make_tensor_value_info("images", TensorProto.UINT8, [None, 32, 32, 3])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, [None, 10])],
+        [
+            *(numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()),
+            numpy_helper.from_array(np.array([1], np.int64), "axes"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return bytes(model.SerializeToString())
+
+
+def colour_bundle(path: Path, *, flaw: str = "") -> Bundle:
+    """Write the model as a finished bundle into a new folder."""
+    path.mkdir(parents=True)
+    (path / ONNX_MODEL).write_bytes(colour_model(flaw=flaw))
+    return write_manifest(path, CLASS_NAMES, {"preset": "colours"})
+
+
+def plain(name: str, kind: str = "PNG", size: tuple[int, int] = (32, 32)) -> bytes:
+    """A picture file in the colour of a class."""
+    file = io.BytesIO()
+    Image.new("RGB", size, COLORS[name]).save(file, kind, **({"lossless": True} if kind == "WEBP" else {}))
+    return file.getvalue()
+
+
+def encoded(picture: bytes) -> str:
+    return base64.b64encode(picture).decode()
+
+
+def asked(**fields: object) -> bytes:
+    """The JSON of a request."""
+    return json.dumps(fields).encode()
+
+
+def _bomb(side: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("1", (side, side)).save(file, "PNG")
+    return file.getvalue()
+
+
+def _transparent() -> bytes:
+    file = io.BytesIO()
+    Image.new("RGBA", (20, 30), (0, 0, 0, 0)).save(file, "PNG")
+    return file.getvalue()
+
+
+def requests() -> dict[str, tuple[str, bytes]]:
+    """Content type and body by name; before a colon stands the code of the error, or ``ok``."""
+    ship, frog = plain("ship"), plain("frog")
+    text = encoded(ship)
+    noise = io.BytesIO()
+    Image.effect_noise((64, 64), 80).save(noise, "PNG")
+    return {
+        "ok: the article's": (JSON, asked(imagebase64=text)),
+        "ok: other fields beside": (JSON, asked(imagebase64=text, id=7, note=None)),
+        "ok: with a charset": ("Application/JSON; charset=utf-8", asked(imagebase64=text)),
+        "ok: without content type": ("", asked(imagebase64=text)),
+        "ok: with a byte order mark": (JSON, b"\xef\xbb\xbf" + asked(imagebase64=text)),
+        "ok: base64 in lines": (JSON, asked(imagebase64=base64.encodebytes(ship).decode())),
+        "ok: a list": (JSON, asked(images=[text, encoded(frog), encoded(plain("truck"))])),
+        "ok: a list of one": (JSON, asked(images=[text])),
+        "ok: a full list": (JSON, asked(images=[encoded(plain(name)) for name in ([*COLORS] * 7)[:64]])),
+        "ok: bad ones in a list": (
+            JSON,
+            asked(
+                images=[text, "?", f"data:image/png;base64,{text}", "aGVsbG8=", "", text[:48], encoded(frog)]
+            ),
+        ),
+        "ok: a bomb in a list": (JSON, asked(images=[encoded(_bomb(9000)), text])),
+        "ok: PNG": ("image/png", ship),
+        "ok: JPEG": ("image/jpeg", plain("automobile", "JPEG", (640, 480))),
+        "ok: JPEG by its other name": ("image/jpg", plain("automobile", "JPEG")),
+        "ok: WebP": ("image/webp", plain("cat", "WEBP")),
+        "ok: GIF": ("image/gif", plain("bird", "GIF")),
+        "ok: BMP": ("image/bmp", plain("dog", "BMP", (50, 20))),
+        "ok: a JPEG that is called PNG": ("image/png; x=y", plain("deer", "JPEG")),
+        "ok: one pixel": (JSON, asked(imagebase64=encoded(plain("horse", size=(1, 1))))),
+        "ok: a large one": ("image/png", plain("airplane", size=(3000, 2000))),
+        "ok: transparent": ("image/png", _transparent()),
+        "empty_body: JSON": (JSON, b""),
+        "empty_body: picture": ("image/png", b""),
+        "empty_body: without content type": ("", b""),
+        "not_json: a text": (JSON, b"ship"),
+        "not_json: cut off": (JSON, asked(imagebase64=text)[:-5]),
+        "not_json: two of it": (JSON, asked(imagebase64=text) * 2),
+        "not_json: a picture": ("", ship),
+        "not_json: not UTF-8": (JSON, b'{"imagebase64": "\xff\xfe"}'),
+        "not_json: UTF-16": (JSON, asked(imagebase64=text).decode().encode("utf-16")),
+        "not_json: NaN": (JSON, b'{"imagebase64": NaN}'),
+        "not_json: infinity beside": (JSON, b'{"imagebase64": "%s", "x": -Infinity}' % text.encode()),
+        "not_json: deep": (JSON, b"[" * 100_000),
+        "not_json: deep and whole": (JSON, b'{"imagebase64": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"),
+        "not_json: a number of 5000 digits": (JSON, b'{"imagebase64": ' + b"9" * 5000 + b"}"),
+        "not_json: a form": (JSON, b"imagebase64=" + text.encode()),
+        "not_json: single quotes": (JSON, b"{'imagebase64': 'aGVsbG8='}"),
+        "not_json: only spaces": (JSON, b"  \n "),
+        "wrong_fields: none": (JSON, b"{}"),
+        "wrong_fields: another": (JSON, asked(image=text)),
+        "wrong_fields: in capitals": (JSON, asked(ImageBase64=text)),
+        "wrong_fields: both": (JSON, asked(imagebase64=text, images=[text])),
+        "wrong_fields: both, one null": (JSON, asked(imagebase64=None, images=[text])),
+        "wrong_fields: a number": (JSON, asked(imagebase64=7)),
+        "wrong_fields: a huge number": (JSON, b'{"imagebase64": 1e999}'),
+        "wrong_fields: null": (JSON, asked(imagebase64=None)),
+        "wrong_fields: a list in the other field": (JSON, asked(imagebase64=[text])),
+        "wrong_fields: an object": (JSON, asked(imagebase64={"data": text})),
+        "wrong_fields: no list": (JSON, asked(images=text)),
+        "wrong_fields: an empty list": (JSON, asked(images=[])),
+        "wrong_fields: a number in a list": (JSON, asked(images=[text, 7])),
+        "wrong_fields: null in a list": (JSON, asked(images=[None])),
+        "wrong_fields: a list in a list": (JSON, asked(images=[[text]])),
+        "wrong_fields: only a list": (JSON, json.dumps([text]).encode()),
+        "wrong_fields: only a text": (JSON, json.dumps(text).encode()),
+        "wrong_fields: only null": (JSON, b"null"),
+        "too_large: JSON": (JSON, asked(imagebase64="A" * 10_485_760)),
+        "too_large: picture": ("image/bmp", plain("ship", "BMP", (2000, 1800))),
+        "too_many_pictures: 65": (JSON, asked(images=[text] * 65)),
+        "too_many_pictures: 100,000": (JSON, asked(images=[""] * 100_000)),
+        "wrong_content_type: text": ("text/plain", asked(imagebase64=text)),
+        "wrong_content_type: form": ("application/x-www-form-urlencoded", asked(imagebase64=text)),
+        "wrong_content_type: TIFF": ("image/tiff", ship),
+        "wrong_content_type: SVG": ("image/svg+xml", b"<svg xmlns='http://www.w3.org/2000/svg'/>"),
+        "wrong_content_type: strange": ("äöü, */*;;;", ship),
+        "wrong_content_type: empty body": ("text/html", b""),
+        "not_base64: a sentence": (JSON, asked(imagebase64="a picture of a ship")),
+        "not_base64: a data URL": (JSON, asked(imagebase64=f"data:image/png;base64,{text}")),
+        "not_base64: for URLs": (JSON, asked(imagebase64=base64.urlsafe_b64encode(b"\xfb\xff" * 9).decode())),
+        "not_base64: without its end": (JSON, asked(imagebase64=text.rstrip("=")[:-1])),
+        "not_base64: too many = signs": (JSON, asked(imagebase64="aGVsbG8====")),
+        "not_base64: lone surrogate": (JSON, b'{"imagebase64": "\\ud800"}'),
+        "not_base64: not ASCII": (JSON, asked(imagebase64="schön")),
+        "not_base64: hexadecimal": (JSON, asked(imagebase64=ship.hex() + "0")),
+        "not_a_picture: a text": (JSON, asked(imagebase64=encoded(b"hello, I am a text"))),
+        "not_a_picture: nothing": (JSON, asked(imagebase64="")),
+        "not_a_picture: a zip": ("image/png", b"PK\x03\x04" + bytes(60)),
+        "not_a_picture: a text as PNG": ("image/png", b"<html>no</html>"),
+        "not_a_picture: TIFF": (JSON, asked(imagebase64=encoded(plain("ship", "TIFF")))),
+        "damaged_picture: cut off": ("image/png", noise.getvalue()[:-200]),
+        "damaged_picture: JPEG, cut off": ("image/jpeg", plain("ship", "JPEG", (300, 300))[:-500]),
+        "too_many_pixels: a bomb": ("image/png", _bomb(9000)),
+        "too_many_pixels: a bomb in JSON": (JSON, asked(imagebase64=encoded(_bomb(9000)))),
+        "too_many_pixels: a list of large ones": (JSON, asked(images=[encoded(_bomb(8000))] * 2)),
+    }  # fmt: skip
+
+
+class Golden(NamedTuple):
+    """A request and its answer."""
+
+    name: str
+    content_type: str
+    body: bytes
+    status: int
+    answer: dict[str, Any]
+
+    def check(self, status: int, content: bytes) -> None:
+        """Fail unless an answer is this one; probabilities may differ by 1e-4."""
+        assert status == self.status, content[:500]
+        assert close(json.loads(content), self.answer), content[:500]
+
+
+def close(value: Any, expected: Any) -> bool:
+    """Whether two JSON values are the same, order of fields included, but for the last digits of numbers."""
+    if isinstance(expected, dict):
+        return (
+            isinstance(value, dict)
+            and [*value] == [*expected]
+            and all(close(value[key], expected[key]) for key in expected)
+        )
+    if isinstance(expected, list):
+        return len(value) == len(expected) and all(map(close, value, expected))
+    if isinstance(expected, float):
+        return isinstance(value, float) and abs(value - expected) < 1e-4
+    return bool(value == expected)
+
+
+def goldens() -> list[Golden]:
+    """All requests with their answers."""
+    answers = json.loads(ANSWERS.read_text(encoding="utf-8"))
+    return [
+        Golden(name, *request, answers[name]["status"], answers[name]["answer"])
+        for name, request in requests().items()
+    ]
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = colour_bundle(Path(folder, "cifar10", "3"))
+        os.environ[score.MODEL_DIR] = str(bundle.path)
+        score.init()
+        answers = {
+            name: {"status": status, "answer": json.loads(content)}
+            for name, (status, content) in zip(requests(), score.answer([*requests().values()]), strict=True)
+        }
+    lines = [f"{json.dumps(name)}: {json.dumps(answer)}" for name, answer in answers.items()]
+    ANSWERS.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")

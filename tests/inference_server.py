@@ -1,0 +1,88 @@
+"""Azure ML's inference server, the one that runs a scoring script in a managed endpoint."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.environments import environment
+
+# The server ends when our end of its standard input does: even a killed test session leaves none behind.
+END_WITH_PARENT = '"$@" & read -r _; kill -TERM $!; wait'
+
+
+def command(code: Path, script: Path, port: int) -> list[str | Path]:
+    """The command that serves a script of a code folder."""
+    return [
+        *(environment("inference-server") / "azmlinfsrv", "--entry_script", script.relative_to(code)),
+        *("--port", str(port)),
+    ]
+
+
+def variables(code: Path, model: Path, home: Path) -> Mapping[str, str]:
+    """The environment that Azure ML gives it, and a home of its own, where it keeps its control socket."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "CIFARML"))}
+    return ours | {"AML_APP_ROOT": str(code), "AZUREML_MODEL_DIR": str(model), "HOME": str(home)}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class InferenceServer:
+    """A running server with one worker.
+
+    Args:
+        code: The code folder.
+        script: The scoring script in it.
+        model: Where the model lies: ``.../<name>/<version>``.
+        home: An empty folder.
+    """
+
+    def __init__(self, code: Path, script: Path, model: Path, home: Path) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}/score"
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
+        self._process = subprocess.Popen(
+            ["sh", "-c", END_WITH_PARENT, "sh", *command(code, script, self.port)],
+            cwd=code,
+            env=variables(code, model, home),
+            stdin=subprocess.PIPE,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            self._wait()
+        except BaseException:
+            self.close()
+            raise
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and "Worker failed to boot" not in self.log():
+            try:
+                if requests.get(f"http://127.0.0.1:{self.port}/", timeout=5).ok:
+                    return
+            except requests.ConnectionError:
+                time.sleep(0.05)
+        pytest.fail(f"the inference server does not start.\n{self.log()[-3000:]}")
+
+    def log(self) -> str:
+        """What the server has printed."""
+        return os.pread(self._log.fileno(), 1 << 20, 0).decode(errors="replace")
+
+    def close(self) -> None:
+        if self._process.stdin:
+            self._process.stdin.close()
+        self._process.wait(30)
+        self._log.close()

@@ -1,0 +1,42 @@
+"""Data sets as archives, and back."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cifarml import Dataset, load_dataset
+from cifarml.data.save import save_pictures
+from cifarml.errors import DataError
+
+
+def test_there_and_back(drawn: Dataset, tmp_path: Path) -> None:
+    path = save_pictures(drawn, tmp_path / "new" / "a.zip")
+    back = load_dataset(path)
+    assert back.class_names == drawn.class_names
+    assert len(back) == len(drawn)
+    for part in ("train", "test"):
+        for label in range(10):
+            given = getattr(drawn, part).images[getattr(drawn, part).labels == label]
+            assert np.array_equal(getattr(back, part).images[getattr(back, part).labels == label], given)
+    again = save_pictures(drawn, tmp_path / "b.zip")
+    assert hashlib.sha256(again.read_bytes()).digest() == hashlib.sha256(path.read_bytes()).digest()
+    assert [entry.name for entry in path.parent.iterdir()] == ["a.zip"]
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", ".hidden", "c:d", " x"])
+def test_classes_that_are_no_folders(drawn: Dataset, tmp_path: Path, name: str) -> None:
+    odd = replace(drawn, class_names=(name, *drawn.class_names[1:]))
+    with pytest.raises(DataError, match="folder"):
+        save_pictures(odd, tmp_path / "a.zip")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_cannot_be_written(drawn: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="can't write"):
+        save_pictures(drawn, tmp_path / "file" / "a.zip")

@@ -18,7 +18,7 @@ IN_AZURE = (
     "SUBSCRIPTION_ID", "RESOURCE_GROUP", "WORKSPACE_NAME",
 )  # fmt: skip
 for variable in (
-    *("CIFARML_RUNS_DIR", "CIFARML_CACHE_DIR", "CIFARML_DEBUG", "KERAS_BACKEND"),
+    *("CIFARML_RUNS_DIR", "CIFARML_CACHE_DIR", "CIFARML_ENDPOINTS_DIR", "CIFARML_DEBUG", "KERAS_BACKEND"),
     *(f"{prefix}_{name}" for prefix in ("CIFARML", "AZURE") for name in IN_AZURE),
 ):
     os.environ.pop(variable, None)
@@ -31,9 +31,11 @@ CommandLine = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give each test a cache of its own, in this process and its children."""
+    """Give each test a cache and a place for endpoints of its own, in this process and its children."""
     path = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("CIFARML_CACHE_DIR", str(path))
+    monkeypatch.setenv("CIFARML_ENDPOINTS_DIR", str(path / "endpoints"))
+    monkeypatch.setenv("CIFARML_REGISTRY_DIR", str(path / "registry"))
     return path
 
 

@@ -15,7 +15,17 @@ from cifarml.settings import Settings
 from cifarml.train.device import Memory, cpu_features, measure_memory
 from tests.conftest import CommandLine
 
-NAMES = ["python", "settings", "cache_dir", "runs_dir", "memory", "tensorflow", "processor", "storage"]
+NAMES = [
+    "python",
+    "settings",
+    "cache_dir",
+    "runs_dir",
+    "registry_dir",
+    "memory",
+    "tensorflow",
+    "processor",
+    "storage",
+]
 SECRET = "c2VjcmV0LW9mLW91cnMhISEhISEhISEhISEhISEhISEhISEhISEh+/=="
 
 

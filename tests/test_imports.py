@@ -46,6 +46,10 @@ def test_importing_loads_nothing_heavy(python: Callable[[str], str], code: str) 
         "runs list",
         "config show",
         "doctor",
+        "models list",
+        "deploy",
+        "endpoint list",
+        "serve",
     ],
 )
 def test_help_loads_nothing_heavy(python: Callable[[str], str], command: str) -> None:

@@ -57,6 +57,8 @@ def refused() -> SettingsError:
 def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CIFARML_CACHE_DIR")
     monkeypatch.delenv("CIFARML_CIFAR10_URL")
+    monkeypatch.delenv("CIFARML_REGISTRY_DIR")
+    monkeypatch.delenv("CIFARML_ENDPOINTS_DIR")
     settings = load_settings()
     assert settings.runs_dir == Path("runs")
     assert settings.storage_container == "2000picscifar10"

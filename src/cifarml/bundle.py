@@ -122,6 +122,12 @@ class Bundle:
         except (ValueError, RecursionError) as error:
             raise ModelFileError(f"{self.path / name} is no JSON: {error}") from error
 
+    @property
+    def sha256(self) -> str:
+        """SHA-256 (hexadecimal) of its class names, and of each file's name and hash."""
+        content = json.dumps([self.class_names, sorted(self.files.items())])
+        return hashlib.sha256(content.encode()).hexdigest()
+
     def verify(self) -> None:
         """Check the hash of every file.
 

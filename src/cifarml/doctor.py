@@ -77,6 +77,7 @@ def _checks(settings: Settings | None) -> Iterator[Check]:
     if found:
         yield _check_folder("cache_dir", found.cache_dir)
         yield _check_folder("runs_dir", found.runs_dir)
+        yield _check_folder("registry_dir", found.registry_dir)
     yield _check_memory(measure_memory())
     environment = _ask_tensorflow()
     if isinstance(environment, Check):

@@ -13,6 +13,7 @@ __all__ = ["RunSummary", "find_run", "list_runs", "new_run_dir"]
 
 CONFIG: Final = "config.json"
 METRICS: Final = "metrics.json"
+HISTORY: Final = "history.json"
 
 
 class RunSummary(NamedTuple):

@@ -33,6 +33,7 @@ __all__ = [
     "Settings",
     "debugging",
     "describe_settings",
+    "hush_mlflow",
     "hush_tensorflow",
     "load_settings",
     "settings_files",
@@ -102,6 +103,14 @@ class Settings(BaseSettings):
     runs_dir: Annotated[Path, AfterValidator(_check_path)] = Field(
         default=Path("runs"), description="Where training puts its run folders."
     )
+    endpoints_dir: Annotated[Path, AfterValidator(_check_path)] = Field(
+        default_factory=lambda: platformdirs.user_data_path("cifarml") / "endpoints",
+        description="Where endpoints on this machine keep their models, keys and logs.",
+    )
+    registry_dir: Annotated[Path, AfterValidator(_check_path)] = Field(
+        default_factory=lambda: platformdirs.user_data_path("cifarml") / "registry",
+        description="Registered models, and what is known of all runs (mlflow.db).",
+    )
     cifar10_url: AnyHttpUrl = Field(
         default=AnyHttpUrl(ARCHIVE_URL),
         description="Where the official archive is fetched from, such as a mirror; its hash is checked.",
@@ -137,7 +146,7 @@ class Settings(BaseSettings):
 _SECRETS: Final = tuple(
     name for name, field in Settings.model_fields.items() if field.annotation == SecretStr | None
 )
-_PATHS: Final = ("cache_dir", "runs_dir")
+_PATHS: Final = ("cache_dir", "runs_dir", "registry_dir", "endpoints_dir")
 _IN_AZURE: Final = tuple(name for name in Settings.model_fields if name.startswith("storage_")) + WORKSPACE
 
 
@@ -212,6 +221,11 @@ def debugging() -> bool:
 def hush_tensorflow() -> None:
     """Ask TensorFlow's native code for warnings only, unless the user has asked for something else."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+def hush_mlflow() -> None:
+    """Keep MLflow from calling home, unless the user has asked for it."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 
 class _Environment(EnvSettingsSource):

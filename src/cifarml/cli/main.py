@@ -10,7 +10,20 @@ from typing import Annotated
 
 import typer
 
-from cifarml.cli import config, data, doctor, evaluate, predict, quickstart, runs, train
+from cifarml.cli import (
+    config,
+    data,
+    deploy,
+    doctor,
+    endpoint,
+    evaluate,
+    models,
+    predict,
+    quickstart,
+    runs,
+    serve,
+    train,
+)
 from cifarml.cli.console import note, show_log
 from cifarml.errors import CifarMLError
 
@@ -29,6 +42,10 @@ app.command()(evaluate.evaluate)
 app.command()(predict.predict)
 app.add_typer(data.app, name="data")
 app.add_typer(runs.app, name="runs")
+app.add_typer(models.app, name="models")
+app.command()(deploy.deploy)
+app.add_typer(endpoint.app, name="endpoint")
+app.command()(serve.serve)
 app.add_typer(config.app, name="config")
 app.command()(doctor.doctor)
 

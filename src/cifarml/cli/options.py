@@ -28,3 +28,9 @@ RunsDir = Annotated[
         metavar="DIR", help="Where run folders lie; CIFARML_RUNS_DIR, or runs/ here, when left out."
     ),
 ]
+Model = Annotated[
+    str,
+    typer.Option(metavar="NAME[@ALIAS|:VERSION]", help="Which registered model, such as cifar10:3."),
+]
+EndpointName = Annotated[str, typer.Option("--name", metavar="NAME", help="Name of the endpoint.")]
+Endpoint = Annotated[str, typer.Argument(metavar="[ENDPOINT]", help="Name of the endpoint.")]

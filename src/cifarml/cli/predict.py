@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cifarml.cli import options
 from cifarml.cli.console import note, print_json
+
+if TYPE_CHECKING:
+    from cifarml.errors import PictureError
+    from cifarml.predict import Prediction
+    from cifarml.progress import OnProgress
 
 __all__ = ["predict"]
 
@@ -24,6 +31,10 @@ def predict(
         str | None,
         typer.Option(help="Which model: a run folder or its name; the newest when left out."),
     ] = None,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Ask this endpoint instead of a run.", show_default=False),
+    ] = None,
     top: Annotated[int, typer.Option(min=1, help="How many classes to show for each picture.")] = 3,
     runs_dir: options.RunsDir = None,
     json: options.Json = False,
@@ -36,17 +47,31 @@ def predict(
       cifarml predict image.png
       cifarml predict one.jpg two.webp --top 5
       cifarml predict holiday/ --run runs/first --json
+      cifarml predict image.png --endpoint cifar10
     """
-    from cifarml.errors import PictureError
-    from cifarml.predict import Predictor
+    from cifarml.errors import PictureError, SettingsError
     from cifarml.progress import show_progress
-    from cifarml.runs import find_run
     from cifarml.settings import load_settings
 
-    predictor = Predictor.load(find_run(run, runs_dir or load_settings().runs_dir))
+    if run and endpoint:
+        raise SettingsError(
+            f"a run or an endpoint answers, not both. Received: --run {run} --endpoint {endpoint}"
+        )
+    ask: Callable[[list[Path], OnProgress], Iterable[tuple[Path, Prediction | PictureError]]]
+    if endpoint:
+        ask = partial(_ask_endpoint, endpoint)
+    else:
+        from cifarml.predict import Predictor
+        from cifarml.runs import find_run
+
+        predictor = Predictor.load(find_run(run, runs_dir or load_settings().runs_dir))
+
+        def ask(paths: list[Path], told: OnProgress) -> Iterable[tuple[Path, Prediction | PictureError]]:
+            return predictor.predict_files(paths, on_progress=told)
+
     paths = _picture_files(pictures)
     with show_progress(quiet=quiet or len(paths) <= _FEW) as on_progress:
-        answers = list(predictor.predict_files(paths, on_progress=on_progress))
+        answers = list(ask(paths, on_progress))
     documents: list[dict[str, object]] = []
     for path, answer in answers:
         if isinstance(answer, PictureError):
@@ -61,6 +86,26 @@ def predict(
         print_json(documents)
     if any(isinstance(answer, PictureError) for _, answer in answers):
         raise typer.Exit(1)
+
+
+def _ask_endpoint(
+    endpoint: str, paths: list[Path], on_progress: OnProgress
+) -> list[tuple[Path, Prediction | PictureError]]:
+    from cifarml.deploy.local import LocalHost
+    from cifarml.errors import PictureError
+    from cifarml.progress import Progress
+
+    host = LocalHost()
+    answers: list[tuple[Path, Prediction | PictureError]] = []
+    for number, path in enumerate(paths, 1):
+        try:
+            answers.append((path, host.invoke(endpoint, path.read_bytes())))
+        except PictureError as error:
+            answers.append((path, error))
+        except OSError as error:
+            answers.append((path, PictureError(f"can't be read: {error.strerror}")))
+        on_progress(Progress("asking", number, len(paths)))
+    return answers
 
 
 def _picture_files(pictures: list[Path]) -> list[Path]:

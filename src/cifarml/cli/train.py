@@ -53,8 +53,9 @@ def train(
     from pathlib import PurePath
 
     from cifarml.data import load_dataset
-    from cifarml.errors import SettingsError
+    from cifarml.errors import RegistryError, SettingsError
     from cifarml.progress import show_progress
+    from cifarml.registry.local import LocalRegistry
     from cifarml.runs import new_run_dir
     from cifarml.settings import load_settings
     from cifarml.train.recipe import TrainConfig
@@ -83,6 +84,11 @@ def train(
 
             describe_environment()
         bundle = train_model(config, dataset, run_dir, on_progress=on_progress)
+    try:
+        LocalRegistry().log_run(bundle)
+    except RegistryError as error:  # the run is finished all the same
+        note(f"The run could not be logged: {error.message}")
+        note(f"Later: cifarml models register {shown_path(bundle.path)}")
     if json:
         print_json({"path": str(bundle.path.resolve()), **bundle.info})
         return
@@ -101,4 +107,4 @@ def train(
         ("Predictions", "predictions.png"),
     ):
         print(f"{title + ':':<16} {path}/{file}")
-    print("Next: cifarml predict image.png")
+    print("Next: cifarml predict image.png   (or, as an endpoint: cifarml deploy)")

@@ -26,12 +26,20 @@ class Deployment:
         model: The model, ``name:version``.
         state: ``ready``, ``starting``, ``failed`` or ``stopped``.
         created_at: When it was made, with a time zone.
+        bundle_sha256: Hash of its bundle, by which the same content is known again; empty where not known.
+        num_requests: How many it was asked since it started, where the host counts them.
+        num_errors: How many of them it could not answer.
+        memory_bytes: How much memory it takes, where the host measures it.
     """
 
     name: str
     model: str
     state: str
     created_at: datetime
+    bundle_sha256: str = ""
+    num_requests: int | None = None
+    num_errors: int | None = None
+    memory_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +97,13 @@ class EndpointHost(Protocol):
             PictureError: If the endpoint can't read the picture.
             EndpointTimeoutError: If no answer came in time.
             DeployError: If there is no such endpoint or deployment, or it fails.
+        """
+
+    def read_key(self, endpoint: str, *, regenerate: bool = False) -> str:
+        """Return the key that callers show; ``regenerate`` makes a new one, and the old one is void.
+
+        Raises:
+            DeployError: If there is no such endpoint.
         """
 
     def set_traffic(self, endpoint: str, traffic: Mapping[str, int]) -> None:

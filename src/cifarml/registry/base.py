@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -9,8 +10,19 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from cifarml.bundle import Bundle
+from cifarml.errors import RegistryError
 
-__all__ = ["CHALLENGER", "CHAMPION", "DEFAULT_NAME", "ModelRegistry", "RegisteredModel"]
+__all__ = [
+    "CHALLENGER",
+    "CHAMPION",
+    "DEFAULT_NAME",
+    "LATEST",
+    "ModelRegistry",
+    "RegisteredModel",
+    "check_alias",
+    "check_model_name",
+    "parse_model",
+]
 
 DEFAULT_NAME: Final = "cifar10"
 """Name of the model, as in the article, where none is given."""
@@ -20,6 +32,9 @@ CHAMPION: Final = "champion"
 
 CHALLENGER: Final = "challenger"
 """Alias of the version that may replace it."""
+
+LATEST: Final = "latest"
+"""Stands for the highest version."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +72,9 @@ class ModelRegistry(Protocol):
     def register(self, bundle: Bundle, name: str = DEFAULT_NAME) -> RegisteredModel:
         """Register a bundle; the same content gives the version that is there.
 
+        The first version of a name becomes its champion, as there is nothing to compare it with and
+        something must answer; a later one becomes its challenger. Numbers are never given twice.
+
         Raises:
             ModelFileError: If a file of the bundle is missing or changed.
             RegistryError: If it can't be registered; nothing half-done is left.
@@ -83,6 +101,8 @@ class ModelRegistry(Protocol):
     def set_alias(self, model: RegisteredModel, alias: str = CHAMPION) -> RegisteredModel:
         """Give a version an alias, taking it from the version that had it.
 
+        Who becomes champion is no challenger any more.
+
         Raises:
             RegistryError: If there is no such version.
         """
@@ -93,3 +113,62 @@ class ModelRegistry(Protocol):
         Raises:
             RegistryError: If there is no such version, or it is the champion.
         """
+
+
+def check_model_name(name: str) -> str:
+    """Return the name of a model, if it can be one here and in Azure.
+
+    Raises:
+        RegistryError: If it can't.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", name):
+        raise RegistryError(
+            "a model's name must be 1 to 128 letters, digits, dots, hyphens and underscores, and begin with "
+            f"a letter or a digit. Received: {name[:200]!r}"
+        )
+    return name
+
+
+def check_alias(alias: str) -> str:
+    """Return an alias, if it can be one: it can't be mistaken for a version.
+
+    Raises:
+        RegistryError: If it can't.
+    """
+    if alias == LATEST or not re.fullmatch(r"(?!v\d)[a-z][a-z0-9_-]{0,63}", alias):
+        raise RegistryError(
+            "an alias must be 1 to 64 lower-case letters, digits, hyphens and underscores, begin with a "
+            f"letter, and not be {LATEST} or like v1. Received: {alias[:200]!r}",
+            hint=f"the usual ones are {CHAMPION} and {CHALLENGER}",
+        )
+    return alias
+
+
+def parse_model(text: str) -> tuple[str, str]:
+    """Return name and version (or alias) of a model as people type it.
+
+    Args:
+        text: ``cifar10:3``, ``cifar10@champion``, or ``cifar10`` for its champion; ``3``,
+            ``champion``, ``challenger`` and ``latest`` mean the model named cifar10.
+
+    Raises:
+        RegistryError: If it is none of these.
+
+    Example:
+        >>> parse_model("cifar10:3"), parse_model("champion"), parse_model("pets")
+        (('cifar10', '3'), ('cifar10', 'champion'), ('pets', 'champion'))
+    """
+    name, sign, version = text.partition(":") if ":" in text else text.partition("@")
+    if not sign:
+        short = re.fullmatch(r"\d+", text) or text in {CHAMPION, CHALLENGER, LATEST}
+        name, version = (DEFAULT_NAME, text) if short else (text, CHAMPION)
+    check_model_name(name)
+    is_number = re.fullmatch(r"[1-9][0-9]{0,8}", version)
+    if sign == ":" and not is_number and version != LATEST:
+        raise RegistryError(
+            f"a version is a number, such as {name}:3. Received: {text[:200]!r}",
+            hint=f"an alias is typed {name}@{CHAMPION}",
+        )
+    if not is_number and version != LATEST:
+        check_alias(version)
+    return name, version

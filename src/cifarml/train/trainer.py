@@ -16,7 +16,7 @@ from cifarml.errors import DataError, TrainingError
 from cifarml.metrics import evaluate_probabilities
 from cifarml.model import build_model
 from cifarml.progress import OnProgress, Progress, ignore_progress
-from cifarml.runs import CONFIG, METRICS
+from cifarml.runs import CONFIG, HISTORY, METRICS
 from cifarml.train.device import describe_environment
 from cifarml.train.export import export_onnx
 from cifarml.train.grids import prediction_grid
@@ -93,7 +93,7 @@ def _train(
         on_progress(Progress("writing the run", step, 4, unit="steps"))
 
     saving(0)
-    write_json(run_dir / "history.json", watcher.history)
+    write_json(run_dir / HISTORY, watcher.history)
     model.save(run_dir / KERAS_MODEL)
     saving(1)
     exported = export_onnx(model, run_dir / ONNX_MODEL, dataset.class_names, splits.test.images[:_COMPARED])

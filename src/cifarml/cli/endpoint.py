@@ -1,0 +1,263 @@
+"""``cifarml endpoint``: the endpoints on this machine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cifarml.cli import options
+from cifarml.cli.console import note, print_json, print_table
+
+if TYPE_CHECKING:
+    from cifarml.deploy.base import Endpoint
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="endpoint", help="Look at endpoints on this machine, and change them.", no_args_is_help=True
+)
+
+Deployment = Annotated[
+    str | None,
+    typer.Option(metavar="DEPLOYMENT", help="Which of its deployments; as traffic says when left out."),
+]
+
+
+@app.command("list")
+def list_command(json: options.Json = False) -> None:
+    """List the endpoints.
+
+    [bold]Examples[/bold]
+
+      cifarml endpoint list
+      cifarml endpoint list --json
+    """
+    from cifarml.deploy.local import LocalHost
+
+    found = LocalHost().list_endpoints()
+    if json:
+        print_json([_document(endpoint) for endpoint in found])
+    elif not found:
+        print("There are no endpoints on this machine. Make one with: cifarml deploy")
+    else:
+        rows = [(e.name, e.state, _shares(e), e.scoring_uri) for e in found]
+        print_table("", ("endpoint", "state", "traffic", "scoring URI"), rows)
+
+
+@app.command()
+def show(endpoint: options.Endpoint = "cifar10", json: options.Json = False) -> None:
+    """Show an endpoint and its deployments.
+
+    [bold]Examples[/bold]
+
+      cifarml endpoint show
+      cifarml endpoint show demo --json
+    """
+    from cifarml.deploy.local import LocalHost
+
+    found = LocalHost().get_endpoint(endpoint)
+    if json:
+        print_json(_document(found))
+        return
+    rows = [
+        (
+            each.name,
+            each.model,
+            each.state,
+            f"{found.traffic.get(each.name, 0)} %",
+            "" if each.num_requests is None else f"{each.num_requests:,}",
+            "" if each.num_errors is None else f"{each.num_errors:,}",
+            "" if each.memory_bytes is None else f"{each.memory_bytes >> 20} MB",
+            f"{each.created_at.astimezone():%Y-%m-%d %H:%M}",
+        )
+        for each in found.deployments
+    ]
+    columns = ("deployment", "model", "state", "traffic ", "requests ", "errors ", "memory ", "made")
+    print_table(f"Endpoint {found.name}, {found.state}", columns, rows)
+    print(f"Scoring URI: {found.scoring_uri}")
+
+
+@app.command("test")
+def try_it(
+    endpoint: options.Endpoint = "cifar10",
+    data: Annotated[
+        str, typer.Option("--data", metavar="SOURCE", help=options.SOURCE_HELP)
+    ] = "drawn:20:20260101",
+    deployment: Deployment = None,
+    json: options.Json = False,
+) -> None:
+    """Ask an endpoint about labelled pictures; exit code 1 where it fails to answer one.
+
+    [bold]Examples[/bold]
+
+      cifarml endpoint test
+      cifarml endpoint test demo --data my_pictures/ --deployment v2
+    """
+    from cifarml.data import load_dataset
+    from cifarml.deploy.known import check_endpoint
+    from cifarml.deploy.local import LocalHost
+
+    done = check_endpoint(LocalHost(), endpoint, load_dataset(data), deployment=deployment)
+    if json:
+        print_json(done._asdict())
+    else:
+        for message in done.errors[:10]:
+            note(f"Error: {message}")
+        print(
+            f"{done.num_correct} of {done.num_pictures} pictures right, {len(done.errors)} errors; "
+            f"median {done.median_s * 1000:.1f} ms, slowest {done.slowest_s * 1000:.1f} ms"
+        )
+    if done.errors:
+        raise typer.Exit(1)
+
+
+@app.command()
+def logs(
+    endpoint: options.Endpoint = "cifar10",
+    deployment: Deployment = None,
+    tail: Annotated[int, typer.Option(min=1, max=10000, help="How many lines.")] = 50,
+) -> None:
+    """Print the last lines that a deployment has written.
+
+    [bold]Examples[/bold]
+
+      cifarml endpoint logs
+      cifarml endpoint logs demo --deployment v2 --tail 200
+    """
+    from cifarml.deploy.local import LocalHost
+    from cifarml.errors import DeployError
+
+    host = LocalHost()
+    found = host.get_endpoint(endpoint)
+    if deployment is None and not found.deployments:
+        raise DeployError(f"endpoint {endpoint} has no deployments")
+    newest = max(found.deployments, key=lambda each: found.traffic.get(each.name, 0), default=None)
+    print(host.logs(endpoint, deployment or (newest.name if newest else ""), tail=tail))
+
+
+@app.command()
+def traffic(
+    shares: Annotated[
+        list[str], typer.Argument(metavar="DEPLOYMENT=PERCENT...", help="They add up to 100, or to 0.")
+    ],
+    name: options.EndpointName = "cifar10",
+) -> None:
+    """Divide the requests among the deployments.
+
+    [bold]Examples[/bold]
+
+      cifarml endpoint traffic v1=90 v2=10
+      cifarml endpoint traffic v2=100 --name demo
+    """
+    from cifarml.deploy.local import LocalHost
+    from cifarml.errors import DeployError
+
+    wanted: dict[str, int] = {}
+    for share in shares:
+        deployment, _, percent = share.partition("=")
+        if not percent.isascii() or not percent.isdigit() or len(percent) > 3 or deployment in wanted:
+            raise DeployError(
+                f"a share is DEPLOYMENT=PERCENT, each once. Received: {share!r}",
+                hint="for example: cifarml endpoint traffic v1=90 v2=10",
+            )
+        wanted[deployment] = int(percent)
+    host = LocalHost()
+    host.set_traffic(name, wanted)
+    print(f"{name}: {_shares(host.get_endpoint(name))}")
+
+
+@app.command()
+def rollback(endpoint: options.Endpoint = "cifar10") -> None:
+    """Give all requests back to the deployment that had them before.
+
+    [bold]Examples[/bold]
+
+      cifarml endpoint rollback
+    """
+    from cifarml.deploy.local import LocalHost
+    from cifarml.deploy.rollout import roll_back
+
+    print(f"{endpoint}: {_shares(roll_back(LocalHost(), endpoint))}")
+
+
+@app.command()
+def keys(
+    endpoint: options.Endpoint = "cifar10",
+    regenerate: Annotated[
+        bool, typer.Option("--regenerate", help="Make a new key; the old one is void at once.")
+    ] = False,
+) -> None:
+    """Print the key that callers show: Authorization: Bearer KEY.
+
+    [bold]Examples[/bold]
+
+      cifarml endpoint keys
+      cifarml endpoint keys demo --regenerate
+    """
+    from cifarml.deploy.local import LocalHost
+
+    print(LocalHost().read_key(endpoint, regenerate=regenerate))
+
+
+@app.command()
+def start(endpoint: options.Endpoint = "cifar10") -> None:
+    """Start an endpoint that is stopped, as after a restart of the machine.
+
+    [bold]Examples[/bold]
+
+      cifarml endpoint start
+    """
+    from cifarml.deploy.local import LocalHost
+
+    started = LocalHost().start(endpoint)
+    print(f"{endpoint} is {started.state}: {started.scoring_uri}")
+
+
+@app.command()
+def stop(endpoint: options.Endpoint = "cifar10") -> None:
+    """Stop an endpoint; it keeps its models, key and traffic.
+
+    [bold]Examples[/bold]
+
+      cifarml endpoint stop
+    """
+    from cifarml.deploy.local import LocalHost
+
+    LocalHost().stop(endpoint)
+    print(f"{endpoint} is stopped. Start it with: cifarml endpoint start {endpoint}")
+
+
+@app.command()
+def delete(
+    endpoint: options.Endpoint = "cifar10",
+    deployment: Annotated[
+        str | None,
+        typer.Option(metavar="DEPLOYMENT", help="Only this deployment, which must have no traffic."),
+    ] = None,
+) -> None:
+    """Delete an endpoint with all that belongs to it: processes, models, key, logs.
+
+    [bold]Examples[/bold]
+
+      cifarml endpoint delete
+      cifarml endpoint delete demo --deployment v1
+    """
+    from cifarml.deploy.local import LocalHost
+
+    LocalHost().delete(endpoint, deployment)
+    print(f"{endpoint} is deleted" if deployment is None else f"{deployment} of {endpoint} is deleted")
+
+
+def _shares(endpoint: Endpoint) -> str:
+    shares = (f"{name} {share} %" for name, share in endpoint.traffic.items() if share)
+    return ", ".join(shares) or "none"
+
+
+def _document(endpoint: Endpoint) -> dict[str, object]:
+    from dataclasses import asdict
+
+    document = asdict(endpoint)
+    for each in document["deployments"]:
+        each["created_at"] = each["created_at"].isoformat()
+    return document

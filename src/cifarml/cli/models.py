@@ -1,0 +1,203 @@
+"""``cifarml models``: trained models as versions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cifarml.cli import options
+from cifarml.cli.console import print_json, print_table, shown_path
+
+if TYPE_CHECKING:
+    from cifarml.registry.base import RegisteredModel
+
+__all__ = ["app"]
+
+app = typer.Typer(name="models", help="Register, compare and promote trained models.", no_args_is_help=True)
+
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="Such as cifar10:3, cifar10@champion, 3 or champion.")
+]
+
+
+@app.command("list")
+def list_command(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="Of this model only.", show_default=False)
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """List the registered versions, the oldest first.
+
+    [bold]Examples[/bold]
+
+      cifarml models list
+      cifarml models list cifar10 --json
+    """
+    from cifarml.registry.local import LocalRegistry
+
+    registry = LocalRegistry()
+    models = registry.list_models(name)
+    if json:
+        print_json([_document(model) for model in models])
+        return
+    if not models:
+        print("No model is registered. Register the newest run with: cifarml models register latest")
+        return
+    print_table(
+        "",
+        ("model", "aliases", "test accuracy ", "registered", "run", "data"),
+        [
+            (
+                str(model),
+                ", ".join(model.aliases),
+                f"{model.metrics['test_accuracy']:.1%}" if "test_accuracy" in model.metrics else "",
+                f"{model.created_at.astimezone():%Y-%m-%d %H:%M}" if model.created_at else "",
+                model.run,
+                model.tags.get("dataset", ""),
+            )
+            for model in models
+        ],
+    )
+    print(f"In MLflow's pages, where mlflow is installed: {registry.ui_command}")
+
+
+@app.command()
+def show(model: Model = "champion", json: options.Json = False) -> None:
+    """Show one version: figures, data, and where it came from.
+
+    [bold]Examples[/bold]
+
+      cifarml models show
+      cifarml models show cifar10:2 --json
+    """
+    from cifarml.registry.base import parse_model
+    from cifarml.registry.local import LocalRegistry
+
+    found = LocalRegistry().get(*parse_model(model))
+    if json:
+        print_json(_document(found))
+        return
+    rows: list[tuple[str, object]] = [("aliases", ", ".join(found.aliases)), ("run", found.run)]
+    rows += [("registered", f"{found.created_at.astimezone():%Y-%m-%d %H:%M}")] if found.created_at else []
+    rows += [(name, f"{value:.6g}") for name, value in found.metrics.items()]
+    rows += [(name, value) for name, value in found.tags.items() if name != "run"]
+    print_table(str(found), ("what", "value"), rows)
+
+
+@app.command()
+def register(
+    run: Annotated[
+        str, typer.Argument(metavar="[RUN]", help="A run folder, its name, or latest.")
+    ] = "latest",
+    name: Annotated[str, typer.Option(help="Name of the model.")] = "cifar10",
+    runs_dir: options.RunsDir = None,
+    json: options.Json = False,
+) -> None:
+    """Register a run as a version; the same run twice is the same version.
+
+    [bold]Examples[/bold]
+
+      cifarml models register
+      cifarml models register runs/first --name pets
+    """
+    from cifarml.bundle import Bundle
+    from cifarml.registry.local import LocalRegistry
+    from cifarml.runs import find_run
+    from cifarml.settings import load_settings
+
+    bundle = Bundle.open(find_run(run, runs_dir or load_settings().runs_dir))
+    model = LocalRegistry().register(bundle, name)
+    if json:
+        print_json(_document(model))
+        return
+    print(f"{bundle.path.name} is {model}{_called(model)}")
+    print(f"Next: cifarml deploy --model {model}")
+
+
+@app.command()
+def promote(
+    model: Model,
+    alias: Annotated[str, typer.Option(help="What it shall be called.")] = "champion",
+    json: options.Json = False,
+) -> None:
+    """Make a version the champion, which deploy takes.
+
+    [bold]Examples[/bold]
+
+      cifarml models promote cifar10:2
+      cifarml models promote 3 --alias challenger
+    """
+    from cifarml.registry.base import parse_model
+    from cifarml.registry.local import LocalRegistry
+
+    registry = LocalRegistry()
+    promoted = registry.set_alias(registry.get(*parse_model(model)), alias)
+    if json:
+        print_json(_document(promoted))
+        return
+    print(f"{promoted} is now the {alias}")
+
+
+@app.command()
+def download(
+    model: Model,
+    folder: Annotated[Path, typer.Argument(help="A new folder for its files.", show_default=False)],
+    json: options.Json = False,
+) -> None:
+    """Copy the files of a version into a new folder; each is checked.
+
+    [bold]Examples[/bold]
+
+      cifarml models download cifar10@champion my_copy
+    """
+    from cifarml.registry.base import parse_model
+    from cifarml.registry.local import LocalRegistry
+
+    registry = LocalRegistry()
+    found = registry.get(*parse_model(model))
+    bundle = registry.download(found, folder)
+    if json:
+        print_json(_document(found) | {"path": str(bundle.path.resolve())})
+        return
+    print(f"{found}: {len(bundle.files)} files in {shown_path(bundle.path)}")
+    print(f"Next: cifarml predict image.png --run {shown_path(bundle.path)}")
+
+
+@app.command()
+def delete(model: Model, json: options.Json = False) -> None:
+    """Delete a version and its files; its number stays taken. The champion stays.
+
+    [bold]Examples[/bold]
+
+      cifarml models delete cifar10:1
+    """
+    from cifarml.registry.base import parse_model
+    from cifarml.registry.local import LocalRegistry
+
+    registry = LocalRegistry()
+    found = registry.get(*parse_model(model))
+    registry.delete(found)
+    if json:
+        print_json({"deleted": str(found)})
+        return
+    print(f"{found} is deleted")
+
+
+def _called(model: RegisteredModel) -> str:
+    return f", the {' and '.join(model.aliases)}" if model.aliases else ""
+
+
+def _document(model: RegisteredModel) -> dict[str, Any]:
+    return {
+        "name": model.name,
+        "version": model.version,
+        "aliases": model.aliases,
+        "run": model.run,
+        "registered": model.created_at.isoformat() if model.created_at else None,
+        "bundle_sha256": model.bundle_sha256,
+        "metrics": dict(model.metrics),
+        "tags": dict(model.tags),
+    }

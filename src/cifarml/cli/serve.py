@@ -1,0 +1,47 @@
+"""``cifarml serve``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cifarml.cli import options
+from cifarml.cli.console import note
+from cifarml.cli.deploy import find_model, page_address
+
+__all__ = ["serve"]
+
+
+def serve(
+    model: options.Model = "cifar10@champion",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Where to listen; a free one for 0.")] = 0,
+    runs_dir: options.RunsDir = None,
+) -> None:
+    """Serve a model in the foreground, on 127.0.0.1, until Ctrl-C.
+
+    Nothing is kept: each start makes a new key. An endpoint that outlives its command is made by
+    cifarml deploy.
+
+    [bold]Examples[/bold]
+
+      cifarml serve
+      cifarml serve --model cifar10:2 --port 8080
+    """
+    import tempfile
+
+    from cifarml.deploy.foreground import serve_model
+    from cifarml.registry.local import LocalRegistry
+
+    registry = LocalRegistry()
+    found = find_model(registry, model, runs_dir)
+
+    def tell(scoring_uri: str, key: str) -> None:
+        print(f"Serving {found} at {scoring_uri}")
+        print(f"Page: {page_address(scoring_uri, key)}")
+        note("Ctrl-C ends it.")
+
+    with tempfile.TemporaryDirectory(prefix="cifarml-") as folder:
+        bundle = registry.download(found, Path(folder, "bundle"))
+        serve_model(found, bundle, Path(folder, "endpoints"), port=port, on_ready=tell)

@@ -1,0 +1,147 @@
+"""The routes of an endpoint."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Final
+
+from fastapi import FastAPI, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from starlette.exceptions import HTTPException
+from starlette.staticfiles import StaticFiles
+
+from cifarml.cifar10 import CLASS_NAMES
+from cifarml.deploy.contract import SCORE_REQUEST, SCORE_RESPONSES
+from cifarml.deploy.gateway import Gateway, UnknownDeployment
+from cifarml.deploy.guard import error_response
+from cifarml.deploy.reference import render_reference
+from cifarml.deploy.request import MAX_BODY_BYTES
+from cifarml.deploy.runner import Busy, TimedOut, Unavailable
+from cifarml.deploy.telemetry import Figures
+
+__all__ = ["make_app"]
+
+PAGE: Final = Path(__file__).with_name("page")
+_DEPLOYMENT: Final = "azureml-model-deployment"
+
+
+def make_app(gateway: Gateway, lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]) -> FastAPI:
+    """Return the application of an endpoint.
+
+    Args:
+        gateway: Who answers.
+        lifespan: What happens before and after.
+    """
+    app = FastAPI(
+        title=f"cifarml endpoint {gateway.folder.name}",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    figures = Figures()
+
+    @app.exception_handler(HTTPException)
+    async def http_error(_: Request, error: HTTPException) -> Response:
+        code = {404: "not_found", 405: "wrong_method", 413: "too_large"}.get(error.status_code, "bad_http")
+        return error_response(error.status_code, code, str(error.detail), error.headers)
+
+    @app.post("/score", openapi_extra=SCORE_REQUEST, responses=SCORE_RESPONSES)
+    async def score(request: Request) -> Response:
+        body = await _read_body(request)
+        started = time.perf_counter()
+        name, answer = "", b""
+        try:
+            status, answer, name = await gateway.score(
+                request.headers.get("content-type", "").encode("latin-1"),
+                body,
+                request.headers.get(_DEPLOYMENT),
+            )
+            response = Response(answer, status, {_DEPLOYMENT: name}, "application/json")
+        except (UnknownDeployment, Unavailable) as error:
+            response = _refusal(error)
+        figures.count(name, response.status_code, time.perf_counter() - started, answer)
+        request.scope["state"]["deployment"] = name
+        return response
+
+    @app.post("/seen")
+    async def seen(request: Request) -> Response:
+        kind = request.headers.get("content-type", "").encode("latin-1")
+        return await _picture(gateway, b"picture/" + kind, await _read_body(request))
+
+    @app.get("/samples")
+    async def samples() -> list[str]:
+        return list(CLASS_NAMES)
+
+    @app.get("/samples/{name}.png")
+    async def sample(name: str) -> Response:
+        return await _picture(gateway, b"sample", name.encode())
+
+    @app.get("/health/live")
+    async def live() -> dict[str, str]:
+        return {"status": "live"}
+
+    @app.get("/health/ready")
+    async def ready() -> Response:
+        if gateway.ready:
+            return Response('{"status": "ready"}', media_type="application/json")
+        return error_response(503, "not_ready", "not all deployments with traffic are ready")
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        known = [(each.name, each.model, each.version) for each in gateway.record.deployments]
+        text = figures.text(known, gateway.record.traffic)
+        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    if (PAGE / "index.html").is_file():
+        app.mount("/page", StaticFiles(directory=PAGE), name="page")
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> Response:
+        if (PAGE / "index.html").is_file():
+            return HTMLResponse((PAGE / "index.html").read_bytes())
+        return RedirectResponse("/docs")
+
+    @app.get("/docs", include_in_schema=False)
+    async def reference() -> Response:
+        return HTMLResponse(render_reference(app.openapi()))
+
+    return app
+
+
+async def _read_body(request: Request) -> bytes:
+    """Return the body, but never hold more than may be sent."""
+    too_large = HTTPException(
+        413, f"a request may have {MAX_BODY_BYTES:,} bytes at the most", {"connection": "close"}
+    )
+    length = request.headers.get("content-length", "0")
+    if not length.isascii() or not length.isdigit() or int(length[:20]) > MAX_BODY_BYTES:
+        raise too_large
+    chunks, size_bytes = [], 0
+    async for chunk in request.stream():
+        size_bytes += len(chunk)
+        if size_bytes > MAX_BODY_BYTES:
+            raise too_large
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+async def _picture(gateway: Gateway, kind: bytes, body: bytes) -> Response:
+    try:
+        status, answer = await gateway.picture(kind, body)
+    except Unavailable as error:
+        return _refusal(error)
+    return Response(answer, status, media_type="image/png" if status == 200 else "application/json")
+
+
+def _refusal(error: UnknownDeployment | Unavailable) -> Response:
+    again = {"retry-after": "1"}
+    if isinstance(error, UnknownDeployment):
+        return error_response(404, "unknown_deployment", str(error))
+    if isinstance(error, Busy):
+        return error_response(429, "busy", str(error), again)
+    if isinstance(error, TimedOut):
+        return error_response(504, "timeout", str(error))
+    return error_response(503, "unavailable", str(error), again)

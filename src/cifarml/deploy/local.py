@@ -1,0 +1,449 @@
+"""Endpoints on this machine: each a server process that outlives the command that made it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+import urllib3
+from filelock import FileLock
+from urllib3.exceptions import HTTPError
+from urllib3.exceptions import TimeoutError as NoAnswer
+
+from cifarml.bundle import MANIFEST, Bundle
+from cifarml.deploy.base import Deployment, Endpoint
+from cifarml.deploy.state import (
+    HOST,
+    READY,
+    DeploymentRecord,
+    EndpointFolder,
+    EndpointRecord,
+    ServerRecord,
+    check_deployment_name,
+    check_endpoint_name,
+    new_key,
+    tail_of,
+)
+from cifarml.errors import DeployError, EndpointTimeoutError, ModelFileError, PictureError
+from cifarml.predict import Prediction
+from cifarml.registry.base import RegisteredModel
+from cifarml.settings import load_settings
+
+__all__ = ["SCORE", "LocalHost", "copy_bundle"]
+
+SCORE: Final = Path(__file__).with_name("score.py")
+"""The scoring script, the same as in the cloud."""
+
+_START_TIMEOUT_S: Final = 60.0
+_STOP_TIMEOUT_S: Final = 40.0
+_CONTROL_TIMEOUT_S: Final = 120.0
+_ANSWER_TIMEOUT_S: Final = 60.0
+
+
+class LocalHost:
+    """Keeps endpoints on this machine, on 127.0.0.1, each with a key.
+
+    Args:
+        endpoints_dir: Where they are kept; the setting ``endpoints_dir`` when left out.
+        script: The scoring script of new deployments.
+        timeout_s: How long a new deployment may take for a request.
+        max_memory_bytes: How much memory its process may take before it is replaced.
+        patience_s: How long a caller of a new endpoint may take to send the headers of a request.
+
+    Example:
+        >>> host = LocalHost()  # doctest: +SKIP
+        >>> host.invoke("cifar10", Path("ship.png").read_bytes()).label  # doctest: +SKIP
+        'ship'
+    """
+
+    def __init__(
+        self,
+        endpoints_dir: Path | None = None,
+        *,
+        script: Path = SCORE,
+        timeout_s: float = 10.0,
+        max_memory_bytes: int = 1 << 30,
+        patience_s: float = 10.0,
+    ) -> None:
+        self._dir = (endpoints_dir or load_settings().endpoints_dir).absolute()
+        self._script = script.absolute()
+        self._timeout_s = timeout_s
+        self._max_memory_bytes = max_memory_bytes
+        self._patience_s = patience_s
+        self._http = urllib3.PoolManager(maxsize=16, retries=False)  # never through a proxy
+
+    def folder(self, name: str) -> Path:
+        """Return where an endpoint is kept.
+
+        Raises:
+            DeployError: If there is none of that name.
+        """
+        return self._folder(name).path
+
+    def list_endpoints(self) -> list[Endpoint]:
+        """Return all endpoints, sorted by name; one whose files can't be read is ``damaged``."""
+        if not self._dir.is_dir():
+            return []
+        found = []
+        for path in sorted(self._dir.iterdir()):
+            if EndpointFolder(path).exists():
+                try:
+                    found.append(self.get_endpoint(path.name))
+                except DeployError:
+                    found.append(Endpoint(path.name, "", "damaged", {}, ()))
+        return found
+
+    def get_endpoint(self, name: str) -> Endpoint:
+        """Return an endpoint.
+
+        Raises:
+            DeployError: If there is none of that name.
+        """
+        folder = self._folder(name)
+        record, live = folder.read(), {}
+        server = folder.running_server()
+        if server is not None:
+            about = self._control(folder, server, "GET", "endpoint")
+            record, live = EndpointRecord.from_json(about["record"]), about["live"]
+        return _endpoint(name, record, live, running=server is not None)
+
+    def create_endpoint(self, name: str) -> Endpoint:
+        """Make an endpoint without deployments, or return the one that is there, running.
+
+        Raises:
+            DeployError: If the name is not allowed, or the endpoint can't be made.
+        """
+        folder = EndpointFolder(self._dir / check_endpoint_name(name))
+        with self._one_at_a_time():
+            is_new = not folder.exists()
+            try:
+                folder.make(EndpointRecord(patience_s=self._patience_s))
+                self._start(folder)
+            except OSError as error:
+                raise DeployError(f"can't make endpoint {name} in {self._dir}: {error.strerror}") from error
+            except DeployError:
+                if is_new:
+                    shutil.rmtree(folder.path, ignore_errors=True)
+                raise
+        return self.get_endpoint(name)
+
+    def create_deployment(
+        self, endpoint: str, deployment: str, model: RegisteredModel, bundle: Bundle
+    ) -> None:
+        """Start a model behind an endpoint, without any traffic; returns once it is ready.
+
+        The bundle is copied: what becomes of the original does no harm.
+
+        Raises:
+            DeployError: If it did not become ready; its logs can still be read, and it can be deleted.
+            ModelFileError: If the bundle is damaged.
+        """
+        if any(Path(part).name != part for part in (model.name, model.version)):
+            raise DeployError(f"{model} can't be a folder's name, so it can't be deployed")
+        folder, server = self._running(endpoint)
+        record = DeploymentRecord(
+            check_deployment_name(deployment),
+            model.name,
+            model.version,
+            model.bundle_sha256,
+            datetime.now(UTC).isoformat(),
+            str(self._script),
+            self._timeout_s,
+            self._max_memory_bytes,
+        )
+        if deployment in {each.name for each in folder.read().deployments}:
+            raise DeployError(f"there is a deployment {deployment} already")
+        try:
+            shutil.rmtree(folder.deployment(deployment), ignore_errors=True)  # left by a kill
+            copy_bundle(bundle, folder.model_dir(record))
+        except OSError as error:
+            shutil.rmtree(folder.deployment(deployment), ignore_errors=True)
+            raise DeployError(f"can't copy the model to {folder.path}: {error.strerror}") from error
+        except ModelFileError:
+            shutil.rmtree(folder.deployment(deployment), ignore_errors=True)
+            raise
+        self._control(folder, server, "POST", "deployments", dataclasses.asdict(record))
+
+    def invoke(self, endpoint: str, picture: bytes, *, deployment: str | None = None) -> Prediction:
+        """Ask the endpoint about a picture file; a deployment by name, or else as traffic says.
+
+        An endpoint that is stopped, as after a restart of the machine, is started first.
+
+        Raises:
+            PictureError: If the endpoint can't read the picture.
+            EndpointTimeoutError: If no answer came in time.
+            DeployError: If there is no such endpoint or deployment, or it fails.
+        """
+        folder, server = self._running(endpoint)
+        # Of whatever kind it is: that is seen by looking at it.
+        headers = {"authorization": f"Bearer {folder.read_key()}", "content-type": "image/png"}
+        if deployment is not None:
+            headers["azureml-model-deployment"] = check_deployment_name(deployment)
+        status, answer = self._ask(folder, server, "POST", "/score", picture, headers, _ANSWER_TIMEOUT_S)
+        try:
+            if status == 200:
+                ranked = sorted(answer["probabilities"].items(), key=lambda item: -item[1])
+                return Prediction(answer["result"], float(answer["probability"]), dict(ranked))
+            message = f"endpoint {endpoint}: {answer['error']['message']} ({status})"
+        except (LookupError, TypeError, AttributeError, ValueError):
+            asked = f"deployment {deployment}" if deployment else "its deployment"
+            raise DeployError(f"endpoint {endpoint}: {asked} answered nonsense ({status})") from None
+        if status in {400, 413, 415, 422}:
+            raise PictureError(message)
+        if status in {408, 504}:
+            raise EndpointTimeoutError(message, hint=f"look at: cifarml endpoint logs {endpoint}")
+        raise DeployError(message, hint=f"look at: cifarml endpoint show {endpoint}")
+
+    def read_key(self, endpoint: str, *, regenerate: bool = False) -> str:
+        """Return the key that callers show; ``regenerate`` makes a new one, and the old one is void.
+
+        Raises:
+            DeployError: If there is no such endpoint.
+        """
+        folder = self._folder(endpoint)
+        if regenerate:
+            with self._one_at_a_time():
+                server = folder.running_server()
+                if server is None:
+                    folder.write_key(new_key())
+                else:
+                    self._control(folder, server, "POST", "key")
+        return folder.read_key()
+
+    def set_traffic(self, endpoint: str, traffic: Mapping[str, int]) -> None:
+        """Divide the requests among the deployments, all at once.
+
+        Raises:
+            DeployError: If shares don't add up to 0 or 100, or a deployment is missing or not ready.
+        """
+        self._control(*self._running(endpoint), "PUT", "traffic", dict(traffic))
+
+    def logs(self, endpoint: str, deployment: str, *, tail: int = 50) -> str:
+        """Return the last lines that a deployment has written.
+
+        Raises:
+            DeployError: If there is none of that name.
+        """
+        folder = self._folder(endpoint)
+        if not folder.deployment(check_deployment_name(deployment)).is_dir():
+            raise DeployError(
+                f"endpoint {endpoint} has no deployment {deployment!r}",
+                hint=f"see which there are: cifarml endpoint show {endpoint}",
+            )
+        return tail_of(folder.worker_log(deployment), tail)
+
+    def delete(self, endpoint: str, deployment: str | None = None) -> None:
+        """Delete a deployment without traffic, or an endpoint with all that belongs to it.
+
+        Raises:
+            DeployError: If there is none of that name, or the deployment has traffic.
+        """
+        if deployment is not None:
+            self._control(
+                *self._running(endpoint), "DELETE", f"deployments/{check_deployment_name(deployment)}"
+            )
+            return
+        folder = self._folder(endpoint)
+        with self._one_at_a_time():
+            self._stop(folder)
+            try:
+                shutil.rmtree(folder.path)
+            except OSError as error:
+                raise DeployError(f"can't delete {folder.path}: {error.strerror}") from error
+
+    def start(self, name: str) -> Endpoint:
+        """Start an endpoint that is stopped.
+
+        Raises:
+            DeployError: If there is none of that name, or it can't be started.
+        """
+        self._running(name)
+        return self.get_endpoint(name)
+
+    def stop(self, name: str) -> None:
+        """Stop an endpoint, after what is in flight; it keeps all it has.
+
+        Raises:
+            DeployError: If there is none of that name.
+        """
+        folder = self._folder(name)
+        with self._one_at_a_time():
+            self._stop(folder)
+
+    def _folder(self, name: str) -> EndpointFolder:
+        folder = EndpointFolder(self._dir / check_endpoint_name(name))
+        if not folder.exists():
+            raise DeployError(
+                f"there is no endpoint {name} on this machine",
+                hint="list them with: cifarml endpoint list; make one with: cifarml deploy",
+            )
+        return folder
+
+    @contextlib.contextmanager
+    def _one_at_a_time(self) -> Iterator[None]:
+        """Let no other command make, start or delete endpoints meanwhile."""
+        try:
+            self._dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+            lock = FileLock(self._dir / ".lock", mode=0o600)
+            lock.acquire()
+        except OSError as error:
+            raise DeployError(
+                f"can't write to {self._dir}: {error.strerror}",
+                hint="set CIFARML_ENDPOINTS_DIR to a folder of your own",
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _running(self, name: str) -> tuple[EndpointFolder, ServerRecord]:
+        """Return the endpoint and its server, started where there is none."""
+        folder = self._folder(name)
+        server = folder.running_server()
+        if server is None:
+            with self._one_at_a_time():
+                server = self._start(folder)
+        return folder, server
+
+    def _start(self, folder: EndpointFolder) -> ServerRecord:
+        if (server := folder.running_server()) is not None:
+            return server
+        folder.check_owner()
+        folder.read()
+        command = [sys.executable, "-P", "-m", "cifarml.deploy.server", str(folder.path)]
+        try:
+            done = subprocess.run(  # noqa: S603  # our own interpreter and module
+                command,
+                cwd=folder.path,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                timeout=_START_TIMEOUT_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise DeployError(f"the server of endpoint {folder.name} did not start in time") from None
+        server = folder.running_server()
+        if not done.stdout.endswith(READY) or server is None:
+            said = done.stdout.strip() or tail_of(folder.server_log, 5) or f"exit code {done.returncode}"
+            raise DeployError(f"the server of endpoint {folder.name} did not start: {said}")
+        self._await_deployments(folder, server)
+        return server
+
+    def _await_deployments(self, folder: EndpointFolder, server: ServerRecord) -> None:
+        """Wait until each deployment is ready, or has failed."""
+        ends = time.monotonic() + _START_TIMEOUT_S
+        while time.monotonic() < ends:
+            live = self._control(folder, server, "GET", "endpoint")["live"]
+            if all(each["state"] != "starting" for each in live.values()):
+                return
+            time.sleep(0.05)
+
+    def _stop(self, folder: EndpointFolder) -> None:
+        """End the server and its workers, gently and then not."""
+        server = folder.running_server()
+        if server is None:
+            return
+        with contextlib.suppress(psutil.Error):
+            process = psutil.Process(server.pid)
+            family = [process, *process.children(recursive=True)]
+            process.terminate()
+            if not _await_end(family):
+                for each in family:
+                    with contextlib.suppress(psutil.Error):
+                        each.kill()
+                _await_end(family)
+
+    def _control(
+        self, folder: EndpointFolder, server: ServerRecord, method: str, path: str, values: object = None
+    ) -> Any:
+        headers = {"authorization": f"Bearer {server.control_key}", "content-type": "application/json"}
+        body = None if values is None else json.dumps(values).encode()
+        path = f"/control/{path}"
+        status, answer = self._ask(folder, server, method, path, body, headers, _CONTROL_TIMEOUT_S)
+        if status != 200:
+            error = answer["error"]
+            raise DeployError(f"endpoint {folder.name}: {error['message']}", error.get("hint"))
+        return answer
+
+    def _ask(
+        self,
+        folder: EndpointFolder,
+        server: ServerRecord,
+        method: str,
+        path: str,
+        body: bytes | None,
+        headers: dict[str, str],
+        timeout_s: float,
+    ) -> tuple[int, Any]:
+        url = f"http://{HOST}:{server.port}{path}"
+        try:
+            response = self._http.request(method, url, body=body, headers=headers, timeout=timeout_s)
+            return response.status, response.json()
+        except NoAnswer as error:
+            raise EndpointTimeoutError(
+                f"endpoint {folder.name} did not answer in {timeout_s:.0f} s"
+            ) from error
+        except HTTPError as error:
+            raise DeployError(
+                f"endpoint {folder.name} broke off: {type(error).__name__}",
+                hint=f"look at {folder.server_log}",
+            ) from error
+        except ValueError as error:
+            raise DeployError(f"endpoint {folder.name} answered nonsense ({response.status})") from error
+
+
+def _endpoint(name: str, record: EndpointRecord, live: dict[str, Any], *, running: bool) -> Endpoint:
+    deployments = tuple(
+        Deployment(
+            each.name,
+            f"{each.model}:{each.version}",
+            created_at=datetime.fromisoformat(each.created_at),
+            bundle_sha256=each.bundle_sha256,
+            **(live.get(each.name) or {"state": "failed" if each.failed else "stopped"}),
+        )
+        for each in record.deployments
+    )
+    uri = f"http://{HOST}:{record.port}/score"
+    return Endpoint(name, uri, "running" if running else "stopped", record.traffic, deployments)
+
+
+def _await_end(processes: list[psutil.Process]) -> bool:
+    """Wait until all have ended, whoever has to collect them; tell whether they have in time."""
+    ends = time.monotonic() + _STOP_TIMEOUT_S
+    while time.monotonic() < ends:
+        if all(map(_has_ended, processes)):
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def _has_ended(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+
+
+def copy_bundle(bundle: Bundle, to: Path) -> None:
+    """Copy a bundle into a new folder, checking the hash of each file.
+
+    Raises:
+        ModelFileError: If one is missing or changed.
+    """
+    to.mkdir(parents=True)
+    for name in bundle.files:
+        (to / name).write_bytes(bundle.read(name))
+    shutil.copyfile(bundle.path / MANIFEST, to / MANIFEST)

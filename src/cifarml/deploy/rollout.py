@@ -1,0 +1,254 @@
+"""The one way to go live, on whatever host: beside the old model, watched, and back again where it fails."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Final
+
+from cifarml.bundle import Bundle
+from cifarml.data.dataset import Dataset
+from cifarml.deploy.base import DEFAULT_ENDPOINT, Deployment, Endpoint, EndpointHost
+from cifarml.deploy.known import KnownPicture, ask_known, check_labels, known_pictures
+from cifarml.errors import CifarMLError, DeployError, PictureError, SmokeTestError
+from cifarml.registry.base import RegisteredModel
+
+__all__ = ["OnStep", "deploy_model", "deployment_name", "live_deployment", "roll_back"]
+
+OnStep = Callable[[str], None]
+"""Told what is done, a line for each step."""
+
+_LEAK_REQUESTS: Final = 150
+_LEAK_BYTES: Final = 24 << 20
+_MIN_CANARY_ROUNDS: Final = 20
+_SLOWER: Final = 3.0
+_SLOWER_BY_S: Final = 0.05
+_LOG_LINES: Final = 20
+
+
+def deploy_model(
+    host: EndpointHost,
+    model: RegisteredModel,
+    bundle: Bundle,
+    *,
+    name: str = DEFAULT_ENDPOINT,
+    canary: int = 10,
+    canary_s: float = 3.0,
+    pictures: Dataset | None = None,
+    on_step: OnStep = lambda _: None,
+) -> Endpoint:
+    """Bring a model to an endpoint, which is made where there is none.
+
+    The new deployment starts without traffic and is asked about pictures whose answers are known. Then it
+    gets a small share, and its errors and times are compared with the old one's; then it gets all. The
+    old one stays, for :func:`roll_back`. Where anything fails, also by Ctrl-C, traffic is as it was and
+    the new deployment is gone.
+
+    Args:
+        host: Where endpoints are.
+        model: What is deployed.
+        bundle: Its files.
+        name: The endpoint.
+        canary: First share of the requests, in percent.
+        canary_s: How long it is watched with that share, in seconds.
+        pictures: Labelled pictures like those that the model was tested on; drawings when left out.
+        on_step: Told what is done.
+
+    Returns:
+        The endpoint, which answers with the model.
+
+    Raises:
+        SmokeTestError: If the new deployment answers wrongly, slowly, or leaks.
+        DeployError: If it doesn't start, or anything else fails.
+        ModelFileError: If the bundle is damaged.
+
+    Example:
+        >>> deploy_model(LocalHost(), model, bundle, on_step=print)  # doctest: +SKIP
+    """
+    if not 0 < canary < 100:
+        raise DeployError(f"the first share must be 1 to 99 percent. Received: {canary}")
+    known = known_pictures(bundle, pictures)
+    if pictures is not None or str(bundle.info.get("dataset", "")).startswith("drawn:"):
+        check_labels(known, float(bundle.info.get("test_accuracy", 0.0)))
+    is_new = name not in {each.name for each in host.list_endpoints()}
+    before = host.create_endpoint(name)
+    on_step(f"endpoint {name} is {'made' if is_new else 'there'}: {before.scoring_uri}")
+    if (live := live_deployment(before, model)) is not None:
+        for each in known:
+            ask_known(host, name, live.name, each)
+        on_step(f"{model} is live already, as deployment {live.name}; it answers as it should")
+        return before
+    new = deployment_name(before, model)
+    with _undone_on_failure(host, before, new, is_new=is_new, on_step=on_step):
+        host.create_deployment(name, new, model, bundle)
+        on_step(f"deployment {new} is ready, without traffic")
+        _smoke_test(host, name, new, known)
+        on_step(f"smoke test: {len(known)} known pictures answered as the model does")
+        if before.traffic:
+            _give_traffic(host, name, before.traffic, shares := _shared(before.traffic, new, canary))
+            on_step(f"canary: {new} gets {canary} % of the requests")
+            said = _watch(host, before, new, known, canary_s)
+            on_step(f"canary: {said}")
+            _give_traffic(host, name, shares, {new: 100})
+        else:
+            _give_traffic(host, name, before.traffic, {new: 100})
+        for each in known[:5]:
+            ask_known(host, name, None, each)
+        on_step(f"live: {new} gets all requests")
+    _tidy(host, before, on_step)
+    return host.get_endpoint(name)
+
+
+def roll_back(host: EndpointHost, name: str = DEFAULT_ENDPOINT) -> Endpoint:
+    """Give all requests to the deployment that had them before; again, and the new one has them back.
+
+    Raises:
+        DeployError: If there is none, or it doesn't answer.
+    """
+    host.get_endpoint(name)
+    endpoint = host.create_endpoint(name)
+    idle = [each for each in endpoint.deployments if not endpoint.traffic.get(each.name)]
+    if not idle:
+        raise DeployError(f"endpoint {name} has no other deployment to go back to")
+    last = idle[-1].name
+    with suppress(PictureError):  # it answers, and that is what is asked
+        host.invoke(name, b"is anybody there?", deployment=last)
+    host.set_traffic(name, {last: 100})
+    return host.get_endpoint(name)
+
+
+def live_deployment(endpoint: Endpoint, model: RegisteredModel) -> Deployment | None:
+    """Return the deployment that answers all requests with this model, if there is one."""
+    for each in endpoint.deployments:
+        same = each.model == str(model) and each.bundle_sha256 in {model.bundle_sha256, ""}
+        if same and each.state == "ready" and endpoint.traffic.get(each.name) == 100:
+            return each
+    return None
+
+
+def deployment_name(endpoint: Endpoint, model: RegisteredModel) -> str:
+    """Return a free name that tells the model's version: ``v3``, or ``v3-2`` where that is taken."""
+    taken = {each.name for each in endpoint.deployments}
+    name, number = f"v{model.version}", 2
+    while name in taken:
+        name, number = f"v{model.version}-{number}", number + 1
+    return name
+
+
+def _smoke_test(host: EndpointHost, name: str, new: str, known: Sequence[KnownPicture]) -> None:
+    for each in known:
+        ask_known(host, name, new, each)
+    try:
+        host.invoke(name, b"no picture", deployment=new)
+    except PictureError:
+        pass
+    else:
+        raise SmokeTestError(f"deployment {new} takes ten bytes of text for a picture")
+    before = _find(host, name, new).memory_bytes
+    if before is None:
+        return
+    for number in range(_LEAK_REQUESTS):
+        ask_known(host, name, new, known[number % len(known)])
+    grown = (_find(host, name, new).memory_bytes or before) - before
+    if grown > _LEAK_BYTES:
+        raise SmokeTestError(
+            f"deployment {new} leaks: it took {grown >> 20} MB more after {_LEAK_REQUESTS} requests"
+        )
+
+
+def _watch(
+    host: EndpointHost, before: Endpoint, new: str, known: Sequence[KnownPicture], seconds: float
+) -> str:
+    """Ask the new and the old deployment in turn, while both have traffic; say how they compare."""
+    old = max(before.traffic, key=before.traffic.__getitem__)
+    errors_before = _find(host, before.name, new).num_errors or 0
+    new_s: list[float] = []
+    old_s: list[float] = []
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends or len(new_s) < _MIN_CANARY_ROUNDS:
+        each = known[len(new_s) % len(known)]
+        new_s.append(ask_known(host, before.name, new, each))
+        started = time.perf_counter()
+        with suppress(DeployError):  # that the old one fails is no fault of the new one
+            host.invoke(before.name, each.file, deployment=old)
+        old_s.append(time.perf_counter() - started)
+    now = _find(host, before.name, new)
+    if (failed := (now.num_errors or 0) - errors_before) or now.state != "ready":
+        raise SmokeTestError(f"deployment {new} is {now.state}, and failed {failed} requests of the canary")
+    slow, fast = statistics.median(new_s), statistics.median(old_s)
+    if slow > _SLOWER * fast + _SLOWER_BY_S:
+        raise SmokeTestError(
+            f"deployment {new} takes {slow * 1000:.0f} ms for an answer, {old} only {fast * 1000:.0f} ms"
+        )
+    return f"no errors, {slow * 1000:.1f} ms an answer ({old}: {fast * 1000:.1f} ms)"
+
+
+@contextmanager
+def _undone_on_failure(
+    host: EndpointHost, before: Endpoint, new: str, *, is_new: bool, on_step: OnStep
+) -> Iterator[None]:
+    """Leave everything as it was where the block fails, and say what the new deployment logged."""
+    try:
+        yield
+    except BaseException as error:
+        on_step(f"failed: putting everything back as it was ({error or type(error).__name__})")
+        log = ""
+        with suppress(DeployError):
+            log = host.logs(before.name, new, tail=_LOG_LINES)
+        try:
+            if is_new:
+                host.delete(before.name)
+            else:
+                _take_back(host, before, new)
+        except CifarMLError as second:
+            on_step(f"that failed, too: {second.message}")
+        if isinstance(error, CifarMLError):
+            told = f"{error.message}\nThe last lines of {new}'s log:\n{log}" if log else error.message
+            raise type(error)(told, error.hint) from error
+        raise
+
+
+def _take_back(host: EndpointHost, before: Endpoint, new: str) -> None:
+    now = host.get_endpoint(before.name)
+    if now.traffic.get(new):
+        host.set_traffic(before.name, before.traffic)
+    if new in {each.name for each in now.deployments}:
+        host.delete(before.name, new)
+
+
+def _give_traffic(
+    host: EndpointHost, name: str, expected: Mapping[str, int], traffic: Mapping[str, int]
+) -> None:
+    now = {each: share for each, share in host.get_endpoint(name).traffic.items() if share}
+    if now != {each: share for each, share in expected.items() if share}:
+        raise DeployError(
+            f"somebody else has changed the traffic of {name} meanwhile: {now}",
+            hint=f"look at it with: cifarml endpoint show {name}; then deploy again",
+        )
+    host.set_traffic(name, traffic)
+
+
+def _shared(traffic: Mapping[str, int], new: str, canary: int) -> dict[str, int]:
+    """Take the first share from all that have traffic, in proportion."""
+    shares = {name: share * (100 - canary) // 100 for name, share in traffic.items()}
+    shares[max(traffic, key=traffic.__getitem__)] += 100 - canary - sum(shares.values())
+    return shares | {new: canary}
+
+
+def _tidy(host: EndpointHost, before: Endpoint, on_step: OnStep) -> None:
+    """Keep the deployment that had the requests, and no older one."""
+    for each in before.deployments:
+        if before.traffic.get(each.name):
+            on_step(f"{each.name} stays, without traffic, for: cifarml endpoint rollback {before.name}")
+        else:
+            host.delete(before.name, each.name)
+            on_step(f"{each.name}, the one before, is deleted")
+
+
+def _find(host: EndpointHost, name: str, deployment: str) -> Deployment:
+    for each in host.get_endpoint(name).deployments:
+        if each.name == deployment:
+            return each
+    raise DeployError(f"deployment {deployment} of {name} is gone")

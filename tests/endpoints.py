@@ -1,0 +1,181 @@
+"""What the tests of endpoints share: hosts with their models, scripts with faults, and callers."""
+
+from __future__ import annotations
+
+import base64
+import json
+import socket
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import urllib3
+
+from cifarml.deploy.local import SCORE, LocalHost
+from tests.pictures import picture
+
+FAULTS = {
+    "crashes in init": "def init(): raise RuntimeError('no such model here')",
+    "exits in init": "def init(): print('going', flush=True); import os; os._exit(9)",
+    "no script": "this is no Python (",
+    "no init": "answer = ours.answer",
+    "crashes": "init = ours.init\ndef answer(requests): raise RuntimeError('oh no')",
+    "answers wrong": """
+import json
+init = ours.init
+def answer(requests):
+    done = []
+    for status, body in ours.answer(requests):
+        document = json.loads(body)
+        if status == 200:
+            names = list(document["probabilities"])
+            shares = list(document["probabilities"].values())
+            document["probabilities"] = dict(zip(names, shares[1:] + shares[:1]))
+        done.append((status, json.dumps(document).encode()))
+    return done
+""",
+    "answers nonsense": "init = ours.init\ndef answer(requests): return [(200, b'[]')] * len(requests)",
+    "answers too few": "init = ours.init\ndef answer(requests): return []",
+    "hangs": """
+import time
+init = ours.init
+asked = 0
+def answer(requests):
+    global asked
+    asked += 1
+    if asked > 5:
+        time.sleep(3600)
+    return ours.answer(requests)
+""",
+    "leaks": """
+init = ours.init
+kept = []
+def answer(requests):
+    kept.append(b"x" * 300_000)
+    return ours.answer(requests)
+""",
+    "takes text for pictures": """
+init = ours.init
+def answer(requests):
+    return [(200, b'{"result": "cat", "probability": 1.0, "probabilities": {"cat": 1.0}}')
+            if status == 422 else (status, body) for status, body in ours.answer(requests)]
+""",
+    "slow": """
+import time
+init = ours.init
+def answer(requests):
+    time.sleep(0.2)
+    return ours.answer(requests)
+""",
+}
+"""Scoring scripts that go wrong, by what they do; ``ours`` is the real one."""
+
+OURS = f"""
+import importlib.util
+spec = importlib.util.spec_from_file_location("ours", {str(SCORE)!r})
+ours = importlib.util.module_from_spec(spec)
+import sys
+sys.modules["ours"] = ours
+spec.loader.exec_module(ours)
+"""
+
+
+def faulty(folder: Path, fault: str) -> Path:
+    """Write a scoring script with a fault."""
+    path = folder / f"{fault.replace(' ', '_')}.py"
+    path.write_text(OURS + FAULTS[fault])
+    return path
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def code(self) -> str:
+        return str(self.json()["error"]["code"])
+
+
+class Caller:
+    """Asks an endpoint as any program would."""
+
+    def __init__(self, host: LocalHost, name: str) -> None:
+        self.port = int(host.get_endpoint(name).scoring_uri.split(":")[2].split("/")[0])
+        self.key = host.read_key(name)
+        self.http = urllib3.PoolManager(maxsize=100, retries=False)
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        key: str | None = "",
+    ) -> Answer:
+        shown = {} if key is None else {"authorization": f"Bearer {key or self.key}"}
+        response = self.http.request(
+            method,
+            f"http://127.0.0.1:{self.port}{path}",
+            body=body,
+            headers=shown | dict(headers or {}),
+            timeout=60,
+            redirect=False,
+        )
+        return Answer(response.status, response.headers, response.data)
+
+    def score(self, file: bytes | None = None, **headers: str) -> Answer:
+        body = json.dumps({"imagebase64": base64.b64encode(file or picture()).decode()}).encode()
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return self.ask("POST", "/score", body, {"content-type": "application/json"} | named)
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=60)
+
+    def raw(self, sent: bytes) -> bytes:
+        """Send bytes as they are, and return all that comes until the server hangs up."""
+        with self.connect() as connection:
+            connection.sendall(sent)
+            received = b""
+            while block := connection.recv(65536):
+                received += block
+        return received
+
+
+class Steady:
+    """A caller that never stops calling while a block runs, and notes what failed."""
+
+    def __init__(self, caller: Caller, clients: int = 1) -> None:
+        self.caller = caller
+        self.num_answers = 0
+        self.failures: list[str] = []
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._call) for _ in range(clients)]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _call(self) -> None:
+        while not self._stop.is_set():
+            try:
+                answer = self.caller.score()
+            except urllib3.exceptions.HTTPError as error:
+                self.failures.append(repr(error))
+            else:
+                self.num_answers += 1
+                if answer.status != 200:
+                    self.failures.append(f"{answer.status} {answer.body!r}")
+            time.sleep(0.01)

@@ -220,16 +220,29 @@ def test_a_closed_pipe_is_no_error(cifarml: CommandLine, trained: Bundle, tmp_pa
     assert "Traceback" not in done.stderr
 
 
+def endpoint_names(cifarml: CommandLine) -> list[str]:
+    return [each["name"] for each in json.loads(cifarml("endpoint", "list", "--json").stdout)]
+
+
 def test_quickstart_without_network_uses_drawings_and_says_so(cifarml: CommandLine, tmp_path: Path) -> None:
     done = cifarml("quickstart", "--epochs", 1)
     assert done.returncode == 0, done.stderr
     assert "drawings of our own, not photographs" in done.stdout
     assert (tmp_path / "quickstart" / "pictures.png").exists()
     assert "quickstart/ship.png" in done.stdout
-    (run,) = (tmp_path / "quickstart" / "runs").iterdir()
+    _, run = sorted((tmp_path / "quickstart" / "runs").iterdir())
     Bundle.open(run).verify()
     for line in done.stdout.splitlines():
         if line.endswith(".png"):
             assert (tmp_path / line.split()[-1]).exists()
     again = cifarml("predict", "quickstart/ship.png", "--runs-dir", "quickstart/runs")
-    assert again.stdout.strip() in done.stdout
+    assert again.returncode == 0
+    assert "Torn down" in done.stdout
+    assert endpoint_names(cifarml) == []
+    kept = cifarml("quickstart", "--epochs", 1, "--keep")
+    assert kept.returncode == 0, kept.stderr
+    assert endpoint_names(cifarml) == ["quickstart"]
+    asked = cifarml("predict", "quickstart/ship.png", "--endpoint", "quickstart")
+    assert asked.stdout.strip() in kept.stdout
+    assert cifarml("endpoint", "delete", "quickstart").returncode == 0
+    assert endpoint_names(cifarml) == []

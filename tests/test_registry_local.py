@@ -76,7 +76,7 @@ def test_log_run_is_safe_to_repeat(registry: LocalRegistry, make_bundle: MakeBun
     assert registry.log_run(bundle) == registry.log_run(bundle)
     registry.register(bundle)
     (run,) = registry.list_runs()
-    assert (run.name, run.folder, run.bundle_sha256) == ("run1", bundle.path, bundle.sha256)
+    assert (run.name, run.path, run.info["bundle_sha256"]) == ("run1", bundle.path, bundle.sha256)
     assert run.info["test_accuracy"] == bundle.info["test_accuracy"]
 
 

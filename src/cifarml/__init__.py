@@ -19,12 +19,16 @@ if TYPE_CHECKING:
     from cifarml.data.check import check_source
     from cifarml.data.dataset import Dataset
     from cifarml.data.load import load_dataset
+    from cifarml.deploy.local import LocalHost
+    from cifarml.deploy.rollout import deploy_model
     from cifarml.errors import CifarMLError
     from cifarml.evaluate import evaluate_model
     from cifarml.images import decode_picture
     from cifarml.model import build_model
     from cifarml.predict import Prediction, Predictor
     from cifarml.progress import show_progress
+    from cifarml.registry.compare import compare_models, promote_if_better
+    from cifarml.registry.local import LocalRegistry
     from cifarml.train.grids import picture_grid, prediction_grid
     from cifarml.train.recipe import TrainConfig
     from cifarml.train.report import confusion_matrix, learning_curves
@@ -34,18 +38,23 @@ _HOME = {
     "Bundle": "cifarml.bundle",
     "CifarMLError": "cifarml.errors",
     "Dataset": "cifarml.data.dataset",
+    "LocalHost": "cifarml.deploy.local",
+    "LocalRegistry": "cifarml.registry.local",
     "Prediction": "cifarml.predict",
     "Predictor": "cifarml.predict",
     "TrainConfig": "cifarml.train.recipe",
     "build_model": "cifarml.model",
     "check_source": "cifarml.data.check",
+    "compare_models": "cifarml.registry.compare",
     "confusion_matrix": "cifarml.train.report",
     "decode_picture": "cifarml.images",
+    "deploy_model": "cifarml.deploy.rollout",
     "evaluate_model": "cifarml.evaluate",
     "learning_curves": "cifarml.train.report",
     "load_dataset": "cifarml.data.load",
     "picture_grid": "cifarml.train.grids",
     "prediction_grid": "cifarml.train.grids",
+    "promote_if_better": "cifarml.registry.compare",
     "show_progress": "cifarml.progress",
     "train_model": "cifarml.train.trainer",
 }
@@ -54,18 +63,23 @@ __all__ = [
     "Bundle",
     "CifarMLError",
     "Dataset",
+    "LocalHost",
+    "LocalRegistry",
     "Prediction",
     "Predictor",
     "TrainConfig",
     "build_model",
     "check_source",
+    "compare_models",
     "confusion_matrix",
     "decode_picture",
+    "deploy_model",
     "evaluate_model",
     "learning_curves",
     "load_dataset",
     "picture_grid",
     "prediction_grid",
+    "promote_if_better",
     "show_progress",
     "train_model",
 ]

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from cifarml.errors import DataError
 
-__all__ = ["ClassMetrics", "Evaluation", "evaluate_probabilities"]
+__all__ = ["ClassMetrics", "Evaluation", "calibration_error", "evaluate_probabilities"]
 
 
 class ClassMetrics(NamedTuple):
@@ -112,3 +112,25 @@ def evaluate_probabilities(
         ),
         confusion=confusion,
     )
+
+
+def calibration_error(
+    probabilities: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], *, num_bins: int = 15
+) -> float:
+    """Return how far a model's confidence is from how often it is right, on average.
+
+    The expected calibration error with bins of equal width (Guo et al., "On Calibration of Modern Neural
+    Networks", ICML 2017, equation 3; 15 bins as there).
+
+    Args:
+        probabilities: float32, shape (N, classes), rows that add up to 1.
+        labels: int64, shape (N,), N at least 1.
+        num_bins: How many bins of confidence.
+
+    Returns:
+        A share, 0 to 1.
+    """
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    surplus = confidence - (probabilities.argmax(axis=1) == labels)
+    bins = np.minimum((confidence * num_bins).astype(np.int64), num_bins - 1)
+    return float(np.abs(np.bincount(bins, surplus, num_bins)).sum() / len(labels))

@@ -23,8 +23,8 @@ class RunSummary(NamedTuple):
         name: Its name.
         path: Where it lies.
         state: ``finished``, ``interrupted`` (stopped early, with the model it had), ``unfinished``
-            (still running, or killed) or ``damaged``.
-        info: What its manifest says; empty unless finished or interrupted.
+            (still running, or killed), ``damaged``, or ``deleted`` where only its log is left.
+        info: What its manifest or its log says; empty where it is unfinished or damaged.
     """
 
     name: str

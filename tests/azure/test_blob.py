@@ -317,7 +317,7 @@ def test_quickstart_through_storage(
     done = cifarml("quickstart", "--epochs", 1, "--storage", f"az://{container}")
     assert done.returncode == 0, done.stderr
     assert f"az://{container}/2000pics.zip" in done.stdout
-    (run,) = (tmp_path / "quickstart" / "runs").iterdir()
+    _, run = sorted((tmp_path / "quickstart" / "runs").iterdir())
     assert f"az://{container}/2000pics.zip" in (run / "manifest.json").read_text()
     assert (
         load_dataset(f"az://{container}/2000pics.zip").fingerprint == load_dataset("drawn:2000").fingerprint

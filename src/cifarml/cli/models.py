@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +13,10 @@ from cifarml.cli import options
 from cifarml.cli.console import print_json, print_table, shown_path
 
 if TYPE_CHECKING:
+    from cifarml.data import Dataset
+    from cifarml.progress import OnProgress
     from cifarml.registry.base import RegisteredModel
+    from cifarml.registry.gate import Comparison, GateCheck
 
 __all__ = ["app"]
 
@@ -118,25 +123,89 @@ def register(
 
 
 @app.command()
+def compare(
+    first: Annotated[str, typer.Argument(metavar="A", help="The model in use, such as champion.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="The one that may replace it, such as 2.")],
+    data: options.Data = "cifar10",
+    subset: options.Subset = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Ask two versions about the same test pictures, and say which is better, and why.
+
+    Both are logged in one run of the experiment cifar10.
+
+    [bold]Examples[/bold]
+
+      cifarml models compare champion challenger --data cifar10
+      cifarml models compare cifar10:1 cifar10:2 --data my_pictures/ --json
+    """
+    from cifarml.registry.base import parse_model
+    from cifarml.registry.compare import compare_models
+    from cifarml.registry.gate import check_gate
+    from cifarml.registry.local import LocalRegistry
+
+    registry = LocalRegistry()
+    both = registry.get(*parse_model(first)), registry.get(*parse_model(second))
+    with _test_pictures(data, subset, quiet=quiet) as (dataset, on_progress):
+        comparison = compare_models(registry, *both, dataset, on_progress=on_progress)
+    checks = check_gate(comparison)
+    if json:
+        print_json(comparison.to_json() | {"checks": [check._asdict() for check in checks]})
+        return
+    _print_comparison(comparison, checks)
+    if all(check.holds for check in checks):
+        print(f"Next: cifarml models promote {both[1]} --if-better --data {data}")
+
+
+@app.command()
 def promote(
     model: Model,
     alias: Annotated[str, typer.Option(help="What it shall be called.")] = "champion",
+    if_better: Annotated[
+        bool,
+        typer.Option("--if-better", help="Only if it is better than the champion on the pictures of --data."),
+    ] = False,
+    data: options.Data = "cifar10",
+    subset: options.Subset = None,
+    max_class_loss: Annotated[
+        float, typer.Option(min=0, max=1, help="With --if-better: what a class may lose of its recall.")
+    ] = 0.1,
     json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Make a version the champion, which deploy takes.
 
     [bold]Examples[/bold]
 
       cifarml models promote cifar10:2
+      cifarml models promote challenger --if-better --data cifar10
       cifarml models promote 3 --alias challenger
     """
-    from cifarml.registry.base import parse_model
+    from cifarml.errors import SettingsError
+    from cifarml.registry.base import CHAMPION, parse_model
+    from cifarml.registry.compare import promote_if_better
+    from cifarml.registry.gate import GateLimits
     from cifarml.registry.local import LocalRegistry
 
     registry = LocalRegistry()
-    promoted = registry.set_alias(registry.get(*parse_model(model)), alias)
+    found = registry.get(*parse_model(model))
+    document: dict[str, Any] = {}
+    if if_better:
+        if alias != CHAMPION:
+            raise SettingsError(f"only the champion is compared with. Received: --if-better --alias {alias}")
+        limits = GateLimits(max_class_loss=max_class_loss)
+        with _test_pictures(data, subset, quiet=quiet) as (dataset, on_progress):
+            done = promote_if_better(registry, found, dataset, limits=limits, on_progress=on_progress)
+        promoted = done.model
+        if done.comparison is not None:
+            document = done.comparison.to_json() | {"checks": [check._asdict() for check in done.checks]}
+            if not json:
+                _print_comparison(done.comparison, done.checks)
+    else:
+        promoted = registry.set_alias(found, alias)
     if json:
-        print_json(_document(promoted))
+        print_json(_document(promoted) | ({"comparison": document} if document else {}))
         return
     print(f"{promoted} is now the {alias}")
 
@@ -184,6 +253,37 @@ def delete(model: Model, json: options.Json = False) -> None:
         print_json({"deleted": str(found)})
         return
     print(f"{found} is deleted")
+
+
+@contextmanager
+def _test_pictures(source: str, subset: int | None, *, quiet: bool) -> Iterator[tuple[Dataset, OnProgress]]:
+    """Load the test pictures of a source, with progress for what is done with them."""
+    from cifarml.data import load_dataset
+    from cifarml.progress import show_progress
+
+    with show_progress(quiet=quiet) as on_progress:
+        yield load_dataset(source, subset=subset, on_progress=on_progress).test, on_progress
+
+
+def _print_comparison(comparison: Comparison, checks: list[GateCheck]) -> None:
+    first, second = comparison.first, comparison.second
+    rows = [
+        ("accuracy", f"{first.accuracy:.2%}", f"{second.accuracy:.2%}", ""),
+        ("loss", f"{first.loss:.3f}", f"{second.loss:.3f}", ""),
+        ("calibration error", f"{first.calibration_error:.1%}", f"{second.calibration_error:.1%}", ""),
+        *(
+            (f"recall of {name}", f"{first.recall[name]:.1%}", f"{second.recall[name]:.1%}", f"{count:,}")
+            for name, count in comparison.class_counts.items()
+        ),
+    ]
+    title = f"{comparison.num_images:,} test pictures of {comparison.data}"
+    print_table(title, ("", f"{first.name} ", f"{second.name} ", "pictures "), rows)
+    low, high = comparison.interval
+    print(f"{second.name} gains {low:+.1%} to {high:+.1%} of accuracy (95 % confidence).")
+    for check in checks:
+        print(f"{'yes' if check.holds else 'no '}  {check.name}: {check.reason}")
+    better = all(check.holds for check in checks)
+    print(f"{second.name} is {'better' if better else 'not better'} than {first.name}")
 
 
 def _called(model: RegisteredModel) -> str:

@@ -10,9 +10,15 @@ import typer
 from cifarml.cli.console import hidden_native_noise, shown_path
 
 if TYPE_CHECKING:
+    from cifarml.bundle import Bundle
     from cifarml.data import Dataset
+    from cifarml.registry.base import RegisteredModel
+    from cifarml.registry.local import LocalRegistry
 
 __all__ = ["quickstart"]
+
+_NAME = "quickstart"
+"""Of the model and of the endpoint, so that those of the user are left alone."""
 
 
 def quickstart(
@@ -28,69 +34,140 @@ def quickstart(
             show_default=False,
         ),
     ] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the endpoint running.")] = False,
 ) -> None:
-    """Pictures, training, prediction: see it work in three minutes.
+    """The whole way on this machine, from pictures to an endpoint: see it work in three minutes.
 
     Takes 2000 pictures of CIFAR-10 (in the cache, or downloaded: 170 MB), or drawings of our own where
-    they can't be had; trains the article's network on them; and asks it about one it has not seen.
+    they can't be had; trains the article's network on them, briefly and then longer; registers and
+    compares both; brings the better one live; asks it about a ship; and tears it down again.
 
     [bold]Examples[/bold]
 
       cifarml quickstart
+      cifarml quickstart --keep
       cifarml quickstart --dir /tmp/try --epochs 5
       cifarml quickstart --storage az://2000picscifar10
     """
-    from PIL import Image
-
-    from cifarml.data import load_dataset
     from cifarml.data.address import BlobAddress
-    from cifarml.errors import DownloadError
-    from cifarml.predict import Predictor
-    from cifarml.progress import show_progress
-    from cifarml.runs import new_run_dir
+    from cifarml.registry.local import LocalRegistry
     from cifarml.train.grids import picture_grid
-    from cifarml.train.recipe import TrainConfig
     from cifarml.train.report import save_figure
 
     if storage is not None:
         BlobAddress.parse(storage)  # a mistyped one is told at once
     _say("1. Pictures")
-    with show_progress() as on_progress:
-        try:
-            dataset = load_dataset("cifar10", subset=2000, on_progress=on_progress)
-        except DownloadError as error:
-            _say(f"   CIFAR-10 can't be had here ({error.message}).")
-            _say("   So these are drawings of our own, not photographs.")
-            dataset = load_dataset("drawn:2000", on_progress=on_progress)
+    dataset = _load_pictures()
     _say(f"   {shown_path(save_figure(folder / 'pictures.png', picture_grid(dataset)))}")
 
     if storage is not None:
         dataset = _through_storage(dataset, folder, storage)
 
     _say("2. Training")
-    config = TrainConfig.make(num_epochs=epochs)
+    first = _train(dataset, folder, max(1, epochs // 6))
+    second = _train(dataset, folder, epochs)
+    for name in ("learning_curves.png", "confusion_matrix.png", "predictions.png"):
+        _say(f"   {shown_path(second.path / name)}")
+
+    _say("3. Registering, and comparing on the test pictures")
+    registry = LocalRegistry(folder / "registry")
+    champion = _better_one(registry, first, second, dataset.test)
+
+    _go_live(registry, champion, dataset.test, folder, keep=keep)
+    _say(f"Everything else is in {shown_path(folder)}. Ask the newest model without an endpoint:")
+    _say(f"   cifarml predict image.png --runs-dir {shown_path(folder / 'runs')}")
+
+
+def _load_pictures() -> Dataset:
+    from cifarml.data import load_dataset
+    from cifarml.errors import DownloadError
+    from cifarml.progress import show_progress
+
+    with show_progress() as on_progress:
+        try:
+            return load_dataset("cifar10", subset=2000, on_progress=on_progress)
+        except DownloadError as error:
+            _say(f"   CIFAR-10 can't be had here ({error.message}).")
+            _say("   So these are drawings of our own, not photographs.")
+            return load_dataset("drawn:2000", on_progress=on_progress)
+
+
+def _train(dataset: Dataset, folder: Path, num_epochs: int) -> Bundle:
+    from cifarml.progress import show_progress
+    from cifarml.runs import new_run_dir
+    from cifarml.train.recipe import TrainConfig
+
+    config = TrainConfig.make(num_epochs=num_epochs)
     with hidden_native_noise():
         from cifarml.train.device import describe_environment
         from cifarml.train.trainer import train_model
 
         describe_environment()
     with show_progress() as on_progress:
-        bundle = train_model(
-            config, dataset, new_run_dir(folder / "runs", config.preset), on_progress=on_progress
-        )
-    _say(f"   test accuracy {bundle.info['test_accuracy']:.1%} on {bundle.info['num_test_images']} pictures")
-    for name in ("learning_curves.png", "confusion_matrix.png", "predictions.png"):
-        _say(f"   {shown_path(bundle.path / name)}")
+        path = new_run_dir(folder / "runs", config.preset)
+        bundle = train_model(config, dataset, path, on_progress=on_progress)
+    reached, of = bundle.info["test_accuracy"], bundle.info["num_test_images"]
+    _say(f"   {num_epochs} epochs: test accuracy {reached:.1%} on {of} pictures")
+    return bundle
 
-    _say("3. Prediction")
-    ship = dataset.test.images[dataset.test.labels == dataset.class_names.index("ship")][0]
-    picture = folder / "ship.png"
-    Image.fromarray(ship).save(picture)
-    answer = Predictor.load(bundle.path).predict(picture.read_bytes())
-    shown = "  ".join(f"{name} {share:.1%}" for name, share in answer.top(3).items())
-    _say(f"   {shown_path(picture)}: {shown}")
-    _say(f"Everything is in {shown_path(folder)}. Ask about a picture of yours:")
-    _say(f"   cifarml predict image.png --runs-dir {shown_path(folder / 'runs')}")
+
+def _better_one(
+    registry: LocalRegistry, first: Bundle, second: Bundle, test_pictures: Dataset
+) -> RegisteredModel:
+    """Register both, and return the champion: the second, if the gate holds."""
+    from cifarml.errors import GateError
+    from cifarml.registry.compare import promote_if_better
+    from cifarml.registry.gate import BEYOND_NOISE, GateLimits
+
+    _, rival = (registry.register(bundle, _NAME) for bundle in (first, second))
+    # Few test pictures, and a first model that has hardly learned: only the gain is looked at strictly.
+    limits = GateLimits(max_class_loss=1.0, max_calibration_loss=0.5)
+    try:
+        done = promote_if_better(registry, rival, test_pictures, limits=limits)
+    except GateError as error:
+        _say("   " + error.message.replace("\n", "\n   "))
+        return registry.get(_NAME)
+    _say("".join(f"   {check.reason}" for check in done.checks if check.name == BEYOND_NOISE))
+    _say(f"   {done.model} is the champion")
+    return done.model
+
+
+def _go_live(
+    registry: LocalRegistry, champion: RegisteredModel, pictures: Dataset, folder: Path, *, keep: bool
+) -> None:
+    """Bring the champion to an endpoint, ask it, and tear it down unless it shall stay."""
+    import tempfile
+
+    from PIL import Image
+
+    from cifarml.cli.deploy import page_address
+    from cifarml.deploy.local import LocalHost
+    from cifarml.deploy.rollout import deploy_model
+
+    host = LocalHost()
+    _say("4. Going live")
+    try:
+        with tempfile.TemporaryDirectory(prefix="cifarml-") as scratch:
+            bundle = registry.download(champion, Path(scratch, "bundle"))
+            endpoint = deploy_model(
+                host, champion, bundle, name=_NAME, pictures=pictures, on_step=lambda step: _say(f"   {step}")
+            )
+        _say("5. Asking the endpoint for a ship")
+        ship = pictures.images[pictures.labels == pictures.class_names.index("ship")][0]
+        picture = folder / "ship.png"
+        Image.fromarray(ship).save(picture)
+        answer = host.invoke(_NAME, picture.read_bytes())
+        shown = "  ".join(f"{name} {share:.1%}" for name, share in answer.top(3).items())
+        _say(f"   {shown_path(picture)}: {shown}")
+    finally:
+        if not keep and _NAME in {each.name for each in host.list_endpoints()}:
+            host.delete(_NAME)
+            _say("6. Torn down: no process and no file of the endpoint is left. With --keep it stays.")
+    if keep:
+        _say("6. The endpoint stays. Look at its page, ask it, and tear it down:")
+        _say(f"   {page_address(endpoint.scoring_uri, host.read_key(_NAME))}")
+        _say(f"   cifarml predict image.png --endpoint {_NAME}")
+        _say(f"   cifarml endpoint delete {_NAME}")
 
 
 def _through_storage(dataset: Dataset, folder: Path, address: str) -> Dataset:

@@ -1,4 +1,4 @@
-"""``cifarml runs``: the run folders on this machine."""
+"""``cifarml runs``: what was trained on this machine."""
 
 from __future__ import annotations
 
@@ -16,18 +16,24 @@ app = typer.Typer(name="runs", help="List and show what was trained.", no_args_i
 
 @app.command("list")
 def list_command(runs_dir: options.RunsDir = None, json: options.Json = False) -> None:
-    """List the run folders, the oldest first.
+    """List the runs, the oldest first: those in the run folder, and all others that were logged.
+
+    With --runs-dir, only those that lie there.
 
     [bold]Examples[/bold]
 
       cifarml runs list
       cifarml runs list --runs-dir quickstart/runs --json
     """
+    from cifarml.registry.local import LocalRegistry
     from cifarml.runs import list_runs
     from cifarml.settings import load_settings
 
-    runs_dir = runs_dir or load_settings().runs_dir
-    found = list_runs(runs_dir)
+    found = list_runs(runs_dir or load_settings().runs_dir)
+    if runs_dir is None:
+        runs_dir = load_settings().runs_dir
+        here = {run.path.resolve() for run in found}
+        found = [run for run in LocalRegistry().list_runs() if run.path.resolve() not in here] + found
     if json:
         print_json(
             [{"name": r.name, "path": str(r.path.resolve()), "state": r.state, **r.info} for r in found]
@@ -45,7 +51,7 @@ def list_command(runs_dir: options.RunsDir = None, json: options.Json = False) -
                 run.name,
                 run.state,
                 f"{info['test_accuracy']:.1%}" if known else "",
-                info.get("num_epochs", ""),
+                f"{info['num_epochs']:.0f}" if "num_epochs" in info else "",
                 f"{info['training_s']:.0f} s" if known else "",
                 info.get("dataset", ""),
             )

@@ -7,10 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from cifarml.bundle import Bundle
 from cifarml.errors import RegistryError
+
+if TYPE_CHECKING:
+    from cifarml.registry.experiment import RunRecord
 
 __all__ = [
     "CHALLENGER",
@@ -105,6 +108,13 @@ class ModelRegistry(Protocol):
 
         Raises:
             RegistryError: If there is no such version.
+        """
+
+    def insert_run(self, run: RunRecord) -> None:
+        """Write a run into the experiment ``cifar10``; one that is there stays as it is.
+
+        Raises:
+            RegistryError: If it can't be written.
         """
 
     def delete(self, model: RegisteredModel) -> None:

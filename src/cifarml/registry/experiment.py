@@ -12,9 +12,9 @@ from typing import Any, Final, NamedTuple, TypeGuard
 
 from cifarml.bundle import Bundle
 from cifarml.registry.database import Database
-from cifarml.runs import CONFIG, HISTORY, METRICS
+from cifarml.runs import CONFIG, HISTORY, METRICS, RunSummary
 
-__all__ = ["EXPERIMENT", "LoggedRun", "Metric", "RunRecord", "insert_run", "record_bundle", "select_runs"]
+__all__ = ["EXPERIMENT", "Metric", "RunRecord", "insert_run", "record_bundle", "select_runs"]
 
 EXPERIMENT: Final = "cifar10"
 """Name of the experiment, as in the article."""
@@ -40,10 +40,10 @@ class RunRecord:
         name: What people call it.
         started_at: When it began.
         ended_at: When it ended.
+        folder: Where its files lie, if it has any.
         metrics: Its figures.
         parameters: What it was asked to do.
         tags: What else is known.
-        folder: Where its files lie.
         interrupted: Whether it was stopped early.
     """
 
@@ -51,29 +51,11 @@ class RunRecord:
     name: str
     started_at: datetime
     ended_at: datetime
-    folder: Path
+    folder: Path | None = None
     metrics: tuple[Metric, ...] = ()
     parameters: Mapping[str, str] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
     interrupted: bool = False
-
-
-class LoggedRun(NamedTuple):
-    """A training run as it was logged.
-
-    Attributes:
-        name: Its name.
-        folder: Where it was when it was logged.
-        bundle_sha256: Hash of its bundle.
-        interrupted: Whether it was stopped early.
-        info: What its manifest said: preset, dataset and so on, and its final figures.
-    """
-
-    name: str
-    folder: Path
-    bundle_sha256: str
-    interrupted: bool
-    info: dict[str, Any]
 
 
 def record_bundle(bundle: Bundle) -> RunRecord:
@@ -132,7 +114,7 @@ def insert_run(connection: sqlite3.Connection, run: RunRecord, artifacts: Path) 
             "KILLED" if run.interrupted else "FINISHED",
             milliseconds(run.started_at),
             milliseconds(run.ended_at),
-            run.folder.as_uri(),
+            (run.folder or artifacts.resolve() / run.run_id).as_uri(),
             _experiment_id(connection, artifacts),
         ),
     )
@@ -148,7 +130,7 @@ def insert_run(connection: sqlite3.Connection, run: RunRecord, artifacts: Path) 
             [(run.run_id, key, value) for key, value in texts.items()],
         )
     rows = [
-        (run.run_id, m.name, m.value, milliseconds(m.at or run.ended_at), m.step, False)
+        (run.run_id, m.name[:250], m.value, milliseconds(m.at or run.ended_at), m.step, False)
         for m in sorted(run.metrics, key=lambda metric: metric.step)
     ]
     columns = "(run_uuid, key, value, timestamp, step, is_nan) VALUES (?, ?, ?, ?, ?, ?)"
@@ -157,7 +139,7 @@ def insert_run(connection: sqlite3.Connection, run: RunRecord, artifacts: Path) 
     connection.executemany(f"INSERT OR REPLACE INTO latest_metrics {columns}", rows)
 
 
-def select_runs(database: Database) -> list[LoggedRun]:
+def select_runs(database: Database) -> list[RunSummary]:
     """Return the training runs that were logged, the oldest first.
 
     Raises:
@@ -175,19 +157,22 @@ def select_runs(database: Database) -> list[LoggedRun]:
             for table in ("tags", "latest_metrics", "params")
         )
     return [
-        LoggedRun(
-            name=row["name"],
-            folder=Path(tags[row["run_uuid"]].get("folder", "")),
-            bundle_sha256=tags[row["run_uuid"]]["bundle_sha256"],
-            interrupted=row["status"] == "KILLED",
-            info={
-                **{n: tags[row["run_uuid"]].get(n) for n in ("preset", "dataset", "dataset_fingerprint")},
-                **{n: v for n, v in metrics.get(row["run_uuid"], {}).items() if n in _FINAL},
-                "parameters": params.get(row["run_uuid"], {}),
-            },
+        _summarise(
+            row, tags[row["run_uuid"]], metrics.get(row["run_uuid"], {}), params.get(row["run_uuid"], {})
         )
         for row in found
     ]
+
+
+def _summarise(
+    row: sqlite3.Row, tags: Mapping[str, str], metrics: Mapping[str, float], params: Mapping[str, str]
+) -> RunSummary:
+    path = Path(tags.get("folder", ""))
+    state = "interrupted" if row["status"] == "KILLED" else "finished"
+    known = ("bundle_sha256", "preset", "dataset", "dataset_fingerprint")
+    info: dict[str, Any] = {name: tags[name] for name in known if name in tags}
+    info |= {name: value for name, value in metrics.items() if name in _FINAL}
+    return RunSummary(row["name"], path, state if path.is_dir() else "deleted", info | {"parameters": params})
 
 
 _FINAL: Final = (

@@ -23,7 +23,8 @@ from cifarml.registry.base import (
     check_model_name,
 )
 from cifarml.registry.database import Database
-from cifarml.registry.experiment import LoggedRun, RunRecord, insert_run, record_bundle, select_runs
+from cifarml.registry.experiment import RunRecord, insert_run, record_bundle, select_runs
+from cifarml.runs import RunSummary
 from cifarml.settings import load_settings
 
 __all__ = ["LocalRegistry"]
@@ -81,7 +82,7 @@ class LocalRegistry:
         with self._database.writing() as connection:
             insert_run(connection, run, self.folder / "artifacts")
 
-    def list_runs(self) -> list[LoggedRun]:
+    def list_runs(self) -> list[RunSummary]:
         """Return the training runs that were logged, the oldest first.
 
         Raises:

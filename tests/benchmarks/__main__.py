@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.benchmarks.pairs import LARGE, SMALL, peer, row, timed
+from tests.benchmarks.serving.table import long_run, serving
 from tests.benchmarks.storage import storage
 
 ARRAY_BYTES = 60_000 * 3072
@@ -88,6 +89,8 @@ TABLES: dict[str, Callable[[Path], None]] = {
     "answering": answering,
     "drawing": drawing,
     "storage": storage,
+    "serving": serving,
+    "long_run": long_run,
 }
 
 

@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from fastapi import FastAPI, Request
-from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
@@ -18,7 +18,7 @@ from cifarml.deploy.contract import SCORE_REQUEST, SCORE_RESPONSES
 from cifarml.deploy.gateway import Gateway, UnknownDeployment
 from cifarml.deploy.guard import error_response
 from cifarml.deploy.reference import render_reference
-from cifarml.deploy.request import MAX_BODY_BYTES
+from cifarml.deploy.request import MAX_BODY_BYTES, PICTURE_TYPES
 from cifarml.deploy.runner import Busy, TimedOut, Unavailable
 from cifarml.deploy.telemetry import Figures
 
@@ -26,6 +26,19 @@ __all__ = ["make_app"]
 
 PAGE: Final = Path(__file__).with_name("page")
 _DEPLOYMENT: Final = "azureml-model-deployment"
+
+_ERRORS: Final = {status: about for status, about in SCORE_RESPONSES.items() if status != 200}
+_PNG: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"description": "A PNG file of 32x32 pixels.", "content": {"image/png": {}}}
+}
+_PICTURE_FILE: Final = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            kind: {"schema": {"type": "string", "format": "binary"}} for kind in sorted(PICTURE_TYPES)
+        },
+    }
+}
 
 
 def make_app(gateway: Gateway, lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]) -> FastAPI:
@@ -66,7 +79,7 @@ def make_app(gateway: Gateway, lifespan: Callable[[FastAPI], AbstractAsyncContex
         request.scope["state"]["deployment"] = name
         return response
 
-    @app.post("/seen")
+    @app.post("/seen", response_class=Response, openapi_extra=_PICTURE_FILE, responses=_PNG | _ERRORS)
     async def seen(request: Request) -> Response:
         kind = request.headers.get("content-type", "").encode("latin-1")
         return await _picture(gateway, b"picture/" + kind, await _read_body(request))
@@ -75,7 +88,7 @@ def make_app(gateway: Gateway, lifespan: Callable[[FastAPI], AbstractAsyncContex
     async def samples() -> list[str]:
         return list(CLASS_NAMES)
 
-    @app.get("/samples/{name}.png")
+    @app.get("/samples/{name}.png", response_class=Response, responses=_PNG | _ERRORS)
     async def sample(name: str) -> Response:
         return await _picture(gateway, b"sample", name.encode())
 
@@ -83,13 +96,13 @@ def make_app(gateway: Gateway, lifespan: Callable[[FastAPI], AbstractAsyncContex
     async def live() -> dict[str, str]:
         return {"status": "live"}
 
-    @app.get("/health/ready")
+    @app.get("/health/ready", responses={503: _ERRORS[503]})
     async def ready() -> Response:
         if gateway.ready:
             return Response('{"status": "ready"}', media_type="application/json")
         return error_response(503, "not_ready", "not all deployments with traffic are ready")
 
-    @app.get("/metrics")
+    @app.get("/metrics", response_class=PlainTextResponse, responses={401: _ERRORS[401]})
     async def metrics() -> Response:
         known = [(each.name, each.model, each.version) for each in gateway.record.deployments]
         text = figures.text(known, gateway.record.traffic)

@@ -1,0 +1,18 @@
+"""The same scoring script, served by BentoML."""
+
+import json
+
+import bentoml
+
+from cifarml.deploy import score
+
+
+@bentoml.service(workers=1, traffic={"timeout": 30})
+class Cifar10:
+    def __init__(self) -> None:
+        score.init()
+
+    @bentoml.api(route="/score")
+    def score(self, imagebase64: str) -> dict:
+        ((_, answer),) = score.answer([("", json.dumps({"imagebase64": imagebase64}).encode())])
+        return json.loads(answer)

@@ -1,0 +1,19 @@
+"""The same scoring script as an MLflow model: ``mlflow models serve`` runs it."""
+
+import json
+
+import mlflow
+
+from cifarml.deploy import score
+
+
+class Cifar10(mlflow.pyfunc.PythonModel):
+    def load_context(self, context):
+        score.init()
+
+    def predict(self, context, model_input, params=None):
+        bodies = [json.dumps({"imagebase64": text}).encode() for text in model_input["imagebase64"]]
+        return [json.loads(answer) for _, answer in score.answer([("", body) for body in bodies])]
+
+
+mlflow.models.set_model(Cifar10())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -42,6 +41,12 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalHost]:
     host.set_traffic("live", {"v3": 100})
     yield host
     host.delete("live")
+
+
+def kill_server(host: LocalHost) -> None:
+    process = psutil.Process(server_pid(host))
+    process.kill()
+    psutil.wait_procs([process], timeout=10)
 
 
 def server_pid(host: LocalHost) -> int:
@@ -145,7 +150,7 @@ def test_killed_under_load_and_started_again(host: LocalHost) -> None:
     workers = processes(host)[1:]
     with Steady(caller, clients=8) as steady:
         time.sleep(0.3)
-        os.kill(server_pid(host), signal.SIGKILL)
+        kill_server(host)
         endpoint = host.start("live")
         failed, answered = len(steady.failures), steady.num_answers
         time.sleep(0.5)
@@ -159,7 +164,7 @@ def test_killed_under_load_and_started_again(host: LocalHost) -> None:
 
 def test_another_program_has_its_port(host: LocalHost) -> None:
     port = Caller(host, "live").port
-    os.kill(server_pid(host), signal.SIGKILL)
+    kill_server(host)
     with socket.socket() as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         deadline = time.monotonic() + 10
@@ -187,7 +192,7 @@ def test_a_model_that_was_damaged_on_disk(host: LocalHost, tmp_path: Path) -> No
     damaged[len(damaged) // 2] ^= 1
     model.chmod(0o600)
     model.write_bytes(damaged)
-    os.kill(server_pid(host), signal.SIGKILL)
+    kill_server(host)
     host.start("live")
     caller = Caller(host, "live")
     assert {caller.score(plain("frog")).json()["model"]["version"] for _ in range(10)} == {"3"}

@@ -85,7 +85,7 @@ def _labels(answer: bytes) -> list[str]:
     """Return the predicted classes in an answer; none where a faulty script answered something else."""
     try:
         document = json.loads(answer)
-        return [each["result"] for each in document.get("results", (document,)) if "result" in each]
+        return [each["result"] for each in document.get("predictions", (document,)) if "result" in each]
     except (ValueError, AttributeError, TypeError):
         return []
 

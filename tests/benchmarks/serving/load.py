@@ -39,6 +39,7 @@ class _Connection(asyncio.Protocol):
 
     def __init__(self) -> None:
         self._received = bytearray()
+        self.is_last = False  # the server hangs up after its answer
         self._answer: asyncio.Future[int] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -58,6 +59,7 @@ class _Connection(asyncio.Protocol):
         length = next((int(line[15:]) for line in lines if line.startswith(b"content-length:")), None)
         whole = body.endswith(b"0\r\n\r\n") if length is None else len(body) >= length
         if whole:
+            self.is_last = b"connection: close" in lines
             self._received.clear()
             answer, self._answer = self._answer, None
             answer.set_result(int(head[9:12]))
@@ -83,6 +85,8 @@ async def _client(port: int, request: bytes, ends: float, pause_s: float, load: 
             load.latencies_s.append(time.perf_counter() - started)
         else:
             load.num_errors += 1
+            connection.is_last = True
+        if connection.is_last:
             connection.transport.close()
             connection = None
     if connection is not None:

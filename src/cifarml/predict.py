@@ -63,8 +63,8 @@ class Predictor:
         options.log_severity_level = 4  # what goes wrong is in our own error
         if num_threads is not None:
             options.intra_op_num_threads = num_threads
-            # Threads that wait busily take the cores from others: on two, a fifth of an endpoint's rate.
-            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+            # Threads that go on waiting busily after an answer take the cores from others.
+            options.add_session_config_entry("session.force_spinning_stop", "1")
         # A model is one file. Without this, one that points to other files could have any file read.
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
         try:

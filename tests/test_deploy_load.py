@@ -17,6 +17,7 @@ import numpy as np
 import psutil
 import pytest
 
+from cifarml import Bundle
 from cifarml.deploy.local import LocalHost
 from cifarml.deploy.state import EndpointFolder
 from cifarml.errors import DeployError
@@ -203,6 +204,33 @@ def test_a_model_that_was_damaged_on_disk(host: LocalHost, tmp_path: Path) -> No
         host.set_traffic("live", {"other": 100})
     host.set_traffic("live", {"v3": 100})
     host.delete("live", "other")
+
+
+def test_a_full_disk(host: LocalHost, trained: Bundle) -> None:
+    """No file may grow beyond 64 kB, as on a disk without room: it is said, and all stays as it was."""
+    code = f"""
+import resource
+from pathlib import Path
+from cifarml import Bundle
+from cifarml.deploy.local import LocalHost
+from cifarml.deploy.rollout import deploy_model
+from cifarml.errors import DeployError
+from cifarml.registry.base import RegisteredModel
+resource.setrlimit(resource.RLIMIT_FSIZE, (64_000, 64_000))
+host = LocalHost(Path({str(host.folder("live").parent)!r}))
+try:
+    deploy_model(host, RegisteredModel("cifar10", "9"), Bundle.open({str(trained.path)!r}), name="live")
+except DeployError as error:
+    print(error.message)
+"""
+    before = sorted(path.name for path in (host.folder("live") / "deployments").iterdir())
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert "File too large" in done.stdout, done.stderr
+    assert sorted(path.name for path in (host.folder("live") / "deployments").iterdir()) == before
+    assert [each.name for each in host.get_endpoint("live").deployments] == ["v3"]
+    assert Caller(host, "live").score(plain("dog")).json()["result"] == "dog"
 
 
 def test_a_clock_that_goes_back(host: LocalHost, tmp_path: Path) -> None:

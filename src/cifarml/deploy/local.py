@@ -4,27 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import shutil
-import subprocess
-import sys
-import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-import psutil
-import urllib3
 from filelock import FileLock
-from urllib3.exceptions import HTTPError
-from urllib3.exceptions import TimeoutError as NoAnswer
 
 from cifarml.bundle import MANIFEST, Bundle
 from cifarml.deploy.base import Deployment, Endpoint
+from cifarml.deploy.client import ServerClient
 from cifarml.deploy.state import (
     HOST,
-    READY,
     DeploymentRecord,
     EndpointFolder,
     EndpointRecord,
@@ -44,9 +36,6 @@ __all__ = ["SCORE", "LocalHost", "copy_bundle"]
 SCORE: Final = Path(__file__).with_name("score.py")
 """The scoring script, the same as in the cloud."""
 
-_START_TIMEOUT_S: Final = 60.0
-_STOP_TIMEOUT_S: Final = 40.0
-_CONTROL_TIMEOUT_S: Final = 120.0
 _ANSWER_TIMEOUT_S: Final = 60.0
 
 
@@ -80,7 +69,7 @@ class LocalHost:
         self._timeout_s = timeout_s
         self._max_memory_bytes = max_memory_bytes
         self._patience_s = patience_s
-        self._http = urllib3.PoolManager(maxsize=16, retries=False)  # never through a proxy
+        self._server = ServerClient()
 
     def folder(self, name: str) -> Path:
         """Return where an endpoint is kept.
@@ -113,7 +102,7 @@ class LocalHost:
         record, live = folder.read(), {}
         server = folder.running_server()
         if server is not None:
-            about = self._control(folder, server, "GET", "endpoint")
+            about = self._server.control(folder, server, "GET", "endpoint")
             record, live = EndpointRecord.from_json(about["record"]), about["live"]
         return _endpoint(name, record, live, running=server is not None)
 
@@ -128,7 +117,7 @@ class LocalHost:
             is_new = not folder.exists()
             try:
                 folder.make(EndpointRecord(patience_s=self._patience_s))
-                self._start(folder)
+                self._server.start(folder)
             except OSError as error:
                 raise DeployError(f"can't make endpoint {name} in {self._dir}: {error.strerror}") from error
             except DeployError:
@@ -172,7 +161,7 @@ class LocalHost:
         except ModelFileError:
             shutil.rmtree(folder.deployment(deployment), ignore_errors=True)
             raise
-        self._control(folder, server, "POST", "deployments", dataclasses.asdict(record))
+        self._server.control(folder, server, "POST", "deployments", dataclasses.asdict(record))
 
     def invoke(self, endpoint: str, picture: bytes, *, deployment: str | None = None) -> Prediction:
         """Ask the endpoint about a picture file; a deployment by name, or else as traffic says.
@@ -189,7 +178,9 @@ class LocalHost:
         headers = {"authorization": f"Bearer {folder.read_key()}", "content-type": "image/png"}
         if deployment is not None:
             headers["azureml-model-deployment"] = check_deployment_name(deployment)
-        status, answer = self._ask(folder, server, "POST", "/score", picture, headers, _ANSWER_TIMEOUT_S)
+        status, answer = self._server.ask(
+            folder, server, "POST", "/score", picture, headers, _ANSWER_TIMEOUT_S
+        )
         try:
             if status == 200:
                 ranked = sorted(answer["probabilities"].items(), key=lambda item: -item[1])
@@ -217,7 +208,7 @@ class LocalHost:
                 if server is None:
                     folder.write_key(new_key())
                 else:
-                    self._control(folder, server, "POST", "key")
+                    self._server.control(folder, server, "POST", "key")
         return folder.read_key()
 
     def set_traffic(self, endpoint: str, traffic: Mapping[str, int]) -> None:
@@ -226,7 +217,7 @@ class LocalHost:
         Raises:
             DeployError: If shares don't add up to 0 or 100, or a deployment is missing or not ready.
         """
-        self._control(*self._running(endpoint), "PUT", "traffic", dict(traffic))
+        self._server.control(*self._running(endpoint), "PUT", "traffic", dict(traffic))
 
     def logs(self, endpoint: str, deployment: str, *, tail: int = 50) -> str:
         """Return the last lines that a deployment has written.
@@ -249,13 +240,13 @@ class LocalHost:
             DeployError: If there is none of that name, or the deployment has traffic.
         """
         if deployment is not None:
-            self._control(
+            self._server.control(
                 *self._running(endpoint), "DELETE", f"deployments/{check_deployment_name(deployment)}"
             )
             return
         folder = self._folder(endpoint)
         with self._one_at_a_time():
-            self._stop(folder)
+            self._server.stop(folder)
             try:
                 shutil.rmtree(folder.path)
             except OSError as error:
@@ -278,7 +269,7 @@ class LocalHost:
         """
         folder = self._folder(name)
         with self._one_at_a_time():
-            self._stop(folder)
+            self._server.stop(folder)
 
     def _folder(self, name: str) -> EndpointFolder:
         folder = EndpointFolder(self._dir / check_endpoint_name(name))
@@ -312,97 +303,8 @@ class LocalHost:
         server = folder.running_server()
         if server is None:
             with self._one_at_a_time():
-                server = self._start(folder)
+                server = self._server.start(folder)
         return folder, server
-
-    def _start(self, folder: EndpointFolder) -> ServerRecord:
-        if (server := folder.running_server()) is not None:
-            return server
-        folder.check_owner()
-        folder.read()
-        command = [sys.executable, "-P", "-m", "cifarml.deploy.server", str(folder.path)]
-        try:
-            done = subprocess.run(  # noqa: S603  # our own interpreter and module
-                command,
-                cwd=folder.path,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                errors="replace",
-                timeout=_START_TIMEOUT_S,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise DeployError(f"the server of endpoint {folder.name} did not start in time") from None
-        server = folder.running_server()
-        if not done.stdout.endswith(READY) or server is None:
-            said = done.stdout.strip() or tail_of(folder.server_log, 5) or f"exit code {done.returncode}"
-            raise DeployError(f"the server of endpoint {folder.name} did not start: {said}")
-        self._await_deployments(folder, server)
-        return server
-
-    def _await_deployments(self, folder: EndpointFolder, server: ServerRecord) -> None:
-        """Wait until each deployment is ready, or has failed."""
-        ends = time.monotonic() + _START_TIMEOUT_S
-        while time.monotonic() < ends:
-            live = self._control(folder, server, "GET", "endpoint")["live"]
-            if all(each["state"] != "starting" for each in live.values()):
-                return
-            time.sleep(0.05)
-
-    def _stop(self, folder: EndpointFolder) -> None:
-        """End the server and its workers, gently and then not."""
-        server = folder.running_server()
-        if server is None:
-            return
-        with contextlib.suppress(psutil.Error):
-            process = psutil.Process(server.pid)
-            family = [process, *process.children(recursive=True)]
-            process.terminate()
-            if not _await_end(family):
-                for each in family:
-                    with contextlib.suppress(psutil.Error):
-                        each.kill()
-                _await_end(family)
-
-    def _control(
-        self, folder: EndpointFolder, server: ServerRecord, method: str, path: str, values: object = None
-    ) -> Any:
-        headers = {"authorization": f"Bearer {server.control_key}", "content-type": "application/json"}
-        body = None if values is None else json.dumps(values).encode()
-        path = f"/control/{path}"
-        status, answer = self._ask(folder, server, method, path, body, headers, _CONTROL_TIMEOUT_S)
-        if status != 200:
-            error = answer["error"]
-            raise DeployError(f"endpoint {folder.name}: {error['message']}", error.get("hint"))
-        return answer
-
-    def _ask(
-        self,
-        folder: EndpointFolder,
-        server: ServerRecord,
-        method: str,
-        path: str,
-        body: bytes | None,
-        headers: dict[str, str],
-        timeout_s: float,
-    ) -> tuple[int, Any]:
-        url = f"http://{HOST}:{server.port}{path}"
-        try:
-            response = self._http.request(method, url, body=body, headers=headers, timeout=timeout_s)
-            return response.status, response.json()
-        except NoAnswer as error:
-            raise EndpointTimeoutError(
-                f"endpoint {folder.name} did not answer in {timeout_s:.0f} s"
-            ) from error
-        except HTTPError as error:
-            raise DeployError(
-                f"endpoint {folder.name} broke off: {type(error).__name__}",
-                hint=f"look at {folder.server_log}",
-            ) from error
-        except ValueError as error:
-            raise DeployError(f"endpoint {folder.name} answered nonsense ({response.status})") from error
 
 
 def _endpoint(name: str, record: EndpointRecord, live: dict[str, Any], *, running: bool) -> Endpoint:
@@ -418,23 +320,6 @@ def _endpoint(name: str, record: EndpointRecord, live: dict[str, Any], *, runnin
     )
     uri = f"http://{HOST}:{record.port}/score"
     return Endpoint(name, uri, "running" if running else "stopped", record.traffic, deployments)
-
-
-def _await_end(processes: list[psutil.Process]) -> bool:
-    """Wait until all have ended, whoever has to collect them; tell whether they have in time."""
-    ends = time.monotonic() + _STOP_TIMEOUT_S
-    while time.monotonic() < ends:
-        if all(map(_has_ended, processes)):
-            return True
-        time.sleep(0.02)
-    return False
-
-
-def _has_ended(process: psutil.Process) -> bool:
-    try:
-        return bool(process.status() == psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return True
 
 
 def copy_bundle(bundle: Bundle, to: Path) -> None:

@@ -29,9 +29,10 @@ def list_command(runs_dir: options.RunsDir = None, json: options.Json = False) -
     from cifarml.runs import list_runs
     from cifarml.settings import load_settings
 
-    found = list_runs(runs_dir or load_settings().runs_dir)
-    if runs_dir is None:
-        runs_dir = load_settings().runs_dir
+    only_here = runs_dir is not None
+    runs_dir = runs_dir or load_settings().runs_dir
+    found = list_runs(runs_dir)
+    if not only_here:
         here = {run.path.resolve() for run in found}
         found = [run for run in LocalRegistry().list_runs() if run.path.resolve() not in here] + found
     if json:

@@ -158,7 +158,7 @@ class Gateway:
                 raise DeployError(f"deployment {record.name} did not become ready: {error}") from error
             try:
                 self._keep(deployments=(*self.record.deployments, record))
-            except BaseException:
+            except BaseException:  # cancelled, too: no process stays that no record names
                 await runner.stop()
                 raise
             self.runners[record.name] = runner

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import urllib3
 
@@ -67,6 +67,15 @@ import time
 init = ours.init
 def answer(requests):
     time.sleep(0.2)
+    return ours.answer(requests)
+""",
+    "waits": """
+import pathlib
+import time
+init = ours.init
+def answer(requests):
+    while not pathlib.Path(__file__).with_name("go").exists():
+        time.sleep(0.05)
     return ours.answer(requests)
 """,
 }
@@ -148,10 +157,26 @@ class Caller:
         return received
 
 
+class Scored(Protocol):
+    """What came of one request."""
+
+    @property
+    def status(self) -> int: ...
+
+    @property
+    def body(self) -> bytes: ...
+
+
+class Scorer(Protocol):
+    """Asks an endpoint about a picture."""
+
+    def score(self) -> Scored: ...
+
+
 class Steady:
     """A caller that never stops calling while a block runs, and notes what failed."""
 
-    def __init__(self, caller: Caller, clients: int = 1) -> None:
+    def __init__(self, caller: Scorer, clients: int = 1) -> None:
         self.caller = caller
         self.num_answers = 0
         self.failures: list[str] = []
@@ -172,7 +197,7 @@ class Steady:
         while not self._stop.is_set():
             try:
                 answer = self.caller.score()
-            except urllib3.exceptions.HTTPError as error:
+            except (urllib3.exceptions.HTTPError, OSError) as error:
                 self.failures.append(repr(error))
             else:
                 self.num_answers += 1

@@ -40,6 +40,12 @@ REFUSED = {
 }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def threads_before() -> int:
+    """How many threads this process had before: servers of other files run in it."""
+    return threading.active_count()
+
+
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory, trained: Bundle) -> Iterator[LocalHost]:
     """A host whose endpoint answers with model 1."""
@@ -213,6 +219,6 @@ def test_check_endpoint(host: LocalHost) -> None:
     assert len(check_endpoint(host, "live", deployment="none").errors) == 20
 
 
-def test_every_fault_is_tried() -> None:
-    assert set(FAULTS) - set(REFUSED) == {"slow"}
-    assert threading.active_count() < 20
+def test_every_fault_is_tried(threads_before: int) -> None:
+    assert set(FAULTS) - set(REFUSED) == {"slow", "waits"}
+    assert threading.active_count() - threads_before < 20

@@ -7,7 +7,7 @@ import io
 import json
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import numpy as np
@@ -253,10 +253,14 @@ def test_a_hundred_callers_at_once(caller: Caller) -> None:
 
 def test_too_many_wait(host: LocalHost, caller: Caller, trained: Bundle, tmp_path: Path) -> None:
     """What finds the line full is told to come again, and nothing fails."""
-    slow = LocalHost(host.folder("live").parent, script=faulty(tmp_path, "slow"))
+    slow = LocalHost(host.folder("live").parent, script=faulty(tmp_path, "waits"))
     slow.create_deployment("live", "slow", RegisteredModel("cifar10", "3"), trained)
+    go = tmp_path / "go"
     with ThreadPoolExecutor(400) as pool:
-        answers = list(pool.map(lambda _: caller.score(azureml_model_deployment="slow"), range(400)))
+        asked = [pool.submit(caller.score, azureml_model_deployment="slow") for _ in range(400)]
+        next(as_completed(asked))  # nothing is answered before go: this one was refused
+        go.touch()
+        answers = [future.result() for future in asked]
     host.delete("live", "slow")
     refused = [answer for answer in answers if answer.status != 200]
     assert {(answer.status, answer.code) for answer in refused} == {(429, "busy")}

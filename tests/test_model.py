@@ -10,11 +10,15 @@ from typing import get_args
 import keras
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
-from cifarml import build_model
+from cifarml import Dataset, build_model
 from cifarml.errors import SettingsError
 from cifarml.model import PRESETS
-from cifarml.train.recipe import Preset
+from cifarml.model.convnet import build_network, to_serve
+from cifarml.model.layers import PIXEL_MEAN, PIXEL_STD, FusedBatchNormalization, whitening_filters
+from cifarml.train.config import PresetName
+from cifarml.train.device import choose_precision
 
 
 def test_tutorial_has_the_articles_parameters() -> None:
@@ -47,8 +51,96 @@ def test_scaling_lies_inside() -> None:
     assert np.allclose(out[:, 0, 0, 0], [0, 0.2, 1])
 
 
-def test_the_recipe_names_the_presets_that_exist() -> None:
-    assert set(get_args(Preset)) == set(PRESETS)
+def trained_network(drawn: Dataset, precision: str, num_epochs: int = 3) -> keras.Sequential:
+    keras.utils.set_random_seed(0)
+    network = build_network(10, (16, 32), images=drawn.images, precision=precision)
+    network.compile(
+        keras.optimizers.SGD(0.1, momentum=0.9, nesterov=True),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        jit_compile=False,
+    )
+    network.fit(drawn.images, drawn.labels, batch_size=50, epochs=num_epochs, shuffle=False, verbose=0)
+    return network
+
+
+def test_what_is_served_answers_as_what_was_trained(drawn: Dataset) -> None:
+    """Without batch normalisation, in Keras' own layers; the mean over a picture and its mirror image."""
+    network = trained_network(drawn, "float32")
+    logits = [network.predict(images, verbose=0) for images in (drawn.images, drawn.images[:, :, ::-1])]
+    for temperature in (1.0, 2.5):
+        served = to_serve(network, temperature=temperature)
+        answered = served.predict(drawn.images, verbose=0)
+        expected = keras.ops.convert_to_numpy(keras.ops.softmax((logits[0] + logits[1]) / 2 / temperature))
+        assert np.abs(answered - expected).max() < 1e-5
+        assert np.abs(answered - served.predict(drawn.images[:, :, ::-1], verbose=0)).max() < 1e-5
+        kinds = {type(layer) for layer in served.get_layer("body").layers}
+        assert all(kind.__module__.startswith("keras.") for kind in kinds)
+        assert keras.layers.BatchNormalization not in kinds
+
+
+def test_reduced_precision_learns_the_same(drawn: Dataset) -> None:
+    """The same batches in the same order: the same accuracy to some pictures, the same answers to noise."""
+    exact, reduced = (trained_network(drawn, name, 12) for name in ("float32", "mixed_bfloat16"))
+    right = [
+        (network.predict(drawn.images, verbose=0).argmax(axis=1) == drawn.labels).mean()
+        for network in (exact, reduced)
+    ]
+    assert min(right) > 0.8
+    assert abs(right[0] - right[1]) < 0.08
+    served = to_serve(reduced).predict(drawn.images, verbose=0)
+    assert (served.argmax(axis=1) == reduced.predict(drawn.images, verbose=0).argmax(axis=1)).mean() > 0.9
+
+
+@pytest.mark.parametrize("scale", [True, False])
+def test_the_fused_normalisation_is_keras_own(scale: bool) -> None:
+    inputs = np.random.default_rng(0).normal(3, 2, (40, 5, 5, 6)).astype(np.float32)
+    ours, theirs = (
+        kind(momentum=0.6, epsilon=1e-3, scale=scale)
+        for kind in (FusedBatchNormalization, keras.layers.BatchNormalization)
+    )
+    for _ in range(3):
+        one, other = (layer(inputs, training=True) for layer in (ours, theirs))
+        assert np.abs(one - other).max() < 1e-4
+    for one, other in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        assert np.allclose(one, other, rtol=2e-3)  # the kernel's variance is that of a sample of n - 1
+    assert np.abs(ours(inputs) - theirs(inputs)).max() < 1e-2
+
+
+def test_whitened_pixels_say_different_things(drawn: Dataset) -> None:
+    filters = whitening_filters(drawn.images)
+    assert filters.shape == (2, 2, 3, 24)
+    assert np.array_equal(filters[..., :12], -filters[..., 12:])
+    pixels = (drawn.images.astype(np.float32) / 255 - PIXEL_MEAN) / PIXEL_STD
+    whitened = keras.ops.convert_to_numpy(keras.ops.conv(pixels, filters[..., :12], padding="valid"))
+    second = np.einsum("nhwi,nhwj->ij", whitened[:, ::3, ::3], whitened[:, ::3, ::3], optimize=True)
+    second /= whitened[:, ::3, ::3, 0].size
+    assert np.abs(second - np.diag(np.diag(second))).max() < 0.02
+    assert np.diag(second).max() < 1.02
+
+
+def test_pictures_of_one_colour_can_be_whitened() -> None:
+    assert np.isfinite(whitening_filters(np.full((3, 32, 32, 3), 200, np.uint8))).all()
+
+
+@pytest.mark.parametrize(
+    ("features", "expected"),
+    [((), "float32"), (("avx2", "avx512_bf16"), "mixed_bfloat16"), (("amx_bf16",), "mixed_bfloat16")],
+)
+def test_the_precision_fits_the_processor(features: tuple[str, ...], expected: str) -> None:
+    assert choose_precision(features) == expected
+
+
+@pytest.mark.parametrize("num_images", [1, 500, 1800, 9_999, 10_000, 50_000])
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_number_of_pictures_has_a_recipe(preset: str, num_images: int) -> None:
+    recipe = PRESETS[preset].choose_recipe(num_images, 10)
+    assert recipe.changed(num_epochs=2, batch_size=None).num_epochs == 2
+    with pytest.raises(ValidationError):
+        recipe.changed(num_epochs=0)
+
+
+def test_the_config_names_the_presets_that_exist() -> None:
+    assert set(get_args(PresetName)) == set(PRESETS)
 
 
 @pytest.mark.parametrize(("preset", "num_classes"), [("nothing", 10), ("tutorial", 1), ("tutorial", 1001)])
@@ -66,7 +158,7 @@ import keras
 from cifarml import Predictor, TrainConfig, load_dataset, train_model
 dataset = load_dataset("drawn:120")
 with tempfile.TemporaryDirectory() as folder:
-    config = TrainConfig(num_epochs=1, batch_size=20, learning_rate=1e-3)
+    config = TrainConfig(num_epochs=1, batch_size=20)
     bundle = train_model(config, dataset, pathlib.Path(folder) / "run")
     assert bundle.info["onnx_difference"] <= 1e-4
     assert Predictor.load(bundle.path).predict_images(dataset.images).shape == (120, 10)
@@ -81,4 +173,4 @@ with tempfile.TemporaryDirectory() as folder:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == [backend, "1250858"]
+    assert done.stdout.split() == [backend, "497538"]

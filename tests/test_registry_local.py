@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import shutil
@@ -16,7 +15,9 @@ import pytest
 from cifarml import Bundle
 from cifarml.errors import ModelFileError, RegistryError
 from cifarml.registry.local import LocalRegistry
-from tests.contract.test_model_registry import MakeBundle, made, make_bundle, registry
+from tests.contract.test_model_registry import MakeBundle, made, make_bundle
+from tests.contract.test_model_registry import local_registry as registry
+from tests.processes import forking_context
 
 __all__ = ["made", "make_bundle", "registry"]  # fixtures
 
@@ -85,8 +86,7 @@ def _register(folder: str, path: str) -> None:
 
 
 def test_killed_at_random_moments(registry: LocalRegistry, make_bundle: MakeBundle) -> None:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["cifarml.registry.local"])
+    context = forking_context()
     moments = random.Random(7)
     bundles = [make_bundle(number) for number in range(3)]
     killed = 0
@@ -112,8 +112,7 @@ def test_killed_at_random_moments(registry: LocalRegistry, make_bundle: MakeBund
 
 
 def test_two_processes_register_at_once(registry: LocalRegistry, make_bundle: MakeBundle) -> None:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["cifarml.registry.local"])
+    context = forking_context()
     work = [make_bundle(number) for number in (1, 1, 2, 2)]
     processes = [
         context.Process(target=_register, args=(str(registry.folder), str(bundle.path))) for bundle in work

@@ -64,7 +64,7 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.storage_container == "2000picscifar10"
     assert settings.cache_dir.is_absolute()
     assert {name for name, value in settings if value is None} == {
-        "storage_account", "subscription_id", "resource_group", "workspace_name", *SECRETS
+        "storage_account", "target", "subscription_id", "resource_group", "workspace_name", *SECRETS
     }  # fmt: skip
     assert {each.origin for each in describe_settings()} == {"default"}
     assert settings_files() == []

@@ -30,13 +30,16 @@ FILES = {
 }  # fmt: skip
 
 
+FAST_PARAMETERS = 497_538
+
+
 def test_the_run_folder(trained: Bundle, drawn: Dataset) -> None:
     assert {path.name for path in trained.path.iterdir()} == FILES
     assert set(trained.files) == FILES - {"manifest.json"}
     for name, expected in trained.files.items():
         assert hashlib.sha256((trained.path / name).read_bytes()).hexdigest() == expected
     assert trained.info["dataset_fingerprint"] == drawn.fingerprint
-    assert trained.info["num_parameters"] == 1_250_858
+    assert trained.info["num_parameters"] == FAST_PARAMETERS
     about = json.loads((trained.path / "dataset.json").read_text())
     assert (about["num_train"], about["num_validation"], about["num_test"]) == (160, 20, 20)
     history = json.loads((trained.path / "history.json").read_text())
@@ -92,22 +95,22 @@ def test_an_export_that_differs_is_not_kept(tmp_path: Path, drawn: Dataset) -> N
 
 def test_training_learns(tmp_path: Path) -> None:
     dataset = load_dataset("drawn:1200")
-    config = TrainConfig(num_epochs=5, learning_rate=1e-3)
+    config = TrainConfig(num_epochs=5)
     told: list[Progress] = []
     bundle = train_model(config, dataset, tmp_path / "run", on_progress=told.append)
     assert bundle.info["test_accuracy"] > 0.4, "chance is 0.1"
     training = [progress for progress in told if progress.task == "training"]
     assert training[-1].done == training[-1].total == 5 * 970 + 0 * len(dataset) or training[-1].total
-    assert [progress.line[:9] for progress in training if progress.line] == [
-        f"epoch {i}/5" for i in range(1, 6)
-    ]
+    chosen, *lines = [progress.line for progress in training if progress.line]
+    assert chosen.startswith("fast: 5 epochs of ")
+    assert [line[:9] for line in lines] == [f"epoch {i}/5" for i in range(1, 6)]
     done = [progress.done for progress in training]
     assert done == sorted(done)
 
 
 def test_the_seed_decides(tmp_path: Path, drawn: Dataset) -> None:
     def weights(name: str, seed: int) -> float:
-        path = train_model(TrainConfig(num_epochs=1, seed=seed), drawn, tmp_path / name).path
+        path = train_model(TrainConfig(num_epochs=2, seed=seed), drawn, tmp_path / name).path
         history = json.loads((path / "history.json").read_text())
         return float(history["val_loss"][0])
 
@@ -142,9 +145,16 @@ def test_nothing_to_test_with(tmp_path: Path, drawn: Dataset) -> None:
     assert not list(tmp_path.iterdir())
 
 
+DIVERGES = TrainConfig(preset="tutorial", num_epochs=50, learning_rate=10, batch_size=8)
+
+
 def test_a_diverging_training_stops(tmp_path: Path, drawn: Dataset) -> None:
     with pytest.raises(TrainingError, match="diverged") as caught:
-        train_model(TrainConfig(num_epochs=50, learning_rate=10, batch_size=8), drawn, tmp_path / "run")
+        train_model(
+            TrainConfig(preset="tutorial", num_epochs=50, learning_rate=10, batch_size=8),
+            drawn,
+            tmp_path / "run",
+        )
     assert "--learning-rate" in str(caught.value.hint)
     with pytest.raises(ModelFileError, match="unfinished"):
         Bundle.open(tmp_path / "run")

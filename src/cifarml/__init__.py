@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from cifarml.progress import show_progress
     from cifarml.registry.compare import compare_models, promote_if_better
     from cifarml.registry.local import LocalRegistry
+    from cifarml.train.config import TrainConfig
     from cifarml.train.grids import picture_grid, prediction_grid
-    from cifarml.train.recipe import TrainConfig
     from cifarml.train.report import confusion_matrix, learning_curves
     from cifarml.train.trainer import train_model
 
@@ -42,7 +42,7 @@ _HOME = {
     "LocalRegistry": "cifarml.registry.local",
     "Prediction": "cifarml.predict",
     "Predictor": "cifarml.predict",
-    "TrainConfig": "cifarml.train.recipe",
+    "TrainConfig": "cifarml.train.config",
     "build_model": "cifarml.model",
     "check_source": "cifarml.data.check",
     "compare_models": "cifarml.registry.compare",

@@ -43,12 +43,16 @@ def _ignore(_: Check) -> None:
     """Do nothing with a check."""
 
 
-def run_checks(settings: Settings | None = None, *, on_check: OnCheck = _ignore) -> list[Check]:
+def run_checks(
+    settings: Settings | None = None, *, target: str | None = None, on_check: OnCheck = _ignore
+) -> list[Check]:
     """Look at Python, settings, disk, memory, TensorFlow, processors, and the rights in Azure Storage.
 
     Args:
         settings: The settings to check with. When left out they are read here, and broken ones are a
             check that says "problem".
+        target: ``"azure"`` looks at the Azure ML workspace, too, ``"local"`` doesn't; when left out, it is
+            looked at where one is set.
         on_check: Called with each check as it is done; the slow ones come last.
 
     Returns:
@@ -59,13 +63,13 @@ def run_checks(settings: Settings | None = None, *, on_check: OnCheck = _ignore)
         []
     """
     checks = []
-    for check in _checks(settings):
+    for check in _checks(settings, target):
         on_check(check)
         checks.append(check)
     return checks
 
 
-def _checks(settings: Settings | None) -> Iterator[Check]:
+def _checks(settings: Settings | None, target: str | None) -> Iterator[Check]:
     yield _check_python(sys.version_info[:2])
     found: Settings | None = settings
     if settings is None:
@@ -93,6 +97,8 @@ def _checks(settings: Settings | None) -> Iterator[Check]:
         yield _check_processor(environment["devices"], cpu_features(), nvidia_driver=has_nvidia_driver())
     if found:
         yield from _check_storage(found)
+        if (target or found.effective_target) == "azure":
+            yield from _check_workspace(found)
 
 
 def _check_python(version: tuple[int, ...]) -> Check:
@@ -216,3 +222,24 @@ def _check_storage(settings: Settings) -> Iterator[Check]:
         yield Check("storage", "problem", error.message, error.hint)
     except ImportError as error:
         yield Check("storage", "problem", f"can't be used: {error}", "uv sync --inexact --locked")
+
+
+def _check_workspace(settings: Settings) -> Iterator[Check]:
+    try:
+        from cifarml.azure.rights import check_workspace  # azure's libraries, only where they are used
+        from cifarml.azure.workspace import AzureWorkspace
+
+        workspace = AzureWorkspace(settings)
+        yield Check("azure", "ok", str(workspace))
+        for what, refused in check_workspace(workspace):
+            if refused is None:
+                yield Check(f"azure: {what}", "ok", "allowed")
+            else:  # nobody needs the rights of all commands
+                essential = what in {"sign in", "workspace", "rights"}
+                yield Check(
+                    f"azure: {what}", "problem" if essential else "warning", refused.message, refused.hint
+                )
+    except CifarMLError as error:
+        yield Check("azure", "problem", error.message, error.hint)
+    except ImportError as error:
+        yield Check("azure", "problem", f"can't be used: {error}", "uv sync --inexact --locked")

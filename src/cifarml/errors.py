@@ -17,6 +17,8 @@
     │ ├ SmokeTestError    a new deployment answered wrongly, or not at all
     │ └ EndpointTimeoutError  an endpoint did not answer in time
     └ CloudError          Azure said no, or could not be reached
+      ├ CloudRegistryError  ... about models (a RegistryError, too)
+      └ CloudDeployError    ... about endpoints (a DeployError, too)
 
 A message says what failed and what was received; the hint is the next thing to do. The library
 raises these and never prints or exits; the command line turns them into text and exit code 1.
@@ -29,7 +31,9 @@ from typing import Any
 __all__ = [
     "ArchiveError",
     "CifarMLError",
+    "CloudDeployError",
     "CloudError",
+    "CloudRegistryError",
     "DataError",
     "DeployError",
     "DownloadError",
@@ -158,3 +162,11 @@ class CloudError(CifarMLError):
         super().__init__(f"{message} (request id {request_id})" if request_id else message, hint)
         self.code = code
         self.request_id = request_id
+
+
+class CloudRegistryError(CloudError, RegistryError):
+    """Azure said no to something about models."""
+
+
+class CloudDeployError(CloudError, DeployError):
+    """Azure said no to something about endpoints, or one did not come up there."""

@@ -9,13 +9,23 @@ from typing import Final, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 
 from cifarml.bundle import ONNX_MODEL, Bundle
 from cifarml.cifar10 import IMAGE_SHAPE
 from cifarml.errors import DataError, ModelFileError, PictureError
 from cifarml.images import decode_picture
 from cifarml.progress import OnProgress, Progress, ignore_progress
+
+_QUIET: Final = "ORT_DISABLE_TELEMETRY"
+"""Without it ONNX Runtime (since 1.29) tells Microsoft of every model; it looks once, while it is imported.
+https://github.com/microsoft/onnxruntime/blob/main/docs/Privacy.md"""
+
+_asked = os.environ.get(_QUIET)
+os.environ.setdefault(_QUIET, "1")
+import onnxruntime  # noqa: E402
+
+if _asked is None:
+    del os.environ[_QUIET]
 
 __all__ = ["Prediction", "Predictor"]
 

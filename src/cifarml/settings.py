@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Annotated, Any, Final, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 import platformdirs
@@ -121,6 +121,10 @@ class Settings(BaseSettings):
     storage_container: Annotated[str, AfterValidator(_check_container)] = Field(
         default="2000picscifar10", description="The container with the pictures."
     )
+    target: Literal["local", "azure"] | None = Field(
+        default=None,
+        description="Where models and endpoints are: local or azure; azure once a workspace is set.",
+    )
     subscription_id: str | None = Field(default=None, description="The Azure subscription.")
     resource_group: str | None = Field(default=None, description="The resource group of the workspace.")
     workspace_name: str | None = Field(default=None, description="The Azure ML workspace.")
@@ -129,6 +133,11 @@ class Settings(BaseSettings):
     )
     storage_sas_token: SecretStr | None = Field(default=None, description="Signs in with a SAS token.")
     storage_key: SecretStr | None = Field(default=None, description="Signs in with the account's key.")
+
+    @property
+    def effective_target(self) -> Literal["local", "azure"]:
+        """What ``target`` says, or else azure where a workspace is set."""
+        return self.target or ("azure" if all(getattr(self, name) for name in WORKSPACE) else "local")
 
     @classmethod
     def settings_customise_sources(
@@ -226,6 +235,8 @@ def hush_tensorflow() -> None:
 def hush_mlflow() -> None:
     """Keep MLflow from calling home, unless the user has asked for it."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
 
 
 class _Environment(EnvSettingsSource):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import multiprocessing
 import os
 import secrets
 import signal
@@ -36,6 +35,7 @@ from tests.azure.faults import (
     Truncate,
 )
 from tests.pictures import flat, write_folder
+from tests.processes import forking_context
 
 pytestmark = pytest.mark.usefixtures("no_secret_shows")
 
@@ -321,8 +321,7 @@ Start = Callable[..., BaseProcess]
 @pytest.fixture
 def start(storage: StorageBench, own_cache: Path) -> Iterator[Start]:
     """Start a function in a process of its own, quickly: it is forked from one that has imported all."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.azure.test_blob_faults"])
+    context = forking_context()
     env = storage.env("key") | {"CIFARML_CACHE_DIR": str(own_cache)}
     started: list[BaseProcess] = []
 

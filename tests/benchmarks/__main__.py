@@ -16,6 +16,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.benchmarks.azure import azure
 from tests.benchmarks.pairs import LARGE, SMALL, peer, row, timed
 from tests.benchmarks.serving.table import long_run, serving
 from tests.benchmarks.storage import storage
@@ -91,6 +92,7 @@ TABLES: dict[str, Callable[[Path], None]] = {
     "storage": storage,
     "serving": serving,
     "long_run": long_run,
+    "azure": azure,
 }
 
 

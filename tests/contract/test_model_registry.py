@@ -12,6 +12,7 @@ import pytest
 from cifarml import Bundle
 from cifarml.bundle import write_json, write_manifest
 from cifarml.errors import ModelFileError, RegistryError
+from cifarml.registry.azureml import AzureRegistry
 from cifarml.registry.base import ModelRegistry, RegisteredModel, parse_model
 from cifarml.registry.local import LocalRegistry
 
@@ -43,11 +44,22 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def registry(own_cache: Path, made: Path) -> ModelRegistry:
+def local_registry(own_cache: Path, made: Path) -> LocalRegistry:
     folder = own_cache / "registry"
     folder.mkdir()
     shutil.copyfile(made, folder / "mlflow.db")
     return LocalRegistry()
+
+
+@pytest.fixture(params=["local", "azure"])
+def registry(request: pytest.FixtureRequest) -> ModelRegistry:
+    found: ModelRegistry
+    if request.param == "azure":
+        request.getfixturevalue("workspace_of_module").reset()
+        found = AzureRegistry()
+    else:
+        found = request.getfixturevalue("local_registry")
+    return found
 
 
 def test_register_and_get(registry: ModelRegistry, make_bundle: MakeBundle, tmp_path: Path) -> None:

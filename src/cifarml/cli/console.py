@@ -23,6 +23,7 @@ __all__ = [
     "note",
     "print_evaluation",
     "print_json",
+    "print_plan",
     "print_table",
     "show_log",
     "shown_path",
@@ -62,6 +63,16 @@ def show_log() -> None:
 def print_json(values: object) -> None:
     """Print a JSON document on standard output."""
     print(json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def print_plan(steps: Sequence[str], *, json: bool, **about: str) -> None:
+    """Print what would be done, step by step; as JSON with what it is about."""
+    if json:
+        print_json({**about, "steps": list(steps)})
+        return
+    print("This would be done:")
+    for number, step in enumerate(steps, 1):
+        print(f"{number}. {step}")
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

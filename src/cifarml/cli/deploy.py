@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from cifarml.cli import options
-from cifarml.cli.console import note, print_json
+from cifarml.cli.console import note, print_json, print_plan
+from cifarml.cli.target import Target, open_host
 
 if TYPE_CHECKING:
-    from cifarml.deploy.base import EndpointHost
+    from cifarml.deploy.azureml import AzureHost
+    from cifarml.deploy.base import Endpoint, EndpointHost
+    from cifarml.deploy.local import LocalHost
     from cifarml.registry.base import ModelRegistry, RegisteredModel
 
 __all__ = ["deploy", "find_model", "page_address"]
@@ -31,13 +34,35 @@ def deploy(
             help="Labelled pictures to try it on, like those of its test; drawings when left out.",
         ),
     ] = None,
+    mirror: Annotated[
+        int, typer.Option(min=0, max=50, help="In Azure: share of the requests that it first gets copies of.")
+    ] = 0,
+    instance_type: Annotated[
+        str | None, typer.Option(help="In Azure: size of its machines.", show_default="Standard_F2s_v2")
+    ] = None,
+    instances: Annotated[
+        int | None, typer.Option(help="In Azure: how many machines.", show_default="1")
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(help="In Azure: processes on each, and requests at a time.", show_default="2"),
+    ] = None,
+    request_timeout: Annotated[
+        int | None, typer.Option(help="In Azure: longest time for a request, seconds.", show_default="10")
+    ] = None,
+    auth: Annotated[
+        Literal["key", "entra"],
+        typer.Option(help="In Azure: callers of a new endpoint show its key, or a token of Entra ID."),
+    ] = "key",
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
+        bool, typer.Option("--dry-run", help="Say what would be done and what it costs, and do nothing.")
     ] = False,
+    yaml: options.Yaml = None,
+    target: Target = None,
     runs_dir: options.RunsDir = None,
     json: options.Json = False,
 ) -> None:
-    """Bring a model to an endpoint on this machine, step by step, and back again where it fails.
+    """Bring a model to an endpoint, step by step, and back again where it fails.
 
     The new model first answers pictures whose answers are known, then a share of the requests, then all.
     The old one stays, for cifarml endpoint rollback. Where no model is registered yet, the newest run is.
@@ -47,46 +72,69 @@ def deploy(
       cifarml deploy
       cifarml deploy --model cifar10:2 --canary 25
       cifarml deploy --name demo --dry-run
+      cifarml deploy --target azure --instance-type Standard_F4s_v2 --mirror 10
+      cifarml deploy --target azure --yaml plan/
     """
     import signal
     import tempfile
 
+    from cifarml.azure.compute import add_sizes
     from cifarml.data import load_dataset
     from cifarml.deploy.local import LocalHost
     from cifarml.deploy.rollout import deploy_model
+    from cifarml.errors import CloudError
+    from cifarml.registry.azureml import AzureRegistry
     from cifarml.registry.local import LocalRegistry
 
-    registry, host = LocalRegistry(), LocalHost()
+    wanted = {
+        "instance_type": instance_type,
+        "instance_count": instances,
+        "workers": workers,
+        "request_timeout_s": request_timeout,
+        "auth": auth,
+    }
+    host = open_host(target, **wanted)
+    local = isinstance(host, LocalHost)
+    registry = LocalRegistry() if isinstance(host, LocalHost) else AzureRegistry(host.workspace)
     found = find_model(registry, model, runs_dir, dry_run=dry_run)
+    if yaml is not None:
+        _write_yaml(host, registry, found, name, yaml)
+        return
     if dry_run:
-        _print_plan(host, found, name, canary, json=json)
+        _print_plan(host, found, name, canary, mirror, json=json)
         return
     pictures = None if data is None else load_dataset(data).test
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # then, too, all is put back
     with tempfile.TemporaryDirectory(prefix="cifarml-") as folder:
-        endpoint = deploy_model(
-            host,
-            found,
-            registry.download(found, Path(folder, "bundle")),
-            name=name,
-            canary=canary,
-            canary_s=canary_seconds,
-            pictures=pictures,
-            on_step=note,
-        )
-    page = page_address(endpoint.scoring_uri, host.read_key(name))
+        try:
+            endpoint = deploy_model(
+                host,
+                found,
+                registry.download(found, Path(folder, "bundle")),
+                name=name,
+                canary=canary,
+                canary_s=canary_seconds,
+                mirror=mirror,
+                pictures=pictures,
+                on_step=note,
+            )
+        except CloudError as error:
+            if not isinstance(host, LocalHost):
+                add_sizes(host.workspace, error)
+            raise
     if json:
         uri = endpoint.scoring_uri
         print_json({"endpoint": name, "model": str(found), "scoring_uri": uri, "traffic": endpoint.traffic})
         return
     print(f"Scoring URI:  {endpoint.scoring_uri}")
-    print(f"Page:         {page}")
+    if local:
+        print(f"Page:         {page_address(endpoint.scoring_uri, host.read_key(name))}")
     print(f"Ask it:       cifarml predict image.png --endpoint {name}")
     print(
         f'With curl:    curl -H "Authorization: Bearer $(cifarml endpoint keys {name})" '
         f"-H 'Content-Type: image/png' --data-binary @image.png {endpoint.scoring_uri}"
     )
-    print(f"Tear down:    cifarml endpoint delete {name}")
+    print(f"Tear down:    {f'cifarml endpoint delete {name}' if local else 'cifarml down'}")
 
 
 def page_address(scoring_uri: str, key: str) -> str:
@@ -134,24 +182,66 @@ def find_model(
     return registered
 
 
-def _print_plan(host: EndpointHost, model: RegisteredModel, name: str, canary: int, *, json: bool) -> None:
-    from cifarml.deploy.base import Endpoint
-    from cifarml.deploy.rollout import deployment_name, live_deployment
+def _write_yaml(
+    host: LocalHost | AzureHost, registry: ModelRegistry, model: RegisteredModel, name: str, folder: Path
+) -> None:
+    import tempfile
 
-    endpoints = {each.name: each for each in host.list_endpoints()}
-    endpoint = endpoints.get(name)
+    from cifarml.deploy.azure_specs import write_yaml
+    from cifarml.deploy.local import LocalHost
+    from cifarml.errors import SettingsError
+
+    if isinstance(host, LocalHost):
+        raise SettingsError("only what is made in Azure can be written as YAML", hint="add --target azure")
+    new, _ = _new_deployment(host, model, name)
+    with tempfile.TemporaryDirectory(prefix="cifarml-") as scratch:
+        bundle = registry.download(model, Path(scratch, "bundle"))
+        paths = write_yaml(folder, name, new, model, bundle.path, host.options)
+    commands = {
+        "environment.yml": "az ml environment create",
+        "model.yml": "az ml model create",
+        "endpoint.yml": "az ml online-endpoint create",
+        "deployment.yml": "az ml online-deployment create",
+    }
+    for path in paths:
+        print(f"{commands[path.name]} -f {path}")
+
+
+def _new_deployment(host: EndpointHost, model: RegisteredModel, name: str) -> tuple[str, Endpoint | None]:
+    """Return what a new deployment would be called, and the endpoint, where it is there."""
+    from cifarml.deploy.base import Endpoint
+    from cifarml.deploy.rollout import deployment_name
+
+    endpoint = {each.name: each for each in host.list_endpoints()}.get(name)
+    return deployment_name(host, endpoint or Endpoint(name, "", "", {}, ()), model), endpoint
+
+
+def _print_plan(
+    host: LocalHost | AzureHost, model: RegisteredModel, name: str, canary: int, mirror: int, *, json: bool
+) -> None:
+    from cifarml.deploy.local import LocalHost
+    from cifarml.deploy.rollout import live_deployment
+
+    new, endpoint = _new_deployment(host, model, name)
     if endpoint is not None and (live := live_deployment(endpoint, model)) is not None:
         steps = [f"{model} is live already, as deployment {live.name}: it is tested, and nothing is changed"]
     else:
-        new = deployment_name(endpoint or Endpoint(name, "", "", {}, ()), model)
         steps = [f"endpoint {name} is {'there' if endpoint else 'made'}"]
         steps += [f"{model} starts as deployment {new}, without traffic", "it answers known pictures"]
         if endpoint is not None and endpoint.traffic:
+            if mirror:
+                steps.append(f"it gets copies of {mirror} % of the requests")
             steps.append(f"it gets {canary} % of the requests, and is compared with the old one")
         steps.append("it gets all requests")
-    if json:
-        print_json({"endpoint": name, "model": str(model), "steps": steps})
-        return
-    print("This would be done:")
-    for number, step in enumerate(steps, 1):
-        print(f"{number}. {step}")
+        for each in () if endpoint is None else endpoint.deployments:
+            kept = endpoint is not None and (endpoint.traffic.get(each.name) or 0) >= 50
+            steps.append(f"{each.name} {'stays, without traffic, for a rollback' if kept else 'is deleted'}")
+    if not isinstance(host, LocalHost):
+        from cifarml.azure.prices import find_price
+
+        options = host.options
+        price = find_price(options.instance_type, host.workspace.location)
+        count = options.instance_count
+        machines = f"{count} x {options.instance_type}"
+        steps.append(f"each deployment costs, until it is deleted: {machines}: {price.shown(count)}")
+    print_plan(steps, json=json, endpoint=name, model=str(model))

@@ -8,6 +8,7 @@ import typer
 
 from cifarml.cli import options
 from cifarml.cli.console import print_json
+from cifarml.cli.target import Target
 
 if TYPE_CHECKING:
     from cifarml.doctor import Check
@@ -17,20 +18,22 @@ __all__ = ["doctor"]
 _MARKS = {"ok": "ok", "warning": "warn", "problem": "PROBLEM"}
 
 
-def doctor(json: options.Json = False) -> None:
+def doctor(target: Target = None, json: options.Json = False) -> None:
     """Say whether this machine is ready, and what to do where not; exit code 1 where it isn't.
 
     Looks at Python, settings, disk, memory, TensorFlow and processors, and at the rights in Azure Storage
-    where an account is set.
+    where an account is set. With a workspace, or --target azure: at sign-in, workspace, and what each command
+    needs there.
 
     [bold]Examples[/bold]
 
       cifarml doctor
       cifarml doctor --json
+      cifarml doctor --target azure
     """
     from cifarml.doctor import run_checks
 
-    checks = run_checks() if json else run_checks(on_check=_print_check)
+    checks = run_checks(target=target) if json else run_checks(target=target, on_check=_print_check)
     problems = sum(check.status == "problem" for check in checks)
     warnings = sum(check.status == "warning" for check in checks)
     if json:

@@ -1,4 +1,4 @@
-"""``cifarml endpoint``: the endpoints on this machine."""
+"""``cifarml endpoint``: endpoints, on this machine or in Azure."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import typer
 
 from cifarml.cli import options
 from cifarml.cli.console import note, print_json, print_table
+from cifarml.cli.target import Target, open_host
 
 if TYPE_CHECKING:
+    from cifarml.deploy.azureml import AzureHost
     from cifarml.deploy.base import Endpoint
 
 __all__ = ["app"]
 
-app = typer.Typer(
-    name="endpoint", help="Look at endpoints on this machine, and change them.", no_args_is_help=True
-)
+app = typer.Typer(name="endpoint", help="Look at endpoints, and change them.", no_args_is_help=True)
 
 Deployment = Annotated[
     str | None,
@@ -25,7 +25,7 @@ Deployment = Annotated[
 
 
 @app.command("list")
-def list_command(json: options.Json = False) -> None:
+def list_command(target: Target = None, json: options.Json = False) -> None:
     """List the endpoints.
 
     [bold]Examples[/bold]
@@ -33,20 +33,19 @@ def list_command(json: options.Json = False) -> None:
       cifarml endpoint list
       cifarml endpoint list --json
     """
-    from cifarml.deploy.local import LocalHost
-
-    found = LocalHost().list_endpoints()
+    host = open_host(target)
+    found = host.list_endpoints()
     if json:
         print_json([_document(endpoint) for endpoint in found])
     elif not found:
-        print("There are no endpoints on this machine. Make one with: cifarml deploy")
+        print("There are no endpoints. Make one with: cifarml deploy")
     else:
         rows = [(e.name, e.state, _shares(e), e.scoring_uri) for e in found]
         print_table("", ("endpoint", "state", "traffic", "scoring URI"), rows)
 
 
 @app.command()
-def show(endpoint: options.Endpoint = "cifar10", json: options.Json = False) -> None:
+def show(endpoint: options.Endpoint = "cifar10", target: Target = None, json: options.Json = False) -> None:
     """Show an endpoint and its deployments.
 
     [bold]Examples[/bold]
@@ -56,9 +55,11 @@ def show(endpoint: options.Endpoint = "cifar10", json: options.Json = False) -> 
     """
     from cifarml.deploy.local import LocalHost
 
-    found = LocalHost().get_endpoint(endpoint)
+    host = open_host(target)
+    found = host.get_endpoint(endpoint)
+    costs = "" if isinstance(host, LocalHost) else _costs(host, found)
     if json:
-        print_json(_document(found))
+        print_json(_document(found) | ({"costs": costs} if costs else {}))
         return
     rows = [
         (
@@ -68,14 +69,25 @@ def show(endpoint: options.Endpoint = "cifar10", json: options.Json = False) -> 
             f"{found.traffic.get(each.name, 0)} %",
             "" if each.num_requests is None else f"{each.num_requests:,}",
             "" if each.num_errors is None else f"{each.num_errors:,}",
-            "" if each.memory_bytes is None else f"{each.memory_bytes >> 20} MB",
+            each.machines or ("" if each.memory_bytes is None else f"{each.memory_bytes >> 20} MB"),
             f"{each.created_at.astimezone():%Y-%m-%d %H:%M}",
         )
         for each in found.deployments
     ]
-    columns = ("deployment", "model", "state", "traffic ", "requests ", "errors ", "memory ", "made")
+    columns = (
+        "deployment",
+        "model",
+        "state",
+        "traffic ",
+        "requests ",
+        "errors ",
+        "machines" if costs else "memory ",
+        "made",
+    )
     print_table(f"Endpoint {found.name}, {found.state}", columns, rows)
     print(f"Scoring URI: {found.scoring_uri}")
+    if costs:
+        print(f"Costs:       {costs}")
 
 
 @app.command("test")
@@ -85,6 +97,7 @@ def try_it(
         str, typer.Option("--data", metavar="SOURCE", help=options.SOURCE_HELP)
     ] = "drawn:20:20260101",
     deployment: Deployment = None,
+    target: Target = None,
     json: options.Json = False,
 ) -> None:
     """Ask an endpoint about labelled pictures; exit code 1 where it fails to answer one.
@@ -96,9 +109,8 @@ def try_it(
     """
     from cifarml.data import load_dataset
     from cifarml.deploy.known import check_endpoint
-    from cifarml.deploy.local import LocalHost
 
-    done = check_endpoint(LocalHost(), endpoint, load_dataset(data), deployment=deployment)
+    done = check_endpoint(open_host(target), endpoint, load_dataset(data), deployment=deployment)
     if json:
         print_json(done._asdict())
     else:
@@ -117,6 +129,7 @@ def logs(
     endpoint: options.Endpoint = "cifar10",
     deployment: Deployment = None,
     tail: Annotated[int, typer.Option(min=1, max=10000, help="How many lines.")] = 50,
+    target: Target = None,
 ) -> None:
     """Print the last lines that a deployment has written.
 
@@ -128,12 +141,16 @@ def logs(
     from cifarml.deploy.local import LocalHost
     from cifarml.errors import DeployError
 
-    host = LocalHost()
+    host = open_host(target)
     found = host.get_endpoint(endpoint)
     if deployment is None and not found.deployments:
         raise DeployError(f"endpoint {endpoint} has no deployments")
     newest = max(found.deployments, key=lambda each: found.traffic.get(each.name, 0), default=None)
-    print(host.logs(endpoint, deployment or (newest.name if newest else ""), tail=tail))
+    name = deployment or (newest.name if newest else "")
+    if not isinstance(host, LocalHost):
+        print(f"What fetched model and code for {name}:\n{host.storage_logs(endpoint, name, tail=tail)}\n")
+        print(f"What {name} wrote:")
+    print(host.logs(endpoint, name, tail=tail))
 
 
 @app.command()
@@ -142,6 +159,7 @@ def traffic(
         list[str], typer.Argument(metavar="DEPLOYMENT=PERCENT...", help="They add up to 100, or to 0.")
     ],
     name: options.EndpointName = "cifar10",
+    target: Target = None,
 ) -> None:
     """Divide the requests among the deployments.
 
@@ -150,7 +168,6 @@ def traffic(
       cifarml endpoint traffic v1=90 v2=10
       cifarml endpoint traffic v2=100 --name demo
     """
-    from cifarml.deploy.local import LocalHost
     from cifarml.errors import DeployError
 
     wanted: dict[str, int] = {}
@@ -162,23 +179,22 @@ def traffic(
                 hint="for example: cifarml endpoint traffic v1=90 v2=10",
             )
         wanted[deployment] = int(percent)
-    host = LocalHost()
+    host = open_host(target)
     host.set_traffic(name, wanted)
     print(f"{name}: {_shares(host.get_endpoint(name))}")
 
 
 @app.command()
-def rollback(endpoint: options.Endpoint = "cifar10") -> None:
+def rollback(endpoint: options.Endpoint = "cifar10", target: Target = None) -> None:
     """Give all requests back to the deployment that had them before.
 
     [bold]Examples[/bold]
 
       cifarml endpoint rollback
     """
-    from cifarml.deploy.local import LocalHost
     from cifarml.deploy.rollout import roll_back
 
-    print(f"{endpoint}: {_shares(roll_back(LocalHost(), endpoint))}")
+    print(f"{endpoint}: {_shares(roll_back(open_host(target), endpoint))}")
 
 
 @app.command()
@@ -187,6 +203,7 @@ def keys(
     regenerate: Annotated[
         bool, typer.Option("--regenerate", help="Make a new key; the old one is void at once.")
     ] = False,
+    target: Target = None,
 ) -> None:
     """Print the key that callers show: Authorization: Bearer KEY.
 
@@ -195,9 +212,7 @@ def keys(
       cifarml endpoint keys
       cifarml endpoint keys demo --regenerate
     """
-    from cifarml.deploy.local import LocalHost
-
-    print(LocalHost().read_key(endpoint, regenerate=regenerate))
+    print(open_host(target).read_key(endpoint, regenerate=regenerate))
 
 
 @app.command()
@@ -235,6 +250,7 @@ def delete(
         str | None,
         typer.Option(metavar="DEPLOYMENT", help="Only this deployment, which must have no traffic."),
     ] = None,
+    target: Target = None,
 ) -> None:
     """Delete an endpoint with all that belongs to it: processes, models, key, logs.
 
@@ -243,10 +259,21 @@ def delete(
       cifarml endpoint delete
       cifarml endpoint delete demo --deployment v1
     """
-    from cifarml.deploy.local import LocalHost
-
-    LocalHost().delete(endpoint, deployment)
+    open_host(target).delete(endpoint, deployment)
     print(f"{endpoint} is deleted" if deployment is None else f"{deployment} of {endpoint} is deleted")
+
+
+def _costs(host: AzureHost, endpoint: Endpoint) -> str:
+    """Return what an endpoint costs by the hour, all its deployments together."""
+    from cifarml.azure.prices import find_price
+
+    total, currency = 0.0, "USD"
+    for each in endpoint.deployments:
+        price = find_price(each.instance_type, host.workspace.location)
+        if price.per_hour is None:
+            return price.shown()
+        total, currency = total + each.instance_count * price.per_hour, price.currency
+    return f"{total:.3f} {currency} an hour, by the public price list"
 
 
 def _shares(endpoint: Endpoint) -> str:

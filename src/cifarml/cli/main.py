@@ -11,12 +11,15 @@ from typing import Annotated
 import typer
 
 from cifarml.cli import (
+    compute,
     config,
     data,
     deploy,
     doctor,
+    down,
     endpoint,
     evaluate,
+    jobs,
     models,
     predict,
     quickstart,
@@ -46,6 +49,9 @@ app.add_typer(models.app, name="models")
 app.command()(deploy.deploy)
 app.add_typer(endpoint.app, name="endpoint")
 app.command()(serve.serve)
+app.add_typer(compute.app, name="compute")
+app.add_typer(jobs.app, name="jobs")
+app.command()(down.down)
 app.add_typer(config.app, name="config")
 app.command()(doctor.doctor)
 

@@ -11,6 +11,7 @@ import typer
 
 from cifarml.cli import options
 from cifarml.cli.console import print_json, print_table, shown_path
+from cifarml.cli.target import Target, open_registry
 
 if TYPE_CHECKING:
     from cifarml.data import Dataset
@@ -32,6 +33,7 @@ def list_command(
     name: Annotated[
         str | None, typer.Argument(metavar="[NAME]", help="Of this model only.", show_default=False)
     ] = None,
+    target: Target = None,
     json: options.Json = False,
 ) -> None:
     """List the registered versions, the oldest first.
@@ -43,7 +45,7 @@ def list_command(
     """
     from cifarml.registry.local import LocalRegistry
 
-    registry = LocalRegistry()
+    registry = open_registry(target)
     models = registry.list_models(name)
     if json:
         print_json([_document(model) for model in models])
@@ -66,11 +68,12 @@ def list_command(
             for model in models
         ],
     )
-    print(f"In MLflow's pages, where mlflow is installed: {registry.ui_command}")
+    if isinstance(registry, LocalRegistry):
+        print(f"In MLflow's pages, where mlflow is installed: {registry.ui_command}")
 
 
 @app.command()
-def show(model: Model = "champion", json: options.Json = False) -> None:
+def show(model: Model = "champion", target: Target = None, json: options.Json = False) -> None:
     """Show one version: figures, data, and where it came from.
 
     [bold]Examples[/bold]
@@ -79,9 +82,8 @@ def show(model: Model = "champion", json: options.Json = False) -> None:
       cifarml models show cifar10:2 --json
     """
     from cifarml.registry.base import parse_model
-    from cifarml.registry.local import LocalRegistry
 
-    found = LocalRegistry().get(*parse_model(model))
+    found = open_registry(target).get(*parse_model(model))
     if json:
         print_json(_document(found))
         return
@@ -99,6 +101,7 @@ def register(
     ] = "latest",
     name: Annotated[str, typer.Option(help="Name of the model.")] = "cifar10",
     runs_dir: options.RunsDir = None,
+    target: Target = None,
     json: options.Json = False,
 ) -> None:
     """Register a run as a version; the same run twice is the same version.
@@ -109,12 +112,11 @@ def register(
       cifarml models register runs/first --name pets
     """
     from cifarml.bundle import Bundle
-    from cifarml.registry.local import LocalRegistry
     from cifarml.runs import find_run
     from cifarml.settings import load_settings
 
     bundle = Bundle.open(find_run(run, runs_dir or load_settings().runs_dir))
-    model = LocalRegistry().register(bundle, name)
+    model = open_registry(target).register(bundle, name)
     if json:
         print_json(_document(model))
         return
@@ -128,6 +130,7 @@ def compare(
     second: Annotated[str, typer.Argument(metavar="B", help="The one that may replace it, such as 2.")],
     data: options.Data = "cifar10",
     subset: options.Subset = None,
+    target: Target = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -143,9 +146,8 @@ def compare(
     from cifarml.registry.base import parse_model
     from cifarml.registry.compare import compare_models
     from cifarml.registry.gate import check_gate
-    from cifarml.registry.local import LocalRegistry
 
-    registry = LocalRegistry()
+    registry = open_registry(target)
     both = registry.get(*parse_model(first)), registry.get(*parse_model(second))
     with _test_pictures(data, subset, quiet=quiet) as (dataset, on_progress):
         comparison = compare_models(registry, *both, dataset, on_progress=on_progress)
@@ -171,6 +173,10 @@ def promote(
     max_class_loss: Annotated[
         float, typer.Option(min=0, max=1, help="With --if-better: what a class may lose of its recall.")
     ] = 0.1,
+    max_calibration_loss: Annotated[
+        float, typer.Option(min=0, max=1, help="With --if-better: how much its calibration error may grow.")
+    ] = 0.02,
+    target: Target = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -186,15 +192,14 @@ def promote(
     from cifarml.registry.base import CHAMPION, parse_model
     from cifarml.registry.compare import promote_if_better
     from cifarml.registry.gate import GateLimits
-    from cifarml.registry.local import LocalRegistry
 
-    registry = LocalRegistry()
+    registry = open_registry(target)
     found = registry.get(*parse_model(model))
     document: dict[str, Any] = {}
     if if_better:
         if alias != CHAMPION:
             raise SettingsError(f"only the champion is compared with. Received: --if-better --alias {alias}")
-        limits = GateLimits(max_class_loss=max_class_loss)
+        limits = GateLimits(max_class_loss=max_class_loss, max_calibration_loss=max_calibration_loss)
         with _test_pictures(data, subset, quiet=quiet) as (dataset, on_progress):
             done = promote_if_better(registry, found, dataset, limits=limits, on_progress=on_progress)
         promoted = done.model
@@ -214,6 +219,7 @@ def promote(
 def download(
     model: Model,
     folder: Annotated[Path, typer.Argument(help="A new folder for its files.", show_default=False)],
+    target: Target = None,
     json: options.Json = False,
 ) -> None:
     """Copy the files of a version into a new folder; each is checked.
@@ -223,9 +229,8 @@ def download(
       cifarml models download cifar10@champion my_copy
     """
     from cifarml.registry.base import parse_model
-    from cifarml.registry.local import LocalRegistry
 
-    registry = LocalRegistry()
+    registry = open_registry(target)
     found = registry.get(*parse_model(model))
     bundle = registry.download(found, folder)
     if json:
@@ -236,7 +241,7 @@ def download(
 
 
 @app.command()
-def delete(model: Model, json: options.Json = False) -> None:
+def delete(model: Model, target: Target = None, json: options.Json = False) -> None:
     """Delete a version and its files; its number stays taken. The champion stays.
 
     [bold]Examples[/bold]
@@ -244,9 +249,8 @@ def delete(model: Model, json: options.Json = False) -> None:
       cifarml models delete cifar10:1
     """
     from cifarml.registry.base import parse_model
-    from cifarml.registry.local import LocalRegistry
 
-    registry = LocalRegistry()
+    registry = open_registry(target)
     found = registry.get(*parse_model(model))
     registry.delete(found)
     if json:

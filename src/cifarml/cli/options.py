@@ -34,3 +34,9 @@ Model = Annotated[
 ]
 EndpointName = Annotated[str, typer.Option("--name", metavar="NAME", help="Name of the endpoint.")]
 Endpoint = Annotated[str, typer.Argument(metavar="[ENDPOINT]", help="Name of the endpoint.")]
+Yaml = Annotated[
+    Path | None,
+    typer.Option(
+        "--yaml", metavar="DIR", help="Write the plan as files for az ml into a new folder, and do nothing."
+    ),
+]

@@ -11,6 +11,7 @@ import typer
 
 from cifarml.cli import options
 from cifarml.cli.console import note, print_json
+from cifarml.cli.target import Target, open_host
 
 if TYPE_CHECKING:
     from cifarml.errors import PictureError
@@ -36,6 +37,7 @@ def predict(
         typer.Option(metavar="NAME", help="Ask this endpoint instead of a run.", show_default=False),
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="How many classes to show for each picture.")] = 3,
+    target: Target = None,
     runs_dir: options.RunsDir = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -59,7 +61,7 @@ def predict(
         )
     ask: Callable[[list[Path], OnProgress], Iterable[tuple[Path, Prediction | PictureError]]]
     if endpoint:
-        ask = partial(_ask_endpoint, endpoint)
+        ask = partial(_ask_endpoint, endpoint, target)
     else:
         from cifarml.predict import Predictor
         from cifarml.runs import find_run
@@ -89,13 +91,12 @@ def predict(
 
 
 def _ask_endpoint(
-    endpoint: str, paths: list[Path], on_progress: OnProgress
+    endpoint: str, target: str | None, paths: list[Path], on_progress: OnProgress
 ) -> list[tuple[Path, Prediction | PictureError]]:
-    from cifarml.deploy.local import LocalHost
     from cifarml.errors import PictureError
     from cifarml.progress import Progress
 
-    host = LocalHost()
+    host = open_host(target)
     answers: list[tuple[Path, Prediction | PictureError]] = []
     for number, path in enumerate(paths, 1):
         try:

@@ -2,38 +2,67 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cifarml.cli import options
 from cifarml.cli.console import hidden_native_noise, note, print_json, shown_path
+from cifarml.cli.target import Target, open_registry, open_workspace
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cifarml.bundle import Bundle
+    from cifarml.registry.base import ModelRegistry
 
 __all__ = ["train"]
+
+CHOSEN = "chosen by the preset"
 
 
 def train(
     data: options.Data = "cifar10",
-    preset: Annotated[str, typer.Option(help="Which network: tutorial is the article's.")] = "tutorial",
+    preset: Annotated[
+        str, typer.Option(help="fast: a minute or two on a laptop; tutorial: the article's network.")
+    ] = "fast",
     subset: options.Subset = None,
     subset_seed: options.SubsetSeed = 0,
     epochs: Annotated[
-        int | None, typer.Option(help="Passes over the training pictures.", show_default="30")
+        int | None, typer.Option(help="Passes over the training pictures.", show_default=CHOSEN)
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Pictures in a step.", show_default="32")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Pictures in a step.", show_default=CHOSEN)] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(help="Step size of the optimiser.", show_default="0.0001")
+        float | None, typer.Option(help="The largest step size of the optimiser.", show_default=CHOSEN)
     ] = None,
+    weight_decay: Annotated[
+        float | None, typer.Option(help="How strongly weights are kept small.", show_default=CHOSEN)
+    ] = None,
+    precision: Annotated[
+        str,
+        typer.Option(
+            help="Of the arithmetic: float32, mixed_bfloat16, mixed_float16, or auto: the fastest here."
+        ),
+    ] = "auto",
     validation_fraction: Annotated[
         float | None,
         typer.Option(
             help="Share of the training pictures set apart to watch with, 0 to 0.5.", show_default="0.1"
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Start weights, shuffling, dropout and split.")] = 0,
+    seed: Annotated[int, typer.Option(help="Start weights, shuffling, changes and split.")] = 0,
     name: Annotated[
         str | None, typer.Option(help="Name of the run folder; date, time and preset when left out.")
     ] = None,
+    compute: Annotated[
+        str | None,
+        typer.Option(metavar="CLUSTER", help="Train on this cluster in Azure.", show_default=False),
+    ] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="With --compute: follow the job, and fetch its run.")
+    ] = True,
+    yaml: options.Yaml = None,
+    target: Target = None,
     runs_dir: options.RunsDir = None,
     skip_bad: options.SkipBad = False,
     json: options.Json = False,
@@ -41,36 +70,74 @@ def train(
 ) -> None:
     """Train a network on labelled pictures, and write a run folder.
 
+    The preset chooses what you leave out, by the number of pictures, and the command says what it chose.
+
     The test pictures are looked at once, at the end. Ctrl-C ends the training with what was reached.
 
     [bold]Examples[/bold]
 
       cifarml train --subset 2000
-      cifarml train --data 2000pics_cifar10.zip --epochs 50
+      cifarml train --preset tutorial --data 2000pics_cifar10.zip
       cifarml train --data my_pictures/ --skip-bad --name first
       cifarml train --data drawn:4000 --json --quiet
+      cifarml train --compute gpu --data az://2000picscifar10/2000pics_cifar10.zip
     """
     from pathlib import PurePath
 
     from cifarml.data import load_dataset
-    from cifarml.errors import RegistryError, SettingsError
+    from cifarml.errors import SettingsError
     from cifarml.progress import show_progress
-    from cifarml.registry.local import LocalRegistry
     from cifarml.runs import new_run_dir
     from cifarml.settings import load_settings
-    from cifarml.train.recipe import TrainConfig
+    from cifarml.train.config import TrainConfig
 
     config = TrainConfig.make(
         preset=preset,
         num_epochs=epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        precision=precision,
         validation_fraction=validation_fraction,
         seed=seed,
     )
     if name is not None and (PurePath(name).name != name or not name.isprintable() or name.startswith(".")):
         raise SettingsError(f"--name must be a plain folder name. Received: {name!r}")
     runs_dir = runs_dir or load_settings().runs_dir
+    if compute is not None:
+        if target == "local":
+            raise SettingsError("a cluster is in Azure. Received: --compute with --target local")
+        flags = {
+            "--preset": preset,
+            "--subset": subset,
+            "--subset-seed": subset_seed,
+            "--epochs": epochs,
+            "--batch-size": batch_size,
+            "--learning-rate": learning_rate,
+            "--weight-decay": weight_decay,
+            "--precision": precision,
+            "--validation-fraction": validation_fraction,
+            "--seed": seed,
+        }
+        given = [text for flag, value in flags.items() if value is not None for text in (flag, str(value))]
+        given += ["--skip-bad"] if skip_bad else []
+        run = name or new_run_dir(runs_dir, config.preset).name
+        if yaml is not None:
+            from cifarml.azure.job_specs import write_job_yaml
+
+            for path in write_job_yaml(yaml, compute, run, data, given):
+                print(f"az ml job create -f {path}")
+            return
+        if wait and (runs_dir / run).exists():  # told before a cluster is paid for it
+            raise SettingsError(
+                f"{runs_dir / run} already exists", hint="take another --name, or another --runs-dir"
+            )
+        train_on_cluster(compute, run, data, given, runs_dir, wait=wait, json=json, quiet=quiet)
+        return
+    if yaml is not None:
+        raise SettingsError("only a job on a cluster can be written as YAML", hint="add --compute NAME")
+    to_azure = load_settings(target=target).effective_target == "azure"
+    registry = open_registry("azure") if to_azure else None
     with show_progress(quiet=quiet) as on_progress:
         dataset = load_dataset(
             data, subset=subset, seed=subset_seed, skip_bad=skip_bad, on_progress=on_progress
@@ -84,11 +151,65 @@ def train(
 
             describe_environment()
         bundle = train_model(config, dataset, run_dir, on_progress=on_progress)
+    log_run(bundle, registry)
+    print_run(bundle, json=json)
+
+
+def log_run(bundle: Bundle, registry: ModelRegistry | None = None) -> None:
+    """Write a run into the experiment, here and in another registry; the run is finished in any case."""
+    from cifarml.errors import RegistryError
+    from cifarml.registry.local import LocalRegistry
+
     try:
-        LocalRegistry().log_run(bundle)
-    except RegistryError as error:  # the run is finished all the same
+        for each in (LocalRegistry(), registry):
+            if each is not None:
+                each.log_run(bundle)
+    except RegistryError as error:
         note(f"The run could not be logged: {error.message}")
         note(f"Later: cifarml models register {shown_path(bundle.path)}")
+
+
+def train_on_cluster(
+    compute: str,
+    run: str,
+    data: str,
+    flags: list[str],
+    runs_dir: Path,
+    *,
+    wait: bool,
+    json: bool,
+    quiet: bool,
+) -> None:
+    """Send the training to a cluster, follow it, and bring its run home."""
+    from cifarml.azure.jobs import fetch_run, follow_job, submit_job
+    from cifarml.errors import TrainingError
+    from cifarml.progress import show_progress
+    from cifarml.registry.azureml import AzureRegistry
+
+    workspace = open_workspace()
+    job = submit_job(workspace, compute, run, data, flags)
+    note(f"Job {job.name} is {job.state} on {compute}. {job.page}")
+    if not wait:
+        if json:
+            print_json({"job": job.name, "run": job.run, "state": job.state})
+        else:
+            print(f"Next: cifarml jobs logs {job.name}   and then: cifarml jobs fetch {job.name}")
+        return
+    try:
+        job = follow_job(workspace, job, (lambda _: None) if quiet else note)
+    except KeyboardInterrupt:
+        note(f"The job goes on. See: cifarml jobs logs {job.name}; end it: cifarml jobs cancel {job.name}")
+        raise typer.Exit(130) from None
+    if job.state != "completed":
+        raise TrainingError(f"job {job.name} has {job.state}", hint=f"its log: cifarml jobs logs {job.name}")
+    with show_progress(quiet=quiet) as on_progress:
+        bundle = fetch_run(workspace, job, runs_dir, on_progress=on_progress)
+    log_run(bundle, AzureRegistry(workspace))
+    print_run(bundle, json=json)
+
+
+def print_run(bundle: Bundle, *, json: bool) -> None:
+    """Print what came of a training."""
     if json:
         print_json({"path": str(bundle.path.resolve()), **bundle.info})
         return

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from cifarml.bundle import Bundle
 from cifarml.predict import Prediction
 from cifarml.registry.base import RegisteredModel
 
-__all__ = ["DEFAULT_ENDPOINT", "Deployment", "Endpoint", "EndpointHost"]
+__all__ = ["DEFAULT_ENDPOINT", "Deployment", "Endpoint", "EndpointHost", "read_answer"]
 
 DEFAULT_ENDPOINT: Final = "cifar10"
 """Name of the endpoint where none is given."""
@@ -30,6 +30,9 @@ class Deployment:
         num_requests: How many it was asked since it started, where the host counts them.
         num_errors: How many of them it could not answer.
         memory_bytes: How much memory it takes, where the host measures it.
+        made_with: What it is made of besides its model: equal ones run alike.
+        instance_type: Size of its machines, where it has its own.
+        instance_count: How many they are.
     """
 
     name: str
@@ -40,6 +43,14 @@ class Deployment:
     num_requests: int | None = None
     num_errors: int | None = None
     memory_bytes: int | None = None
+    made_with: str = ""
+    instance_type: str = ""
+    instance_count: int = 0
+
+    @property
+    def machines(self) -> str:
+        """Its machines, for people; empty where it has none of its own."""
+        return f"{self.instance_count} x {self.instance_type}" if self.instance_type else ""
 
 
 @dataclass(frozen=True)
@@ -61,8 +72,28 @@ class Endpoint:
     deployments: tuple[Deployment, ...]
 
 
+def read_answer(answer: Any) -> Prediction:
+    """Return what an endpoint says about one picture.
+
+    Args:
+        answer: The JSON values of its answer.
+
+    Raises:
+        LookupError, TypeError, AttributeError, ValueError: If it is no such answer.
+    """
+    ranked = sorted(answer["probabilities"].items(), key=lambda item: -item[1])
+    return Prediction(answer["result"], float(answer["probability"]), dict(ranked))
+
+
 class EndpointHost(Protocol):
     """Keeps endpoints and their deployments, as Azure ML's managed online endpoints do."""
+
+    stem: str
+    """What the names of new deployments begin with; a model's version follows."""
+
+    @property
+    def made_with(self) -> str:
+        """What new deployments are made of besides their model: equal ones run alike."""
 
     def list_endpoints(self) -> list[Endpoint]:
         """Return all endpoints, sorted by name."""
@@ -111,6 +142,13 @@ class EndpointHost(Protocol):
 
         Raises:
             DeployError: If shares don't add up to 0 or 100, or a deployment is missing or not ready.
+        """
+
+    def set_mirror(self, endpoint: str, mirror: Mapping[str, int]) -> None:
+        """Send copies of a share of the requests to a deployment; nobody sees its answers.
+
+        Raises:
+            DeployError: If the host can't.
         """
 
     def logs(self, endpoint: str, deployment: str, *, tail: int = 50) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Final
 from filelock import FileLock
 
 from cifarml.bundle import MANIFEST, Bundle
-from cifarml.deploy.base import Deployment, Endpoint
+from cifarml.deploy.base import Deployment, Endpoint, read_answer
 from cifarml.deploy.client import ServerClient
 from cifarml.deploy.state import (
     HOST,
@@ -70,6 +70,13 @@ class LocalHost:
         self._max_memory_bytes = max_memory_bytes
         self._patience_s = patience_s
         self._server = ServerClient()
+
+    stem = "v"
+
+    @property
+    def made_with(self) -> str:
+        """The scoring script of new deployments."""
+        return str(self._script)
 
     def folder(self, name: str) -> Path:
         """Return where an endpoint is kept.
@@ -183,8 +190,7 @@ class LocalHost:
         )
         try:
             if status == 200:
-                ranked = sorted(answer["probabilities"].items(), key=lambda item: -item[1])
-                return Prediction(answer["result"], float(answer["probability"]), dict(ranked))
+                return read_answer(answer)
             message = f"endpoint {endpoint}: {answer['error']['message']} ({status})"
         except (LookupError, TypeError, AttributeError, ValueError):
             asked = f"deployment {deployment}" if deployment else "its deployment"
@@ -218,6 +224,14 @@ class LocalHost:
             DeployError: If shares don't add up to 0 or 100, or a deployment is missing or not ready.
         """
         self._server.control(*self._running(endpoint), "PUT", "traffic", dict(traffic))
+
+    def set_mirror(self, endpoint: str, mirror: Mapping[str, int]) -> None:  # noqa: ARG002
+        """Refuse: requests of endpoints on this machine are not mirrored.
+
+        Raises:
+            DeployError: Always.
+        """
+        raise DeployError("an endpoint on this machine can't mirror requests", hint="leave out --mirror")
 
     def logs(self, endpoint: str, deployment: str, *, tail: int = 50) -> str:
         """Return the last lines that a deployment has written.
@@ -314,6 +328,7 @@ def _endpoint(name: str, record: EndpointRecord, live: dict[str, Any], *, runnin
             f"{each.model}:{each.version}",
             created_at=datetime.fromisoformat(each.created_at),
             bundle_sha256=each.bundle_sha256,
+            made_with=each.script,
             **(live.get(each.name) or {"state": "failed" if each.failed else "stopped"}),
         )
         for each in record.deployments

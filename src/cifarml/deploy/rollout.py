@@ -26,6 +26,8 @@ _MIN_CANARY_ROUNDS: Final = 20
 _SLOWER: Final = 3.0
 _SLOWER_BY_S: Final = 0.05
 _LOG_LINES: Final = 20
+_READ_LINES: Final = 500
+_START_TIMEOUT_S: Final = 1800.0
 
 
 def deploy_model(
@@ -36,6 +38,7 @@ def deploy_model(
     name: str = DEFAULT_ENDPOINT,
     canary: int = 10,
     canary_s: float = 3.0,
+    mirror: int = 0,
     pictures: Dataset | None = None,
     on_step: OnStep = lambda _: None,
 ) -> Endpoint:
@@ -44,7 +47,7 @@ def deploy_model(
     The new deployment starts without traffic and is asked about pictures whose answers are known. Then it
     gets a small share, and its errors and times are compared with the old one's; then it gets all. The
     old one stays, for :func:`roll_back`. Where anything fails, also by Ctrl-C, traffic is as it was and
-    the new deployment is gone.
+    the new deployment is gone. What a killed rollout has left of the same kind is used, or removed.
 
     Args:
         host: Where endpoints are.
@@ -53,6 +56,7 @@ def deploy_model(
         name: The endpoint.
         canary: First share of the requests, in percent.
         canary_s: How long it is watched with that share, in seconds.
+        mirror: Share of the requests that is first copied to it, in percent, where the host can: 0 to 50.
         pictures: Labelled pictures like those that the model was tested on; drawings when left out.
         on_step: Told what is done.
 
@@ -69,6 +73,8 @@ def deploy_model(
     """
     if not 0 < canary < 100:
         raise DeployError(f"the first share must be 1 to 99 percent. Received: {canary}")
+    if not 0 <= mirror <= 50:
+        raise DeployError(f"the mirrored share must be 0 to 50 percent. Received: {mirror}")
     known = known_pictures(bundle, pictures)
     if pictures is not None or str(bundle.info.get("dataset", "")).startswith("drawn:"):
         check_labels(known, float(bundle.info.get("test_accuracy", 0.0)))
@@ -80,12 +86,21 @@ def deploy_model(
             ask_known(host, name, live.name, each)
         on_step(f"{model} is live already, as deployment {live.name}; it answers as it should")
         return before
-    new = deployment_name(before, model)
+    before = _end_canary(host, before, model, on_step)
+    left = _left_over(host, before, model, on_step)
+    new = left or deployment_name(host, host.get_endpoint(name), model)
     with _undone_on_failure(host, before, new, is_new=is_new, on_step=on_step):
-        host.create_deployment(name, new, model, bundle)
+        if left is None:
+            host.create_deployment(name, new, model, bundle)
         on_step(f"deployment {new} is ready, without traffic")
         _smoke_test(host, name, new, known)
         on_step(f"smoke test: {len(known)} known pictures answered as the model does")
+        if mirror and before.traffic:
+            host.set_mirror(name, {new: mirror})
+            on_step(f"mirror: {new} gets copies of {mirror} % of the requests, and nobody its answers")
+            said = _watch(host, before, new, known, canary_s)
+            host.set_mirror(name, {})
+            on_step(f"mirror: {said}")
         if before.traffic:
             _give_traffic(host, name, before.traffic, shares := _shared(before.traffic, new, canary))
             on_step(f"canary: {new} gets {canary} % of the requests")
@@ -97,7 +112,7 @@ def deploy_model(
         for each in known[:5]:
             ask_known(host, name, None, each)
         on_step(f"live: {new} gets all requests")
-    _tidy(host, before, on_step)
+    _tidy(host, before, new, on_step)
     return host.get_endpoint(name)
 
 
@@ -128,13 +143,54 @@ def live_deployment(endpoint: Endpoint, model: RegisteredModel) -> Deployment | 
     return None
 
 
-def deployment_name(endpoint: Endpoint, model: RegisteredModel) -> str:
+def deployment_name(host: EndpointHost, endpoint: Endpoint, model: RegisteredModel) -> str:
     """Return a free name that tells the model's version: ``v3``, or ``v3-2`` where that is taken."""
     taken = {each.name for each in endpoint.deployments}
-    name, number = f"v{model.version}", 2
+    name, number = f"{host.stem}{model.version}", 2
     while name in taken:
-        name, number = f"v{model.version}-{number}", number + 1
+        name, number = f"{host.stem}{model.version}-{number}", number + 1
     return name
+
+
+def _end_canary(host: EndpointHost, before: Endpoint, model: RegisteredModel, on_step: OnStep) -> Endpoint:
+    """Give the share that a killed rollout of this very model has left back to the others."""
+    same = {
+        each.name
+        for each in before.deployments
+        if (each.model, each.bundle_sha256) == (str(model), model.bundle_sha256)
+    }
+    others = {name: share for name, share in before.traffic.items() if share and name not in same}
+    if not others or sum(others.values()) == 100:
+        return before
+    shares = {name: share * 100 // sum(others.values()) for name, share in others.items()}
+    shares[max(others, key=others.__getitem__)] += 100 - sum(shares.values())
+    host.set_traffic(before.name, shares)
+    on_step("an earlier rollout of this model had a share of the requests; it begins anew")
+    return host.get_endpoint(before.name)
+
+
+def _left_over(host: EndpointHost, before: Endpoint, model: RegisteredModel, on_step: OnStep) -> str | None:
+    """Return the deployment that a killed rollout of this very model has left; remove those that failed."""
+    idle = [each for each in before.deployments if not before.traffic.get(each.name)]
+    for each in reversed(idle):
+        same = (each.model, each.bundle_sha256) == (str(model), model.bundle_sha256)
+        if same and each.made_with == host.made_with and each.state in {"ready", "starting"}:
+            on_step(f"deployment {each.name} is there already, without traffic, with the same model")
+            if _await_start(host, before.name, each.name) == "ready":
+                return each.name
+    for each in host.get_endpoint(before.name).deployments:
+        if each.state == "failed" and not before.traffic.get(each.name):
+            host.delete(before.name, each.name)
+            on_step(f"deployment {each.name}, which had failed, is deleted")
+    return None
+
+
+def _await_start(host: EndpointHost, name: str, deployment: str) -> str:
+    """Return the state of a deployment once it is no longer starting."""
+    ends = time.monotonic() + _START_TIMEOUT_S
+    while (state := _find(host, name, deployment).state) == "starting" and time.monotonic() < ends:
+        time.sleep(1.0)
+    return state
 
 
 def _smoke_test(host: EndpointHost, name: str, new: str, known: Sequence[KnownPicture]) -> None:
@@ -196,7 +252,7 @@ def _undone_on_failure(
         on_step(f"failed: putting everything back as it was ({error or type(error).__name__})")
         log = ""
         with suppress(DeployError):
-            log = host.logs(before.name, new, tail=_LOG_LINES)
+            log = _last_words(host.logs(before.name, new, tail=_READ_LINES))
         try:
             if is_new:
                 host.delete(before.name)
@@ -204,10 +260,28 @@ def _undone_on_failure(
                 _take_back(host, before, new)
         except CifarMLError as second:
             on_step(f"that failed, too: {second.message}")
-        if isinstance(error, CifarMLError):
-            told = f"{error.message}\nThe last lines of {new}'s log:\n{log}" if log else error.message
-            raise type(error)(told, error.hint) from error
+        if isinstance(error, CifarMLError) and log:
+            error.message += f"\nFrom {new}'s log:\n{log}"
+            error.args = (error.message,)
         raise
+
+
+def _last_words(log: str) -> str:
+    """Return the first traceback of a log that tells a cause, or else its last lines.
+
+    What a server logs besides (its settings, the same error in its own words) tells less.
+    """
+    lines = log.splitlines()
+    blocks = []
+    for start, line in enumerate(lines):
+        if "Traceback (most recent" in line:
+            end = start + 1
+            while end < len(lines) and (not lines[end] or lines[end][0].isspace()):
+                end += 1
+            blocks.append(lines[start : end + 1])
+    # Azure ML's server wraps what a script raises.
+    telling = [block for block in blocks if "UserScript" not in block[-1]] or blocks or [lines]
+    return "\n".join(telling[0][-_LOG_LINES:] if blocks else lines[-_LOG_LINES:])
 
 
 def _take_back(host: EndpointHost, before: Endpoint, new: str) -> None:
@@ -237,14 +311,18 @@ def _shared(traffic: Mapping[str, int], new: str, canary: int) -> dict[str, int]
     return shares | {new: canary}
 
 
-def _tidy(host: EndpointHost, before: Endpoint, on_step: OnStep) -> None:
-    """Keep the deployment that had the requests, and no older one."""
+def _tidy(host: EndpointHost, before: Endpoint, new: str, on_step: OnStep) -> None:
+    """Keep the deployment that had the requests, or most of them, and no other."""
+    kept = max(before.traffic, key=before.traffic.__getitem__, default="")
+    there = {each.name for each in host.get_endpoint(before.name).deployments} - {new}
     for each in before.deployments:
-        if before.traffic.get(each.name):
+        if each.name not in there:
+            continue
+        if each.name == kept and before.traffic[kept]:
             on_step(f"{each.name} stays, without traffic, for: cifarml endpoint rollback {before.name}")
         else:
             host.delete(before.name, each.name)
-            on_step(f"{each.name}, the one before, is deleted")
+            on_step(f"{each.name}, an older one, is deleted")
 
 
 def _find(host: EndpointHost, name: str, deployment: str) -> Deployment:

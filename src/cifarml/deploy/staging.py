@@ -13,12 +13,15 @@ from typing import Any, Final
 
 from cifarml.errors import DeployError
 
-__all__ = ["SCORING_SCRIPT", "scoring_files", "scoring_requirements", "stage_scoring"]
+__all__ = ["SCORING_SCRIPT", "locked_requirements", "scoring_files", "scoring_requirements", "stage_scoring"]
 
 SCORING_SCRIPT: Final = "cifarml/deploy/score.py"
 """Where the scoring script lies in the code folder."""
 
 _PACKAGE_ROOT: Final = Path(__file__).parents[2]
+_LOCK: Final = Path(__file__).with_name("scoring-environment.txt")
+"""Made from scoring-environment.in, in this folder, by ``uv pip compile --universal --python-version 3.11
+--generate-hashes --no-header scoring-environment.in -o scoring-environment.txt``."""
 
 # What is imported is seen by importing it: in an interpreter of its own, where nothing else is.
 _LOOK: Final = """
@@ -57,6 +60,18 @@ def scoring_requirements() -> list[str]:
     owners = metadata.packages_distributions()
     imported = {_normal(owner) for module in _look()["imported"] for owner in owners.get(module, ())}
     return [f"{name}=={metadata.version(name)}" for name in sorted(imported & required)]
+
+
+def locked_requirements() -> list[str]:
+    """Return what a scoring environment in Azure installs, the inference server included, all by hash.
+
+    Returns:
+        Lines for pip, each with all its hashes, such as ``"numpy==2.4.6 --hash=sha256:..."``.
+    """
+    text = _LOCK.read_text(encoding="utf-8").replace("\\\n", " ")
+    return [
+        " ".join(line.split()) for line in text.splitlines() if line and not line.lstrip().startswith("#")
+    ]
 
 
 def stage_scoring(folder: Path) -> Path:

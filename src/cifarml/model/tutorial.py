@@ -6,32 +6,58 @@ Keras' old example ``cifar10_cnn.py``. For ten classes it has exactly 1,250,858 
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 from keras import layers
 
 from cifarml.cifar10 import IMAGE_SHAPE
+from cifarml.model.recipe import Recipe
 
-__all__ = ["build"]
+__all__ = ["build", "choose_recipe", "to_serve"]
 
 
-def build(num_classes: int) -> keras.Model:
-    """Build it; see :func:`cifarml.model.build_model`."""
+def choose_recipe(num_images: int, num_classes: int) -> Recipe:  # noqa: ARG001 - the same for any
+    """Return the article's settings."""
+    return Recipe(
+        num_epochs=30, batch_size=32, optimizer="rmsprop", learning_rate=1e-4, learning_rate_decay=1e-6
+    )
+
+
+def build(
+    num_classes: int,
+    recipe: Recipe,  # noqa: ARG001 - there is nothing to choose
+    *,
+    precision: str = "float32",
+    **_: Any,
+) -> keras.Model:
+    """Build it; see :class:`cifarml.model.Preset`."""
+    policy: Any = {"dtype": keras.dtype_policies.DTypePolicy(precision)}
     return keras.Sequential(
         [
             keras.Input(IMAGE_SHAPE, dtype="uint8", name="image"),
-            layers.Rescaling(1 / 255),
-            layers.Conv2D(32, 3, padding="same", activation="relu"),
-            layers.Conv2D(32, 3, activation="relu"),
-            layers.MaxPooling2D(),
-            layers.Dropout(0.25),
-            layers.Conv2D(64, 3, padding="same", activation="relu"),
-            layers.Conv2D(64, 3, activation="relu"),
-            layers.MaxPooling2D(),
-            layers.Dropout(0.25),
-            layers.Flatten(),
-            layers.Dense(512, activation="relu"),
-            layers.Dropout(0.5),
+            layers.Rescaling(1 / 255, **policy),
+            layers.Conv2D(32, 3, padding="same", activation="relu", **policy),
+            layers.Conv2D(32, 3, activation="relu", **policy),
+            layers.MaxPooling2D(**policy),
+            layers.Dropout(0.25, **policy),
+            layers.Conv2D(64, 3, padding="same", activation="relu", **policy),
+            layers.Conv2D(64, 3, activation="relu", **policy),
+            layers.MaxPooling2D(**policy),
+            layers.Dropout(0.25, **policy),
+            layers.Flatten(**policy),
+            layers.Dense(512, activation="relu", **policy),
+            layers.Dropout(0.5, **policy),
             layers.Dense(num_classes, activation="softmax", dtype="float32", name="probabilities"),
         ],
         name="tutorial",
     )
+
+
+def to_serve(network: keras.Model) -> keras.Model:
+    """Return the network as it is served: in float32."""
+    if network.layers[1].compute_dtype == "float32":
+        return network
+    served = build(network.output_shape[-1], choose_recipe(1, 2))
+    served.set_weights(network.get_weights())
+    return served

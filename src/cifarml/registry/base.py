@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -23,6 +23,7 @@ __all__ = [
     "ModelRegistry",
     "RegisteredModel",
     "check_alias",
+    "check_alias_change",
     "check_model_name",
     "parse_model",
 ]
@@ -101,13 +102,31 @@ class ModelRegistry(Protocol):
             ModelFileError: If what is kept has been damaged.
         """
 
-    def set_alias(self, model: RegisteredModel, alias: str = CHAMPION) -> RegisteredModel:
+    def set_alias(
+        self, model: RegisteredModel, alias: str = CHAMPION, *, instead_of: RegisteredModel | None = None
+    ) -> RegisteredModel:
         """Give a version an alias, taking it from the version that had it.
 
         Who becomes champion is no challenger any more.
 
+        Args:
+            model: The version.
+            alias: What it shall be called.
+            instead_of: The version that has the alias, as far as the caller knows.
+
         Raises:
-            RegistryError: If there is no such version.
+            RegistryError: If there is no such version, or another one than ``instead_of`` has the alias.
+        """
+
+    def log_run(self, bundle: Bundle) -> str:
+        """Write a training run into the experiment ``cifar10``; the same bundle is the same run.
+
+        Returns:
+            The run's id in MLflow.
+
+        Raises:
+            ModelFileError: If a file of the bundle is missing or changed.
+            RegistryError: If it can't be written.
         """
 
     def insert_run(self, run: RunRecord) -> None:
@@ -152,6 +171,27 @@ def check_alias(alias: str) -> str:
             hint=f"the usual ones are {CHAMPION} and {CHALLENGER}",
         )
     return alias
+
+
+def check_alias_change(
+    versions: Sequence[RegisteredModel],
+    model: RegisteredModel,
+    alias: str,
+    instead_of: RegisteredModel | None,
+) -> None:
+    """Refuse to give an alias to what isn't there, or to take it from a version that nobody has looked at.
+
+    Raises:
+        RegistryError: If so.
+    """
+    if model.version not in {each.version for each in versions}:
+        raise RegistryError(f"there is no model {model}", hint="list them with: cifarml models list")
+    holder = next((each for each in versions if alias in each.aliases), None)
+    if instead_of is not None and (holder is None or holder.version != instead_of.version):
+        raise RegistryError(
+            f"{holder or 'no version'} became {alias} while {model} was compared with {instead_of}",
+            hint="compare again, with the new one",
+        )
 
 
 def parse_model(text: str) -> tuple[str, str]:

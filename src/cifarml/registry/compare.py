@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cifarml.data.dataset import Dataset
-from cifarml.errors import GateError, RegistryError
+from cifarml.errors import GateError
 from cifarml.progress import OnProgress, ignore_progress
 from cifarml.registry.base import CHAMPION, ModelRegistry, RegisteredModel
 from cifarml.registry.experiment import Metric, RunRecord
@@ -112,13 +112,7 @@ def promote_if_better(
             f"{model} does not become champion; {champion} stays:\n{failed}",
             hint=f"without the gate: cifarml models promote {model}",
         )
-    now = registry.get(model.name, CHAMPION)
-    if now.version != champion.version:
-        raise RegistryError(
-            f"{now} became champion while {model} was compared with {champion}",
-            hint="compare again, with the new one",
-        )
-    return Promotion(registry.set_alias(model), comparison, checks)
+    return Promotion(registry.set_alias(model, instead_of=champion), comparison, checks)
 
 
 def _record(comparison: Comparison, started: datetime) -> RunRecord:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import sqlite3
@@ -11,19 +10,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from cifarml.bundle import MANIFEST, Bundle
-from cifarml.errors import ModelFileError, RegistryError
+from cifarml.bundle import Bundle
+from cifarml.errors import ModelFileError
 from cifarml.registry.base import (
     CHALLENGER,
     CHAMPION,
     DEFAULT_NAME,
-    LATEST,
     RegisteredModel,
     check_alias,
+    check_alias_change,
     check_model_name,
 )
 from cifarml.registry.database import Database
 from cifarml.registry.experiment import RunRecord, insert_run, record_bundle, select_runs
+from cifarml.registry.files import check_deletable, copy_whole, download_into, find_version
 from cifarml.runs import RunSummary
 from cifarml.settings import load_settings
 
@@ -101,7 +101,7 @@ class LocalRegistry:
                 return known
             run = record_bundle(bundle)
             partial = self._partial(name, bundle.sha256)
-            _copy(bundle, partial)
+            copy_whole(bundle, partial)
             version = known.version if known else self._insert_version(name, run)
             self._settle(partial, version)
             return self.get(name, version)
@@ -109,21 +109,7 @@ class LocalRegistry:
     def get(self, name: str = DEFAULT_NAME, version: str = CHAMPION) -> RegisteredModel:
         """Return a version; see :class:`~cifarml.registry.base.ModelRegistry`."""
         check_model_name(name)
-        versions = self.list_models(name)
-        if not versions:
-            raise RegistryError(
-                f"there is no model named {name!r} in {self.folder}",
-                hint="register one with: cifarml models register RUN",
-            )
-        if version == LATEST:
-            return versions[-1]
-        for model in versions:
-            if version == model.version or version in model.aliases:
-                return model
-        raise RegistryError(
-            f"model {name!r} has no version {version[:100]!r}; it has {_shown(versions)}",
-            hint="list them with: cifarml models list",
-        )
+        return find_version(self.list_models(name), name, version, self.folder)
 
     def list_models(self, name: str | None = None) -> list[RegisteredModel]:
         """Return all versions; see :class:`~cifarml.registry.base.ModelRegistry`."""
@@ -139,26 +125,16 @@ class LocalRegistry:
             model = self.get(model.name, model.version)
             self._tidy()
             kept = self._open_kept(model)
-            if to.is_dir() and not to.is_symlink() and any(to.iterdir()):
-                return _accept(to, model)
-            partial = to.parent / f".{to.name}.partial"
-            shutil.rmtree(partial, ignore_errors=True)
-            try:
-                _copy(kept, partial)
-                partial.replace(to)
-            except OSError as error:
-                raise RegistryError(f"can't write {to}: {error.strerror or error}") from error
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
-        return Bundle.open(to)
+            return download_into(to, model, lambda folder: copy_whole(kept, folder))
 
-    def set_alias(self, model: RegisteredModel, alias: str = CHAMPION) -> RegisteredModel:
+    def set_alias(
+        self, model: RegisteredModel, alias: str = CHAMPION, *, instead_of: RegisteredModel | None = None
+    ) -> RegisteredModel:
         """Give a version an alias; see :class:`~cifarml.registry.base.ModelRegistry`."""
         check_alias(alias)
         with self._database.writing() as connection:
             versions = _select_versions(connection, model.name)
-            if model.version not in {each.version for each in versions}:
-                raise RegistryError(f"there is no model {model}", hint="list them with: cifarml models list")
+            check_alias_change(versions, model, alias, instead_of)
             _set_alias(connection, model.name, model.version, alias)
         return self.get(model.name, model.version)
 
@@ -166,12 +142,7 @@ class LocalRegistry:
         """Delete a version; see :class:`~cifarml.registry.base.ModelRegistry`."""
         with self._database.locked():
             model = self.get(model.name, model.version)
-            if CHAMPION in model.aliases:
-                raise RegistryError(
-                    f"{model} is the champion, and in use",
-                    hint="make another version the champion first: cifarml models promote "
-                    f"{model.name}:VERSION",
-                )
+            check_deletable(model)
             now = time.time_ns() // 1_000_000
             with self._database.writing() as connection:  # as MLflow deletes; the number stays taken
                 connection.execute(
@@ -321,33 +292,3 @@ def _set_alias(connection: sqlite3.Connection, name: str, version: str, alias: s
             "DELETE FROM registered_model_aliases WHERE name = ? AND version = ? AND alias = ?",
             (name, int(version), CHALLENGER),
         )
-
-
-def _copy(bundle: Bundle, to: Path) -> None:
-    """Copy a bundle into a new folder, each file checked, and all of it on the disk at the end."""
-    to.mkdir(parents=True)
-    contents = ((name, bundle.read(name)) for name in bundle.files)
-    for name, content in (*contents, (MANIFEST, (bundle.path / MANIFEST).read_bytes())):
-        with (to / name).open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-    if Bundle.open(to).sha256 != bundle.sha256:
-        raise ModelFileError(f"{bundle.path} was changed while it was copied", hint="try again")
-
-
-def _accept(path: Path, model: RegisteredModel) -> Bundle:
-    """Return the bundle of a folder that is there, if it is that of the model."""
-    try:
-        bundle = Bundle.open(path)
-        bundle.verify()
-    except ModelFileError:
-        bundle = None
-    if bundle is None or bundle.sha256 != model.bundle_sha256:
-        raise RegistryError(f"{path} holds something else than {model}", hint="name a new folder")
-    return bundle
-
-
-def _shown(versions: list[RegisteredModel]) -> str:
-    shown = [f"{m.version} ({', '.join(m.aliases)})" if m.aliases else m.version for m in versions[-10:]]
-    return ", ".join(shown)

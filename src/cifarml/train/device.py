@@ -9,7 +9,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final, NamedTuple
 
-__all__ = ["Memory", "cpu_features", "describe_environment", "has_nvidia_driver", "measure_memory"]
+__all__ = [
+    "Memory",
+    "choose_precision",
+    "cpu_features",
+    "describe_environment",
+    "describe_machine",
+    "has_nvidia_driver",
+    "measure_memory",
+]
 
 _PACKAGES = ("cifarml", "keras", "tensorflow", "jax", "numpy", "pillow", "onnx", "onnxruntime", "tf2onnx")
 _FEATURES: Final = ("avx", "avx2", "fma", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16", "sve")
@@ -29,6 +37,61 @@ def describe_environment() -> dict[str, object]:
         "devices": keras.distribution.list_devices(),
         "packages": {name: found for name in _PACKAGES if (found := _version(name))},
     }
+
+
+def choose_precision(features: tuple[str, ...] | None = None) -> str:
+    """Return the Keras dtype policy that trains fastest here without a loss of accuracy.
+
+    A processor with bfloat16 instructions multiplies matrices about twice as fast in them, through oneDNN,
+    which TensorFlow has; an NVIDIA chip has them from compute capability 8 on, and float16 from 7 on.
+
+    Args:
+        features: What the processor can do; asked of the system when left out.
+    """
+    import keras
+
+    gpus = [name for name in keras.distribution.list_devices() if not name.startswith("cpu")]
+    if gpus:
+        return _gpu_precision()
+    features = features if features is not None else cpu_features() or ()
+    quick = keras.config.backend() == "tensorflow" and {"avx512_bf16", "amx_bf16"} & set(features)
+    return "mixed_bfloat16" if quick else "float32"
+
+
+def _gpu_precision() -> str:
+    import keras
+
+    if keras.config.backend() == "jax":
+        import jax
+
+        capability = float(getattr(jax.devices()[0], "compute_capability", 0) or 0)
+    else:
+        import tensorflow as tf
+
+        details = tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[0])
+        capability = float(details.get("compute_capability", (0,))[0])
+    return "mixed_bfloat16" if capability >= 8 else "mixed_float16" if capability >= 7 else "float32"
+
+
+def describe_machine() -> str:
+    """Say in one line what trains here, such as ``AMD EPYC, 2 cores, avx512_bf16``."""
+    import keras
+
+    gpus = [name for name in keras.distribution.list_devices() if not name.startswith("cpu")]
+    if gpus:
+        return f"{len(gpus)} GPU{'s' if len(gpus) > 1 else ''}"
+    features = [name for name in cpu_features() or () if name in {"avx512_bf16", "amx_bf16", "bf16"}]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return ", ".join([cpu_name(), f"{cores} core{'s' if cores > 1 else ''}", *features])
+
+
+def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Return the name of the processor, as far as the system tells."""
+    with suppress(OSError):
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def cpu_features(cpuinfo: Path = Path("/proc/cpuinfo")) -> tuple[str, ...] | None:

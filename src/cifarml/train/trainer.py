@@ -9,18 +9,23 @@ from pathlib import Path
 from typing import Final
 
 import keras
+import numpy as np
 
 from cifarml.bundle import KERAS_MODEL, ONNX_MODEL, Bundle, write_json, write_manifest
 from cifarml.data.dataset import Dataset, DatasetSplits
 from cifarml.errors import DataError, TrainingError
-from cifarml.metrics import evaluate_probabilities
-from cifarml.model import build_model
+from cifarml.metrics import calibration_error, evaluate_probabilities
+from cifarml.model import Preset, Recipe
 from cifarml.progress import OnProgress, Progress, ignore_progress
 from cifarml.runs import CONFIG, HISTORY, METRICS
+from cifarml.train.batches import Batches, one_hot
+from cifarml.train.calibrate import fit_temperature
+from cifarml.train.config import TrainConfig
 from cifarml.train.device import describe_environment
 from cifarml.train.export import export_onnx
 from cifarml.train.grids import prediction_grid
-from cifarml.train.recipe import TrainConfig
+from cifarml.train.optimizer import build_optimizer
+from cifarml.train.plan import Plan
 from cifarml.train.report import confusion_matrix, learning_curves, save_figure
 
 __all__ = ["train_model"]
@@ -69,10 +74,11 @@ def train_model(
     splits = dataset.split(validation_fraction=config.validation_fraction, seed=config.seed)
     try:
         run_dir.mkdir(parents=True)
-        write_json(run_dir / CONFIG, config.model_dump())
+        plan = Plan.make(config, splits.train)
+        write_json(run_dir / CONFIG, plan.to_json())
         write_json(run_dir / "dataset.json", _describe_dataset(dataset, splits))
         write_json(run_dir / "environment.json", describe_environment())
-        return _train(config, dataset, splits, run_dir, on_progress)
+        return _train(plan, dataset, splits, run_dir, on_progress)
     except FileExistsError as error:
         raise TrainingError(f"{run_dir} already exists", hint="choose another name for the run") from error
     except OSError as error:
@@ -80,13 +86,16 @@ def train_model(
 
 
 def _train(
-    config: TrainConfig, dataset: Dataset, splits: DatasetSplits, run_dir: Path, on_progress: OnProgress
+    plan: Plan, dataset: Dataset, splits: DatasetSplits, run_dir: Path, on_progress: OnProgress
 ) -> Bundle:
+    config = plan.config
     keras.utils.set_random_seed(config.seed)
-    model = _compiled(config, len(dataset.class_names))
-    watcher = _Watcher(config, len(splits.train), on_progress)
+    on_progress(Progress("training", 0, None, line=plan.say(len(splits.train))))
+    batches = Batches(splits.train, plan.recipe, seed=config.seed)
+    network = _compiled(plan, splits.train, len(batches))
+    watcher = _Watcher(plan.recipe, batches, len(splits.train), on_progress)
     started = time.perf_counter()
-    _fit(model, config, splits, watcher)
+    _fit(network, plan.recipe, batches, splits.validation, watcher)
     seconds = time.perf_counter() - started
 
     def saving(step: int) -> None:
@@ -94,6 +103,7 @@ def _train(
 
     saving(0)
     write_json(run_dir / HISTORY, watcher.history)
+    model, temperature = _served(plan.preset, network, splits.validation)
     model.save(run_dir / KERAS_MODEL)
     saving(1)
     exported = export_onnx(model, run_dir / ONNX_MODEL, dataset.class_names, splits.test.images[:_COMPARED])
@@ -127,6 +137,8 @@ def _train(
             "images_per_second": round(len(splits.train) * num_epochs / seconds, 1),
             "test_accuracy": evaluation.accuracy,
             "test_loss": evaluation.loss,
+            "test_calibration_error": calibration_error(probabilities, splits.test.labels),
+            "temperature": temperature,
             "num_test_images": evaluation.num_images,
             "onnx_difference": exported.difference,
         },
@@ -135,29 +147,44 @@ def _train(
     return bundle
 
 
-def _compiled(config: TrainConfig, num_classes: int) -> keras.Model:
-    model = build_model(config.preset, num_classes)
-    rate = keras.optimizers.schedules.InverseTimeDecay(config.learning_rate, 1, config.learning_rate_decay)
-    model.compile(
-        optimizer=keras.optimizers.RMSprop(rate),
-        loss="sparse_categorical_crossentropy",
-        metrics=["accuracy"],
-        jit_compile=False,
+def _served(preset: Preset, network: keras.Model, validation: Dataset) -> tuple[keras.Model, float]:
+    """Return the model to serve, as confident as it is right, and the temperature that does so."""
+    model = preset.to_serve(network)
+    if not preset.gives_logits or not len(validation):
+        return model, 1.0
+    blocks = np.array_split(validation.images, -(-len(validation) // _COMPARED))
+    probabilities = np.concatenate([np.asarray(model(block, training=False)) for block in blocks])
+    temperature = fit_temperature(probabilities, validation.labels)
+    return preset.to_serve(network, temperature=temperature), temperature
+
+
+def _compiled(plan: Plan, pictures: Dataset, steps_an_epoch: int) -> keras.Model:
+    network = plan.preset.build(
+        len(pictures.class_names), plan.recipe, images=pictures.images, precision=plan.precision
     )
-    return model
+    network.compile(
+        optimizer=build_optimizer(plan.recipe, steps_an_epoch),
+        loss=keras.losses.CategoricalCrossentropy(
+            from_logits=plan.preset.gives_logits, label_smoothing=plan.recipe.label_smoothing
+        ),
+        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
+        jit_compile=keras.config.backend() == "jax",  # XLA is slower on a CPU, but JAX has nothing else
+    )
+    return network
 
 
-def _fit(model: keras.Model, config: TrainConfig, splits: DatasetSplits, watcher: _Watcher) -> None:
-    validation = (splits.validation.images, splits.validation.labels) if len(splits.validation) else None
+def _fit(
+    network: keras.Model, recipe: Recipe, batches: Batches, validation: Dataset, watcher: _Watcher
+) -> None:
+    watched = (validation.images, one_hot(validation.labels, len(validation.class_names)))
     try:
-        model.fit(
-            splits.train.images,
-            splits.train.labels,
-            batch_size=config.batch_size,
-            epochs=config.num_epochs,
-            validation_data=validation,
-            validation_batch_size=max(config.batch_size, 256),
+        network.fit(
+            batches,
+            epochs=recipe.num_epochs,
+            validation_data=watched if len(validation) else None,
+            validation_batch_size=max(recipe.batch_size, 256),
             callbacks=[watcher],
+            shuffle=False,  # the batches are shuffled already
             verbose=0,
         )
     except KeyboardInterrupt:
@@ -169,19 +196,21 @@ def _fit(model: keras.Model, config: TrainConfig, splits: DatasetSplits, watcher
 class _Watcher(keras.callbacks.Callback):  # type: ignore[misc]
     """Keeps the history, tells the progress, and stops a training that diverges."""
 
-    def __init__(self, config: TrainConfig, num_images: int, on_progress: OnProgress) -> None:
+    def __init__(self, recipe: Recipe, batches: Batches, num_images: int, on_progress: OnProgress) -> None:
         super().__init__()
         self.history: dict[str, list[float]] = {}
         self.interrupted = False
-        self._num_epochs = config.num_epochs
+        self._num_epochs = recipe.num_epochs
+        self._rate = recipe.learning_rate
+        self._batches = batches
         self._num_images = num_images
-        self._batch_size = config.batch_size
         self._on_progress = on_progress
         self._epoch = 0
         self._told = self._epoch_started = time.perf_counter()
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:  # noqa: ARG002
         self._epoch = epoch
+        self._batches.start_epoch(epoch)
         self._epoch_started = time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
@@ -190,7 +219,7 @@ class _Watcher(keras.callbacks.Callback):  # type: ignore[misc]
             return
         self._told = now
         self._check_finite(logs)
-        self._tell(min((batch + 1) * self._batch_size, self._num_images), self._figures(logs))
+        self._tell(self._num_images * (batch + 1) // len(self._batches), self._figures(logs))
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:  # noqa: ARG002
         self._check_finite(logs)
@@ -216,7 +245,7 @@ class _Watcher(keras.callbacks.Callback):  # type: ignore[misc]
         if not loss < _DIVERGED_LOSS:
             raise TrainingError(
                 f"the training diverged in epoch {self._epoch + 1}: the loss is {loss:.4g}",
-                hint="try a smaller step: --learning-rate 1e-5",
+                hint=f"try a smaller step: --learning-rate {self._rate / 10:.0e}",
             )
 
 

@@ -1,0 +1,115 @@
+"""The workspace's own storage: what jobs leave there, and what they write while they run."""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+from urllib.parse import quote
+
+from pydantic import SecretStr
+
+from cifarml.azure.workspace import AzureWorkspace
+from cifarml.settings import Settings
+
+__all__ = ["DEFAULT_STORE", "Datastore", "JobLog", "open_datastore"]
+
+DEFAULT_STORE: Final = "workspaceblobstore"
+"""The datastore that every workspace has."""
+
+_LOGS: Final = "workspaceartifactstore"
+_LOG: Final = "ExperimentRun/dcid.{}/user_logs/std_log.txt"
+"""Where a command job's log lies, as the studio shows it under Outputs + logs."""
+
+
+class Datastore(NamedTuple):
+    """A container of the workspace's storage account, and how we get at it.
+
+    Attributes:
+        account_url: ``https://ACCOUNT.blob.core.windows.net``.
+        container: Its name.
+        sas: A shared access signature, where the workspace gives one.
+        settings: How to sign in besides.
+    """
+
+    account_url: str
+    container: str
+    sas: SecretStr | None
+    settings: Settings
+
+    def address(self, name: str) -> str:
+        """Return the address of a blob, or of all under a name; never to be shown."""
+        address = f"{self.account_url}/{self.container}/{quote(name)}"
+        return f"{address}?{self.sas.get_secret_value()}" if self.sas else address
+
+
+def open_datastore(workspace: AzureWorkspace, name: str) -> Datastore:
+    """Return a datastore with the workspace's own access to it, or else with ours.
+
+    Raises:
+        CloudError: If Azure refuses.
+    """
+    with workspace.calling("look at the workspace's storage"):
+        store: Any = workspace.client.datastores.get(name, include_secrets=True)
+        account = f"https://{store.account_name}.blob.{store.endpoint or 'core.windows.net'}"
+        container = str(store.container_name)
+        sas, key = (getattr(store.credentials, each, None) for each in ("sas_token", "account_key"))
+        account_name = str(store.account_name)
+    none = {"storage_connection_string": None, "storage_sas_token": None, "storage_key": None}
+    settings = workspace.settings.model_copy(update={"storage_account": account_name, **none})
+    if key and not sas:
+        settings = settings.model_copy(update={"storage_key": SecretStr(str(key))})
+    return Datastore(account, container, SecretStr(str(sas).lstrip("?")) if sas else None, settings)
+
+
+class JobLog:
+    """What a job writes, read on from where it was left.
+
+    Args:
+        workspace: Where the job is.
+        job: Its name.
+    """
+
+    def __init__(self, workspace: AzureWorkspace, job: str) -> None:
+        self._workspace = workspace
+        self._job = job
+        self._blob: Any = None
+        self._offset = 0
+
+    def read_on(self) -> bytes:
+        """Return what was written since the last time.
+
+        Raises:
+            CloudError: If Azure refuses.
+        """
+        from azure.core.exceptions import ClientAuthenticationError
+
+        with self._workspace.calling(f"read the log of {self._job}"):
+            try:
+                content = self._read()
+            except ClientAuthenticationError:  # the signature is for an hour, the job may take longer
+                self._blob = None
+                content = self._read()
+        self._offset += len(content)
+        return content
+
+    def _read(self) -> bytes:
+        from azure.core.exceptions import ResourceNotFoundError
+
+        self._blob = self._blob or self._open()
+        try:
+            size = int(self._blob.get_blob_properties().size)
+        except ResourceNotFoundError:  # nothing is written yet
+            return b""
+        if size <= self._offset:
+            return b""
+        content: bytes = self._blob.download_blob(self._offset, size - self._offset).readall()
+        return content
+
+    def _open(self) -> Any:
+        from azure.storage.blob import BlobClient
+
+        store = open_datastore(self._workspace, _LOGS)
+        key = store.settings.storage_key
+        credential: Any = key.get_secret_value() if key else self._workspace.credential
+        if store.sas is not None:
+            credential = store.sas.get_secret_value()
+        return BlobClient(store.account_url, store.container, _LOG.format(self._job), credential=credential)

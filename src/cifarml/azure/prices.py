@@ -1,0 +1,69 @@
+"""What a machine costs by the hour, from Azure's public price list."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Final, NamedTuple
+
+import requests
+
+__all__ = ["Price", "find_price"]
+
+_LIST: Final = "https://prices.azure.com/api/retail/prices"
+"""https://learn.microsoft.com/rest/api/cost-management/retail-prices/azure-retail-prices"""
+
+_TIMEOUT_S: Final = 10.0
+
+
+class Price(NamedTuple):
+    """A price, or why there is none.
+
+    Attributes:
+        per_hour: Of one machine in an hour; None where it is not known.
+        currency: Such as ``"USD"``.
+        reason: Why it is not known.
+    """
+
+    per_hour: float | None
+    currency: str = "USD"
+    reason: str = ""
+
+    def shown(self, count: int = 1) -> str:
+        """Return what so many machines cost, for people."""
+        if self.per_hour is None:
+            return f"price not known: {self.reason}"
+        return f"{count * self.per_hour:.3f} {self.currency} an hour"
+
+
+@functools.cache
+def find_price(size: str, region: str, *, low_priority: bool = False) -> Price:
+    """Return the pay-as-you-go price of a Linux machine.
+
+    Args:
+        size: Such as ``"Standard_F2s_v2"``.
+        region: Such as ``"eastus"``.
+        low_priority: The price of one that may be taken away at any time.
+    """
+    asked = f"armRegionName eq '{region}' and armSkuName eq '{size}' and priceType eq 'Consumption'"
+    try:
+        response = requests.get(
+            _LIST, params={"$filter": f"serviceName eq 'Virtual Machines' and {asked}"}, timeout=_TIMEOUT_S
+        )
+        response.raise_for_status()
+        items: list[dict[str, Any]] = response.json()["Items"]
+        found = [item for item in items if _is_it(item, low_priority=low_priority)]
+        if not found:
+            return Price(None, reason=f"the price list has no {size} in {region}")
+        cheapest = min(found, key=lambda item: float(item["retailPrice"]))
+        return Price(float(cheapest["retailPrice"]), str(cheapest.get("currencyCode", "USD"))[:8])
+    except requests.RequestException as error:
+        return Price(None, reason=f"prices.azure.com can't be reached ({type(error).__name__})")
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return Price(None, reason="prices.azure.com answers something else than a price list")
+
+
+def _is_it(item: dict[str, Any], *, low_priority: bool) -> bool:
+    name = f"{item['productName']} {item['skuName']}"
+    if "Windows" in name or "Spot" in name or item["unitOfMeasure"] != "1 Hour":
+        return False
+    return ("Low Priority" in name) == low_priority and float(item["retailPrice"]) > 0

@@ -1,0 +1,151 @@
+"""``cifarml compute``: clusters in Azure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cifarml.cli import options
+from cifarml.cli.console import print_json, print_plan, print_table
+from cifarml.cli.target import open_workspace
+
+if TYPE_CHECKING:
+    from cifarml.azure.compute import Cluster
+    from cifarml.azure.workspace import AzureWorkspace
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="compute",
+    help="Clusters in Azure that train, and cost nothing while nothing is trained.",
+    no_args_is_help=True,
+)
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the cluster.")]
+
+
+@app.command()
+def create(
+    name: Name,
+    size: Annotated[
+        str, typer.Option(help="Size of its machines; the default has one NVIDIA T4.")
+    ] = "Standard_NC4as_T4_v3",
+    max_nodes: Annotated[
+        int, typer.Option("--max", min=1, max=100, help="Most machines at once; the least is none.")
+    ] = 1,
+    idle_minutes: Annotated[
+        int, typer.Option(min=1, max=60, help="How long a machine is kept after its last job.")
+    ] = 2,
+    low_priority: Annotated[
+        bool, typer.Option("--low-priority", help="Cheaper machines, which Azure may take away.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done and what it costs, and do nothing.")
+    ] = False,
+    yaml: options.Yaml = None,
+    json: options.Json = False,
+) -> None:
+    """Make a cluster; it has no machines, and costs nothing, until a job wants one.
+
+    [bold]Examples[/bold]
+
+      cifarml compute create gpu
+      cifarml compute create gpu --size Standard_NC6s_v3 --max 2 --low-priority --dry-run
+    """
+    from cifarml.azure.compute import ClusterOptions, check_cluster_name, create_cluster, list_clusters
+    from cifarml.azure.plans import write_cluster_yaml
+    from cifarml.azure.prices import find_price
+
+    wanted = ClusterOptions(size, max_nodes, idle_minutes, low_priority)
+    check_cluster_name(name)
+    if yaml is not None:
+        for path in write_cluster_yaml(yaml, name, wanted):
+            print(f"az ml compute create -f {path}")
+        return
+    workspace = open_workspace()
+    if dry_run:
+        there = {each.name: each for each in list_clusters(workspace)}.get(name)
+        price = find_price(size, workspace.location, low_priority=low_priority).shown()
+        steps = [
+            f"cluster {name} is {'there, and changed' if there else 'made'}: 0 to {max_nodes} x {size}",
+            f"a machine at work costs: {price}; while idle: nothing, after {idle_minutes} minutes",
+        ]
+        print_plan(steps, json=json)
+        return
+    _print(workspace, create_cluster(workspace, name, wanted), json=json)
+    if not json:
+        print(f"Next: cifarml train --compute {name} --data az://CONTAINER/NAME")
+
+
+@app.command("list")
+def list_command(json: options.Json = False) -> None:
+    """List the clusters of the workspace.
+
+    [bold]Examples[/bold]
+
+      cifarml compute list
+    """
+    from cifarml.azure.compute import list_clusters
+
+    clusters = list_clusters(open_workspace())
+    if json:
+        print_json([vars(cluster) for cluster in clusters])
+    elif not clusters:
+        print("There are no clusters. Make one with: cifarml compute create gpu")
+    else:
+        rows = [
+            (c.name, c.size, f"{c.min_nodes}-{c.max_nodes}", c.state, "cifarml" if c.is_ours else "others")
+            for c in clusters
+        ]
+        print_table("", ("cluster", "size", "machines", "state", "made by"), rows)
+
+
+@app.command()
+def show(name: Name, json: options.Json = False) -> None:
+    """Show a cluster, and what a machine of it costs.
+
+    [bold]Examples[/bold]
+
+      cifarml compute show gpu
+    """
+    from cifarml.azure.compute import get_cluster
+
+    workspace = open_workspace()
+    _print(workspace, get_cluster(workspace, name), json=json)
+
+
+@app.command()
+def delete(name: Name, json: options.Json = False) -> None:
+    """Delete a cluster that cifarml made.
+
+    [bold]Examples[/bold]
+
+      cifarml compute delete gpu
+    """
+    from cifarml.azure.compute import delete_cluster
+
+    delete_cluster(open_workspace(), name)
+    if json:
+        print_json({"deleted": name})
+    else:
+        print(f"{name} is deleted")
+
+
+def _print(workspace: AzureWorkspace, cluster: Cluster, *, json: bool) -> None:
+    from cifarml.azure.prices import find_price
+
+    price = find_price(cluster.size, workspace.location, low_priority=cluster.low_priority)
+    if json:
+        document: dict[str, Any] = vars(cluster) | {"per_hour": price.per_hour, "currency": price.currency}
+        print_json(document)
+        return
+    kind = "low priority" if cluster.low_priority else "dedicated"
+    rows = [
+        ("size", f"{cluster.size}, {kind}"),
+        ("machines", f"{cluster.min_nodes} to {cluster.max_nodes}"),
+        ("state", cluster.state),
+        ("idle", f"a machine goes {cluster.idle_minutes:g} minutes after its last job"),
+        ("costs", f"{price.shown()} a machine at work; nothing while there is none"),
+    ]
+    print_table(f"Cluster {cluster.name}", ("what", "value"), rows)

@@ -1,0 +1,121 @@
+"""The network of the presets ``fast`` and ``best``: as it is trained, and as it is served.
+
+Trained: raw pixels in, logits out; a whitening convolution that isn't trained, and blocks of two 3x3
+convolutions with batch normalisation and ReLU, the first followed by pooling (after K. Jordan, "94% on
+CIFAR-10 in 3.29 Seconds on a Single GPU", 2024, section 3.1). Served: Keras' own layers only, in float32,
+the normalisation folded into the convolutions, and the mean over the picture and its mirror image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+from keras import layers
+
+from cifarml.cifar10 import IMAGE_SHAPE
+from cifarml.model.layers import PIXEL_MEAN, PIXEL_STD, FusedBatchNormalization, whitening_filters
+
+__all__ = ["build_network", "to_serve"]
+
+_PATCH = 2
+_HEAD_SCALE = 1 / 9
+"""Keeps the first logits small; Jordan, 2024, section 3.1."""
+
+
+def build_network(
+    num_classes: int,
+    widths: tuple[int, ...],
+    *,
+    images: npt.NDArray[np.uint8] | None = None,
+    dropout: float = 0.0,
+    precision: str = "float32",
+) -> keras.Sequential:
+    """Build the network to be trained.
+
+    Args:
+        num_classes: How many logits it gives.
+        widths: Channels of each block.
+        images: Training pictures to take the whitening from, uint8, shape (N, 32, 32, 3); noise otherwise.
+        dropout: Share of features left out before the head.
+        precision: Keras' name of a dtype policy, such as ``mixed_bfloat16``.
+
+    Returns:
+        The network, not compiled: uint8 (N, 32, 32, 3) to float32 logits (N, num_classes).
+    """
+    if images is None:
+        images = np.random.default_rng(0).integers(0, 256, (8, *IMAGE_SHAPE), np.uint8)
+    policy: Any = {"dtype": keras.dtype_policies.DTypePolicy(precision)}
+    filters = whitening_filters(images, _PATCH)
+    whitening = layers.Conv2D(filters.shape[-1], _PATCH, use_bias=False, trainable=False, **policy)
+    stack = [
+        keras.Input(IMAGE_SHAPE, dtype="uint8", name="image"),
+        layers.Rescaling(1 / (255 * PIXEL_STD), -PIXEL_MEAN / PIXEL_STD, **policy),
+        whitening,
+        layers.ReLU(**policy),
+    ]
+    for width in widths:
+        for position in range(2):
+            stack.append(layers.Conv2D(width, 3, padding="same", use_bias=False, **policy))
+            if position == 0:
+                stack.append(layers.MaxPooling2D(**policy))
+            stack.append(FusedBatchNormalization(momentum=0.6, epsilon=1e-5, scale=False, **policy))
+            stack.append(layers.ReLU(**policy))
+    stack.append(layers.GlobalMaxPooling2D(**policy))
+    if dropout:
+        stack.append(layers.Dropout(dropout, **policy))
+    stack.append(layers.Rescaling(_HEAD_SCALE, **policy))
+    stack.append(layers.Dense(num_classes, dtype="float32", name="logits"))
+    network = keras.Sequential(stack)
+    whitening.set_weights([filters])
+    return network
+
+
+def to_serve(network: keras.Sequential, *, temperature: float = 1.0) -> keras.Model:
+    """Return the network as it is served: the same answers, from Keras' own layers, in float32.
+
+    Batch normalisation without a scale of its own multiplies by a positive number, so it passes through
+    the pooling before it, and into the convolution before that.
+
+    Args:
+        network: A trained one, from :func:`build_network`.
+        temperature: What the logits are divided by.
+
+    Returns:
+        uint8 (N, 32, 32, 3) to probabilities, float32 (N, num_classes): the softmax of the mean logits of
+        each picture and its mirror image.
+    """
+    body = keras.Sequential([keras.Input(IMAGE_SHAPE, dtype="float32")], name="body")
+    weights: list[npt.NDArray[np.float32]] = []
+    for position, layer in enumerate(network.layers):
+        if isinstance(layer, FusedBatchNormalization | layers.Dropout):
+            continue
+        settings = layer.get_config() | {"dtype": "float32", "trainable": True}
+        if isinstance(layer, layers.Conv2D):
+            settings["use_bias"] = True
+            weights += _folded(layer, network.layers[position + 1 : position + 3])
+        elif isinstance(layer, layers.Dense):
+            weights += [values / temperature for values in layer.get_weights()]
+        body.add(type(layer).from_config(settings))
+    body.set_weights(weights)
+    picture = keras.Input(IMAGE_SHAPE, dtype="uint8", name="image")
+    pixels = keras.ops.cast(picture, "float32")
+    logits = layers.Average()([body(pixels), body(keras.ops.flip(pixels, axis=2))])
+    probabilities = layers.Softmax(dtype="float32", name="probabilities")(logits)
+    return keras.Model(picture, probabilities, name=network.name)
+
+
+def _folded(
+    convolution: layers.Conv2D, behind: Sequence[keras.Layer]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Return kernel and bias of a convolution and of the normalisation behind it, if there is one."""
+    (kernel,) = convolution.get_weights()
+    for layer in behind:
+        if isinstance(layer, FusedBatchNormalization):
+            beta, mean, variance = layer.get_weights()
+            scale = 1 / np.sqrt(variance + layer.epsilon)
+            return kernel * scale, beta - mean * scale
+    return kernel, np.zeros(kernel.shape[-1], np.float32)

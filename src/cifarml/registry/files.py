@@ -1,0 +1,112 @@
+"""What registries share: copies of bundles, and how a version is found among others."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from cifarml.bundle import MANIFEST, Bundle
+from cifarml.errors import ModelFileError, RegistryError
+from cifarml.registry.base import CHAMPION, LATEST, RegisteredModel
+
+__all__ = ["check_deletable", "copy_whole", "download_into", "find_version"]
+
+
+def copy_whole(bundle: Bundle, to: Path) -> None:
+    """Copy a bundle into a new folder, each file checked, and all of it on the disk at the end.
+
+    Raises:
+        ModelFileError: If a file is missing or changed.
+    """
+    to.mkdir(parents=True)
+    contents = ((name, bundle.read(name)) for name in bundle.files)
+    for name, content in (*contents, (MANIFEST, (bundle.path / MANIFEST).read_bytes())):
+        with (to / name).open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    if Bundle.open(to).sha256 != bundle.sha256:
+        raise ModelFileError(f"{bundle.path} was changed while it was copied", hint="try again")
+
+
+def download_into(to: Path, model: RegisteredModel, fetch: Callable[[Path], None]) -> Bundle:
+    """Make a new folder with the files of a version: all of it or nothing.
+
+    Args:
+        to: The folder; one that holds the very same files is fine.
+        model: The version.
+        fetch: Makes the folder that it is given, with the files in it.
+
+    Raises:
+        RegistryError: If ``to`` holds something else, or can't be written.
+    """
+    if to.is_dir() and not to.is_symlink() and any(to.iterdir()):
+        return _accept(to, model)
+    partial = to.parent / f".{to.name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        fetch(partial)
+        partial.replace(to)
+    except OSError as error:
+        raise RegistryError(f"can't write {to}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return Bundle.open(to)
+
+
+def find_version(
+    versions: Sequence[RegisteredModel], name: str, version: str, where: object
+) -> RegisteredModel:
+    """Return a version by its number, an alias, or ``latest``.
+
+    Args:
+        versions: All versions of the model, the oldest first.
+        name: The model's name.
+        version: What is wanted.
+        where: The registry, for the message.
+
+    Raises:
+        RegistryError: If there is none.
+    """
+    if not versions:
+        raise RegistryError(
+            f"there is no model named {name!r} in {where}",
+            hint="register one with: cifarml models register RUN",
+        )
+    if version == LATEST:
+        return versions[-1]
+    for model in versions:
+        if version == model.version or version in model.aliases:
+            return model
+    shown = [f"{m.version} ({', '.join(m.aliases)})" if m.aliases else m.version for m in versions[-10:]]
+    raise RegistryError(
+        f"model {name!r} has no version {version[:100]!r}; it has {', '.join(shown)}",
+        hint="list them with: cifarml models list",
+    )
+
+
+def check_deletable(model: RegisteredModel) -> None:
+    """Refuse to delete the champion.
+
+    Raises:
+        RegistryError: If it is the champion.
+    """
+    if CHAMPION in model.aliases:
+        raise RegistryError(
+            f"{model} is the champion, and in use",
+            hint=f"make another version the champion first: cifarml models promote {model.name}:VERSION",
+        )
+
+
+def _accept(path: Path, model: RegisteredModel) -> Bundle:
+    """Return the bundle of a folder that is there, if it is that of the model."""
+    try:
+        bundle = Bundle.open(path)
+        bundle.verify()
+    except ModelFileError:
+        bundle = None
+    if bundle is None or bundle.sha256 != model.bundle_sha256:
+        raise RegistryError(f"{path} holds something else than {model}", hint="name a new folder")
+    return bundle

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ __all__ = ["WorkerError", "WorkerProcess"]
 _START_TIMEOUT_S: Final = 60.0
 _END_TIMEOUT_S: Final = 3.0
 _MAX_ANSWER_BYTES: Final = 64 << 20
+_GIVE_BACK: Final = {"MALLOC_MMAP_THRESHOLD_": str(4 << 20), "MALLOC_TRIM_THRESHOLD_": str(8 << 20)}
+"""glibc raises both by itself after a large picture, and then keeps up to 64 MB that nobody needs any more."""
 
 
 class WorkerError(Exception):
@@ -59,6 +62,7 @@ class WorkerProcess:
                     stdout=asyncio.subprocess.PIPE,
                     stderr=output,
                     cwd=log.parent,
+                    env=_GIVE_BACK | os.environ,
                     limit=1 << 20,
                 )
         except OSError as error:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Self
 
 from cifarml.data.dataset import Dataset
 from cifarml.model import PRESETS, Preset, Recipe
@@ -21,7 +22,23 @@ class Plan(NamedTuple):
     precision: str
 
     @classmethod
-    def make(cls, config: TrainConfig, pictures: Dataset) -> Plan:
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Return the plan that :meth:`to_json` has made these values of; nothing is chosen again.
+
+        Raises:
+            ValueError: If they are none, or those of another version.
+        """
+        if not isinstance(values, Mapping):
+            raise ValueError("it is no list of settings")  # noqa: TRY004 - as pydantic says it
+        chosen = {name: value for name, value in values.items() if name in Recipe.model_fields}
+        asked = {name: value for name, value in values.items() if name not in chosen}
+        config, recipe = TrainConfig.model_validate(asked), Recipe.model_validate(chosen)
+        if config.precision == "auto":
+            raise ValueError("its precision was not chosen")
+        return cls(config, PRESETS[config.preset], recipe, config.precision)
+
+    @classmethod
+    def make(cls, config: TrainConfig, pictures: Dataset) -> Self:
         """Choose what ``config`` leaves open.
 
         Args:

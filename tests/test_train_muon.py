@@ -22,7 +22,8 @@ def steep(seed: int = 1, channels: int = 16) -> Floats:
     random = np.random.default_rng(seed)
     left, _ = np.linalg.qr(random.normal(size=(72, channels)))
     right, _ = np.linalg.qr(random.normal(size=(channels, channels)))
-    return (left * np.geomspace(1, 0.01, channels) @ right).reshape(3, 3, 8, channels).astype(np.float32)
+    steep: Floats = (left * np.geomspace(1, 0.01, channels) @ right).astype(np.float32)
+    return steep.reshape(3, 3, 8, channels)
 
 
 @pytest.mark.parametrize("arithmetic", ["float32", "bfloat16"])

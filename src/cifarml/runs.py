@@ -180,12 +180,14 @@ def _quoted(path: Path) -> str:
 def _progress(path: Path) -> dict[str, Any]:
     """Return how far an unfinished run is, as far as its files tell."""
     info = {}
+    state = path / CHECKPOINT / STATE
     try:
         with (path / CONFIG).open("rb") as file:
             planned = json.loads(file.read(MAX_ABOUT_BYTES))["num_epochs"]
         if isinstance(planned, int):
             info = {"num_epochs": 0, "planned_epochs": planned}
-            with zipfile.ZipFile(path / CHECKPOINT / STATE) as archive, archive.open(ABOUT) as about:
+        if info and state.is_file():  # no pipe
+            with zipfile.ZipFile(state) as archive, archive.open(ABOUT) as about:
                 reached = json.loads(about.read(MAX_ABOUT_BYTES))["num_epochs"]
             if isinstance(reached, int):
                 info["num_epochs"] = reached

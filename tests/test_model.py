@@ -24,7 +24,6 @@ from cifarml.model.layers import (
     whitening_filters,
 )
 from cifarml.train.config import PresetName
-from cifarml.train.device import choose_precision
 
 
 def test_tutorial_has_the_articles_parameters() -> None:
@@ -163,14 +162,6 @@ def test_pictures_of_one_colour_can_be_whitened() -> None:
     assert np.isfinite(whitening_filters(np.full((3, 32, 32, 3), 200, np.uint8))).all()
 
 
-@pytest.mark.parametrize(
-    ("features", "expected"),
-    [((), "float32"), (("avx2", "avx512_bf16"), "mixed_bfloat16"), (("amx_bf16",), "mixed_bfloat16")],
-)
-def test_the_precision_fits_the_processor(features: tuple[str, ...], expected: str) -> None:
-    assert choose_precision(features) == expected
-
-
 @pytest.mark.parametrize("num_images", [1, 500, 1800, 9_999, 10_000, 50_000])
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_number_of_pictures_has_a_recipe(preset: str, num_images: int) -> None:
@@ -178,6 +169,15 @@ def test_every_number_of_pictures_has_a_recipe(preset: str, num_images: int) -> 
     assert recipe.changed(num_epochs=2, batch_size=None).num_epochs == 2
     with pytest.raises(ValidationError):
         recipe.changed(num_epochs=0)
+
+
+@pytest.mark.parametrize("num_images", [500, 50_000])
+@pytest.mark.parametrize("preset", PRESETS)
+def test_wider_networks_want_more_epochs(preset: str, num_images: int) -> None:
+    sizes = PRESETS[preset].sizes(num_images)
+    assert sizes[0].least_epochs == 0
+    assert list(sizes) == sorted(sizes, key=lambda size: size.least_epochs)
+    assert list(sizes) == sorted(sizes, key=lambda size: sum(size.widths))
 
 
 def test_the_config_names_the_presets_that_exist() -> None:

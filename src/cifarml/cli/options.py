@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -40,3 +41,17 @@ Yaml = Annotated[
         "--yaml", metavar="DIR", help="Write the plan as files for az ml into a new folder, and do nothing."
     ),
 ]
+
+
+def seconds(text: str) -> float:
+    """Read a time such as ``90``, ``120s``, ``2m`` or ``1h30m``.
+
+    Raises:
+        typer.BadParameter: If it is none.
+    """
+    given = f"{text}s" if re.fullmatch(r"[\d.]+", text) else text
+    found = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?", given, re.ASCII)
+    if not found or not any(found.groups()):
+        raise typer.BadParameter(f"must be a time such as 90, 120s, 2m or 1h30m. Received: {text!r}")
+    hours, minutes, rest = (float(part or 0) for part in found.groups())
+    return 3600 * hours + 60 * minutes + rest

@@ -31,6 +31,15 @@ def train(
     epochs: Annotated[
         int | None, typer.Option(help="Passes over the training pictures.", show_default=CHOSEN)
     ] = None,
+    time_budget: Annotated[
+        float | None,
+        typer.Option(
+            parser=options.seconds,
+            metavar="TIME",
+            help="Train for so long (90, 120s, 2m, 1h30m): chooses epochs and size of the network.",
+            show_default=False,
+        ),
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Pictures in a step.", show_default=CHOSEN)] = None,
     learning_rate: Annotated[
         float | None, typer.Option(help="The largest step size of the optimiser.", show_default=CHOSEN)
@@ -43,6 +52,9 @@ def train(
         typer.Option(
             help="Of the arithmetic: float32, mixed_bfloat16, mixed_float16, or auto: the fastest here."
         ),
+    ] = "auto",
+    device: Annotated[
+        str, typer.Option(help="What to train on: auto, cpu, gpu, or some by number: gpu:0 or gpu:0,2.")
     ] = "auto",
     validation_fraction: Annotated[
         float | None,
@@ -77,6 +89,7 @@ def train(
     [bold]Examples[/bold]
 
       cifarml train --subset 2000
+      cifarml train --time-budget 2m
       cifarml train --preset tutorial --data 2000pics_cifar10.zip
       cifarml train --data my_pictures/ --skip-bad --name first
       cifarml train --data drawn:4000 --json --quiet
@@ -94,10 +107,12 @@ def train(
     config = TrainConfig.make(
         preset=preset,
         num_epochs=epochs,
+        time_budget_s=time_budget,
         batch_size=batch_size,
         learning_rate=learning_rate,
         weight_decay=weight_decay,
         precision=precision,
+        device=device,
         validation_fraction=validation_fraction,
         seed=seed,
     )
@@ -112,10 +127,12 @@ def train(
             "--subset": subset,
             "--subset-seed": subset_seed,
             "--epochs": epochs,
+            "--time-budget": time_budget,
             "--batch-size": batch_size,
             "--learning-rate": learning_rate,
             "--weight-decay": weight_decay,
             "--precision": precision,
+            "--device": device,
             "--validation-fraction": validation_fraction,
             "--seed": seed,
         }

@@ -10,9 +10,9 @@ import keras
 
 from cifarml.errors import SettingsError
 from cifarml.model import fast, tutorial
-from cifarml.model.recipe import Recipe
+from cifarml.model.recipe import Recipe, Size
 
-__all__ = ["PRESETS", "Preset", "Recipe", "build_model"]
+__all__ = ["PRESETS", "Preset", "Recipe", "Size", "build_model"]
 
 
 class Preset(NamedTuple):
@@ -20,6 +20,8 @@ class Preset(NamedTuple):
 
     Attributes:
         choose_recipe: Chooses the settings, from the number of training pictures and of classes.
+        sizes: The networks that a time budget chooses from, from the number of training pictures; narrowest
+            first.
         build: Makes the network to be trained, from the number of classes, the recipe and, by name, the
             training pictures and the precision.
         to_serve: Makes of the trained network the one that is served.
@@ -27,6 +29,7 @@ class Preset(NamedTuple):
     """
 
     choose_recipe: Callable[[int, int], Recipe]
+    sizes: Callable[[int], tuple[Size, ...]]
     build: Callable[..., keras.Model]
     to_serve: Callable[..., keras.Model]
     gives_logits: bool
@@ -34,8 +37,10 @@ class Preset(NamedTuple):
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
-        "fast": Preset(fast.choose_recipe, fast.build, fast.to_serve, gives_logits=True),
-        "tutorial": Preset(tutorial.choose_recipe, tutorial.build, tutorial.to_serve, gives_logits=False),
+        "fast": Preset(fast.choose_recipe, fast.sizes, fast.build, fast.to_serve, gives_logits=True),
+        "tutorial": Preset(
+            tutorial.choose_recipe, tutorial.sizes, tutorial.build, tutorial.to_serve, gives_logits=False
+        ),
     }
 )
 

@@ -12,14 +12,17 @@ from typing import Any
 import keras
 
 from cifarml.model.convnet import build_network, to_serve
-from cifarml.model.recipe import Recipe
+from cifarml.model.recipe import Recipe, Size
 
-__all__ = ["build", "choose_recipe", "to_serve"]
+__all__ = ["build", "choose_recipe", "sizes", "to_serve"]
+
+_FEW = 10_000
+"""With fewer training pictures than these, each of them is changed more."""
 
 
 def choose_recipe(num_images: int, num_classes: int) -> Recipe:  # noqa: ARG001
     """Choose the settings for so many training pictures: the fewer, the more each of them is changed."""
-    few = num_images < 10_000
+    few = num_images < _FEW
     return Recipe(
         num_epochs=50 if few else 8,
         batch_size=64 if few else 256,
@@ -34,6 +37,18 @@ def choose_recipe(num_images: int, num_classes: int) -> Recipe:  # noqa: ARG001
         shift=2,
         colour=0.25 if few else 0.0,
         mixing=0.5 if few else 0.0,
+    )
+
+
+def sizes(num_images: int) -> tuple[Size, ...]:
+    """Return the networks that a time budget chooses from, narrowest first, for so many pictures."""
+    if num_images < _FEW:
+        return Size((24, 96, 96), 0), Size((32, 128, 128), 20), Size((64, 256, 256), 60)
+    return (
+        Size((16, 64, 64), 0),
+        Size((24, 96, 96), 1.5),
+        Size((32, 128, 128), 3),
+        Size((64, 256, 256), 8),
     )
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["Recipe"]
+__all__ = ["Recipe", "Size"]
 
 _Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
@@ -56,3 +56,15 @@ class Recipe(BaseModel):
         return type(self)(
             **self.model_dump() | {name: value for name, value in values.items() if value is not None}
         )
+
+
+class Size(NamedTuple):
+    """One network to choose from under a time budget.
+
+    Attributes:
+        widths: Channels of each of its blocks.
+        least_epochs: With fewer epochs than these a narrower one ends up more accurate.
+    """
+
+    widths: tuple[int, ...]
+    least_epochs: float

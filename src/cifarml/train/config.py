@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cifarml.errors import SettingsError
 
@@ -31,6 +31,13 @@ class TrainConfig(BaseModel):
     num_epochs: int | None = Field(
         default=None, ge=1, le=10_000, description="Passes over the training pictures."
     )
+    time_budget_s: float | None = Field(
+        default=None,
+        gt=0,
+        le=1e6,
+        allow_inf_nan=False,
+        description="Train for so many seconds; in place of num_epochs.",
+    )
     batch_size: int | None = Field(default=None, ge=1, le=65_536, description="Pictures in a step.")
     learning_rate: float | None = Field(
         default=None, gt=0, le=100, allow_inf_nan=False, description="The largest step size."
@@ -45,6 +52,11 @@ class TrainConfig(BaseModel):
     precision: Precision = Field(
         default="auto", description="Of the arithmetic; auto takes what the machine is quickest with."
     )
+    device: str = Field(
+        default="auto",
+        max_length=200,
+        description="What to train on: auto, cpu, gpu, or some of them by number, such as gpu:0 or gpu:0,2.",
+    )
     validation_fraction: float = Field(
         default=0.1,
         ge=0,
@@ -53,6 +65,15 @@ class TrainConfig(BaseModel):
         description="Share of the training pictures set apart to watch the training with.",
     )
     seed: int = Field(default=0, ge=0, lt=2**32, description="Start weights, shuffling, changes and split.")
+
+    @model_validator(mode="after")
+    def _check_length(self) -> Self:
+        if self.time_budget_s is not None and self.num_epochs is not None:
+            raise ValueError(
+                f"a time budget of {self.time_budget_s:g} s chooses the number of epochs by itself. "
+                f"Received also: {self.num_epochs} epochs"
+            )
+        return self
 
     @classmethod
     def make(cls, **values: Any) -> Self:
@@ -65,6 +86,9 @@ class TrainConfig(BaseModel):
             return cls(**{name: value for name, value in values.items() if value is not None})
         except ValidationError as error:
             first = error.errors()[0]
+            if not first["loc"]:
+                message = first["msg"].removeprefix("Value error, ")
+                raise SettingsError(message, hint="leave out one of --time-budget and --epochs") from error
             name = ".".join(map(str, first["loc"]))
             raise SettingsError(
                 f"{name}: {first['msg']}. Received: {first['input']!r}",

@@ -19,13 +19,18 @@ from cifarml.model import Preset, Recipe
 from cifarml.progress import OnProgress, Progress, ignore_progress
 from cifarml.runs import CONFIG, HISTORY, METRICS
 from cifarml.train.batches import Batches, one_hot
+from cifarml.train.budget import Pacer
 from cifarml.train.calibrate import fit_temperature
 from cifarml.train.config import TrainConfig
 from cifarml.train.device import describe_environment
 from cifarml.train.export import export_onnx
 from cifarml.train.grids import prediction_grid
-from cifarml.train.optimizer import build_optimizer
+from cifarml.train.keep_time import KeepTime
+from cifarml.train.measure import choose_by_measuring
+from cifarml.train.memory import explained_memory
+from cifarml.train.network import compile_network
 from cifarml.train.plan import Plan
+from cifarml.train.replicas import on_devices
 from cifarml.train.report import confusion_matrix, learning_curves, save_figure
 
 __all__ = ["train_model"]
@@ -33,6 +38,8 @@ __all__ = ["train_model"]
 _TELL_EVERY_S: Final = 0.1
 _DIVERGED_LOSS: Final = 1e4
 """A certain mistake costs 16 nats (Keras cuts probabilities at 1e-7); this much, or NaN, is no learning."""
+_MOST_EPOCHS: Final = 1_000_000
+"""Where time decides."""
 _COMPARED: Final = 256
 """On so many pictures the exported model is compared with the trained one."""
 
@@ -73,8 +80,10 @@ def train_model(
         raise DataError(f"{dataset.origin} has no test pictures")
     splits = dataset.split(validation_fraction=config.validation_fraction, seed=config.seed)
     try:
+        if run_dir.exists():
+            raise FileExistsError(run_dir)
+        plan = _choose_plan(config, splits, on_progress)
         run_dir.mkdir(parents=True)
-        plan = Plan.make(config, splits.train)
         write_json(run_dir / CONFIG, plan.to_json())
         write_json(run_dir / "dataset.json", _describe_dataset(dataset, splits))
         write_json(run_dir / "environment.json", describe_environment())
@@ -85,18 +94,29 @@ def train_model(
         raise TrainingError(f"can't write the run folder {run_dir}: {error.strerror or error}") from error
 
 
+def _choose_plan(config: TrainConfig, splits: DatasetSplits, on_progress: OnProgress) -> Plan:
+    """Choose all that ``config`` leaves open, after a look at the machine."""
+    plan = Plan.make(config, splits.train)
+    if config.time_budget_s is not None:
+        on_progress(Progress("measuring this machine", 0, None, unit="steps"))
+    with explained_memory(plan.recipe.batch_size, plan.devices):
+        return choose_by_measuring(plan, splits)
+
+
 def _train(
     plan: Plan, dataset: Dataset, splits: DatasetSplits, run_dir: Path, on_progress: OnProgress
 ) -> Bundle:
     config = plan.config
     keras.utils.set_random_seed(config.seed)
     on_progress(Progress("training", 0, None, line=plan.say(len(splits.train))))
-    batches = Batches(splits.train, plan.recipe, seed=config.seed)
-    network = _compiled(plan, splits.train, len(batches))
-    watcher = _Watcher(plan.recipe, batches, len(splits.train), on_progress)
+    batches = Batches(splits.train, plan.recipe, seed=config.seed, num_replicas=len(plan.devices))
     started = time.perf_counter()
-    _fit(network, plan.recipe, batches, splits.validation, watcher)
-    seconds = time.perf_counter() - started
+    pacer = Pacer(plan.time, len(batches)) if plan.time else None
+    watcher = _Watcher(plan.recipe, batches, len(splits.train), on_progress, pacer)
+    with explained_memory(plan.recipe.batch_size, plan.devices), on_devices(plan.devices):
+        network = compile_network(plan, splits.train, len(batches))
+        _fit(network, plan, batches, splits.validation, watcher, pacer)
+    seconds = time.perf_counter() - started + (plan.time.measuring_s if plan.time else 0.0)
 
     def saving(step: int) -> None:
         on_progress(Progress("writing the run", step, 4, unit="steps"))
@@ -134,7 +154,7 @@ def _train(
             "dataset_fingerprint": dataset.fingerprint,
             "num_parameters": model.count_params(),
             "training_s": round(seconds, 3),
-            "images_per_second": round(len(splits.train) * num_epochs / seconds, 1),
+            "images_per_second": round(len(splits.train) * watcher.num_steps / len(batches) / seconds, 1),
             "test_accuracy": evaluation.accuracy,
             "test_loss": evaluation.loss,
             "test_calibration_error": calibration_error(probabilities, splits.test.labels),
@@ -158,32 +178,27 @@ def _served(preset: Preset, network: keras.Model, validation: Dataset) -> tuple[
     return preset.to_serve(network, temperature=temperature), temperature
 
 
-def _compiled(plan: Plan, pictures: Dataset, steps_an_epoch: int) -> keras.Model:
-    network = plan.preset.build(
-        len(pictures.class_names), plan.recipe, images=pictures.images, precision=plan.precision
-    )
-    network.compile(
-        optimizer=build_optimizer(plan.recipe, steps_an_epoch),
-        loss=keras.losses.CategoricalCrossentropy(
-            from_logits=plan.preset.gives_logits, label_smoothing=plan.recipe.label_smoothing
-        ),
-        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
-        jit_compile=keras.config.backend() == "jax",  # XLA is slower on a CPU, but JAX has nothing else
-    )
-    return network
-
-
 def _fit(
-    network: keras.Model, recipe: Recipe, batches: Batches, validation: Dataset, watcher: _Watcher
+    network: keras.Model,
+    plan: Plan,
+    batches: Batches,
+    validation: Dataset,
+    watcher: _Watcher,
+    pacer: Pacer | None,
 ) -> None:
-    watched = (validation.images, one_hot(validation.labels, len(validation.class_names)))
+    shared = len(validation) - len(validation) % len(plan.devices)  # each replica looks at as many
+    watched = (
+        validation.images[:shared],
+        one_hot(validation.labels[:shared], len(validation.class_names)),
+    )
+    batch_size = max(plan.recipe.batch_size, 256)
     try:
         network.fit(
             batches,
-            epochs=recipe.num_epochs,
-            validation_data=watched if len(validation) else None,
-            validation_batch_size=max(recipe.batch_size, 256),
-            callbacks=[watcher],
+            epochs=plan.recipe.num_epochs if pacer is None else _MOST_EPOCHS,
+            validation_data=watched if shared else None,
+            validation_batch_size=batch_size - batch_size % len(plan.devices),
+            callbacks=[watcher] if pacer is None else [KeepTime(pacer), watcher],
             shuffle=False,  # the batches are shuffled already
             verbose=0,
         )
@@ -196,11 +211,21 @@ def _fit(
 class _Watcher(keras.callbacks.Callback):  # type: ignore[misc]
     """Keeps the history, tells the progress, and stops a training that diverges."""
 
-    def __init__(self, recipe: Recipe, batches: Batches, num_images: int, on_progress: OnProgress) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        batches: Batches,
+        num_images: int,
+        on_progress: OnProgress,
+        pacer: Pacer | None = None,
+    ) -> None:
         super().__init__()
         self.history: dict[str, list[float]] = {}
         self.interrupted = False
-        self._num_epochs = recipe.num_epochs
+        self._recipe = recipe
+        self._pacer = pacer
+        self.num_steps = 0
+        self._steps_before_epoch = 0
         self._rate = recipe.learning_rate
         self._batches = batches
         self._num_images = num_images
@@ -209,35 +234,45 @@ class _Watcher(keras.callbacks.Callback):  # type: ignore[misc]
         self._told = self._epoch_started = time.perf_counter()
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:  # noqa: ARG002
-        self._epoch = epoch
+        self._epoch, self._steps_before_epoch = epoch, self.num_steps
         self._batches.start_epoch(epoch)
         self._epoch_started = time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
+        self.num_steps += 1
         now = time.perf_counter()
         if now - self._told < _TELL_EVERY_S:
             return
         self._told = now
         self._check_finite(logs)
-        self._tell(self._num_images * (batch + 1) // len(self._batches), self._figures(logs))
+        self._tell(self._images(batch + 1), self._figures(logs))
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:  # noqa: ARG002
         self._check_finite(logs)
         for name, value in (logs or {}).items():
             self.history.setdefault(name, []).append(float(value))
-        speed = self._num_images / (time.perf_counter() - self._epoch_started)
+        images = self._images(self.num_steps - self._steps_before_epoch)
+        speed = images / (time.perf_counter() - self._epoch_started)
         figures = self._figures(logs)
-        self._tell(self._num_images, figures, line=f"{figures}  {speed:,.0f} pictures/s")
+        self._tell(images, figures, line=f"{figures}  {speed:,.0f} pictures/s")
+
+    @property
+    def _num_epochs(self) -> float:
+        return self._pacer.num_epochs if self._pacer else self._recipe.num_epochs
+
+    def _images(self, num_steps: int) -> int:
+        return self._num_images * num_steps // len(self._batches)
 
     def _figures(self, logs: Mapping[str, float] | None) -> str:
         logs = logs or {}
-        text = f"epoch {self._epoch + 1:>{len(str(self._num_epochs))}}/{self._num_epochs}"
+        of = f"{self._num_epochs:.1f}" if self._pacer else f"{self._num_epochs:.0f}"
+        text = f"epoch {self._epoch + 1:>{len(of.partition('.')[0])}}/{of}"
         text += f"  loss {logs['loss']:.3f}  accuracy {logs['accuracy']:.1%}"
         return text + (f"  validation {logs['val_accuracy']:.1%}" if "val_accuracy" in logs else "")
 
     def _tell(self, images_of_epoch: int, detail: str, line: str = "") -> None:
         done = self._epoch * self._num_images + images_of_epoch
-        total = self._num_epochs * self._num_images
+        total = max(done, round(self._num_epochs * self._num_images))
         self._on_progress(Progress("training", done, total, detail=detail, line=line))
 
     def _check_finite(self, logs: Mapping[str, float] | None) -> None:

@@ -29,9 +29,9 @@ from cifarml.errors import ModelFileError, TrainingError
 from cifarml.progress import Progress
 from cifarml.runs import find_unfinished_run, list_runs
 from cifarml.train.checkpoint import Checkpoint, EpochsKept
+from cifarml.train.network import compile_network
 from cifarml.train.plan import Plan
 from cifarml.train.source import Source
-from cifarml.train.trainer import _compiled
 from tests.conftest import CommandLine
 from tests.trainings import Trainings, trainings
 
@@ -360,7 +360,7 @@ def test_mutated_checkpoints(begun: Path, dataset: Dataset) -> None:
     splits = dataset.split()
     config = TrainConfig(preset="tutorial", num_epochs=2)
     plan = Plan.make(config, splits.train)
-    network = _compiled(plan, splits.train, 3)
+    network = compile_network(plan, splits.train, 3)
     state = begun / "checkpoint" / "state.zip"
     whole = state.read_bytes()
     with Checkpoint(begun) as checkpoint:
@@ -391,7 +391,7 @@ def test_a_checkpoint_holds_all_that_changes(begun: Path, dataset: Dataset) -> N
     splits = dataset.split()
     plan = Plan.make(TrainConfig(preset="tutorial", num_epochs=2), splits.train)
     keras.utils.set_random_seed(99)
-    network = _compiled(plan, splits.train, 3)
+    network = compile_network(plan, splits.train, 3)
     with Checkpoint(begun) as checkpoint:
         reached = checkpoint.load(network, plan, dataset.fingerprint)
     assert reached.num_epochs == 1

@@ -9,7 +9,7 @@ import numpy as np
 
 from cifarml.train.budget import Pace, Pacer
 
-__all__ = ["KeepTime"]
+__all__ = ["KeepTime", "has_ended"]
 
 
 class KeepTime(keras.callbacks.Callback):  # type: ignore[misc]
@@ -29,8 +29,7 @@ class KeepTime(keras.callbacks.Callback):  # type: ignore[misc]
     def on_train_begin(self, logs: Mapping[str, float] | None = None) -> None:  # noqa: ARG002
         """Begin, or go on where a checkpoint was."""
         optimizer = self.model.optimizer
-        saved = Pace(*np.asarray(keras.ops.convert_to_numpy(optimizer.pace)).tolist())
-        self._write(self._pacer.begin(saved, int(optimizer.iterations)))
+        self._write(self._pacer.begin(_saved(optimizer), int(optimizer.iterations)))
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:  # noqa: ARG002
         """Count the step."""
@@ -54,3 +53,12 @@ class KeepTime(keras.callbacks.Callback):  # type: ignore[misc]
         if keras.config.backend() == "jax":
             self.model.jax_state_sync()  # within an epoch the variables lie in the trainer
         self.model.optimizer.pace.assign(np.asarray(pace, np.float32))
+
+
+def has_ended(optimizer: keras.optimizers.Optimizer) -> bool:
+    """Tell whether the schedule of a paced optimiser is at its end, as after the last epoch of a training."""
+    return _saved(optimizer).has_ended(int(optimizer.iterations))
+
+
+def _saved(optimizer: keras.optimizers.Optimizer) -> Pace:
+    return Pace(*np.asarray(keras.ops.convert_to_numpy(optimizer.pace)).tolist())

@@ -70,9 +70,9 @@ class Plan(NamedTuple):
         return {
             **asked,
             "precision": self.precision,
-            "devices": self.devices,
+            "devices": list(self.devices),
             "jit_compile": self.jit_compile,
-            "time_budget": self.time and self.time._asdict() | {"speed": self.time.speed._asdict()},
+            "time_budget": self.time and self.time.to_json(),
             **self.recipe.model_dump(mode="json"),
         }
 

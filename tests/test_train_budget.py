@@ -20,6 +20,7 @@ from cifarml.model.recipe import Size
 from cifarml.progress import Progress
 from cifarml.train.batches import Batches
 from cifarml.train.budget import Pace, Pacer, Speed, TimePlan, plan_time
+from cifarml.train.keep_time import has_ended
 from cifarml.train.optimizer import OneCycle, build_optimizer
 from tests.conftest import CommandLine
 
@@ -203,6 +204,17 @@ def test_a_training_that_had_ended_ends_again() -> None:
     assert pacer.ended
 
 
+def test_a_plan_can_be_read_again() -> None:
+    plan = Machine(0.05).plan(200)[1]
+    assert TimePlan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
+
+
+@pytest.mark.parametrize("values", [None, [], {}, {"budget_s": "long"}, {"budget_s": 1, "measuring_s": 1}])
+def test_what_is_no_plan(values: object) -> None:
+    with pytest.raises(ValueError, match=r"TimePlan|validation"):
+        TimePlan.from_json(values)
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "rmsprop"])
 def test_the_pace_is_kept_by_the_optimiser(optimizer: str, drawn: Dataset) -> None:
     """So a checkpoint of its variables holds it."""
@@ -211,7 +223,12 @@ def test_the_pace_is_kept_by_the_optimiser(optimizer: str, drawn: Dataset) -> No
     recipe = PRESETS["fast" if optimizer == "sgd" else "tutorial"].choose_recipe(160, 10)
     built = build_optimizer(recipe, 0, paced=True)
     assert any(variable is built.pace for variable in built.variables)
+    assert not has_ended(built)
+    built.iterations.assign(10)
+    built.pace.assign(np.array([1.0, 10, 0.01, 3.0], np.float32))
+    assert has_ended(built)
     built.pace.assign(np.array([0.5, 10, 0.01, 3.0], np.float32))
+    assert not has_ended(built)
     if optimizer == "sgd":
         assert rate(built._learning_rate, 10) == pytest.approx(recipe.learning_rate * 0.49 / 0.8, rel=1e-4)
 

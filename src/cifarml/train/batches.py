@@ -34,7 +34,7 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
         self._recipe = recipe
         self._seed = seed
         self._replicas = num_replicas
-        self._size = max(self._shared(min(recipe.batch_size, len(dataset))), 1)
+        self._size = self._shared(min(recipe.batch_size, len(dataset)))
         self._coins = np.random.default_rng((seed, 1)).random(len(dataset)) < 0.5
         self._order = self._shuffled()
 

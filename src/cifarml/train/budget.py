@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
+from pydantic import TypeAdapter
+
 from cifarml.errors import TrainingError
 from cifarml.model.recipe import Size
 
@@ -56,6 +58,19 @@ class TimePlan(NamedTuple):
     measuring_s: float
     speed: Speed
     num_epochs: float
+
+    @classmethod
+    def from_json(cls, values: object) -> TimePlan:
+        """Return the plan that :meth:`to_json` has made these values of.
+
+        Raises:
+            ValueError: If they are none.
+        """
+        return TypeAdapter(cls).validate_python(values)
+
+    def to_json(self) -> dict[str, object]:
+        """Return it as plain JSON values."""
+        return self._asdict() | {"speed": self.speed._asdict()}
 
 
 def plan_time(
@@ -146,6 +161,14 @@ class Pace(NamedTuple):
         """Return the pace of a training of so many steps, whatever time it takes."""
         return cls(0.0, 0.0, 1 / (num_steps + 1))
 
+    def share_after(self, step: int) -> float:
+        """Return how much of the schedule is done after so many steps, 0 to 1."""
+        return self.share + (step - self.step) * self.share_a_step
+
+    def has_ended(self, step: int) -> bool:
+        """Tell whether the schedule is at its end after so many steps, so that one more changes nothing."""
+        return step > 0 and self.share_after(step + 1) >= 1 - 1e-6
+
 
 class Pacer:
     """Keeps a training to its time: spreads the rest of the schedule over the steps that still fit.
@@ -201,14 +224,9 @@ class Pacer:
             self._since = (self._since[0] + took, self._since[1])
 
     @property
-    def share(self) -> float:
-        """How much of the schedule is done, 0 to 1."""
-        return self.pace.share + (self.step - self.pace.step) * self.pace.share_a_step
-
-    @property
     def ended(self) -> bool:
-        """Whether the schedule is at its end, so that the next step would change nothing."""
-        return self.step > 0 and self.share + self.pace.share_a_step >= 1 - 1e-6
+        """Whether the schedule is at its end."""
+        return self.pace.has_ended(self.step)
 
     @property
     def num_epochs(self) -> float:
@@ -229,7 +247,10 @@ class Pacer:
                 self._speed = self._speed._replace(step_s=(self._speed.step_s + step_s) / 2)
             self._speed = self._speed._replace(start_s=0.0)
             self._since = (now, self.step)
-        share, left_s = self.share, self._plan.budget_s - self._plan.measuring_s - used_s
+        share, left_s = (
+            self.pace.share_after(self.step),
+            self._plan.budget_s - self._plan.measuring_s - used_s,
+        )
         steps = round(_epochs(left_s, self._speed, self._steps_an_epoch) * self._steps_an_epoch)
         if share > 0:
             steps = max(steps, math.ceil((1 - share) / (_STEEPEST * share / self.step)))

@@ -63,8 +63,8 @@ def choose_devices(name: str = "auto") -> tuple[str, ...]:
     kinds = list(dict.fromkeys(_kind(device) for device in there))
     if name == "auto":
         name = next((kind for kind in kinds if kind != "cpu"), "cpu")
-    kind, _, numbers = name.lower().partition(":")
-    wanted = [f"{kind}:{number.strip()}" for number in numbers.split(",")] if numbers else []
+    kind, some, numbers = name.lower().partition(":")
+    wanted = [f"{kind}:{number}" for number in numbers.split(",")] if some else []
     chosen = tuple(dict.fromkeys(wanted or (device for device in there if _kind(device) == kind)))
     if not chosen or not set(chosen) <= set(there):
         backend = keras.config.backend()

@@ -26,8 +26,8 @@ class KeepTime(keras.callbacks.Callback):  # type: ignore[misc]
     def __init__(self, pacer: Pacer, optimizer: keras.optimizers.Optimizer) -> None:
         super().__init__()
         self._pacer = pacer
-        saved = Pace(*np.asarray(keras.ops.convert_to_numpy(optimizer.pace)).tolist())
-        optimizer.pace.assign(np.asarray(pacer.begin(saved, int(optimizer.iterations)), np.float32))
+        self._pacer.begin(_saved(optimizer), int(optimizer.iterations))
+        optimizer.pace.assign(np.asarray(pacer.pace, np.float32))
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:  # noqa: ARG002
         """Count the step."""
@@ -51,3 +51,7 @@ class KeepTime(keras.callbacks.Callback):  # type: ignore[misc]
         if keras.config.backend() == "jax":
             self.model.jax_state_sync()  # within an epoch the variables lie in the trainer
         self.model.optimizer.pace.assign(np.asarray(pace, np.float32))
+
+
+def _saved(optimizer: keras.optimizers.Optimizer) -> Pace:
+    return Pace(*np.asarray(keras.ops.convert_to_numpy(optimizer.pace)).tolist())

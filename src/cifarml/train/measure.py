@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import keras
@@ -17,7 +17,7 @@ from cifarml.train.network import compile_network
 from cifarml.train.plan import Plan
 from cifarml.train.replicas import on_devices
 
-__all__ = ["choose_by_measuring", "measure_speed"]
+__all__ = ["choose_by_measuring", "choose_compiler", "measure_speed"]
 
 _LEAST_STEPS: Final = 4
 """After the first step; oneDNN and cuDNN choose their ways in the first few."""
@@ -40,7 +40,11 @@ def choose_by_measuring(plan: Plan, splits: DatasetSplits, *, clock: Clock = tim
         TrainingError: If there is no time for a single step.
     """
     started = clock()
-    plan = _choose_compiler(plan, splits, clock)
+    steps_an_epoch = len(_batches(plan, splits))
+    num_steps = plan.recipe.num_epochs * steps_an_epoch
+    plan = choose_compiler(
+        plan, num_steps, lambda tried: measure_speed(tried, splits, seconds=1.0, clock=clock)
+    )
     if plan.config.time_budget_s is None:
         return plan
     left_s = plan.config.time_budget_s - (clock() - started)
@@ -49,7 +53,6 @@ def choose_by_measuring(plan: Plan, splits: DatasetSplits, *, clock: Clock = tim
         wide = plan._replace(recipe=plan.recipe.changed(widths=widths))
         return measure_speed(wide, splits, seconds=0.02 * left_s, clock=clock)
 
-    steps_an_epoch = len(_batches(plan, splits))
     sizes = plan.preset.sizes(len(splits.train))
     size, timing = plan_time(left_s, sizes, steps_an_epoch, measure, clock=clock)
     timing = timing._replace(
@@ -60,24 +63,29 @@ def choose_by_measuring(plan: Plan, splits: DatasetSplits, *, clock: Clock = tim
     return plan._replace(recipe=recipe, time=timing)
 
 
-def _choose_compiler(plan: Plan, splits: DatasetSplits, clock: Clock) -> Plan:
-    """Choose whether XLA compiles the step: JAX has nothing else, and on a CPU TensorFlow is slower with it.
+def choose_compiler(plan: Plan, num_steps: int, measure: Callable[[Plan], Speed]) -> Plan:
+    """Choose whether XLA compiles the step.
 
-    On a GPU both are measured, and the one is taken that is through first, the compiling included.
+    JAX has nothing else, and on a CPU TensorFlow is slower with it. On a GPU both ways are measured, and
+    the one is taken that is through first, the compiling included.
+
+    Args:
+        plan: What is chosen up to now.
+        num_steps: Steps of the whole training.
+        measure: Measures the network of a plan.
     """
     if keras.config.backend() != "tensorflow" or len(plan.devices) > 1 or plan.devices[0].startswith("cpu"):
         return plan
-    steps = plan.recipe.num_epochs * len(_batches(plan, splits))
-    seconds: dict[bool, float] = {}
-    for jit_compile in (False, True):
-        tried = plan._replace(jit_compile=jit_compile)
-        start_s, step_s, _ = measure_speed(tried, splits, seconds=1.0, clock=clock)
-        if plan.config.time_budget_s is not None:
-            steps = int(plan.config.time_budget_s / step_s) if not seconds else steps
-        if steps * step_s < _WORTH_COMPILING_S and not jit_compile:
-            return plan
-        seconds[jit_compile] = start_s + steps * step_s
-    return plan._replace(jit_compile=seconds[True] < seconds[False])
+    compiled = plan._replace(jit_compile=True)
+    plain = measure(plan)
+    plain_s = plain.start_s + num_steps * plain.step_s
+    if plan.config.time_budget_s is not None:
+        plain_s = plan.config.time_budget_s
+        num_steps = int(plain_s / plain.step_s)
+    if plain_s < _WORTH_COMPILING_S:
+        return plan
+    quick = measure(compiled)
+    return compiled if quick.start_s + num_steps * quick.step_s < plain_s else plan
 
 
 def measure_speed(

@@ -9,6 +9,7 @@ import keras
 from pydantic import BaseModel, ConfigDict, Field
 
 from cifarml.data.dataset import Dataset
+from cifarml.errors import SettingsError
 from cifarml.model import PRESETS, Preset, Recipe
 from cifarml.train.budget import TimePlan
 from cifarml.train.config import TrainConfig
@@ -89,11 +90,16 @@ class Plan(NamedTuple):
             pictures: Those to train on.
 
         Raises:
-            SettingsError: If there is no such device.
+            SettingsError: If there is no such device, or more of them than pictures in a batch.
         """
         devices = choose_devices(config.device)
         preset = PRESETS[config.preset]
         recipe = preset.choose_recipe(len(pictures), len(pictures.class_names)).changed(**config.changes)
+        if (batch_size := min(recipe.batch_size, len(pictures))) < len(devices):
+            raise SettingsError(
+                f"batches of {batch_size} pictures can't be shared out to {len(devices)} devices",
+                hint=f"try --batch-size {len(devices)}, or one device: --device {devices[0]}",
+            )
         precision: str = config.precision
         if precision == "auto":
             # The article's network is too thin to gain from less, and stays as it stands there.
@@ -106,9 +112,9 @@ class Plan(NamedTuple):
         return {
             **asked,
             "precision": self.precision,
-            "devices": self.devices,
+            "devices": list(self.devices),
             "jit_compile": self.jit_compile,
-            "time_budget": self.time and self.time._asdict() | {"speed": self.time.speed._asdict()},
+            "time_budget": self.time and self.time.to_json(),
             **self.recipe.model_dump(mode="json"),
         }
 

@@ -28,6 +28,28 @@ RunsDir = Annotated[
         metavar="DIR", help="Where run folders lie; CIFARML_RUNS_DIR, or runs/ here, when left out."
     ),
 ]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        help="fast: a minute or two on a laptop; tutorial: the article's network.", show_default="fast"
+    ),
+]
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        help="Of the arithmetic: float32, mixed_bfloat16, mixed_float16, or auto: the fastest here.",
+        show_default="auto",
+    ),
+]
+ValidationFraction = Annotated[
+    float | None,
+    typer.Option(
+        help="Share of the training pictures set apart to watch with, 0 to 0.5.", show_default="0.1"
+    ),
+]
+Seed = Annotated[
+    int | None, typer.Option(help="Start weights, shuffling, changes and split.", show_default="0")
+]
 Model = Annotated[
     str,
     typer.Option(metavar="NAME[@ALIAS|:VERSION]", help="Which registered model, such as cifar10:3."),

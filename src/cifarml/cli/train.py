@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,8 +12,6 @@ from cifarml.cli.console import hidden_native_noise, note, print_json, shown_pat
 from cifarml.cli.target import Target, open_registry, open_workspace
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from cifarml.bundle import Bundle
     from cifarml.registry.base import ModelRegistry
 
@@ -23,9 +22,15 @@ CHOSEN = "chosen by the preset"
 
 def train(
     data: options.Data = "cifar10",
-    preset: Annotated[
-        str, typer.Option(help="fast: a minute or two on a laptop; tutorial: the article's network.")
-    ] = "fast",
+    config_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            metavar="FILE",
+            help="Settings from a .toml or .json file, such as a run's config.json. Flags win over it.",
+        ),
+    ] = None,
+    preset: options.Preset = None,
     subset: options.Subset = None,
     subset_seed: options.SubsetSeed = 0,
     epochs: Annotated[
@@ -38,19 +43,9 @@ def train(
     weight_decay: Annotated[
         float | None, typer.Option(help="How strongly weights are kept small.", show_default=CHOSEN)
     ] = None,
-    precision: Annotated[
-        str,
-        typer.Option(
-            help="Of the arithmetic: float32, mixed_bfloat16, mixed_float16, or auto: the fastest here."
-        ),
-    ] = "auto",
-    validation_fraction: Annotated[
-        float | None,
-        typer.Option(
-            help="Share of the training pictures set apart to watch with, 0 to 0.5.", show_default="0.1"
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Start weights, shuffling, changes and split.")] = 0,
+    precision: options.Precision = None,
+    validation_fraction: options.ValidationFraction = None,
+    seed: options.Seed = None,
     name: Annotated[
         str | None, typer.Option(help="Name of the run folder; date, time and preset when left out.")
     ] = None,
@@ -80,8 +75,10 @@ def train(
       cifarml train --preset tutorial --data 2000pics_cifar10.zip
       cifarml train --data my_pictures/ --skip-bad --name first
       cifarml train --data drawn:4000 --json --quiet
+      cifarml train --config runs/first/config.json --seed 1
       cifarml train --compute gpu --data az://2000picscifar10/2000pics_cifar10.zip
     """
+    from functools import partial
     from pathlib import PurePath
 
     from cifarml.data import load_dataset
@@ -91,7 +88,8 @@ def train(
     from cifarml.settings import load_settings
     from cifarml.train.config import TrainConfig
 
-    config = TrainConfig.make(
+    asked = TrainConfig.make if config_file is None else partial(TrainConfig.load, config_file)
+    config = asked(
         preset=preset,
         num_epochs=epochs,
         batch_size=batch_size,
@@ -125,14 +123,16 @@ def train(
         if yaml is not None:
             from cifarml.azure.job_specs import write_job_yaml
 
-            for path in write_job_yaml(yaml, compute, run, data, given):
+            for path in write_job_yaml(yaml, compute, run, data, given, config=config_file):
                 print(f"az ml job create -f {path}")
             return
         if wait and (runs_dir / run).exists():  # told before a cluster is paid for it
             raise SettingsError(
                 f"{runs_dir / run} already exists", hint="take another --name, or another --runs-dir"
             )
-        train_on_cluster(compute, run, data, given, runs_dir, wait=wait, json=json, quiet=quiet)
+        train_on_cluster(
+            compute, run, data, given, runs_dir, config=config_file, wait=wait, json=json, quiet=quiet
+        )
         return
     if yaml is not None:
         raise SettingsError("only a job on a cluster can be written as YAML", hint="add --compute NAME")
@@ -176,6 +176,7 @@ def train_on_cluster(
     flags: list[str],
     runs_dir: Path,
     *,
+    config: Path | None,
     wait: bool,
     json: bool,
     quiet: bool,
@@ -187,7 +188,7 @@ def train_on_cluster(
     from cifarml.registry.azureml import AzureRegistry
 
     workspace = open_workspace()
-    job = submit_job(workspace, compute, run, data, flags)
+    job = submit_job(workspace, compute, run, data, flags, config=config)
     note(f"Job {job.name} is {job.state} on {compute}. {job.page}")
     if not wait:
         if json:

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from cifarml.model.recipe import Recipe
+from cifarml.recipe import Recipe
 
 __all__ = ["OneCycle", "build_optimizer"]
 

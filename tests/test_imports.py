@@ -13,7 +13,18 @@ import cifarml
 from cifarml import Bundle
 from tests.pictures import picture
 
-HEAVY = {"tensorflow", "keras", "azure", "mlflow", "numpy", "PIL", "onnxruntime", "matplotlib", "requests"}
+HEAVY = {
+    "tensorflow",
+    "keras",
+    "azure",
+    "mlflow",
+    "numpy",
+    "PIL",
+    "onnxruntime",
+    "matplotlib",
+    "requests",
+    "optuna",
+}
 
 LOADED = """
 import sys
@@ -41,6 +52,7 @@ def test_importing_what_is_for_azure_loads_none_of_it(python: Callable[[str], st
     [
         "",
         "train",
+        "tune",
         "evaluate",
         "predict",
         "quickstart",

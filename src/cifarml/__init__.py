@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from cifarml.train.grids import picture_grid, prediction_grid
     from cifarml.train.report import confusion_matrix, learning_curves
     from cifarml.train.trainer import train_model
+    from cifarml.train.tune import tune_model
 
 _HOME = {
     "Bundle": "cifarml.bundle",
@@ -57,6 +58,7 @@ _HOME = {
     "promote_if_better": "cifarml.registry.compare",
     "show_progress": "cifarml.progress",
     "train_model": "cifarml.train.trainer",
+    "tune_model": "cifarml.train.tune",
 }
 
 __all__ = [
@@ -82,6 +84,7 @@ __all__ = [
     "promote_if_better",
     "show_progress",
     "train_model",
+    "tune_model",
 ]
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from cifarml.errors import SettingsError
 
 SOURCE_HELP = (
     "A folder, .zip, .tar.gz or .tar of pictures (CLASS_NUMBER.png, or a folder for each class), an official "
@@ -62,3 +65,16 @@ Yaml = Annotated[
         "--yaml", metavar="DIR", help="Write the plan as files for az ml into a new folder, and do nothing."
     ),
 ]
+
+
+def parse_time(text: str, flag: str) -> float:
+    """Read a length of time such as ``90``, ``90s``, ``30m`` or ``1h30m``, in seconds.
+
+    Raises:
+        SettingsError: If it is none, or nothing at all.
+    """
+    found = re.fullmatch(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,9})s?)?", text.strip().lower(), re.ASCII)
+    hours, minutes, seconds = (int(part or 0) for part in found.groups()) if found else (0, 0, 0)
+    if total := 3600 * hours + 60 * minutes + seconds:
+        return float(total)
+    raise SettingsError(f"{flag} must be a time. Received: {text[:40]!r}", hint=f"such as: {flag} 30m")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import keras
 import numpy as np
@@ -28,7 +28,10 @@ from cifarml.train.optimizer import build_optimizer
 from cifarml.train.plan import Plan
 from cifarml.train.report import confusion_matrix, learning_curves, save_figure
 
-__all__ = ["train_model"]
+__all__ = ["Fitted", "OnEpoch", "fit_network", "train_model"]
+
+OnEpoch = Callable[[int, Mapping[str, float]], bool]
+"""Called after an epoch, counted from 1, with its figures such as val_accuracy; True ends the training."""
 
 _TELL_EVERY_S: Final = 0.1
 _DIVERGED_LOSS: Final = 1e4
@@ -89,20 +92,16 @@ def _train(
     plan: Plan, dataset: Dataset, splits: DatasetSplits, run_dir: Path, on_progress: OnProgress
 ) -> Bundle:
     config = plan.config
-    keras.utils.set_random_seed(config.seed)
     on_progress(Progress("training", 0, None, line=plan.say(len(splits.train))))
-    batches = Batches(splits.train, plan.recipe, seed=config.seed)
-    network = _compiled(plan, splits.train, len(batches))
-    watcher = _Watcher(plan.recipe, batches, len(splits.train), on_progress)
-    started = time.perf_counter()
-    _fit(network, plan.recipe, batches, splits.validation, watcher)
-    seconds = time.perf_counter() - started
+    network, history, interrupted, seconds = fit_network(
+        plan, splits.train, splits.validation, on_progress=on_progress
+    )
 
     def saving(step: int) -> None:
         on_progress(Progress("writing the run", step, 4, unit="steps"))
 
     saving(0)
-    write_json(run_dir / HISTORY, watcher.history)
+    write_json(run_dir / HISTORY, history)
     model, temperature = _served(plan.preset, network, splits.validation)
     model.save(run_dir / KERAS_MODEL)
     saving(1)
@@ -114,13 +113,13 @@ def _train(
     write_json(run_dir / METRICS, {"test": evaluation.to_json()})
     saving(3)
     figures = {
-        "learning_curves.png": learning_curves(watcher.history),
+        "learning_curves.png": learning_curves(history),
         "confusion_matrix.png": confusion_matrix(evaluation),
         "predictions.png": prediction_grid(splits.test, probabilities, seed=config.seed),
     }
     for name, figure in figures.items():
         save_figure(run_dir / name, figure)
-    num_epochs = len(watcher.history["loss"])
+    num_epochs = len(history["loss"])
     bundle = write_manifest(
         run_dir,
         dataset.class_names,
@@ -129,7 +128,7 @@ def _train(
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "preset": config.preset,
             "num_epochs": num_epochs,
-            "interrupted": watcher.interrupted,
+            "interrupted": interrupted,
             "dataset": dataset.origin,
             "dataset_fingerprint": dataset.fingerprint,
             "num_parameters": model.count_params(),
@@ -145,6 +144,52 @@ def _train(
     )
     saving(4)
     return bundle
+
+
+class Fitted(NamedTuple):
+    """A network that was trained.
+
+    Attributes:
+        network: As it is trained, not as it is served.
+        history: The figures of each epoch by name: loss, accuracy, val_loss, val_accuracy.
+        interrupted: Whether Ctrl-C ended it early.
+        training_s: How long it took, in seconds.
+    """
+
+    network: keras.Model
+    history: dict[str, list[float]]
+    interrupted: bool
+    training_s: float
+
+
+def fit_network(
+    plan: Plan,
+    train: Dataset,
+    validation: Dataset,
+    *,
+    on_progress: OnProgress = ignore_progress,
+    on_epoch: OnEpoch = lambda _epoch, _figures: False,
+) -> Fitted:
+    """Train a network as planned, and keep nothing on disk.
+
+    Args:
+        plan: What to do.
+        train: Pictures to train on.
+        validation: Pictures to watch the training with; may be empty.
+        on_progress: Called several times a second, and with a line after every epoch.
+        on_epoch: Called after every epoch; may end the training.
+
+    Raises:
+        TrainingError: If it diverges.
+        KeyboardInterrupt: If it is interrupted before the first epoch ends.
+    """
+    keras.utils.set_random_seed(plan.config.seed)
+    batches = Batches(train, plan.recipe, seed=plan.config.seed)
+    network = _compiled(plan, train, len(batches))
+    watcher = _Watcher(plan.recipe, batches, len(train), on_progress, on_epoch)
+    started = time.perf_counter()
+    _fit(network, plan.recipe, batches, validation, watcher)
+    return Fitted(network, watcher.history, watcher.interrupted, time.perf_counter() - started)
 
 
 def _served(preset: Preset, network: keras.Model, validation: Dataset) -> tuple[keras.Model, float]:
@@ -196,7 +241,9 @@ def _fit(
 class _Watcher(keras.callbacks.Callback):  # type: ignore[misc]
     """Keeps the history, tells the progress, and stops a training that diverges."""
 
-    def __init__(self, recipe: Recipe, batches: Batches, num_images: int, on_progress: OnProgress) -> None:
+    def __init__(
+        self, recipe: Recipe, batches: Batches, num_images: int, on_progress: OnProgress, on_epoch: OnEpoch
+    ) -> None:
         super().__init__()
         self.history: dict[str, list[float]] = {}
         self.interrupted = False
@@ -205,6 +252,7 @@ class _Watcher(keras.callbacks.Callback):  # type: ignore[misc]
         self._batches = batches
         self._num_images = num_images
         self._on_progress = on_progress
+        self._on_epoch = on_epoch
         self._epoch = 0
         self._told = self._epoch_started = time.perf_counter()
 
@@ -221,13 +269,15 @@ class _Watcher(keras.callbacks.Callback):  # type: ignore[misc]
         self._check_finite(logs)
         self._tell(self._num_images * (batch + 1) // len(self._batches), self._figures(logs))
 
-    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:  # noqa: ARG002
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         self._check_finite(logs)
         for name, value in (logs or {}).items():
             self.history.setdefault(name, []).append(float(value))
         speed = self._num_images / (time.perf_counter() - self._epoch_started)
         figures = self._figures(logs)
         self._tell(self._num_images, figures, line=f"{figures}  {speed:,.0f} pictures/s")
+        if self._on_epoch(epoch + 1, logs or {}):
+            self.model.stop_training = True
 
     def _figures(self, logs: Mapping[str, float] | None) -> str:
         logs = logs or {}

@@ -106,6 +106,10 @@ evaluate_model(Predictor.load({str(trained.path)!r}), load_dataset("drawn:100"))
     assert "tensorflow" not in loaded(python, code)
 
 
+def test_training_loads_no_search(python: Callable[[str], str]) -> None:
+    assert "optuna" not in loaded(python, "from cifarml import train_model")
+
+
 def test_importing_leaves_the_environment_alone(python: Callable[[str], str]) -> None:
     code = """
 import logging, os

@@ -120,7 +120,7 @@ def print_result(result: TuneResult) -> None:
     """Print the best trials, and how much better the best is than the preset's own settings."""
     finished = [trial for trial in result.trials if trial.ended == "finished"]
     ranked = sorted(finished, key=lambda trial: (-(trial.accuracy or 0.0), trial.number))
-    others = len(result.trials) - len(finished)
+    others = sum(trial.ended not in {"finished", "running"} for trial in result.trials)
     print_table(
         f"{len(finished)} trials finished, {others} ended early" + (" (interrupted)" * result.interrupted),
         ("trial ", "validation ", "epochs ", "time ", "settings"),

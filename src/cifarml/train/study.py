@@ -80,7 +80,7 @@ class Study:
             return self._study.get_trials(deepcopy=False)
 
     def ask(self, space: Mapping[str, BaseDistribution], own: Mapping[str, Any]) -> optuna.Trial:
-        """Begin a trial. What dead processes have left is closed, and the preset's own settings come first.
+        """Begin a trial. What was left behind is closed, and the preset's own settings come first.
 
         Args:
             space: The settings to choose, by name.
@@ -209,10 +209,12 @@ def _storage(path: Path) -> optuna.storages.RDBStorage:
 
 
 def _is_alive(owner: Any) -> bool:
-    """Whether the process that began a trial is still the one of that number."""
+    """Whether the process that began a trial still works on it; this one works on one at a time."""
     try:
-        process = psutil.Process(owner[0])
-        return bool(abs(process.create_time() - owner[1]) < 1 and process.status() != psutil.STATUS_ZOMBIE)
+        number, created = owner
+        process = psutil.Process(number)
+        same = abs(process.create_time() - created) < 1
+        return bool(same and number != os.getpid() and process.status() != psutil.STATUS_ZOMBIE)
     except (psutil.NoSuchProcess, TypeError, ValueError):
         return False
 

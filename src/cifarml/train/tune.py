@@ -30,7 +30,7 @@ __all__ = ["SETTINGS", "tune_model"]
 SETTINGS: Final = "best.toml"
 _OVER: Final = 1.1
 """A trial that would end later than at so much of the budget is not begun, or is ended."""
-_MAX_FAILURES: Final = 5
+_MAX_FAILURES: Final = 3
 """So many in a row are no bad luck."""
 
 
@@ -146,7 +146,6 @@ class _Search:
         own = {name: recipe[name] for name in self._space}
         trial = self.study.ask(self._space, own)
         plan = self._plan._replace(recipe=self._plan.recipe.changed(**trial.params))
-        keras.utils.clear_session()
         started = time.monotonic()
         ended, fitted = self._fit(trial, plan)
         duration_s = time.monotonic() - started
@@ -224,6 +223,7 @@ class _Search:
             self._tell(detail=f"trial {trial.number}  {progress.detail.partition('  ')[0]}")
 
         try:
+            keras.utils.clear_session()
             fitted = fit_network(
                 plan, self._splits.train, self._splits.validation, on_progress=on_progress, on_epoch=on_epoch
             )

@@ -16,12 +16,12 @@ import pytest
 
 from cifarml import Dataset, TrainConfig, load_dataset, train_model
 from cifarml.errors import SettingsError, TrainingError
-from cifarml.model.recipe import Size
 from cifarml.progress import Progress
+from cifarml.recipe import Size
 from cifarml.train.batches import Batches
 from cifarml.train.budget import Pace, Pacer, Speed, TimePlan, plan_time
-from cifarml.train.keep_time import has_ended
 from cifarml.train.optimizer import OneCycle, build_optimizer
+from cifarml.train.plan import Plan
 from tests.conftest import CommandLine
 
 SIZES = (Size((16, 64, 64), 0), Size((24, 96, 96), 1.5), Size((32, 128, 128), 3), Size((64, 256, 256), 8))
@@ -204,23 +204,32 @@ def test_a_training_that_had_ended_ends_again() -> None:
     assert pacer.ended
 
 
-def test_a_plan_can_be_read_again() -> None:
-    plan = Machine(0.05).plan(200)[1]
-    assert TimePlan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
+def test_a_plan_can_be_read_again(drawn: Dataset) -> None:
+    config = TrainConfig.make(time_budget_s=60.0, seed=3)
+    timing = Machine(0.05).plan(200)[1]
+    plan = Plan.make(config, drawn)._replace(time=timing)
+    assert Plan.from_json(json.loads(json.dumps(plan.to_json()))).time == timing
 
 
-@pytest.mark.parametrize("values", [None, [], {}, {"budget_s": "long"}, {"budget_s": 1, "measuring_s": 1}])
-def test_what_is_no_plan(values: object) -> None:
-    with pytest.raises(ValueError, match=r"TimePlan|validation"):
-        TimePlan.from_json(values)
+@pytest.mark.parametrize("values", [[], {}, {"budget_s": "long"}, {"budget_s": 1, "measuring_s": 1}, 7])
+def test_what_is_no_plan(drawn: Dataset, values: object) -> None:
+    written = json.loads(json.dumps(Plan.make(TrainConfig(), drawn).to_json()))
+    written["machine"]["time_budget"] = values
+    with pytest.raises(ValueError, match="time_budget"):
+        Plan.from_json(written)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "rmsprop"])
+def has_ended(optimizer: keras.optimizers.Optimizer) -> bool:
+    pace = Pace(*np.asarray(keras.ops.convert_to_numpy(optimizer.pace)).tolist())
+    return pace.has_ended(int(optimizer.iterations))
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "rmsprop"])
 def test_the_pace_is_kept_by_the_optimiser(optimizer: str, drawn: Dataset) -> None:
     """So a checkpoint of its variables holds it."""
     from cifarml.model import PRESETS
 
-    recipe = PRESETS["fast" if optimizer == "sgd" else "tutorial"].choose_recipe(160, 10)
+    recipe = PRESETS["fast" if optimizer == "muon" else "tutorial"].choose_recipe(160, 10)
     built = build_optimizer(recipe, 0, paced=True)
     assert any(variable is built.pace for variable in built.variables)
     assert not has_ended(built)
@@ -229,8 +238,8 @@ def test_the_pace_is_kept_by_the_optimiser(optimizer: str, drawn: Dataset) -> No
     assert has_ended(built)
     built.pace.assign(np.array([0.5, 10, 0.01, 3.0], np.float32))
     assert not has_ended(built)
-    if optimizer == "sgd":
-        assert rate(built._learning_rate, 10) == pytest.approx(recipe.learning_rate * 0.49 / 0.8, rel=1e-4)
+    if optimizer == "muon":
+        assert rate(built._learning_rate, 10) == pytest.approx(recipe.learning_rate * 0.49 / 0.9, rel=1e-4)
 
 
 def test_without_a_budget_the_steps_are_counted() -> None:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from cifarml.train.grids import picture_grid, prediction_grid
     from cifarml.train.report import confusion_matrix, learning_curves
     from cifarml.train.trainer import resume_training, train_model
+    from cifarml.train.tune import tune_model
 
 _HOME = {
     "Bundle": "cifarml.bundle",
@@ -58,6 +59,7 @@ _HOME = {
     "resume_training": "cifarml.train.trainer",
     "show_progress": "cifarml.progress",
     "train_model": "cifarml.train.trainer",
+    "tune_model": "cifarml.train.tune",
 }
 
 __all__ = [
@@ -84,6 +86,7 @@ __all__ = [
     "resume_training",
     "show_progress",
     "train_model",
+    "tune_model",
 ]
 
 

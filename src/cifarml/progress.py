@@ -83,7 +83,7 @@ def _bar(console: Console) -> Iterator[OnProgress]:
     class Speed(rich.ProgressColumn):
         def render(self, task: rich.Task) -> Text:
             speed = task.finished_speed or task.speed
-            if not speed:
+            if not speed or task.fields["unit"] == "s":
                 return Text("")
             if task.fields["unit"] == "bytes":
                 return Text(f"{speed / 1e6:.1f} MB/s", style="dim")

@@ -26,6 +26,7 @@ from cifarml.cli import (
     runs,
     serve,
     train,
+    tune,
 )
 from cifarml.cli.console import note, show_log
 from cifarml.errors import CifarMLError
@@ -41,6 +42,7 @@ app = typer.Typer(
 )
 app.command()(quickstart.quickstart)
 app.command()(train.train)
+app.command()(tune.tune)
 app.command()(evaluate.evaluate)
 app.command()(predict.predict)
 app.add_typer(data.app, name="data")

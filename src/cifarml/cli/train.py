@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,8 +13,6 @@ from cifarml.cli.resume import resume_run, saying_how_to_go_on
 from cifarml.cli.target import Target, open_registry, open_workspace
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from cifarml.bundle import Bundle
     from cifarml.registry.base import ModelRegistry
 
@@ -25,9 +24,15 @@ CHOSEN = "chosen by the preset"
 def train(
     context: typer.Context,
     data: options.Data = "cifar10",
-    preset: Annotated[
-        str, typer.Option(help="fast: a minute or two on a laptop; tutorial: the article's network.")
-    ] = "fast",
+    config_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            metavar="FILE",
+            help="Settings from a .toml or .json file, such as a run's config.json. Flags win over it.",
+        ),
+    ] = None,
+    preset: options.Preset = None,
     subset: options.Subset = None,
     subset_seed: options.SubsetSeed = 0,
     epochs: Annotated[
@@ -49,22 +54,15 @@ def train(
     weight_decay: Annotated[
         float | None, typer.Option(help="How strongly weights are kept small.", show_default=CHOSEN)
     ] = None,
-    precision: Annotated[
-        str,
-        typer.Option(
-            help="Of the arithmetic: float32, mixed_bfloat16, mixed_float16, or auto: the fastest here."
-        ),
-    ] = "auto",
+    precision: options.Precision = None,
     device: Annotated[
-        str, typer.Option(help="What to train on: auto, cpu, gpu, or some by number: gpu:0 or gpu:0,2.")
-    ] = "auto",
-    validation_fraction: Annotated[
-        float | None,
+        str | None,
         typer.Option(
-            help="Share of the training pictures set apart to watch with, 0 to 0.5.", show_default="0.1"
+            help="What to train on: auto, cpu, gpu, or some by number: gpu:0 or gpu:0,2.", show_default="auto"
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Start weights, shuffling, changes and split.")] = 0,
+    validation_fraction: options.ValidationFraction = None,
+    seed: options.Seed = None,
     name: Annotated[
         str | None, typer.Option(help="Name of the run folder; date, time and preset when left out.")
     ] = None,
@@ -106,8 +104,10 @@ def train(
       cifarml train --data my_pictures/ --skip-bad --name first
       cifarml train --data drawn:4000 --json --quiet
       cifarml train --resume latest
+      cifarml train --config runs/first/config.json --seed 1
       cifarml train --compute gpu --data az://2000picscifar10/2000pics_cifar10.zip
     """
+    from functools import partial
     from pathlib import PurePath
 
     from cifarml.errors import SettingsError
@@ -124,7 +124,8 @@ def train(
         log_run(bundle, registry)
         print_run(bundle, json=json)
         return
-    config = TrainConfig.make(
+    asked = TrainConfig.make if config_file is None else partial(TrainConfig.load, config_file)
+    config = asked(
         preset=preset,
         num_epochs=epochs,
         time_budget_s=time_budget,
@@ -161,14 +162,16 @@ def train(
         if yaml is not None:
             from cifarml.azure.job_specs import write_job_yaml
 
-            for path in write_job_yaml(yaml, compute, run, data, given):
+            for path in write_job_yaml(yaml, compute, run, data, given, config=config_file):
                 print(f"az ml job create -f {path}")
             return
         if wait and (runs_dir / run).exists():  # told before a cluster is paid for it
             raise SettingsError(
                 f"{runs_dir / run} already exists", hint="take another --name, or another --runs-dir"
             )
-        train_on_cluster(compute, run, data, given, runs_dir, wait=wait, json=json, quiet=quiet)
+        train_on_cluster(
+            compute, run, data, given, runs_dir, config=config_file, wait=wait, json=json, quiet=quiet
+        )
         return
     if yaml is not None:
         raise SettingsError("only a job on a cluster can be written as YAML", hint="add --compute NAME")
@@ -219,6 +222,7 @@ def train_on_cluster(
     flags: list[str],
     runs_dir: Path,
     *,
+    config: Path | None,
     wait: bool,
     json: bool,
     quiet: bool,
@@ -230,7 +234,7 @@ def train_on_cluster(
     from cifarml.registry.azureml import AzureRegistry
 
     workspace = open_workspace()
-    job = submit_job(workspace, compute, run, data, flags)
+    job = submit_job(workspace, compute, run, data, flags, config=config)
     note(f"Job {job.name} is {job.state} on {compute}. {job.page}")
     if not wait:
         if json:

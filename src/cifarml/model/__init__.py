@@ -10,7 +10,7 @@ import keras
 
 from cifarml.errors import SettingsError
 from cifarml.model import fast, tutorial
-from cifarml.model.recipe import Recipe, Size
+from cifarml.recipe import Recipe, Size
 
 __all__ = ["PRESETS", "Preset", "Recipe", "Size", "build_model"]
 

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 
 from cifarml.model.convnet import build_network, to_serve
-from cifarml.model.recipe import Recipe, Size
+from cifarml.recipe import Recipe, Size
 
 __all__ = ["build", "choose_recipe", "sizes", "to_serve"]
 

@@ -12,7 +12,7 @@ import keras
 from keras import layers
 
 from cifarml.cifar10 import IMAGE_SHAPE
-from cifarml.model.recipe import Recipe, Size
+from cifarml.recipe import Recipe, Size
 
 __all__ = ["build", "choose_recipe", "sizes", "to_serve"]
 

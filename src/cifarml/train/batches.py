@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cifarml.data.dataset import Dataset
-from cifarml.model.recipe import Recipe
+from cifarml.recipe import Recipe
 from cifarml.train.augment import change_images, mix_images
 
 __all__ = ["Batches", "one_hot"]

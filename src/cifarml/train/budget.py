@@ -10,10 +10,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
-from pydantic import TypeAdapter
-
 from cifarml.errors import TrainingError
-from cifarml.model.recipe import Size
+from cifarml.recipe import Size
 
 __all__ = ["Clock", "Pace", "Pacer", "Speed", "TimePlan", "plan_time"]
 
@@ -58,15 +56,6 @@ class TimePlan(NamedTuple):
     measuring_s: float
     speed: Speed
     num_epochs: float
-
-    @classmethod
-    def from_json(cls, values: object) -> TimePlan:
-        """Return the plan that :meth:`to_json` has made these values of.
-
-        Raises:
-            ValueError: If they are none.
-        """
-        return TypeAdapter(cls).validate_python(values)
 
     def to_json(self) -> dict[str, object]:
         """Return it as plain JSON values."""

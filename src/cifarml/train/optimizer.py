@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from cifarml.model.recipe import Recipe
+from cifarml.recipe import Recipe
 from cifarml.train.budget import Pace
 from cifarml.train.muon import Muon
 

@@ -61,7 +61,7 @@ class Plan(NamedTuple):
             raise ValueError("it is no list of settings")  # noqa: TRY004 - as pydantic says it
         rest = dict(values)
         chosen = {name: rest.pop(name) for name in list(rest) if name in Recipe.model_fields}
-        machine = _Machine.model_validate({name: rest.pop(name, None) for name in _Machine.model_fields})
+        machine = _Machine.model_validate(rest.pop("machine", None))
         config, recipe = TrainConfig.model_validate(rest), Recipe.model_validate(chosen)
         if config.precision == "auto":
             raise ValueError("its precision was not chosen")
@@ -112,9 +112,11 @@ class Plan(NamedTuple):
         return {
             **asked,
             "precision": self.precision,
-            "devices": list(self.devices),
-            "jit_compile": self.jit_compile,
-            "time_budget": self.time and self.time.to_json(),
+            "machine": {
+                "devices": list(self.devices),
+                "jit_compile": self.jit_compile,
+                "time_budget": self.time and self.time.to_json(),
+            },
             **self.recipe.model_dump(mode="json"),
         }
 

@@ -25,29 +25,22 @@ from cifarml.metrics import calibration_error, evaluate_probabilities
 from cifarml.model import Preset
 from cifarml.progress import OnProgress, Progress, ignore_progress
 from cifarml.runs import CONFIG, HISTORY, METRICS, check_unfinished, resume_command
-from cifarml.train.batches import Batches, one_hot
-from cifarml.train.budget import Pacer
 from cifarml.train.calibrate import fit_temperature
-from cifarml.train.checkpoint import Checkpoint, EpochsKept, Reached, going_on_explained
+from cifarml.train.checkpoint import Checkpoint, going_on_explained
 from cifarml.train.config import TrainConfig
 from cifarml.train.device import describe_environment
 from cifarml.train.export import export_onnx
+from cifarml.train.fit import fit_network
 from cifarml.train.grids import prediction_grid
-from cifarml.train.keep_time import KeepTime
 from cifarml.train.measure import choose_by_measuring
 from cifarml.train.memory import explained_memory
-from cifarml.train.network import compile_network
 from cifarml.train.plan import Plan
-from cifarml.train.replicas import on_devices
 from cifarml.train.report import confusion_matrix, learning_curves, save_figure
 from cifarml.train.source import Source
-from cifarml.train.watcher import Watcher
 
 __all__ = ["resume_training", "train_model"]
 
 _DATASET: Final = "dataset.json"
-_MOST_EPOCHS: Final = 1_000_000
-"""Where time decides."""
 _COMPARED: Final = 256
 """On so many pictures the exported model is compared with the trained one."""
 
@@ -191,35 +184,22 @@ def _train(
     plan: Plan, dataset: Dataset, splits: DatasetSplits, checkpoint: Checkpoint, on_progress: OnProgress
 ) -> Bundle:
     config, run_dir = plan.config, checkpoint.run_dir
-    keras.utils.set_random_seed(config.seed)
     on_progress(Progress("training", 0, None, line=plan.say(len(splits.train))))
-    batches = Batches(splits.train, plan.recipe, seed=config.seed, num_replicas=len(plan.devices))
-    started = time.perf_counter()
-    pacer = Pacer(plan.time, len(batches)) if plan.time else None
-    with explained_memory(plan.recipe.batch_size, plan.devices), on_devices(plan.devices):
-        network = compile_network(plan, splits.train, len(batches))
-        before = checkpoint.load(network, plan, dataset.fingerprint)
-        if before.num_epochs:
-            on_progress(Progress("training", 0, None, line=f"going on after epoch {before.num_epochs}"))
-        num_steps = int(network.optimizer.iterations)
-        watcher = Watcher(
-            plan.recipe, batches, len(splits.train), on_progress, before.history, num_steps, pacer
-        )
-        started -= before.training_s or (plan.time.measuring_s if plan.time else 0.0)
-
-        def save() -> None:
-            reached = Reached(watcher.history, time.perf_counter() - started)
-            checkpoint.save(network, plan, dataset.fingerprint, reached)
-
-        _fit(network, plan, batches, splits.validation, watcher, EpochsKept(save), pacer)
-    seconds = time.perf_counter() - started
+    fitted = fit_network(
+        plan,
+        splits.train,
+        splits.validation,
+        checkpoint=checkpoint,
+        fingerprint=dataset.fingerprint,
+        on_progress=on_progress,
+    )
 
     def saving(step: int) -> None:
         on_progress(Progress("writing the run", step, 4, unit="steps"))
 
     saving(0)
-    write_json(run_dir / HISTORY, watcher.history)
-    model, temperature = _served(plan.preset, network, splits.validation)
+    write_json(run_dir / HISTORY, fitted.history)
+    model, temperature = _served(plan.preset, fitted.network, splits.validation)
     model.save(run_dir / KERAS_MODEL)
     saving(1)
     exported = export_onnx(model, run_dir / ONNX_MODEL, dataset.class_names, splits.test.images[:_COMPARED])
@@ -230,13 +210,13 @@ def _train(
     write_json(run_dir / METRICS, {"test": evaluation.to_json()})
     saving(3)
     figures = {
-        "learning_curves.png": learning_curves(watcher.history),
+        "learning_curves.png": learning_curves(fitted.history),
         "confusion_matrix.png": confusion_matrix(evaluation),
         "predictions.png": prediction_grid(splits.test, probabilities, seed=config.seed),
     }
     for name, figure in figures.items():
         save_figure(run_dir / name, figure)
-    num_epochs = len(watcher.history["loss"])
+    num_epochs = len(fitted.history["loss"])
     bundle = write_manifest(
         run_dir,
         dataset.class_names,
@@ -245,12 +225,12 @@ def _train(
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "preset": config.preset,
             "num_epochs": num_epochs,
-            "interrupted": watcher.interrupted,
+            "interrupted": fitted.interrupted,
             "dataset": dataset.origin,
             "dataset_fingerprint": dataset.fingerprint,
             "num_parameters": model.count_params(),
-            "training_s": round(seconds, 3),
-            "images_per_second": round(len(splits.train) * watcher.num_steps / len(batches) / seconds, 1),
+            "training_s": round(fitted.training_s, 3),
+            "images_per_second": round(fitted.images_per_second, 1),
             "test_accuracy": evaluation.accuracy,
             "test_loss": evaluation.loss,
             "test_calibration_error": calibration_error(probabilities, splits.test.labels),
@@ -273,44 +253,6 @@ def _served(preset: Preset, network: keras.Model, validation: Dataset) -> tuple[
     probabilities = np.concatenate([np.asarray(model(block, training=False)) for block in blocks])
     temperature = fit_temperature(probabilities, validation.labels)
     return preset.to_serve(network, temperature=temperature), temperature
-
-
-def _fit(
-    network: keras.Model,
-    plan: Plan,
-    batches: Batches,
-    validation: Dataset,
-    watcher: Watcher,
-    kept: EpochsKept,
-    pacer: Pacer | None,
-) -> None:
-    reached = len(watcher.history.get("loss", ()))
-    batches.start_epoch(reached)  # Keras looks at a batch before it says which epoch comes
-    shared = len(validation) - len(validation) % len(plan.devices)  # each replica looks at as many
-    watched = (
-        validation.images[:shared],
-        one_hot(validation.labels[:shared], len(validation.class_names)),
-    )
-    batch_size = max(plan.recipe.batch_size, 256)
-    num_epochs, callbacks = plan.recipe.num_epochs, [watcher, kept]
-    if pacer is not None:
-        callbacks.insert(0, KeepTime(pacer, network.optimizer))
-        num_epochs = reached if pacer.ended else _MOST_EPOCHS
-    try:
-        network.fit(
-            batches,
-            epochs=num_epochs,
-            initial_epoch=reached,
-            validation_data=watched if shared else None,
-            validation_batch_size=batch_size - batch_size % len(plan.devices),
-            callbacks=callbacks,
-            shuffle=False,  # the batches are shuffled already
-            verbose=0,
-        )
-    except KeyboardInterrupt:
-        if not watcher.history.get("loss"):
-            raise
-        watcher.interrupted = True
 
 
 def _describe_dataset(dataset: Dataset, splits: DatasetSplits) -> dict[str, object]:

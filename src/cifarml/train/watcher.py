@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import keras
 
 from cifarml.errors import TrainingError
-from cifarml.model.recipe import Recipe
 from cifarml.progress import OnProgress, Progress
+from cifarml.recipe import Recipe
 from cifarml.train.batches import Batches
 from cifarml.train.budget import Pacer
 
-__all__ = ["Watcher"]
+__all__ = ["OnEpoch", "Watcher"]
+
+OnEpoch = Callable[[int, Mapping[str, float]], bool]
+"""Called after an epoch, counted from 1, with its figures such as val_accuracy; True ends the training."""
 
 _TELL_EVERY_S: Final = 0.1
 _DIVERGED_LOSS: Final = 1e4
@@ -33,6 +36,7 @@ class Watcher(keras.callbacks.Callback):  # type: ignore[misc]
         history: The figures of each epoch before; those of the following ones are added to a copy.
         num_steps: Steps before.
         pacer: Tells how many epochs it is going to be, where time decides.
+        on_epoch: Called after every epoch; may end the training.
 
     Attributes:
         num_steps: Steps up to now.
@@ -49,6 +53,7 @@ class Watcher(keras.callbacks.Callback):  # type: ignore[misc]
         history: Mapping[str, list[float]],
         num_steps: int = 0,
         pacer: Pacer | None = None,
+        on_epoch: OnEpoch | None = None,
     ) -> None:
         super().__init__()
         self.history = {name: list(values) for name, values in history.items()}
@@ -56,6 +61,7 @@ class Watcher(keras.callbacks.Callback):  # type: ignore[misc]
         self.num_steps = self._steps_before_epoch = num_steps
         self._recipe = recipe
         self._pacer = pacer
+        self._on_epoch = on_epoch
         self._batches = batches
         self._num_images = num_images
         self._on_progress = on_progress
@@ -78,7 +84,7 @@ class Watcher(keras.callbacks.Callback):  # type: ignore[misc]
         self._check_finite(logs)
         self._tell(self._images(batch + 1), self._figures(logs))
 
-    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:  # noqa: ARG002
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Keep the figures of the epoch, and tell them in a line."""
         self._check_finite(logs)
         for name, value in (logs or {}).items():
@@ -87,6 +93,8 @@ class Watcher(keras.callbacks.Callback):  # type: ignore[misc]
         speed = images / (time.perf_counter() - self._epoch_started)
         figures = self._figures(logs)
         self._tell(images, figures, line=f"{figures}  {speed:,.0f} pictures/s")
+        if self._on_epoch is not None and self._on_epoch(epoch + 1, logs or {}):
+            self.model.stop_training = True
 
     @property
     def _num_epochs(self) -> float:

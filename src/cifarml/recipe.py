@@ -17,7 +17,7 @@ class Recipe(BaseModel):
     A preset's ``choose_recipe(num_images, num_classes)`` chooses them for so many training pictures.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     num_epochs: int = Field(ge=1, le=10_000, description="Passes over the training pictures.")
     batch_size: int = Field(ge=1, le=65_536, description="Pictures in a step.")
@@ -44,7 +44,10 @@ class Recipe(BaseModel):
         default=0.0, ge=0, lt=1, allow_inf_nan=False, description="Of a label's weight, so much goes to all."
     )
     widths: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(
-        default=(), description="Channels of each block of the network."
+        default=(),
+        max_length=4,
+        strict=False,
+        description="Channels of each block of the network, which halves its sides.",
     )
     dropout: float = Field(default=0.0, ge=0, lt=1, allow_inf_nan=False, description="Before the head.")
     flip: bool = Field(default=False, description="Mirror half of the pictures, the others an epoch later.")

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from cifarml.registry.local import LocalRegistry
     from cifarml.train.config import TrainConfig
     from cifarml.train.grids import picture_grid, prediction_grid
+    from cifarml.train.reliability import reliability_diagram
     from cifarml.train.report import confusion_matrix, learning_curves
     from cifarml.train.trainer import train_model
 
@@ -55,6 +56,7 @@ _HOME = {
     "picture_grid": "cifarml.train.grids",
     "prediction_grid": "cifarml.train.grids",
     "promote_if_better": "cifarml.registry.compare",
+    "reliability_diagram": "cifarml.train.reliability",
     "show_progress": "cifarml.progress",
     "train_model": "cifarml.train.trainer",
 }
@@ -80,6 +82,7 @@ __all__ = [
     "picture_grid",
     "prediction_grid",
     "promote_if_better",
+    "reliability_diagram",
     "show_progress",
     "train_model",
 ]

@@ -14,6 +14,7 @@ __all__ = ["RunSummary", "find_run", "list_runs", "new_run_dir"]
 CONFIG: Final = "config.json"
 METRICS: Final = "metrics.json"
 HISTORY: Final = "history.json"
+REPORT: Final = "report.html"
 
 
 class RunSummary(NamedTuple):

@@ -78,7 +78,7 @@ def show(
     from cifarml.bundle import Bundle
     from cifarml.cli.console import print_evaluation
     from cifarml.metrics import Evaluation
-    from cifarml.runs import CONFIG, METRICS, find_run
+    from cifarml.runs import CONFIG, METRICS, REPORT, find_run
     from cifarml.settings import load_settings
 
     bundle = Bundle.open(find_run(run, runs_dir or load_settings().runs_dir))
@@ -94,4 +94,4 @@ def show(
     )
     print_evaluation("Test pictures", Evaluation.from_json(metrics["test"]))
     for name in bundle.files:
-        print(shown_path(bundle.path / name))
+        print(shown_path(bundle.path / name) + ("   (open it with a browser)" if name == REPORT else ""))

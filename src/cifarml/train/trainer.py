@@ -27,6 +27,7 @@ from cifarml.train.grids import prediction_grid
 from cifarml.train.optimizer import build_optimizer
 from cifarml.train.plan import Plan
 from cifarml.train.report import confusion_matrix, learning_curves, save_figure
+from cifarml.train.report_page import write_report
 
 __all__ = ["train_model"]
 
@@ -51,8 +52,8 @@ def train_model(
     ends the training after at least one epoch with what was reached.
 
     The folder holds config.json, dataset.json, environment.json, history.json, metrics.json,
-    model.keras, model.onnx, pictures of the learning curves, the confusion matrix and predictions, and
-    at last manifest.json. A folder without manifest.json is unfinished.
+    model.keras, model.onnx, pictures of the learning curves, the confusion matrix and predictions, the page
+    report.html, and at last manifest.json. A folder without manifest.json is unfinished.
 
     Args:
         config: What to do.
@@ -121,28 +122,26 @@ def _train(
     for name, figure in figures.items():
         save_figure(run_dir / name, figure)
     num_epochs = len(watcher.history["loss"])
-    bundle = write_manifest(
-        run_dir,
-        dataset.class_names,
-        {
-            "run": run_dir.name,
-            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "preset": config.preset,
-            "num_epochs": num_epochs,
-            "interrupted": watcher.interrupted,
-            "dataset": dataset.origin,
-            "dataset_fingerprint": dataset.fingerprint,
-            "num_parameters": model.count_params(),
-            "training_s": round(seconds, 3),
-            "images_per_second": round(len(splits.train) * num_epochs / seconds, 1),
-            "test_accuracy": evaluation.accuracy,
-            "test_loss": evaluation.loss,
-            "test_calibration_error": calibration_error(probabilities, splits.test.labels),
-            "temperature": temperature,
-            "num_test_images": evaluation.num_images,
-            "onnx_difference": exported.difference,
-        },
-    )
+    info = {
+        "run": run_dir.name,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "preset": config.preset,
+        "num_epochs": num_epochs,
+        "interrupted": watcher.interrupted,
+        "dataset": dataset.origin,
+        "dataset_fingerprint": dataset.fingerprint,
+        "num_parameters": model.count_params(),
+        "training_s": round(seconds, 3),
+        "images_per_second": round(len(splits.train) * num_epochs / seconds, 1),
+        "test_accuracy": evaluation.accuracy,
+        "test_loss": evaluation.loss,
+        "test_calibration_error": calibration_error(probabilities, splits.test.labels),
+        "temperature": temperature,
+        "num_test_images": evaluation.num_images,
+        "onnx_difference": exported.difference,
+    }
+    write_report(run_dir, info, splits.test, probabilities)
+    bundle = write_manifest(run_dir, dataset.class_names, info)
     saving(4)
     return bundle
 

@@ -50,8 +50,8 @@ class _Confusion(NamedTuple):
 
     truth: str
     predicted: str
-    count: int
-    of: int
+    num_taken: int
+    num_images: int
 
 
 def write_report(
@@ -132,8 +132,8 @@ def _worst_confusions(evaluation: Evaluation) -> list[_Confusion]:
     for place in np.argsort(-wrong, axis=None, kind="stable")[:_CONFUSIONS].tolist():
         truth, predicted = divmod(place, len(names))
         if wrong[truth, predicted]:
-            count, of = int(wrong[truth, predicted]), int(totals[truth])
-            found.append(_Confusion(names[truth], names[predicted], count, of))
+            taken, there = int(wrong[truth, predicted]), int(totals[truth])
+            found.append(_Confusion(names[truth], names[predicted], taken, there))
     return found
 
 

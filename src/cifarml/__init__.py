@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from cifarml.deploy.rollout import deploy_model
     from cifarml.errors import CifarMLError
     from cifarml.evaluate import evaluate_model
+    from cifarml.explain.drawing import explanation_figure
+    from cifarml.explain.gradcam import explain_picture
     from cifarml.images import decode_picture
     from cifarml.model import build_model
     from cifarml.predict import Prediction, Predictor
@@ -51,6 +53,8 @@ _HOME = {
     "decode_picture": "cifarml.images",
     "deploy_model": "cifarml.deploy.rollout",
     "evaluate_model": "cifarml.evaluate",
+    "explain_picture": "cifarml.explain.gradcam",
+    "explanation_figure": "cifarml.explain.drawing",
     "learning_curves": "cifarml.train.report",
     "load_dataset": "cifarml.data.load",
     "picture_grid": "cifarml.train.grids",
@@ -77,6 +81,8 @@ __all__ = [
     "decode_picture",
     "deploy_model",
     "evaluate_model",
+    "explain_picture",
+    "explanation_figure",
     "learning_curves",
     "load_dataset",
     "picture_grid",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -169,10 +170,14 @@ def save_figure(path: Path, figure: Figure) -> Path:
     """
     if path.suffix.lower() != ".png":
         path = path.with_name(f"{path.name}.png")
+    partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=120)
+        figure.savefig(partial, dpi=120, format="png")
+        partial.replace(path)
     except OSError as error:
+        with suppress(OSError):
+            partial.unlink()
         raise SettingsError(f"can't write {path}: {error.strerror or error}") from error
     return path
 

@@ -186,7 +186,7 @@ def test_a_trained_network_looks_at_the_corner(tmp_path: Path, preset: Any) -> N
     found = [explain_picture(bundle.path, png(each)) for each in images[-2:]]
     shares = {corner: sum(mass(each, corner) for each in found) for corner in CORNERS}
     assert max(shares, key=shares.__getitem__) == "top left"
-    assert shares["top left"] > 1.5 * shares["bottom right"], shares
+    assert shares["top left"] > 1.2 * shares["bottom right"], shares
 
 
 JAX = """

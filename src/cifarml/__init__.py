@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from cifarml.progress import show_progress
     from cifarml.registry.compare import compare_models, promote_if_better
     from cifarml.registry.local import LocalRegistry
+    from cifarml.run_comparison import compare_runs
     from cifarml.train.config import TrainConfig
     from cifarml.train.grids import picture_grid, prediction_grid
     from cifarml.train.reliability import reliability_diagram
@@ -49,6 +50,7 @@ _HOME = {
     "build_model": "cifarml.model",
     "check_source": "cifarml.data.check",
     "compare_models": "cifarml.registry.compare",
+    "compare_runs": "cifarml.run_comparison",
     "confusion_matrix": "cifarml.train.report",
     "decode_picture": "cifarml.images",
     "deploy_model": "cifarml.deploy.rollout",
@@ -77,6 +79,7 @@ __all__ = [
     "build_model",
     "check_source",
     "compare_models",
+    "compare_runs",
     "confusion_matrix",
     "decode_picture",
     "deploy_model",

@@ -15,6 +15,7 @@ CONFIG: Final = "config.json"
 METRICS: Final = "metrics.json"
 HISTORY: Final = "history.json"
 REPORT: Final = "report.html"
+ANSWERS: Final = "answers.json"
 
 
 class RunSummary(NamedTuple):

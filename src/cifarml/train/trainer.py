@@ -17,7 +17,8 @@ from cifarml.errors import DataError, TrainingError
 from cifarml.metrics import calibration_error, evaluate_probabilities
 from cifarml.model import Preset, Recipe
 from cifarml.progress import OnProgress, Progress, ignore_progress
-from cifarml.runs import CONFIG, HISTORY, METRICS
+from cifarml.run_comparison import Answers
+from cifarml.runs import ANSWERS, CONFIG, HISTORY, METRICS
 from cifarml.train.batches import Batches, one_hot
 from cifarml.train.calibrate import fit_temperature
 from cifarml.train.config import TrainConfig
@@ -51,7 +52,7 @@ def train_model(
     test pictures are looked at once, at the end, by the exported model. Ctrl-C (KeyboardInterrupt)
     ends the training after at least one epoch with what was reached.
 
-    The folder holds config.json, dataset.json, environment.json, history.json, metrics.json,
+    The folder holds config.json, dataset.json, environment.json, history.json, metrics.json, answers.json,
     model.keras, model.onnx, pictures of the learning curves, the confusion matrix and predictions, the page
     report.html, and at last manifest.json. A folder without manifest.json is unfinished.
 
@@ -113,6 +114,8 @@ def _train(
     probabilities = exported.predictor.predict_images(splits.test.images)
     evaluation = evaluate_probabilities(probabilities, splits.test.labels, dataset.class_names)
     write_json(run_dir / METRICS, {"test": evaluation.to_json()})
+    answers = Answers(splits.test.fingerprint, splits.test.labels, probabilities.argmax(axis=1))
+    write_json(run_dir / ANSWERS, answers.to_json())
     saving(3)
     figures = {
         "learning_curves.png": learning_curves(watcher.history),

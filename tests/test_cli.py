@@ -20,7 +20,7 @@ from tests.pictures import flat, picture, write_folder, write_tar, write_zip
 def test_version_and_help(cifarml: CommandLine) -> None:
     assert cifarml("--version").stdout.startswith("cifarml 0.")
     for command in ("train", "evaluate", "predict", "quickstart", "data show", "data check", "data unzip",
-                    "runs list", "runs show", "config show", "doctor", "models list", "models register",
+                    "runs list", "runs show", "runs compare", "explain", "config show", "doctor", "models list", "models register",
                     "models promote", "models download", "models delete", "deploy", "endpoint list",
                     "endpoint traffic", "serve"):  # fmt: skip
         shown = cifarml(*command.split(), "--help")

@@ -181,6 +181,10 @@ def _shown(values: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+def _percent(share: float, digits: int = 0) -> str:
+    return percent(share, digits).replace(" ", "\N{NO-BREAK SPACE}")
+
+
 def _duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
@@ -195,4 +199,4 @@ _ENVIRONMENT: Final = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_ENVIRONMENT.filters |= {"percent": percent, "duration": _duration}
+_ENVIRONMENT.filters |= {"percent": _percent, "duration": _duration}

@@ -61,6 +61,8 @@ def test_importing_what_is_for_azure_loads_none_of_it(python: Callable[[str], st
         "data check",
         "runs",
         "runs list",
+        "runs compare",
+        "explain",
         "config show",
         "doctor",
         "models list",
@@ -108,6 +110,18 @@ evaluate_model(Predictor.load({str(trained.path)!r}), load_dataset("drawn:100"))
 
 def test_training_loads_no_search(python: Callable[[str], str]) -> None:
     assert "optuna" not in loaded(python, "from cifarml import train_model")
+
+
+def test_comparing_runs_loads_no_tensorflow(python: Callable[[str], str], trained: Bundle) -> None:
+    code = f"""
+sys.argv = ["cifarml", "runs", "compare", {str(trained.path)!r}, {str(trained.path)!r}]
+from cifarml.cli.main import main
+try:
+    main()
+except SystemExit as ended:
+    assert not ended.code
+"""
+    assert not loaded(python, code) & {"tensorflow", "keras", "matplotlib"}
 
 
 def test_importing_leaves_the_environment_alone(python: Callable[[str], str]) -> None:

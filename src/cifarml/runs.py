@@ -19,6 +19,8 @@ __all__ = ["RunSummary", "find_run", "find_unfinished_run", "list_runs", "new_ru
 CONFIG: Final = "config.json"
 METRICS: Final = "metrics.json"
 HISTORY: Final = "history.json"
+REPORT: Final = "report.html"
+ANSWERS: Final = "answers.json"
 
 CHECKPOINT: Final = "checkpoint"
 """Folder in an unfinished run: what its training needs to go on; see :mod:`cifarml.train.checkpoint`."""

@@ -19,6 +19,7 @@ from cifarml.cli import (
     down,
     endpoint,
     evaluate,
+    explain,
     jobs,
     models,
     predict,
@@ -45,6 +46,7 @@ app.command()(train.train)
 app.command()(tune.tune)
 app.command()(evaluate.evaluate)
 app.command()(predict.predict)
+app.command()(explain.explain)
 app.add_typer(data.app, name="data")
 app.add_typer(runs.app, name="runs")
 app.add_typer(models.app, name="models")

@@ -257,6 +257,8 @@ def train_on_cluster(
 
 def print_run(bundle: Bundle, *, json: bool) -> None:
     """Print what came of a training."""
+    from cifarml.runs import REPORT
+
     if json:
         print_json({"path": str(bundle.path.resolve()), **bundle.info})
         return
@@ -268,11 +270,6 @@ def print_run(bundle: Bundle, *, json: bool) -> None:
         f"(trained {info['training_s']:.0f} s, {info['images_per_second']:,.0f} pictures/s)"
     )
     path = shown_path(bundle.path)
-    print(f"Run folder:      {path}")
-    for title, file in (
-        ("Learning curves", "learning_curves.png"),
-        ("Confusion", "confusion_matrix.png"),
-        ("Predictions", "predictions.png"),
-    ):
-        print(f"{title + ':':<16} {path}/{file}")
+    print(f"Run folder: {path}")
+    print(f"Report:     {path}/{REPORT}   (open it with a browser)")
     print("Next: cifarml predict image.png   (or, as an endpoint: cifarml deploy)")

@@ -24,7 +24,8 @@ from cifarml.errors import DataError, TrainingError
 from cifarml.metrics import calibration_error, evaluate_probabilities
 from cifarml.model import Preset
 from cifarml.progress import OnProgress, Progress, ignore_progress
-from cifarml.runs import CONFIG, HISTORY, METRICS, check_unfinished, resume_command
+from cifarml.run_comparison import Answers
+from cifarml.runs import ANSWERS, CONFIG, HISTORY, METRICS, check_unfinished, resume_command
 from cifarml.train.calibrate import fit_temperature
 from cifarml.train.checkpoint import Checkpoint, going_on_explained
 from cifarml.train.config import TrainConfig
@@ -36,6 +37,7 @@ from cifarml.train.measure import choose_by_measuring
 from cifarml.train.memory import explained_memory
 from cifarml.train.plan import Plan
 from cifarml.train.report import confusion_matrix, learning_curves, save_figure
+from cifarml.train.report_page import write_report
 from cifarml.train.source import Source
 
 __all__ = ["resume_training", "train_model"]
@@ -59,10 +61,10 @@ def train_model(
     test pictures are looked at once, at the end, by the exported model. Ctrl-C (KeyboardInterrupt)
     ends the training after at least one epoch with what was reached.
 
-    The folder holds config.json, dataset.json, environment.json, history.json, metrics.json,
-    model.keras, model.onnx, pictures of the learning curves, the confusion matrix and predictions, and
-    at last manifest.json. A folder without manifest.json is unfinished: it holds a checkpoint, from which
-    :func:`resume_training` goes on.
+    The folder holds config.json, dataset.json, environment.json, history.json, metrics.json, answers.json,
+    model.keras, model.onnx, pictures of the learning curves, the confusion matrix and predictions, the page
+    report.html, and at last manifest.json. A folder without manifest.json is unfinished: it holds a
+    checkpoint, from which :func:`resume_training` goes on.
 
     Args:
         config: What to do.
@@ -208,6 +210,8 @@ def _train(
     probabilities = exported.predictor.predict_images(splits.test.images)
     evaluation = evaluate_probabilities(probabilities, splits.test.labels, dataset.class_names)
     write_json(run_dir / METRICS, {"test": evaluation.to_json()})
+    answers = Answers(splits.test.fingerprint, splits.test.labels, probabilities.argmax(axis=1))
+    write_json(run_dir / ANSWERS, answers.to_json())
     saving(3)
     figures = {
         "learning_curves.png": learning_curves(fitted.history),
@@ -216,30 +220,26 @@ def _train(
     }
     for name, figure in figures.items():
         save_figure(run_dir / name, figure)
-    num_epochs = len(fitted.history["loss"])
-    bundle = write_manifest(
-        run_dir,
-        dataset.class_names,
-        {
-            "run": run_dir.name,
-            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "preset": config.preset,
-            "num_epochs": num_epochs,
-            "interrupted": fitted.interrupted,
-            "dataset": dataset.origin,
-            "dataset_fingerprint": dataset.fingerprint,
-            "num_parameters": model.count_params(),
-            "training_s": round(fitted.training_s, 3),
-            "images_per_second": round(fitted.images_per_second, 1),
-            "test_accuracy": evaluation.accuracy,
-            "test_loss": evaluation.loss,
-            "test_calibration_error": calibration_error(probabilities, splits.test.labels),
-            "temperature": temperature,
-            "num_test_images": evaluation.num_images,
-            "onnx_difference": exported.difference,
-        },
-        clear=checkpoint.remove,
-    )
+    info = {
+        "run": run_dir.name,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "preset": config.preset,
+        "num_epochs": len(fitted.history["loss"]),
+        "interrupted": fitted.interrupted,
+        "dataset": dataset.origin,
+        "dataset_fingerprint": dataset.fingerprint,
+        "num_parameters": model.count_params(),
+        "training_s": round(fitted.training_s, 3),
+        "images_per_second": round(fitted.images_per_second, 1),
+        "test_accuracy": evaluation.accuracy,
+        "test_loss": evaluation.loss,
+        "test_calibration_error": calibration_error(probabilities, splits.test.labels),
+        "temperature": temperature,
+        "num_test_images": evaluation.num_images,
+        "onnx_difference": exported.difference,
+    }
+    write_report(run_dir, info, splits.test, probabilities)
+    bundle = write_manifest(run_dir, dataset.class_names, info, clear=checkpoint.remove)
     saving(4)
     return bundle
 

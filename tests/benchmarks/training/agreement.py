@@ -14,7 +14,7 @@ import numpy.typing as npt
 from cifarml import TrainConfig, load_dataset
 from cifarml.model import PRESETS
 from cifarml.train.batches import Batches
-from cifarml.train.device import choose_precision
+from cifarml.train.device import choose_devices, choose_precision
 from cifarml.train.export import export_onnx
 from cifarml.train.network import compile_network
 from cifarml.train.plan import Plan
@@ -26,7 +26,7 @@ Floats = npt.NDArray[np.float32]
 def main(preset: str, train_source: str, test_source: str, num_epochs: int, onnx_file: Path) -> None:
     """Train, export, and compare on the test pictures of another source."""
     training, test = load_dataset(train_source).train, load_dataset(test_source).test
-    precision = choose_precision()
+    precision = choose_precision(choose_devices("auto"))
     plan = Plan.make(TrainConfig.make(preset=preset, num_epochs=num_epochs, precision=precision), training)
     keras.utils.set_random_seed(0)
     batches = Batches(training, plan.recipe, seed=0)
@@ -64,4 +64,4 @@ def _as_trained(network: keras.Model, images: npt.NDArray[np.uint8], *, gives_lo
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:4], int(sys.argv[4]), Path(sys.argv[5]))
+    main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), Path(sys.argv[5]))

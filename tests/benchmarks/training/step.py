@@ -62,7 +62,7 @@ class Side:
         self._process.communicate()  # its standard input ends, and so does it
 
 
-def step(_: Path) -> None:
+def step(work: Path) -> None:
     """Milliseconds a picture in training, of the same network in the same batches."""
     print("\n| widths, batch | ours | PyTorch | ratio: median (spread) | bar |\n|---|---|---|---|---|")
     for widths, batch_size, num_steps in NETWORKS:
@@ -75,8 +75,9 @@ def step(_: Path) -> None:
                 ours.append(one.ms_a_picture())
                 theirs.append(other.ms_a_picture())
         ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+        medians = f"{statistics.median(ours):.2f} ms | {statistics.median(theirs):.2f} ms"
         print(
-            f"| {widths}, {batch_size} | {statistics.median(ours):.2f} ms | {statistics.median(theirs):.2f} ms "
+            f"| {widths}, {batch_size} | {medians} "
             f"| {statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f}) | at most 1 |",
             flush=True,
         )

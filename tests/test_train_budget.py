@@ -187,7 +187,7 @@ def test_a_training_goes_on_at_the_pace_that_was_kept() -> None:
     clock.now += 5000  # nobody was at home
     second = Pacer(plan, 100, clock=clock)
     clock.now += 0.5
-    pace = second.begin(Pace(*np.float32(kept).tolist()), 300)
+    pace = second.begin(Pace(*np.asarray(kept, np.float32).tolist()), 300)
     assert pace.share == pytest.approx(kept.share, abs=1e-5)
     assert pace.used_s == pytest.approx(30.5, abs=1e-3)
     while not second.ended:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from cifarml.train.config import TrainConfig
     from cifarml.train.grids import picture_grid, prediction_grid
     from cifarml.train.report import confusion_matrix, learning_curves
-    from cifarml.train.trainer import train_model
+    from cifarml.train.trainer import resume_training, train_model
 
 _HOME = {
     "Bundle": "cifarml.bundle",
@@ -55,6 +55,7 @@ _HOME = {
     "picture_grid": "cifarml.train.grids",
     "prediction_grid": "cifarml.train.grids",
     "promote_if_better": "cifarml.registry.compare",
+    "resume_training": "cifarml.train.trainer",
     "show_progress": "cifarml.progress",
     "train_model": "cifarml.train.trainer",
 }
@@ -80,6 +81,7 @@ __all__ = [
     "picture_grid",
     "prediction_grid",
     "promote_if_better",
+    "resume_training",
     "show_progress",
     "train_model",
 ]

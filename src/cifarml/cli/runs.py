@@ -25,8 +25,10 @@ def list_command(runs_dir: options.RunsDir = None, json: options.Json = False) -
       cifarml runs list
       cifarml runs list --runs-dir quickstart/runs --json
     """
+    from pathlib import Path
+
     from cifarml.registry.local import LocalRegistry
-    from cifarml.runs import list_runs
+    from cifarml.runs import list_runs, resume_command
     from cifarml.settings import load_settings
 
     only_here = runs_dir is not None
@@ -52,12 +54,15 @@ def list_command(runs_dir: options.RunsDir = None, json: options.Json = False) -
                 run.name,
                 run.state,
                 f"{info['test_accuracy']:.1%}" if known else "",
-                f"{info['num_epochs']:.0f}" if "num_epochs" in info else "",
+                "/".join(f"{info[key]:.0f}" for key in ("num_epochs", "planned_epochs") if key in info),
                 f"{info['training_s']:.0f} s" if known else "",
                 info.get("dataset", ""),
             )
         )
     print_table("", ("run", "state", "test accuracy ", "epochs ", "training ", "data"), rows)
+    for run in found:
+        if run.state == "unfinished":
+            print(f"Go on with {run.name}: {resume_command(Path(shown_path(run.path)))}")
 
 
 @app.command()

@@ -8,6 +8,7 @@ import typer
 
 from cifarml.cli import options
 from cifarml.cli.console import hidden_native_noise, note, print_json, shown_path
+from cifarml.cli.resume import resume_run, saying_how_to_go_on
 from cifarml.cli.target import Target, open_registry, open_workspace
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ CHOSEN = "chosen by the preset"
 
 
 def train(
+    context: typer.Context,
     data: options.Data = "cifar10",
     preset: Annotated[
         str, typer.Option(help="fast: a minute or two on a laptop; tutorial: the article's network.")
@@ -66,6 +68,14 @@ def train(
     name: Annotated[
         str | None, typer.Option(help="Name of the run folder; date, time and preset when left out.")
     ] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN",
+            help="Go on with an unfinished run: a run folder, its name, or latest.",
+            show_default=False,
+        ),
+    ] = None,
     compute: Annotated[
         str | None,
         typer.Option(metavar="CLUSTER", help="Train on this cluster in Azure.", show_default=False),
@@ -86,6 +96,8 @@ def train(
 
     The test pictures are looked at once, at the end. Ctrl-C ends the training with what was reached.
 
+    A run that was killed goes on from its last checkpoint with --resume, and ends as it would have ended.
+
     [bold]Examples[/bold]
 
       cifarml train --subset 2000
@@ -93,17 +105,25 @@ def train(
       cifarml train --preset tutorial --data 2000pics_cifar10.zip
       cifarml train --data my_pictures/ --skip-bad --name first
       cifarml train --data drawn:4000 --json --quiet
+      cifarml train --resume latest
       cifarml train --compute gpu --data az://2000picscifar10/2000pics_cifar10.zip
     """
     from pathlib import PurePath
 
-    from cifarml.data import load_dataset
     from cifarml.errors import SettingsError
     from cifarml.progress import show_progress
     from cifarml.runs import new_run_dir
     from cifarml.settings import load_settings
     from cifarml.train.config import TrainConfig
+    from cifarml.train.source import Source
 
+    runs_dir = runs_dir or load_settings().runs_dir
+    if resume is not None:
+        registry = registry_beside(target)
+        bundle = resume_run(context, resume, runs_dir, quiet=quiet)
+        log_run(bundle, registry)
+        print_run(bundle, json=json)
+        return
     config = TrainConfig.make(
         preset=preset,
         num_epochs=epochs,
@@ -118,7 +138,6 @@ def train(
     )
     if name is not None and (PurePath(name).name != name or not name.isprintable() or name.startswith(".")):
         raise SettingsError(f"--name must be a plain folder name. Received: {name!r}")
-    runs_dir = runs_dir or load_settings().runs_dir
     if compute is not None:
         if target == "local":
             raise SettingsError("a cluster is in Azure. Received: --compute with --target local")
@@ -153,12 +172,10 @@ def train(
         return
     if yaml is not None:
         raise SettingsError("only a job on a cluster can be written as YAML", hint="add --compute NAME")
-    to_azure = load_settings(target=target).effective_target == "azure"
-    registry = open_registry("azure") if to_azure else None
+    registry = registry_beside(target)
     with show_progress(quiet=quiet) as on_progress:
-        dataset = load_dataset(
-            data, subset=subset, seed=subset_seed, skip_bad=skip_bad, on_progress=on_progress
-        )
+        source = Source(data=data, subset=subset, subset_seed=subset_seed, skip_bad=skip_bad)
+        dataset = source.load(on_progress=on_progress)
         for picture in dataset.skipped:
             note(f"left out {picture.name}: {picture.reason}")
         run_dir = runs_dir / name if name else new_run_dir(runs_dir, config.preset)
@@ -167,9 +184,18 @@ def train(
             from cifarml.train.trainer import train_model
 
             describe_environment()
-        bundle = train_model(config, dataset, run_dir, on_progress=on_progress)
+        with saying_how_to_go_on(run_dir):
+            bundle = train_model(config, dataset, run_dir, source=source, on_progress=on_progress)
     log_run(bundle, registry)
     print_run(bundle, json=json)
+
+
+def registry_beside(target: str | None) -> ModelRegistry | None:
+    """Return the registry that a run is logged in beside the one of this machine."""
+    from cifarml.settings import load_settings
+
+    to_azure = load_settings(target=target).effective_target == "azure"
+    return open_registry("azure") if to_azure else None
 
 
 def log_run(bundle: Bundle, registry: ModelRegistry | None = None) -> None:

@@ -21,17 +21,24 @@ class Recipe(BaseModel):
 
     num_epochs: int = Field(ge=1, le=10_000, description="Passes over the training pictures.")
     batch_size: int = Field(ge=1, le=65_536, description="Pictures in a step.")
-    optimizer: Literal["sgd", "rmsprop"] = Field(description="sgd has Nesterov momentum.")
+    optimizer: Literal["sgd", "muon", "rmsprop"] = Field(
+        description="muon makes the steps of convolutions orthogonal, and keeps their weights' norm."
+    )
     learning_rate: float = Field(gt=0, le=100, allow_inf_nan=False, description="The largest step size.")
     learning_rate_decay: _Share = Field(
         default=0.0, description="rmsprop: step n has the rate learning_rate / (1 + learning_rate_decay * n)."
     )
     warm_up: _Share = Field(
-        default=0.0, description="sgd: in this share of the steps the rate rises from 0; then it falls to 0."
+        default=0.0,
+        description="sgd, muon: in this share of the steps the rate rises from 0; then it falls to 0.",
     )
-    momentum: float = Field(default=0.0, ge=0, lt=1, allow_inf_nan=False, description="Of sgd.")
+    momentum: float = Field(default=0.0, ge=0, lt=1, allow_inf_nan=False, description="Nesterov's.")
     weight_decay: float = Field(
-        default=0.0, ge=0, lt=1, allow_inf_nan=False, description="A step shrinks weights by rate times this."
+        default=0.0,
+        ge=0,
+        lt=1,
+        allow_inf_nan=False,
+        description="A step shrinks weights by rate times this.",
     )
     label_smoothing: float = Field(
         default=0.0, ge=0, lt=1, allow_inf_nan=False, description="Of a label's weight, so much goes to all."

@@ -19,18 +19,15 @@ class KeepTime(keras.callbacks.Callback):  # type: ignore[misc]
     callbacks that come after this one are told that an epoch ends.
 
     Args:
-        pacer: Does the arithmetic.
+        pacer: Does the arithmetic; it begins here, or goes on where a checkpoint was.
+        optimizer: Holds the pace.
     """
 
-    def __init__(self, pacer: Pacer) -> None:
+    def __init__(self, pacer: Pacer, optimizer: keras.optimizers.Optimizer) -> None:
         super().__init__()
         self._pacer = pacer
-
-    def on_train_begin(self, logs: Mapping[str, float] | None = None) -> None:  # noqa: ARG002
-        """Begin, or go on where a checkpoint was."""
-        optimizer = self.model.optimizer
         saved = Pace(*np.asarray(keras.ops.convert_to_numpy(optimizer.pace)).tolist())
-        self._write(self._pacer.begin(saved, int(optimizer.iterations)))
+        optimizer.pace.assign(np.asarray(pacer.begin(saved, int(optimizer.iterations)), np.float32))
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:  # noqa: ARG002
         """Count the step."""

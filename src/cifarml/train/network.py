@@ -24,7 +24,10 @@ def compile_network(plan: Plan, pictures: Dataset, steps_an_epoch: int) -> keras
     )
     network.compile(
         optimizer=build_optimizer(
-            plan.recipe, plan.recipe.num_epochs * steps_an_epoch, paced=plan.time is not None
+            plan.recipe,
+            plan.recipe.num_epochs * steps_an_epoch,
+            paced=plan.time is not None,
+            precision=plan.precision,
         ),
         loss=keras.losses.CategoricalCrossentropy(
             from_logits=plan.preset.gives_logits, label_smoothing=plan.recipe.label_smoothing

@@ -9,6 +9,7 @@ from keras import ops
 
 from cifarml.model.recipe import Recipe
 from cifarml.train.budget import Pace
+from cifarml.train.muon import Muon
 
 __all__ = ["OneCycle", "build_optimizer"]
 
@@ -42,7 +43,9 @@ class OneCycle(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore
         return {"peak": self.peak, "warm_up": self.warm_up, "pace": pace}
 
 
-def build_optimizer(recipe: Recipe, num_steps: int, *, paced: bool = False) -> keras.optimizers.Optimizer:
+def build_optimizer(
+    recipe: Recipe, num_steps: int, *, paced: bool = False, precision: str = "float32"
+) -> keras.optimizers.Optimizer:
     """Build the optimiser of a recipe.
 
     Args:
@@ -50,6 +53,7 @@ def build_optimizer(recipe: Recipe, num_steps: int, *, paced: bool = False) -> k
         num_steps: Steps of the whole training; unless it is paced.
         paced: Whether a :class:`~cifarml.train.budget.Pacer` sets the pace. Then the optimiser has a
             variable ``pace``, float32 of shape (4,), 0 at first.
+        precision: Keras' name of the network's dtype policy.
     """
     cycle = OneCycle(recipe.learning_rate, recipe.warm_up, Pace.of_steps(num_steps))
     if recipe.optimizer == "rmsprop":
@@ -57,6 +61,9 @@ def build_optimizer(recipe: Recipe, num_steps: int, *, paced: bool = False) -> k
         optimizer = keras.optimizers.RMSprop(
             keras.optimizers.schedules.InverseTimeDecay(recipe.learning_rate, 1, decay)
         )
+    elif recipe.optimizer == "muon":
+        arithmetic = "bfloat16" if precision == "mixed_bfloat16" else "float32"
+        optimizer = Muon(cycle, recipe.momentum, recipe.weight_decay, arithmetic)
     else:
         optimizer = keras.optimizers.SGD(
             cycle,

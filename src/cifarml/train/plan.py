@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Annotated, Any, NamedTuple, Self
 
 import keras
+from pydantic import BaseModel, ConfigDict, Field
 
 from cifarml.data.dataset import Dataset
 from cifarml.model import PRESETS, Preset, Recipe
@@ -13,6 +15,16 @@ from cifarml.train.config import TrainConfig
 from cifarml.train.device import choose_devices, choose_precision, describe_machine
 
 __all__ = ["Plan"]
+
+
+class _Machine(BaseModel):
+    """What config.json says of the machine."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    devices: Annotated[tuple[str, ...], Field(min_length=1)]
+    jit_compile: bool
+    time_budget: TimePlan | None
 
 
 class Plan(NamedTuple):
@@ -37,7 +49,37 @@ class Plan(NamedTuple):
     time: TimePlan | None = None
 
     @classmethod
-    def make(cls, config: TrainConfig, pictures: Dataset) -> Plan:
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Return the plan that :meth:`to_json` has made these values of; nothing is chosen again.
+
+        Raises:
+            ValueError: If they are none, or those of another version.
+            SettingsError: If a device that they name is not here.
+        """
+        if not isinstance(values, Mapping):
+            raise ValueError("it is no list of settings")  # noqa: TRY004 - as pydantic says it
+        rest = dict(values)
+        chosen = {name: rest.pop(name) for name in list(rest) if name in Recipe.model_fields}
+        machine = _Machine.model_validate({name: rest.pop(name, None) for name in _Machine.model_fields})
+        config, recipe = TrainConfig.model_validate(rest), Recipe.model_validate(chosen)
+        if config.precision == "auto":
+            raise ValueError("its precision was not chosen")
+        for device in machine.devices:
+            choose_devices(device)
+        timing = machine.time_budget
+        config = config.model_copy(update={"time_budget_s": timing and timing.budget_s})
+        return cls(
+            config,
+            PRESETS[config.preset],
+            recipe,
+            config.precision,
+            machine.devices,
+            machine.jit_compile,
+            timing,
+        )
+
+    @classmethod
+    def make(cls, config: TrainConfig, pictures: Dataset) -> Self:
         """Choose what ``config`` leaves open.
 
         What only the stopwatch can tell is chosen by :func:`cifarml.train.measure.choose_by_measuring`.

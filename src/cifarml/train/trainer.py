@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-import math
+import json
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 import keras
 import numpy as np
 
-from cifarml.bundle import KERAS_MODEL, ONNX_MODEL, Bundle, write_json, write_manifest
+from cifarml.bundle import (
+    KERAS_MODEL,
+    MANIFEST,
+    ONNX_MODEL,
+    Bundle,
+    finish_manifest,
+    write_json,
+    write_manifest,
+)
 from cifarml.data.dataset import Dataset, DatasetSplits
 from cifarml.errors import DataError, TrainingError
 from cifarml.metrics import calibration_error, evaluate_probabilities
-from cifarml.model import Preset, Recipe
+from cifarml.model import Preset
 from cifarml.progress import OnProgress, Progress, ignore_progress
-from cifarml.runs import CONFIG, HISTORY, METRICS
+from cifarml.runs import CONFIG, HISTORY, METRICS, check_unfinished, resume_command
 from cifarml.train.batches import Batches, one_hot
 from cifarml.train.budget import Pacer
 from cifarml.train.calibrate import fit_temperature
+from cifarml.train.checkpoint import Checkpoint, EpochsKept, Reached, going_on_explained
 from cifarml.train.config import TrainConfig
 from cifarml.train.device import describe_environment
 from cifarml.train.export import export_onnx
@@ -32,12 +40,12 @@ from cifarml.train.network import compile_network
 from cifarml.train.plan import Plan
 from cifarml.train.replicas import on_devices
 from cifarml.train.report import confusion_matrix, learning_curves, save_figure
+from cifarml.train.source import Source
+from cifarml.train.watcher import Watcher
 
-__all__ = ["train_model"]
+__all__ = ["resume_training", "train_model"]
 
-_TELL_EVERY_S: Final = 0.1
-_DIVERGED_LOSS: Final = 1e4
-"""A certain mistake costs 16 nats (Keras cuts probabilities at 1e-7); this much, or NaN, is no learning."""
+_DATASET: Final = "dataset.json"
 _MOST_EPOCHS: Final = 1_000_000
 """Where time decides."""
 _COMPARED: Final = 256
@@ -49,6 +57,7 @@ def train_model(
     dataset: Dataset,
     run_dir: str | Path,
     *,
+    source: Source | None = None,
     on_progress: OnProgress = ignore_progress,
 ) -> Bundle:
     """Train a network and write everything about it into a new folder.
@@ -59,12 +68,15 @@ def train_model(
 
     The folder holds config.json, dataset.json, environment.json, history.json, metrics.json,
     model.keras, model.onnx, pictures of the learning curves, the confusion matrix and predictions, and
-    at last manifest.json. A folder without manifest.json is unfinished.
+    at last manifest.json. A folder without manifest.json is unfinished: it holds a checkpoint, from which
+    :func:`resume_training` goes on.
 
     Args:
         config: What to do.
         dataset: Pictures to train on and to test with.
         run_dir: The folder to make; it must not exist.
+        source: Where the pictures come from; kept in the folder until the run is finished, so that
+            ``cifarml train --resume`` can load them again.
         on_progress: Called several times a second, and with a line after every epoch.
 
     Returns:
@@ -72,26 +84,98 @@ def train_model(
 
     Raises:
         DataError: If there are no pictures to train on or to test with.
-        TrainingError: If the folder exists or can't be written, or the training diverges.
+        TrainingError: If the folder exists or can't be written, memory runs out, or the training diverges.
         KeyboardInterrupt: If it is interrupted before the first epoch ends.
     """
     run_dir = Path(run_dir)
+    splits = _split(config, dataset)
+    if run_dir.exists():
+        raise _exists(run_dir)
+    plan = _choose_plan(config, splits, on_progress)
+    with going_on_explained(run_dir):
+        try:
+            run_dir.mkdir(parents=True)
+        except FileExistsError as error:
+            raise _exists(run_dir) from error
+        with Checkpoint(run_dir) as checkpoint:
+            if source is not None:
+                source.write(run_dir)
+            write_json(run_dir / _DATASET, _describe_dataset(dataset, splits))
+            write_json(run_dir / "environment.json", describe_environment())
+            write_json(run_dir / CONFIG, plan.to_json())  # the last of them: with it, the run can go on
+            return _train(plan, dataset, splits, checkpoint, on_progress)
+
+
+def resume_training(
+    run_dir: str | Path, dataset: Dataset, *, on_progress: OnProgress = ignore_progress
+) -> Bundle:
+    """Go on with a training that was killed, from its last checkpoint to the finished run folder.
+
+    It ends with the figures that it would have had without the kill: equal to the last digit where the
+    backend computes the same twice, as TensorFlow does on a CPU. Where there is no checkpoint yet it starts
+    from the beginning; where all epochs have ended only the run folder is finished.
+
+    Args:
+        run_dir: The unfinished run folder.
+        dataset: The pictures that it was begun with.
+        on_progress: As for :func:`train_model`.
+
+    Returns:
+        The finished bundle in ``run_dir``.
+
+    Raises:
+        TrainingError: If the run is finished, is being trained, was begun with other pictures or other
+            versions of Keras and its backend, or its checkpoint is damaged; nothing is changed then. And as
+            for :func:`train_model`.
+
+    Example:
+        >>> import cifarml
+        >>> bundle = cifarml.resume_training(
+        ...     "runs/first", cifarml.load_dataset("drawn:200")
+        ... )  # doctest: +SKIP
+    """
+    run_dir = Path(run_dir)
+    check_unfinished(run_dir)
+    with going_on_explained(run_dir), Checkpoint(run_dir) as checkpoint:
+        if (run_dir / MANIFEST).exists():  # its other process has finished it in this moment
+            checkpoint.remove()
+            check_unfinished(run_dir)
+        if bundle := finish_manifest(run_dir, clear=checkpoint.remove):
+            return bundle
+        plan = _read_plan(run_dir, dataset)
+        splits = _split(plan.config, dataset)
+        for partial in run_dir.glob(".*.partial"):
+            partial.unlink()
+        return _train(plan, dataset, splits, checkpoint, on_progress)
+
+
+def _exists(run_dir: Path) -> TrainingError:
+    return TrainingError(f"{run_dir} already exists", hint="choose another name for the run")
+
+
+def _split(config: TrainConfig, dataset: Dataset) -> DatasetSplits:
     if not dataset.is_test.any():
         raise DataError(f"{dataset.origin} has no test pictures")
-    splits = dataset.split(validation_fraction=config.validation_fraction, seed=config.seed)
+    return dataset.split(validation_fraction=config.validation_fraction, seed=config.seed)
+
+
+def _read_plan(run_dir: Path, dataset: Dataset) -> Plan:
+    """Return what a run was begun with, if it was with these pictures."""
     try:
-        if run_dir.exists():
-            raise FileExistsError(run_dir)
-        plan = _choose_plan(config, splits, on_progress)
-        run_dir.mkdir(parents=True)
-        write_json(run_dir / CONFIG, plan.to_json())
-        write_json(run_dir / "dataset.json", _describe_dataset(dataset, splits))
-        write_json(run_dir / "environment.json", describe_environment())
-        return _train(plan, dataset, splits, run_dir, on_progress)
-    except FileExistsError as error:
-        raise TrainingError(f"{run_dir} already exists", hint="choose another name for the run") from error
-    except OSError as error:
-        raise TrainingError(f"can't write the run folder {run_dir}: {error.strerror or error}") from error
+        plan = Plan.from_json(json.loads((run_dir / CONFIG).read_bytes()))
+        begun_with = json.loads((run_dir / _DATASET).read_bytes())["fingerprint"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise TrainingError(
+            f"the run in {run_dir} can't go on, since {CONFIG} or {_DATASET} is damaged: {error}",
+            hint="train anew: cifarml train",
+        ) from error
+    if begun_with != dataset.fingerprint:
+        raise TrainingError(
+            f"the run in {run_dir} was begun with other pictures than those of {dataset.origin}: "
+            f"their fingerprint is {str(begun_with)[:12]}, and not {dataset.fingerprint[:12]}",
+            hint=f"say where they are: {resume_command(run_dir)} --data SOURCE",
+        )
+    return plan
 
 
 def _choose_plan(config: TrainConfig, splits: DatasetSplits, on_progress: OnProgress) -> Plan:
@@ -104,19 +188,31 @@ def _choose_plan(config: TrainConfig, splits: DatasetSplits, on_progress: OnProg
 
 
 def _train(
-    plan: Plan, dataset: Dataset, splits: DatasetSplits, run_dir: Path, on_progress: OnProgress
+    plan: Plan, dataset: Dataset, splits: DatasetSplits, checkpoint: Checkpoint, on_progress: OnProgress
 ) -> Bundle:
-    config = plan.config
+    config, run_dir = plan.config, checkpoint.run_dir
     keras.utils.set_random_seed(config.seed)
     on_progress(Progress("training", 0, None, line=plan.say(len(splits.train))))
     batches = Batches(splits.train, plan.recipe, seed=config.seed, num_replicas=len(plan.devices))
     started = time.perf_counter()
     pacer = Pacer(plan.time, len(batches)) if plan.time else None
-    watcher = _Watcher(plan.recipe, batches, len(splits.train), on_progress, pacer)
     with explained_memory(plan.recipe.batch_size, plan.devices), on_devices(plan.devices):
         network = compile_network(plan, splits.train, len(batches))
-        _fit(network, plan, batches, splits.validation, watcher, pacer)
-    seconds = time.perf_counter() - started + (plan.time.measuring_s if plan.time else 0.0)
+        before = checkpoint.load(network, plan, dataset.fingerprint)
+        if before.num_epochs:
+            on_progress(Progress("training", 0, None, line=f"going on after epoch {before.num_epochs}"))
+        num_steps = int(network.optimizer.iterations)
+        watcher = Watcher(
+            plan.recipe, batches, len(splits.train), on_progress, before.history, num_steps, pacer
+        )
+        started -= before.training_s or (plan.time.measuring_s if plan.time else 0.0)
+
+        def save() -> None:
+            reached = Reached(watcher.history, time.perf_counter() - started)
+            checkpoint.save(network, plan, dataset.fingerprint, reached)
+
+        _fit(network, plan, batches, splits.validation, watcher, EpochsKept(save), pacer)
+    seconds = time.perf_counter() - started
 
     def saving(step: int) -> None:
         on_progress(Progress("writing the run", step, 4, unit="steps"))
@@ -162,6 +258,7 @@ def _train(
             "num_test_images": evaluation.num_images,
             "onnx_difference": exported.difference,
         },
+        clear=checkpoint.remove,
     )
     saving(4)
     return bundle
@@ -183,22 +280,30 @@ def _fit(
     plan: Plan,
     batches: Batches,
     validation: Dataset,
-    watcher: _Watcher,
+    watcher: Watcher,
+    kept: EpochsKept,
     pacer: Pacer | None,
 ) -> None:
+    reached = len(watcher.history.get("loss", ()))
+    batches.start_epoch(reached)  # Keras looks at a batch before it says which epoch comes
     shared = len(validation) - len(validation) % len(plan.devices)  # each replica looks at as many
     watched = (
         validation.images[:shared],
         one_hot(validation.labels[:shared], len(validation.class_names)),
     )
     batch_size = max(plan.recipe.batch_size, 256)
+    num_epochs, callbacks = plan.recipe.num_epochs, [watcher, kept]
+    if pacer is not None:
+        callbacks.insert(0, KeepTime(pacer, network.optimizer))
+        num_epochs = reached if pacer.ended else _MOST_EPOCHS
     try:
         network.fit(
             batches,
-            epochs=plan.recipe.num_epochs if pacer is None else _MOST_EPOCHS,
+            epochs=num_epochs,
+            initial_epoch=reached,
             validation_data=watched if shared else None,
             validation_batch_size=batch_size - batch_size % len(plan.devices),
-            callbacks=[watcher] if pacer is None else [KeepTime(pacer), watcher],
+            callbacks=callbacks,
             shuffle=False,  # the batches are shuffled already
             verbose=0,
         )
@@ -206,82 +311,6 @@ def _fit(
         if not watcher.history.get("loss"):
             raise
         watcher.interrupted = True
-
-
-class _Watcher(keras.callbacks.Callback):  # type: ignore[misc]
-    """Keeps the history, tells the progress, and stops a training that diverges."""
-
-    def __init__(
-        self,
-        recipe: Recipe,
-        batches: Batches,
-        num_images: int,
-        on_progress: OnProgress,
-        pacer: Pacer | None = None,
-    ) -> None:
-        super().__init__()
-        self.history: dict[str, list[float]] = {}
-        self.interrupted = False
-        self._recipe = recipe
-        self._pacer = pacer
-        self.num_steps = 0
-        self._steps_before_epoch = 0
-        self._rate = recipe.learning_rate
-        self._batches = batches
-        self._num_images = num_images
-        self._on_progress = on_progress
-        self._epoch = 0
-        self._told = self._epoch_started = time.perf_counter()
-
-    def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:  # noqa: ARG002
-        self._epoch, self._steps_before_epoch = epoch, self.num_steps
-        self._batches.start_epoch(epoch)
-        self._epoch_started = time.perf_counter()
-
-    def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
-        self.num_steps += 1
-        now = time.perf_counter()
-        if now - self._told < _TELL_EVERY_S:
-            return
-        self._told = now
-        self._check_finite(logs)
-        self._tell(self._images(batch + 1), self._figures(logs))
-
-    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:  # noqa: ARG002
-        self._check_finite(logs)
-        for name, value in (logs or {}).items():
-            self.history.setdefault(name, []).append(float(value))
-        images = self._images(self.num_steps - self._steps_before_epoch)
-        speed = images / (time.perf_counter() - self._epoch_started)
-        figures = self._figures(logs)
-        self._tell(images, figures, line=f"{figures}  {speed:,.0f} pictures/s")
-
-    @property
-    def _num_epochs(self) -> float:
-        return self._pacer.num_epochs if self._pacer else self._recipe.num_epochs
-
-    def _images(self, num_steps: int) -> int:
-        return self._num_images * num_steps // len(self._batches)
-
-    def _figures(self, logs: Mapping[str, float] | None) -> str:
-        logs = logs or {}
-        of = f"{self._num_epochs:.1f}" if self._pacer else f"{self._num_epochs:.0f}"
-        text = f"epoch {self._epoch + 1:>{len(of.partition('.')[0])}}/{of}"
-        text += f"  loss {logs['loss']:.3f}  accuracy {logs['accuracy']:.1%}"
-        return text + (f"  validation {logs['val_accuracy']:.1%}" if "val_accuracy" in logs else "")
-
-    def _tell(self, images_of_epoch: int, detail: str, line: str = "") -> None:
-        done = self._epoch * self._num_images + images_of_epoch
-        total = max(done, round(self._num_epochs * self._num_images))
-        self._on_progress(Progress("training", done, total, detail=detail, line=line))
-
-    def _check_finite(self, logs: Mapping[str, float] | None) -> None:
-        loss = (logs or {}).get("loss", math.nan)
-        if not loss < _DIVERGED_LOSS:
-            raise TrainingError(
-                f"the training diverged in epoch {self._epoch + 1}: the loss is {loss:.4g}",
-                hint=f"try a smaller step: --learning-rate {self._rate / 10:.0e}",
-            )
 
 
 def _describe_dataset(dataset: Dataset, splits: DatasetSplits) -> dict[str, object]:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from cifarml.registry.local import LocalRegistry
     from cifarml.train.config import TrainConfig
     from cifarml.train.grids import picture_grid, prediction_grid
+    from cifarml.train.live import live_plot
     from cifarml.train.report import confusion_matrix, learning_curves
     from cifarml.train.trainer import resume_training, train_model
 
@@ -51,6 +52,7 @@ _HOME = {
     "deploy_model": "cifarml.deploy.rollout",
     "evaluate_model": "cifarml.evaluate",
     "learning_curves": "cifarml.train.report",
+    "live_plot": "cifarml.train.live",
     "load_dataset": "cifarml.data.load",
     "picture_grid": "cifarml.train.grids",
     "prediction_grid": "cifarml.train.grids",
@@ -77,6 +79,7 @@ __all__ = [
     "deploy_model",
     "evaluate_model",
     "learning_curves",
+    "live_plot",
     "load_dataset",
     "picture_grid",
     "prediction_grid",

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from cifarml.run_comparison import compare_runs
     from cifarml.train.config import TrainConfig
     from cifarml.train.grids import picture_grid, prediction_grid
+    from cifarml.train.live import live_plot
     from cifarml.train.reliability import reliability_diagram
     from cifarml.train.report import confusion_matrix, learning_curves
     from cifarml.train.trainer import resume_training, train_model
@@ -59,6 +60,7 @@ _HOME = {
     "explain_picture": "cifarml.explain.gradcam",
     "explanation_figure": "cifarml.explain.drawing",
     "learning_curves": "cifarml.train.report",
+    "live_plot": "cifarml.train.live",
     "load_dataset": "cifarml.data.load",
     "picture_grid": "cifarml.train.grids",
     "prediction_grid": "cifarml.train.grids",
@@ -90,6 +92,7 @@ __all__ = [
     "explain_picture",
     "explanation_figure",
     "learning_curves",
+    "live_plot",
     "load_dataset",
     "picture_grid",
     "prediction_grid",

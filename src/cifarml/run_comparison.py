@@ -14,7 +14,7 @@ from cifarml.data.dataset import Dataset
 from cifarml.errors import ModelFileError
 from cifarml.metrics import Evaluation
 from cifarml.progress import OnProgress, ignore_progress
-from cifarml.runs import ANSWERS, CONFIG, METRICS
+from cifarml.runs import ANSWERS, CONFIG, METRICS, shown_settings
 
 __all__ = ["Answers", "RunComparison", "RunFigures", "compare_runs"]
 
@@ -103,7 +103,7 @@ class RunFigures(NamedTuple):
                 {each.name: float(each.recall) for each in evaluation.classes if each.num_images},
             )
             counts = {each.name: int(each.num_images) for each in evaluation.classes if each.num_images}
-            settings = dict(config)
+            settings = shown_settings(config)
             for shown in _SHOWN:
                 float(info[shown])
         except (LookupError, TypeError, ValueError, AttributeError) as error:

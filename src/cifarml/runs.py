@@ -6,6 +6,7 @@ import json
 import shlex
 import time
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -14,7 +15,7 @@ from filelock import FileLock, Timeout
 from cifarml.bundle import MANIFEST, Bundle
 from cifarml.errors import ModelFileError, TrainingError
 
-__all__ = ["RunSummary", "find_run", "find_unfinished_run", "list_runs", "new_run_dir", "resume_command"]
+__all__ = ["RunSummary", "find_run", "find_unfinished_run", "list_runs", "new_run_dir", "resume_command", "shown_settings"]
 
 CONFIG: Final = "config.json"
 METRICS: Final = "metrics.json"
@@ -205,3 +206,11 @@ def _progress(path: Path) -> dict[str, Any]:
     ):
         pass  # whoever goes on with it is told what is wrong
     return info
+
+
+def shown_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a run's config.json says, for a person to read: settings, devices and time budget."""
+    settings = dict(config)
+    machine = settings.pop("machine", {})
+    budget = machine.get("time_budget") or {}
+    return {**settings, "devices": machine.get("devices", []), **({"time_budget_s": budget["budget_s"]} if budget else {})}

@@ -86,7 +86,7 @@ def show(
     from cifarml.bundle import Bundle
     from cifarml.cli.console import print_evaluation
     from cifarml.metrics import Evaluation
-    from cifarml.runs import CONFIG, METRICS, REPORT, find_run
+    from cifarml.runs import CONFIG, METRICS, REPORT, find_run, shown_settings
     from cifarml.settings import load_settings
 
     bundle = Bundle.open(find_run(run, runs_dir or load_settings().runs_dir))
@@ -96,9 +96,7 @@ def show(
         print_json({"path": str(bundle.path.resolve()), **bundle.info, "config": config, "metrics": metrics})
         return
     print_table(
-        f"Run {bundle.path.name}",
-        ("setting", "value"),
-        [*config.items(), *((name, value) for name, value in bundle.info.items() if name not in config)],
+        f"Run {bundle.path.name}", ("setting", "value"), (shown_settings(config) | bundle.info).items()
     )
     print_evaluation("Test pictures", Evaluation.from_json(metrics["test"]))
     for name in bundle.files:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import keras
@@ -92,7 +92,8 @@ class Watcher(keras.callbacks.Callback):  # type: ignore[misc]
         images = self._images(self.num_steps - self._steps_before_epoch)
         speed = images / (time.perf_counter() - self._epoch_started)
         figures = self._figures(logs)
-        self._tell(images, figures, line=f"{figures}  {speed:,.0f} pictures/s")
+        curves = {name: tuple(values) for name, values in self.history.items()}
+        self._tell(images, figures, line=f"{figures}  {speed:,.0f} pictures/s", history=curves)
         if self._on_epoch is not None and self._on_epoch(epoch + 1, logs or {}):
             self.model.stop_training = True
 
@@ -110,10 +111,16 @@ class Watcher(keras.callbacks.Callback):  # type: ignore[misc]
         text += f"  loss {logs['loss']:.3f}  accuracy {logs['accuracy']:.1%}"
         return text + (f"  validation {logs['val_accuracy']:.1%}" if "val_accuracy" in logs else "")
 
-    def _tell(self, images_of_epoch: int, detail: str, line: str = "") -> None:
+    def _tell(
+        self,
+        images_of_epoch: int,
+        detail: str,
+        line: str = "",
+        history: Mapping[str, Sequence[float]] | None = None,
+    ) -> None:
         done = self._epoch * self._num_images + images_of_epoch
         total = max(done, round(self._num_epochs * self._num_images))
-        self._on_progress(Progress("training", done, total, detail=detail, line=line))
+        self._on_progress(Progress("training", done, total, detail=detail, line=line, history=history))
 
     def _check_finite(self, logs: Mapping[str, float] | None) -> None:
         figures = logs or {}

@@ -15,7 +15,15 @@ from filelock import FileLock, Timeout
 from cifarml.bundle import MANIFEST, Bundle
 from cifarml.errors import ModelFileError, TrainingError
 
-__all__ = ["RunSummary", "find_run", "find_unfinished_run", "list_runs", "new_run_dir", "resume_command", "shown_settings"]
+__all__ = [
+    "RunSummary",
+    "find_run",
+    "find_unfinished_run",
+    "list_runs",
+    "new_run_dir",
+    "resume_command",
+    "shown_settings",
+]
 
 CONFIG: Final = "config.json"
 METRICS: Final = "metrics.json"
@@ -213,4 +221,8 @@ def shown_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     settings = dict(config)
     machine = settings.pop("machine", {})
     budget = machine.get("time_budget") or {}
-    return {**settings, "devices": machine.get("devices", []), **({"time_budget_s": budget["budget_s"]} if budget else {})}
+    return {
+        **settings,
+        "devices": machine.get("devices", []),
+        **({"time_budget_s": budget["budget_s"]} if budget else {}),
+    }

@@ -32,7 +32,8 @@ RunsDir = Annotated[
 Preset = Annotated[
     str | None,
     typer.Option(
-        help="fast: a minute or two on a laptop; tutorial: the article's network.", show_default="fast"
+        help="fast: a minute or two on a laptop; best: ten times that; tutorial: the article's network.",
+        show_default="fast",
     ),
 ]
 Precision = Annotated[

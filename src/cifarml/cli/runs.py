@@ -96,7 +96,7 @@ def show(
         print_json({"path": str(bundle.path.resolve()), **bundle.info, "config": config, "metrics": metrics})
         return
     print_table(
-        f"Run {bundle.path.name}", ("setting", "value"), (shown_settings(config) | bundle.info).items()
+        f"Run {bundle.path.name}", ("setting", "value"), {**shown_settings(config), **bundle.info}.items()
     )
     print_evaluation("Test pictures", Evaluation.from_json(metrics["test"]))
     for name in bundle.files:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import keras
 
 from cifarml.errors import SettingsError
-from cifarml.model import fast, tutorial
+from cifarml.model import best, fast, tutorial
 from cifarml.recipe import Recipe, Size
 
 __all__ = ["PRESETS", "Preset", "Recipe", "Size", "build_model"]
@@ -37,6 +37,7 @@ class Preset(NamedTuple):
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
+        "best": Preset(best.choose_recipe, best.sizes, best.build, best.to_serve, gives_logits=True),
         "fast": Preset(fast.choose_recipe, fast.sizes, fast.build, fast.to_serve, gives_logits=True),
         "tutorial": Preset(
             tutorial.choose_recipe, tutorial.sizes, tutorial.build, tutorial.to_serve, gives_logits=False
@@ -52,7 +53,7 @@ def build_model(preset: str = "fast", num_classes: int = 10) -> keras.Model:
     probabilities (not logits), float32 of shape (N, num_classes).
 
     Args:
-        preset: ``"fast"``, or ``"tutorial"``, the article's network.
+        preset: ``"fast"``, ``"best"``, or ``"tutorial"``, the article's network.
         num_classes: How many classes it tells apart, 2 to 1000.
 
     Returns:

@@ -14,7 +14,7 @@ from cifarml.recipe import Recipe
 
 __all__ = ["Precision", "PresetName", "TrainConfig"]
 
-PresetName = Literal["fast", "tutorial"]
+PresetName = Literal["fast", "best", "tutorial"]
 Precision = Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
 
 _ANY_RECIPE: Final = {"num_epochs": 1, "batch_size": 1, "optimizer": "sgd", "learning_rate": 1.0}

@@ -276,7 +276,7 @@ def test_two_at_once_and_one_is_killed(tmp_path: Path) -> None:
         assert trial.value == pytest.approx(value)
     own = [trial for trial in study.trials if trial.user_attrs.get("own") and trial.value is not None]
     assert len(own) == 1
-    values = [each.params.get("x", each) for each in study.trials if "own" not in each.user_attrs]
+    values = [each.params["x"] for each in study.trials if each.params and "own" not in each.user_attrs]
     assert len(set(values)) == len(values), "no settings are drawn twice"
 
 
@@ -392,11 +392,16 @@ def test_noise_is_told_from_gains() -> None:
 
 def test_ctrl_c_waits_for_the_database_and_is_never_lost() -> None:
     steps = []
-    with interrupts_noted() as noted:
-        with pytest.raises(KeyboardInterrupt), interrupts_delayed(), interrupts_delayed():
+
+    def write() -> None:
+        with interrupts_delayed(), interrupts_delayed():
             signal.raise_signal(signal.SIGINT)
-            steps.append("inside")
-        assert steps == ["inside"]
+            steps.append("written")
+
+    with interrupts_noted() as noted:
+        with pytest.raises(KeyboardInterrupt):
+            write()
+        assert steps == ["written"]
         assert len(noted) == 1
         with contextlib.suppress(KeyboardInterrupt):  # as Python does in a finaliser
             signal.raise_signal(signal.SIGINT)

@@ -217,11 +217,10 @@ class _Search:
                 first_ended = now
             if epoch == total:
                 return False
-            if self.interrupts or epoch == 1:
-                ended = "interrupted" if self.interrupts else ended
-                return bool(self.interrupts)
-            needed_s = first_ended - started + (now - first_ended) / (epoch - 1) * (total - 1)
-            if started + needed_s > self._started + self._budget_s * _OVER:
+            needed_s = first_ended - started + (now - first_ended) / max(epoch - 1, 1) * (total - 1)
+            if self.interrupts:
+                ended = "interrupted"
+            elif epoch > 1 and started + needed_s > self._started + self._budget_s * _OVER:
                 ended, self._needed_s = "out of time", needed_s
             elif worse:
                 ended = "pruned"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import random
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from cifarml.cli.tune import print_result
 from cifarml.errors import DataError, SettingsError, TrainingError
 from cifarml.progress import Progress
 from cifarml.recipe import Recipe
+from cifarml.train.interrupts import interrupts_delayed, interrupts_noted
 from cifarml.train.plan import Plan
 from cifarml.train.study import Study
 from cifarml.train.trials import TuneResult, find_best, find_own, p_value_of, pack
@@ -176,7 +179,7 @@ def test_what_can_not_be_searched(drawn: Dataset, tmp_path: Path) -> None:
 
 
 def test_trials_that_diverge_end_the_search_with_the_reason(drawn: Dataset, tmp_path: Path) -> None:
-    config = TrainConfig.make(num_epochs=50, learning_rate=100.0, batch_size=8, widths=(4,))
+    config = TrainConfig(preset="tutorial", num_epochs=50, learning_rate=100, batch_size=8)
     with pytest.raises(TrainingError, match="diverged"):
         tune_model(config, drawn, tmp_path)
     assert {trial.user_attrs["ended"] for trial in trials_of(tmp_path)} == {"diverged"}
@@ -274,7 +277,7 @@ def test_two_at_once_and_one_is_killed(tmp_path: Path) -> None:
         assert trial.value == pytest.approx(value)
     own = [trial for trial in study.trials if trial.user_attrs.get("own") and trial.value is not None]
     assert len(own) == 1
-    values = [each.params.get("x", each) for each in study.trials if "own" not in each.user_attrs]
+    values = [each.params["x"] for each in study.trials if each.params and "own" not in each.user_attrs]
     assert len(set(values)) == len(values), "no settings are drawn twice"
 
 
@@ -386,3 +389,32 @@ def test_noise_is_told_from_gains() -> None:
     assert p_value_of(best, own, trials) == pytest.approx(4 * 2 / 2**10)
     assert p_value_of(trials[4], own, trials) == 1
     assert p_value_of(own, own, trials) == 1
+
+
+def test_ctrl_c_waits_for_the_database_and_is_never_lost() -> None:
+    steps = []
+
+    def write() -> None:
+        with interrupts_delayed(), interrupts_delayed():
+            signal.raise_signal(signal.SIGINT)
+            steps.append("written")
+
+    with interrupts_noted() as noted:
+        with pytest.raises(KeyboardInterrupt):
+            write()
+        assert steps == ["written"]
+        assert len(noted) == 1
+        with contextlib.suppress(KeyboardInterrupt):  # as Python does in a finaliser
+            signal.raise_signal(signal.SIGINT)
+        assert len(noted) == 2
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    assert len(noted) == 2
+
+
+def test_a_search_outside_the_main_thread(
+    searched: tuple[TuneResult, list[Progress]], drawn: Dataset
+) -> None:
+    folder = searched[0].settings_file.parent
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(tune_model, SMALL, drawn, folder, num_trials=1).result().own == searched[0].own

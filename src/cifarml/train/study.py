@@ -24,6 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from cifarml.errors import SettingsError, TrainingError
+from cifarml.train.interrupts import interrupts_delayed
 
 __all__ = ["ENDED", "OWN", "Study"]
 
@@ -90,11 +91,9 @@ class Study:
             TrainingError: If it can't be written.
         """
         with self.locked():
+            self.close_lost()
             trials = self._study.get_trials(deepcopy=False)
-            for trial in trials:
-                if trial.state == TrialState.RUNNING and not _is_alive(trial.user_attrs.get(_OWNER)):
-                    self._study.tell(trial.number, state=TrialState.FAIL)
-            if not any(map(_settles_own, self._study.get_trials(deepcopy=False))):
+            if not any(map(_settles_own, trials)):
                 self._study.enqueue_trial(dict(own), user_attrs={OWN: True})
             # Of seed and number only, so that a search which goes on draws nothing twice.
             self._study.sampler = optuna.samplers.TPESampler(seed=(self._seed + len(trials)) % 2**32)
@@ -130,6 +129,13 @@ class Study:
                 trial.set_user_attr(name, value)
             self._study.tell(trial, accuracy, state=states.get(ended, TrialState.PRUNED))
 
+    def close_lost(self) -> None:
+        """End the trials that were left behind, by processes that died or by this one."""
+        with self.locked():
+            for trial in self.trials:
+                if trial.state == TrialState.RUNNING and not _is_alive(trial.user_attrs.get(_OWNER)):
+                    self._study.tell(trial.number, state=TrialState.FAIL)
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the folder alone; a process that dies lets it go.
@@ -153,9 +159,10 @@ class Study:
 
     @contextmanager
     def translated(self) -> Iterator[None]:
-        """Turn what the database complains of into a TrainingError."""
+        """Let Ctrl-C wait, and turn what the database complains of into a TrainingError."""
         try:
-            yield
+            with interrupts_delayed():
+                yield
         except (SQLAlchemyError, sqlite3.Error, optuna.exceptions.OptunaError, RuntimeError) as error:
             reason = str(error.__cause__ or error).strip().partition("\n")[0]
             raise TrainingError(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -92,19 +94,19 @@ def tune_model(
     pruner = optuna.pruners.MedianPruner(
         n_startup_trials=4, n_warmup_steps=max(2, plan.recipe.num_epochs // 4)
     )
+    logging.getLogger("tensorflow").addFilter(_is_worth_telling)
     study = Study(Path(study_dir), about, pruner=pruner, seed=config.seed)
     search = _Search(study, plan, splits, time_budget_s, on_progress)
     on_progress(Progress("tuning", 0, round(time_budget_s), unit="s", line=plan.say(len(splits.train))))
-    interrupted = False
     search.keep_best()
-    try:
-        while search.fits_another() and (num_trials is None or search.num_ended() < num_trials):
-            search.try_next()
-    except KeyboardInterrupt:
-        if search.keep_best() is None:
-            raise
-        interrupted = True
-    return search.result(interrupted=interrupted)
+    with interrupts_noted() as search.interrupts:
+        try:
+            while search.goes_on() and (num_trials is None or search.num_ended() < num_trials):
+                search.try_next()
+        except KeyboardInterrupt:
+            if search.keep_best() is None:
+                raise
+        return search.result()
 
 
 class _Search:
@@ -119,6 +121,7 @@ class _Search:
         self._on_progress = on_progress
         self._budget_s = budget_s
         self._started = time.monotonic()
+        self.interrupts: Sequence[object] = ()
         self._whole_s: list[float] = []
         self._needed_s = 0.0
         self._failure: TrainingError | None = None
@@ -127,10 +130,10 @@ class _Search:
         self._space = {name: each for name, each in space.items() if name not in plan.config.changes}
         self._best = ""
 
-    def fits_another(self) -> bool:
-        """Whether a whole trial, as long as those before, would end in time."""
+    def goes_on(self) -> bool:
+        """Whether nothing speaks against one more, and a trial as long as those before would end in time."""
         spent = time.monotonic() - self._started
-        if self._num_failures >= _MAX_FAILURES:
+        if self.interrupts or self._num_failures >= _MAX_FAILURES:
             return False
         if not self._whole_s:  # its own epochs will tell
             return spent < self._budget_s and not self._needed_s
@@ -172,12 +175,13 @@ class _Search:
                 self._write_settings(best)
         return best
 
-    def result(self, *, interrupted: bool) -> TuneResult:
+    def result(self) -> TuneResult:
         """Sum up.
 
         Raises:
             TrainingError: If no trial is finished.
         """
+        self.study.close_lost()
         trials = self.study.trials
         best, own = self.keep_best(), find_own(trials)
         if best is None:
@@ -195,7 +199,7 @@ class _Search:
             num_validation=len(self._splits.validation),
             p_value=None if own is None else p_value_of(best, own, trials),
             settings_file=self.study.folder / SETTINGS,
-            interrupted=interrupted,
+            interrupted=bool(self.interrupts),
         )
 
     def _fit(self, trial: optuna.Trial, plan: Plan) -> tuple[str, Fitted | None]:
@@ -210,10 +214,12 @@ class _Search:
             now = time.monotonic()
             if epoch == 1:  # which holds the compiling
                 first_ended = now
-            if epoch in {1, total}:
+            if epoch == total:
                 return False
-            needed_s = first_ended - started + (now - first_ended) / (epoch - 1) * (total - 1)
-            if started + needed_s > self._started + self._budget_s * _OVER:
+            needed_s = first_ended - started + (now - first_ended) / max(epoch - 1, 1) * (total - 1)
+            if self.interrupts:
+                ended = "interrupted"
+            elif epoch > 1 and started + needed_s > self._started + self._budget_s * _OVER:
                 ended, self._needed_s = "out of time", needed_s
             elif worse:
                 ended = "pruned"
@@ -262,9 +268,15 @@ class _Search:
 
 
 def _named_rightly(network: keras.Model, validation: Dataset) -> npt.NDArray[np.bool_]:
-    answers = np.asarray(network.predict(validation.images, batch_size=256, verbose=0))
+    blocks = np.array_split(validation.images, -(-len(validation) // 256))
+    answers = np.concatenate([np.asarray(network(block, training=False)) for block in blocks])
     right: npt.NDArray[np.bool_] = answers.argmax(axis=1) == validation.labels
     return right
+
+
+def _is_worth_telling(record: logging.LogRecord) -> bool:
+    """Drop TensorFlow's warning that functions are compiled often: each trial has a network of its own."""
+    return "tf.function retracing" not in record.getMessage()
 
 
 def _short(value: object) -> str:

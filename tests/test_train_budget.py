@@ -385,9 +385,8 @@ def test_the_command_line(cifarml: CommandLine, tmp_path: Path) -> None:
     short = cifarml("train", "--data", "drawn:200", "--time-budget", "0.1")
     assert short.returncode == 1
     assert "too short" in short.stderr
-    plan = cifarml(
-        "train", "--compute", "gpu", "--data", "az://pictures/b.zip", "--time-budget", "2m", "--yaml", "plan"
-    )
+    asked = ("--data", "az://pictures/b.zip", "--time-budget", "2m", "--device", "gpu", "--yaml", "plan")
+    plan = cifarml("train", "--compute", "gpu", *asked, env={"AZURE_STORAGE_ACCOUNT": "pictures"})
     assert plan.returncode == 0, plan.stderr
     texts = [path.read_text() for path in (tmp_path / "plan").rglob("*.yml")]
-    assert any("--time-budget 120" in text for text in texts)
+    assert any("'--time-budget' '120.0'" in text and "'--device' 'gpu'" in text for text in texts)

@@ -22,6 +22,7 @@ from cifarml.errors import DataError, SettingsError, TrainingError
 from cifarml.progress import OnProgress, Progress, ignore_progress
 from cifarml.train.config import TrainConfig
 from cifarml.train.fit import Fitted, fit_network
+from cifarml.train.interrupts import interrupts_noted
 from cifarml.train.plan import Plan
 from cifarml.train.space import search_space
 from cifarml.train.study import OWN, Study

@@ -25,9 +25,8 @@ from cifarml.runs import list_runs
 from cifarml.train.export import export_onnx
 
 FILES = {
-    "answers.json", "config.json", "confusion_matrix.png", "dataset.json", "environment.json", "history.json",
+    "config.json", "confusion_matrix.png", "dataset.json", "environment.json", "history.json",
     "learning_curves.png", "manifest.json", "metrics.json", "model.keras", "model.onnx", "predictions.png",
-    "report.html",
 }  # fmt: skip
 
 

@@ -65,15 +65,7 @@ class Job:
         return self.state in ENDED
 
 
-def submit_job(
-    workspace: AzureWorkspace,
-    compute: str,
-    run: str,
-    data: str,
-    flags: Sequence[str],
-    *,
-    config: Path | None = None,
-) -> Job:
+def submit_job(workspace: AzureWorkspace, compute: str, run: str, data: str, flags: Sequence[str]) -> Job:
     """Send a training job to a cluster.
 
     Args:
@@ -82,7 +74,6 @@ def submit_job(
         run: Name of the run folder to make.
         data: See :func:`~cifarml.azure.job_specs.build_job`.
         flags: See :func:`~cifarml.azure.job_specs.build_job`.
-        config: See :func:`~cifarml.azure.job_specs.build_job`.
 
     Raises:
         SettingsError: If a run can't have that name there.
@@ -96,7 +87,7 @@ def submit_job(
     with tempfile.TemporaryDirectory(prefix="cifarml-") as folder:
         try:
             with workspace.calling(f"submit a job to {compute}"):
-                job = build_job(name, run, compute, data, flags, Path(folder), config=config)
+                job = build_job(name, run, compute, data, flags, Path(folder))
                 workspace.client.jobs.create_or_update(job)
         except CloudError:
             if _find(workspace, name) is None:

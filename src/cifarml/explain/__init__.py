@@ -1,1 +1,0 @@
-"""Why a model said that: where in a picture the reasons lie."""

@@ -20,7 +20,8 @@ from tests.pictures import flat, picture, write_folder, write_tar, write_zip
 def test_version_and_help(cifarml: CommandLine) -> None:
     assert cifarml("--version").stdout.startswith("cifarml 0.")
     for command in ("train", "evaluate", "predict", "quickstart", "data show", "data check", "data unzip",
-                    "runs list", "runs show", "config show", "doctor", "models list", "models register",
+                    "runs list", "runs show", "runs compare", "explain", "config show", "doctor",
+                    "models list", "models register",
                     "models promote", "models download", "models delete", "deploy", "endpoint list",
                     "endpoint traffic", "serve"):  # fmt: skip
         shown = cifarml(*command.split(), "--help")
@@ -101,7 +102,9 @@ def test_the_story(cifarml: CommandLine, tmp_path: Path) -> None:
     shown = json.loads(cifarml("runs", "show", "--json").stdout)
     assert shown["config"]["num_epochs"] == 1
     assert shown["metrics"]["test"]["num_images"] == 10
-    assert "Accuracy" in cifarml("runs", "show", "first").stdout
+    told = cifarml("runs", "show", "first").stdout
+    assert "Accuracy" in told
+    assert "runs/first/report.html   (open it with a browser)" in told
 
     (tmp_path / "image.png").write_bytes(picture())
     one = cifarml("predict", "image.png")
@@ -167,6 +170,8 @@ def test_skip_bad(cifarml: CommandLine, tmp_path: Path) -> None:
     done = cifarml("train", "--data", "x.zip", "--epochs", 1, "--skip-bad")
     assert done.returncode == 0
     assert "left out cat_3.png" in done.stderr
+    report = next(line for line in done.stdout.splitlines() if line.startswith("Report:")).split()[1]
+    assert "cat_3.png" in (tmp_path / report).read_text(encoding="utf-8")
 
 
 def test_data_unzip(cifarml: CommandLine, tmp_path: Path) -> None:

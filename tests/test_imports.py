@@ -13,7 +13,18 @@ import cifarml
 from cifarml import Bundle
 from tests.pictures import picture
 
-HEAVY = {"tensorflow", "keras", "azure", "mlflow", "numpy", "PIL", "onnxruntime", "matplotlib", "requests"}
+HEAVY = {
+    "tensorflow",
+    "keras",
+    "azure",
+    "mlflow",
+    "numpy",
+    "PIL",
+    "onnxruntime",
+    "matplotlib",
+    "requests",
+    "optuna",
+}
 
 LOADED = """
 import sys
@@ -41,6 +52,7 @@ def test_importing_what_is_for_azure_loads_none_of_it(python: Callable[[str], st
     [
         "",
         "train",
+        "tune",
         "evaluate",
         "predict",
         "quickstart",
@@ -49,6 +61,8 @@ def test_importing_what_is_for_azure_loads_none_of_it(python: Callable[[str], st
         "data check",
         "runs",
         "runs list",
+        "runs compare",
+        "explain",
         "config show",
         "doctor",
         "models list",
@@ -92,6 +106,22 @@ from cifarml import Predictor, evaluate_model, load_dataset
 evaluate_model(Predictor.load({str(trained.path)!r}), load_dataset("drawn:100"))
 """
     assert "tensorflow" not in loaded(python, code)
+
+
+def test_training_loads_no_search(python: Callable[[str], str]) -> None:
+    assert "optuna" not in loaded(python, "from cifarml import train_model")
+
+
+def test_comparing_runs_loads_no_tensorflow(python: Callable[[str], str], trained: Bundle) -> None:
+    code = f"""
+sys.argv = ["cifarml", "runs", "compare", {str(trained.path)!r}, {str(trained.path)!r}]
+from cifarml.cli.main import main
+try:
+    main()
+except SystemExit as ended:
+    assert not ended.code
+"""
+    assert not loaded(python, code) & {"tensorflow", "keras", "matplotlib"}
 
 
 def test_importing_leaves_the_environment_alone(python: Callable[[str], str]) -> None:

@@ -16,9 +16,14 @@ from cifarml import Dataset, build_model
 from cifarml.errors import SettingsError
 from cifarml.model import PRESETS
 from cifarml.model.convnet import build_network, to_serve
-from cifarml.model.layers import PIXEL_MEAN, PIXEL_STD, FusedBatchNormalization, whitening_filters
+from cifarml.model.layers import (
+    PIXEL_MEAN,
+    PIXEL_STD,
+    FusedBatchNormalization,
+    QuickConv2D,
+    whitening_filters,
+)
 from cifarml.train.config import PresetName
-from cifarml.train.device import choose_precision
 
 
 def test_tutorial_has_the_articles_parameters() -> None:
@@ -106,6 +111,41 @@ def test_the_fused_normalisation_is_keras_own(scale: bool) -> None:
     assert np.abs(ours(inputs) - theirs(inputs)).max() < 1e-2
 
 
+@pytest.mark.parametrize(("side", "count"), [(3, 5), (7, 1), (8, 33), (9, 4)])
+def test_the_convolution_and_its_gradients_are_those_of_keras(side: int, count: int) -> None:
+    """In bfloat16, for any number of pictures; which way was taken is read from the graph."""
+    import tensorflow as tf
+
+    inputs = np.random.default_rng(0).normal(size=(count, side, side + 1 if side < 8 else side, 6))
+    settings = {"padding": "same", "use_bias": False, "dtype": "mixed_bfloat16"}
+    ours, theirs = (kind(5, 3, **settings) for kind in (QuickConv2D, keras.layers.Conv2D))
+    for layer in (ours, theirs):
+        layer.build(inputs.shape)
+    theirs.set_weights(ours.get_weights())
+
+    def gradients(layer: keras.Layer) -> tuple[list[np.ndarray], set[str]]:
+        shape = [None, *inputs.shape[1:]]
+
+        @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32)])  # type: ignore[untyped-decorator]
+        def compute(pictures: tf.Tensor) -> list[tf.Tensor]:
+            with tf.GradientTape() as tape:
+                tape.watch(pictures)
+                outputs = layer(pictures)
+                loss = tf.reduce_sum(tf.cast(outputs, tf.float32) ** 2)
+            return [outputs, *tape.gradient(loss, [pictures, layer.kernel.value])]
+
+        values = compute(tf.constant(inputs, tf.float32))
+        kinds = {operation.type for operation in compute.get_concrete_function().graph.get_operations()}
+        return [np.asarray(tf.cast(each, tf.float32)) for each in values], kinds
+
+    (expected, usual), (received, kinds) = gradients(theirs), gradients(ours)
+    assert "Conv2DBackpropFilter" in usual
+    assert ("Conv2DBackpropFilter" in kinds) == (side > 8)
+    for one, other in zip(received, expected, strict=True):
+        assert one.shape == other.shape
+        assert np.abs(one - other).max() <= 0.01 * np.abs(other).max()
+
+
 def test_whitened_pixels_say_different_things(drawn: Dataset) -> None:
     filters = whitening_filters(drawn.images)
     assert filters.shape == (2, 2, 3, 24)
@@ -122,14 +162,6 @@ def test_pictures_of_one_colour_can_be_whitened() -> None:
     assert np.isfinite(whitening_filters(np.full((3, 32, 32, 3), 200, np.uint8))).all()
 
 
-@pytest.mark.parametrize(
-    ("features", "expected"),
-    [((), "float32"), (("avx2", "avx512_bf16"), "mixed_bfloat16"), (("amx_bf16",), "mixed_bfloat16")],
-)
-def test_the_precision_fits_the_processor(features: tuple[str, ...], expected: str) -> None:
-    assert choose_precision(features) == expected
-
-
 @pytest.mark.parametrize("num_images", [1, 500, 1800, 9_999, 10_000, 50_000])
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_number_of_pictures_has_a_recipe(preset: str, num_images: int) -> None:
@@ -137,6 +169,15 @@ def test_every_number_of_pictures_has_a_recipe(preset: str, num_images: int) -> 
     assert recipe.changed(num_epochs=2, batch_size=None).num_epochs == 2
     with pytest.raises(ValidationError):
         recipe.changed(num_epochs=0)
+
+
+@pytest.mark.parametrize("num_images", [500, 50_000])
+@pytest.mark.parametrize("preset", PRESETS)
+def test_wider_networks_want_more_epochs(preset: str, num_images: int) -> None:
+    sizes = PRESETS[preset].sizes(num_images)
+    assert sizes[0].least_epochs == 0
+    assert list(sizes) == sorted(sizes, key=lambda size: size.least_epochs)
+    assert list(sizes) == sorted(sizes, key=lambda size: sum(size.widths))
 
 
 def test_the_config_names_the_presets_that_exist() -> None:

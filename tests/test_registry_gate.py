@@ -15,10 +15,11 @@ import pytest
 from cifarml import Bundle, Dataset, TrainConfig, load_dataset, train_model
 from cifarml.bundle import MANIFEST, write_manifest
 from cifarml.cifar10 import CLASS_NAMES
+from cifarml.comparison import Comparison, ModelFigures, compare_bundles
 from cifarml.errors import DataError, GateError, ModelFileError, RegistryError
 from cifarml.metrics import calibration_error
 from cifarml.registry.compare import compare_models, promote_if_better
-from cifarml.registry.gate import Comparison, GateLimits, ModelFigures, check_gate, compare_bundles
+from cifarml.registry.gate import GateLimits, check_gate
 from cifarml.registry.local import LocalRegistry
 from tests.conftest import CommandLine
 

@@ -25,8 +25,9 @@ from cifarml.runs import list_runs
 from cifarml.train.export import export_onnx
 
 FILES = {
-    "config.json", "confusion_matrix.png", "dataset.json", "environment.json", "history.json",
+    "answers.json", "config.json", "confusion_matrix.png", "dataset.json", "environment.json", "history.json",
     "learning_curves.png", "manifest.json", "metrics.json", "model.keras", "model.onnx", "predictions.png",
+    "report.html",
 }  # fmt: skip
 
 

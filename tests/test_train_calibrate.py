@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 
 from cifarml.metrics import calibration_error
-from cifarml.train.calibrate import fit_temperature
+from cifarml.train.calibrate import fit_temperature, scale_probabilities
 
 
 def softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
@@ -34,3 +34,12 @@ def test_always_right_and_never_right_stay_within_bounds() -> None:
     sure = np.tile(np.array([[1.0, 0.0]], np.float32), (100, 1))
     assert 0.1 <= fit_temperature(sure, np.zeros(100, np.int64)) <= 10
     assert fit_temperature(sure, np.ones(100, np.int64)) == pytest.approx(10, rel=0.01)
+
+
+def test_scaling_is_what_dividing_logits_does_and_can_be_undone() -> None:
+    logits = np.random.default_rng(1).normal(0, 3, (500, 10))
+    scaled = scale_probabilities(softmax(logits), 2.5)
+    np.testing.assert_allclose(scaled, softmax(logits / 2.5), atol=1e-6)
+    np.testing.assert_allclose(scale_probabilities(scaled, 1 / 2.5), softmax(logits), atol=1e-6)
+    certain = np.array([[1.0, 0.0]], np.float32)
+    assert np.isfinite(scale_probabilities(certain, 0.1)).all()

@@ -15,8 +15,8 @@ from PIL import Image
 
 from cifarml.data.dataset import Dataset
 from cifarml.errors import DataError, SettingsError
-from cifarml.metrics import evaluate_probabilities
-from cifarml.train import canvas, grids, report
+from cifarml.metrics import Reliability, evaluate_probabilities, measure_reliability
+from cifarml.train import canvas, grids, reliability, report
 
 HOSTILE = (
     "$x^",
@@ -318,6 +318,45 @@ def test_confusion_matrix_tells_percent_count_recall_and_precision() -> None:
     assert "99.7 % of 301 pictures right" in shown
     assert {"299", "< 1 %", "50 %"} <= set(shown)
     assert shown.count("–") == 2
+
+
+@pytest.mark.parametrize("key", ["accuracy", "loss"])
+def test_one_learning_curve_alone(key: Any) -> None:
+    figure = report.learning_curve(
+        {"loss": [2.0, 1.0], "accuracy": [0.2, 0.4], f"val_{key}": [1.0, 0.5]}, key
+    )
+    saved(figure)
+    (axes,) = figure.axes
+    expected = [20, 40] if key == "accuracy" else [2, 1]
+    np.testing.assert_allclose(np.asarray(axes.lines[0].get_ydata()), expected)
+    assert {"train", "validation"} <= set(words(figure))
+    assert overlaps(figure) == 0
+
+
+def test_reliability_diagram_shows_right_and_sure() -> None:
+    """10 pictures at 60 %, 9 of them right; 10 at 100 %, 5 of them right."""
+    probabilities = np.array([[0.6, 0.4]] * 10 + [[1.0, 0.0]] * 10, np.float32)
+    labels = np.array([0] * 9 + [1] + [0] * 5 + [1] * 5)
+    figure = reliability.reliability_diagram({"now": measure_reliability(probabilities, labels, num_bins=5)})
+    saved(figure)
+    upper, lower = figure.axes
+    right, gap = upper.containers
+    assert [bar.get_height() for bar in right] == pytest.approx([0.6, 0.5])
+    assert [bar.get_height() for bar in gap] == pytest.approx([0.3, 0.5])
+    assert [to_hex(bar.get_facecolor()) for bar in gap] == ["#8fc1e3", "#e8a87c"], "too modest, too sure"
+    assert [bar.get_height() for bar in lower.containers[0]] == pytest.approx([0, 0, 0, 0.5, 0.5])
+    assert {"now", "off by 40.0 % on average"} <= set(words(figure))
+    assert overlaps(figure) == 0
+
+
+def test_reliability_diagrams_side_by_side() -> None:
+    one = Reliability(np.array([3, 0]), np.array([0.4, 0.0]), np.array([0.5, 0.0]))
+    figure = reliability.reliability_diagram({"before temperature scaling": one, "as it is served": one})
+    saved(figure)
+    assert len(figure.axes) == 4
+    assert overlaps(figure) == 0
+    with pytest.raises(DataError, match="one panel at least"):
+        reliability.reliability_diagram({})
 
 
 def test_a_notebook_gets_a_picture() -> None:

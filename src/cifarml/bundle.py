@@ -9,13 +9,14 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 from cifarml.errors import ModelFileError
 
-__all__ = ["MANIFEST", "ONNX_MODEL", "Bundle", "write_json", "write_manifest"]
+__all__ = ["MANIFEST", "ONNX_MODEL", "Bundle", "finish_manifest", "write_json", "write_manifest"]
 
 MANIFEST: Final = "manifest.json"
 ONNX_MODEL: Final = "model.onnx"
@@ -84,7 +85,7 @@ class Bundle:
         except FileNotFoundError:
             raise ModelFileError(
                 f"the run in {path} is unfinished: it has no {MANIFEST}",
-                hint="train again; this folder can be deleted",
+                hint="see how it goes on with: cifarml runs list",
             ) from None
         except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise ModelFileError(f"{path / MANIFEST} is damaged: {error or type(error).__name__}") from error
@@ -140,28 +141,73 @@ class Bundle:
 
 def write_json(path: Path, values: object) -> None:
     """Write a JSON file so that a kill leaves the whole new one, or what was there before."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        json.dump(values, file, indent=2, ensure_ascii=False, allow_nan=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    _write_beside(path, values).replace(path)
 
 
-def write_manifest(path: Path, class_names: tuple[str, ...], info: Mapping[str, object]) -> Bundle:
+def write_manifest(
+    path: Path,
+    class_names: tuple[str, ...],
+    info: Mapping[str, object],
+    *,
+    clear: Callable[[], None] = lambda: None,
+) -> Bundle:
     """Finish a bundle: hash the files in its folder and write the manifest.
 
     Args:
         path: The folder.
         class_names: What the model tells apart.
         info: Further JSON values for the manifest.
+        clear: Removes what has no place in a finished bundle; called when all else is on the disk, just
+            before the manifest gets its name. After a kill in between, :func:`finish_manifest` ends it.
     """
     files = {
-        entry.name: hashlib.sha256(entry.read_bytes()).hexdigest()
+        entry.name: _sha256(entry)
         for entry in sorted(path.iterdir())
-        if entry.name != MANIFEST
+        if entry.is_file() and entry.name != MANIFEST
     }
     manifest = {"format": _FORMAT, **info, "class_names": class_names, "files": files}
-    write_json(path / MANIFEST, manifest)
+    beside = _write_beside(path / MANIFEST, manifest)
+    clear()
+    with suppress(FileNotFoundError):  # somebody has ended it for us
+        beside.replace(path / MANIFEST)
     return Bundle.open(path)
+
+
+def finish_manifest(path: Path, *, clear: Callable[[], None]) -> Bundle | None:
+    """Finish a bundle whose writer was killed when only the name of its manifest was missing.
+
+    Args:
+        path: The folder.
+        clear: See :func:`write_manifest`.
+
+    Returns:
+        The finished bundle, or None where more than that is missing.
+    """
+    beside = _beside(path / MANIFEST)
+    try:
+        files = json.loads(beside.read_bytes())["files"]
+        if any(_sha256(path / name) != expected for name, expected in files.items()):
+            return None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return None
+    clear()
+    beside.replace(path / MANIFEST)
+    return Bundle.open(path)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.partial")
+
+
+def _write_beside(path: Path, values: object) -> Path:
+    beside = _beside(path)
+    with beside.open("w", encoding="utf-8") as file:
+        json.dump(values, file, indent=2, ensure_ascii=False, allow_nan=False)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    return beside
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""The files that settings are read from: cifarml.toml, and Azure ML's config.json."""
+"""The files that settings are read from: cifarml.toml, Azure ML's config.json, and those of a training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from cifarml.errors import SettingsError
 
-__all__ = ["WORKSPACE", "plain_text", "read_toml", "read_workspace"]
+__all__ = ["WORKSPACE", "plain_text", "read_toml", "read_train_settings", "read_workspace"]
 
 WORKSPACE: Final = ("subscription_id", "resource_group", "workspace_name")
 """What Azure ML's config.json says."""
@@ -85,22 +85,46 @@ def read_workspace(path: Path) -> dict[str, Any] | None:
     return {name: values[name] for name in WORKSPACE if values[name] not in ("", None)}
 
 
+def read_train_settings(path: Path) -> dict[str, Any]:
+    """Return what a file of training settings says: JSON where its name ends so, else TOML.
+
+    Args:
+        path: The file.
+
+    Raises:
+        SettingsError: If the file can't be read, or holds no settings.
+    """
+    hint = "give the path of a .toml or .json file, such as config.json in a run folder"
+    if not path.exists():
+        raise SettingsError(f"there is no file {path}", hint=hint)
+    text = _read_text(path, hint)
+    kind = "JSON" if path.suffix.lower() == ".json" else "TOML"
+    try:
+        values = json.loads(text) if kind == "JSON" else tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise SettingsError(f"{path} is not valid {kind}: {error}", hint=f"correct {path}") from error
+    if not isinstance(values, dict) or not values:
+        raise SettingsError(f"{path} holds no settings", hint="write some, such as: num_epochs = 20")
+    return values
+
+
 def plain_text(text: str) -> str:
     """Return what was received for a message, unless it could be a secret in the wrong place."""
     plain = len(text) <= 63 and re.fullmatch(r"[\w.:/ -]*", text)
     return repr(text) if plain else f"{len(text)} characters"
 
 
-def _read_text(path: Path) -> str:
+def _read_text(path: Path, hint: str = "") -> str:
+    hint = hint or f"give it another name than {path.name}"
     try:
         if path.exists() and not path.is_file():
-            raise SettingsError(f"{path} is not a file", hint=f"give it another name than {path.name}")
+            raise SettingsError(f"{path} is not a file", hint=hint)
         with path.open("rb") as file:
             content = file.read(_MAX_BYTES + 1)
     except OSError as error:
         raise SettingsError(f"can't read {path}: {error.strerror}", hint="make it readable") from error
     if len(content) > _MAX_BYTES:
-        raise SettingsError(f"{path} is larger than 1 MiB", hint=f"give it another name than {path.name}")
+        raise SettingsError(f"{path} is larger than 1 MiB", hint=hint)
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

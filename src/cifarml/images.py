@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from cifarml.cifar10 import IMAGE_SHAPE, IMAGE_SIZE
+from cifarml.cifar10 import IMAGE_SIZE
 from cifarml.errors import PictureError
 
 __all__ = ["DECODER_VERSION", "FORMATS", "MAX_PIXELS", "SUFFIXES", "decode_picture", "picture_size"]
@@ -42,7 +42,7 @@ _WITH_ORIENTATION: Final = frozenset({"exif", "xmp", "XML:com.adobe.xmp", "Raw p
 _WITH_ALPHA: Final = frozenset({"RGBA", "LA", "PA", "RGBa", "La"})
 
 
-def decode_picture(data: bytes) -> npt.NDArray[np.uint8]:
+def decode_picture(data: bytes, *, side: int = IMAGE_SIZE) -> npt.NDArray[np.uint8]:
     """Decode a picture file to the pixels that the network sees.
 
     The first frame is turned upright (EXIF), its centred square is brought to 32x32 with an
@@ -51,9 +51,10 @@ def decode_picture(data: bytes) -> npt.NDArray[np.uint8]:
 
     Args:
         data: The bytes of a PNG, JPEG, WebP, GIF or BMP file of at most 67,108,864 pixels.
+        side: Bring the square to so many pixels instead: for people, who see more than the network.
 
     Returns:
-        uint8, shape (32, 32, 3), red-green-blue.
+        uint8, shape (32, 32, 3) or (side, side, 3), red-green-blue.
 
     Raises:
         PictureError: If the bytes are no such picture, are damaged, or hold too many pixels.
@@ -67,7 +68,7 @@ def decode_picture(data: bytes) -> npt.NDArray[np.uint8]:
         (32, 32, 3)
     """
     with _translated(data):
-        return _decode(data)
+        return _decode(data, side)
 
 
 def picture_size(data: bytes) -> tuple[int, int]:
@@ -101,29 +102,29 @@ def _translated(data: bytes) -> Iterator[None]:
         raise PictureError(f"damaged picture: {error or type(error).__name__}") from error
 
 
-def _decode(data: bytes) -> npt.NDArray[np.uint8]:
+def _decode(data: bytes, side: int) -> npt.NDArray[np.uint8]:
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         width, height = image.size
         if width * height > MAX_PIXELS:
             message = f"{width:,} x {height:,} pixels, more than the {MAX_PIXELS:,} allowed"
             raise PictureError(message, code="too_many_pixels")
-        side = min(width, height)
-        if image.format == "JPEG" and side >= 4 * IMAGE_SIZE:
+        shorter = min(width, height)
+        if image.format == "JPEG" and shorter >= 4 * side:
             # Let libjpeg shrink a photo by 2, 4 or 8 while it decodes: quicker, and a fraction of the memory.
-            image.draft(image.mode, (2 * IMAGE_SIZE, 2 * IMAGE_SIZE))
+            image.draft(image.mode, (2 * side, 2 * side))
             width, height = image.size
-            side = min(width, height)
+            shorter = min(width, height)
         upright = None
         if not _WITH_ORIENTATION.isdisjoint(image.info):
             upright = _TRANSPOSE.get(image.getexif().get(_ORIENTATION_TAG, 1))
         pixels = _to_rgb_or_rgba(image)
-        if pixels.size != (IMAGE_SIZE, IMAGE_SIZE):
-            left, top = (width - side) / 2, (height - side) / 2
+        if pixels.size != (side, side):
+            left, top = (width - shorter) / 2, (height - shorter) / 2
             # Pillow resizes RGBA with premultiplied alpha, so hidden colours don't bleed into the edges.
             pixels = pixels.resize(
-                (IMAGE_SIZE, IMAGE_SIZE),
+                (side, side),
                 Image.Resampling.LANCZOS,
-                box=(left, top, left + side, top + side),
+                box=(left, top, left + shorter, top + shorter),
                 reducing_gap=3.0,
             )
         if upright is not None:
@@ -131,7 +132,7 @@ def _decode(data: bytes) -> npt.NDArray[np.uint8]:
         if pixels.mode == "RGBA":
             white = Image.new("RGBA", pixels.size, "white")
             pixels = Image.alpha_composite(white, pixels).convert("RGB")
-        return np.frombuffer(pixels.tobytes(), np.uint8).reshape(IMAGE_SHAPE)
+        return np.frombuffer(pixels.tobytes(), np.uint8).reshape(side, side, 3)
 
 
 def _to_rgb_or_rgba(image: Image.Image) -> Image.Image:

@@ -10,7 +10,14 @@ import numpy.typing as npt
 
 from cifarml.errors import DataError
 
-__all__ = ["ClassMetrics", "Evaluation", "calibration_error", "evaluate_probabilities"]
+__all__ = [
+    "ClassMetrics",
+    "Evaluation",
+    "Reliability",
+    "calibration_error",
+    "evaluate_probabilities",
+    "measure_reliability",
+]
 
 
 class ClassMetrics(NamedTuple):
@@ -114,13 +121,56 @@ def evaluate_probabilities(
     )
 
 
+class Reliability(NamedTuple):
+    """How often a model is right, by how sure it is; every array is of shape (bins,).
+
+    Attributes:
+        num_images: int64: how many pictures fall into each bin of confidence.
+        confidence: float64: their mean confidence, 0 to 1; 0 where there are none.
+        accuracy: float64: the share of them that is named rightly; 0 where there are none.
+    """
+
+    num_images: npt.NDArray[np.int64]
+    confidence: npt.NDArray[np.float64]
+    accuracy: npt.NDArray[np.float64]
+
+    @property
+    def calibration_error(self) -> float:
+        """How far confidence is from accuracy, on average over the pictures: a share, 0 to 1."""
+        gaps = np.abs(self.confidence - self.accuracy)
+        return float((self.num_images * gaps).sum() / self.num_images.sum())
+
+
+def measure_reliability(
+    probabilities: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], *, num_bins: int = 15
+) -> Reliability:
+    """Measure how often a model is right, in bins of confidence of equal width.
+
+    Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, equations 1 to 3; 15 bins as there.
+
+    Args:
+        probabilities: float32, shape (N, classes), rows that add up to 1.
+        labels: int64, shape (N,), N at least 1.
+        num_bins: How many bins of confidence.
+    """
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    right = (probabilities.argmax(axis=1) == labels).astype(np.float64)
+    bins = np.clip((confidence * num_bins).astype(np.int64), 0, num_bins - 1)
+    count = np.bincount(bins, minlength=num_bins).astype(np.int64)
+    some = np.maximum(count, 1)
+    return Reliability(
+        count,
+        np.bincount(bins, confidence, num_bins) / some,
+        np.bincount(bins, right, num_bins) / some,
+    )
+
+
 def calibration_error(
     probabilities: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], *, num_bins: int = 15
 ) -> float:
     """Return how far a model's confidence is from how often it is right, on average.
 
-    The expected calibration error with bins of equal width (Guo et al., "On Calibration of Modern Neural
-    Networks", ICML 2017, equation 3; 15 bins as there).
+    The expected calibration error, see :func:`measure_reliability`.
 
     Args:
         probabilities: float32, shape (N, classes), rows that add up to 1.
@@ -130,7 +180,4 @@ def calibration_error(
     Returns:
         A share, 0 to 1.
     """
-    confidence = probabilities.max(axis=1).astype(np.float64)
-    surplus = confidence - (probabilities.argmax(axis=1) == labels)
-    bins = np.minimum((confidence * num_bins).astype(np.int64), num_bins - 1)
-    return float(np.abs(np.bincount(bins, surplus, num_bins)).sum() / len(labels))
+    return measure_reliability(probabilities, labels, num_bins=num_bins).calibration_error

@@ -7,7 +7,7 @@ called with a :class:`Progress` now and then. :func:`show_progress` makes one th
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -29,6 +29,7 @@ class Progress:
         unit: What is counted, for example ``"pictures"`` or ``"bytes"``.
         detail: Figures that go with it, for example ``"epoch 3/30  loss 1.52"``.
         line: A line worth keeping, such as the result of an epoch; printed once.
+        history: At the end of an epoch the curves so far, by name, a value an epoch.
     """
 
     task: str
@@ -37,6 +38,7 @@ class Progress:
     unit: str = "pictures"
     detail: str = ""
     line: str = ""
+    history: Mapping[str, Sequence[float]] | None = None
 
 
 OnProgress = Callable[[Progress], None]
@@ -83,7 +85,7 @@ def _bar(console: Console) -> Iterator[OnProgress]:
     class Speed(rich.ProgressColumn):
         def render(self, task: rich.Task) -> Text:
             speed = task.finished_speed or task.speed
-            if not speed:
+            if not speed or task.fields["unit"] == "s":
                 return Text("")
             if task.fields["unit"] == "bytes":
                 return Text(f"{speed / 1e6:.1f} MB/s", style="dim")

@@ -286,12 +286,16 @@ def test_plans_as_yaml(
     (path,) = write_cluster_yaml(tmp_path / "cluster", "gpu", ClusterOptions(low_priority=True))
     cluster: Any = load_compute(path)
     assert (cluster.name, cluster.min_instances, cluster.tier) == ("gpu", 0, "low_priority")
+    (tmp_path / "my settings.toml").write_text("dropout = 0.1\n")
     written = cifarml(
-        "train", "--compute", "gpu", "--data", "az://pictures/a b.zip", "--yaml", tmp_path / "job"
+        *("train", "--compute", "gpu", "--data", "az://pictures/a b.zip", "--yaml", tmp_path / "job"),
+        *("--config", tmp_path / "my settings.toml"),
     )
     assert written.returncode == 0, written.stderr
     job: Any = load_job(tmp_path / "job" / "job.yml")
     assert "cifarml train --data" in job.command.replace("'", "")
+    assert job.command.endswith("'--config' 'train.toml'")
+    assert (tmp_path / "job" / "code" / "train.toml").read_text() == "dropout = 0.1\n"
     assert job.inputs["pictures"].path.endswith(".blob.core.windows.net/pictures/a%20b.zip")
     assert (tmp_path / "job" / "code" / "cifarml" / "cli" / "train.py").is_file()
     again = cifarml("deploy", "--yaml", plan)

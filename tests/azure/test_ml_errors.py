@@ -260,13 +260,16 @@ def test_jobs(cloud: Cloud, workspace: AzureWorkspace, tmp_path: Path) -> None:
     wrong = follow_job(workspace, submit_job(workspace, "gpu", "wrong", "drawn:nonsense", []), lines.append)
     assert wrong.state == "failed"
     assert any("Error: " in line for line in lines)
-    good = follow_job(
-        workspace, submit_job(workspace, "gpu", "good", "drawn:100", ["--epochs", "1"]), lines.append
-    )
+    settings = tmp_path / "settings.toml"
+    settings.write_text("num_epochs = 3\nlabel_smoothing = 0.25\n")
+    sent = submit_job(workspace, "gpu", "good", "drawn:100", ["--epochs", "1"], config=settings)
+    settings.unlink()  # it has gone along
+    good = follow_job(workspace, sent, lines.append)
     assert good.state == "completed", lines
     bundle = fetch_run(workspace, good, tmp_path)
     bundle.verify()
     assert (bundle.path, bundle.info["num_epochs"]) == (tmp_path / "good", 1)
+    assert bundle.read_json("config.json")["label_smoothing"] == 0.25
     assert fetch_run(workspace, good, tmp_path).sha256 == bundle.sha256, "twice is once"
     assert [path.name for path in tmp_path.iterdir()] == ["good"]
     (bundle.path / "manifest.json").write_text(

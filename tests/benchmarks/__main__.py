@@ -20,6 +20,10 @@ from tests.benchmarks.azure import azure
 from tests.benchmarks.pairs import LARGE, SMALL, peer, row, timed
 from tests.benchmarks.serving.table import long_run, serving
 from tests.benchmarks.storage import storage
+from tests.benchmarks.training.accuracy import best_small, fast_full, fast_small, full
+from tests.benchmarks.training.onnx import onnx
+from tests.benchmarks.training.scale import scale
+from tests.benchmarks.training.step import step
 
 ARRAY_BYTES = 60_000 * 3072
 CLI = Path(sys.executable).with_name("cifarml")
@@ -93,6 +97,13 @@ TABLES: dict[str, Callable[[Path], None]] = {
     "serving": serving,
     "long_run": long_run,
     "azure": azure,
+    "step": step,
+    "fast_full": fast_full,
+    "full": full,
+    "fast_small": fast_small,
+    "best_small": best_small,
+    "scale": scale,
+    "onnx": onnx,
 }
 
 

@@ -11,9 +11,9 @@ from typing import Any, Final
 
 from packaging.requirements import Requirement
 
-from cifarml.errors import TrainingError
+from cifarml.errors import SettingsError, TrainingError
 
-__all__ = ["conda_file", "stage_package", "training_requirements"]
+__all__ = ["conda_file", "stage_package", "stage_settings", "training_requirements"]
 
 _PACKAGE: Final = Path(__file__).parents[1]
 _NOT_THERE: Final = ("azure-ai-ml", "azureml-mlflow")
@@ -35,6 +35,23 @@ def stage_package(folder: Path) -> None:
         (info / "METADATA").write_text(text, encoding="utf-8")
     except OSError as error:
         raise TrainingError(f"can't stage the code in {folder}: {error.strerror or error}") from error
+
+
+def stage_settings(config: Path, folder: Path) -> str:
+    """Copy a file of training settings into a job's code folder, where a job starts.
+
+    Returns:
+        Its name there.
+
+    Raises:
+        SettingsError: If it can't be copied.
+    """
+    name = "train.json" if config.suffix.lower() == ".json" else "train.toml"
+    try:
+        shutil.copyfile(config, folder / name)
+    except OSError as error:
+        raise SettingsError(f"can't copy {config}: {error.strerror or error}") from error
+    return name
 
 
 def training_requirements() -> list[str]:

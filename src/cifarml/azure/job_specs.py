@@ -10,7 +10,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from cifarml.azure.datastore import DEFAULT_STORE
-from cifarml.azure.job_code import conda_file, stage_package
+from cifarml.azure.job_code import conda_file, stage_package, stage_settings
 from cifarml.azure.plans import SCHEMA, new_folder, write_documents
 from cifarml.azure.workspace import TAG
 from cifarml.data.address import BlobAddress, is_blob_address
@@ -40,7 +40,16 @@ _VARIABLES: Final = {
 }
 
 
-def build_job(name: str, run: str, compute: str, data: str, flags: Sequence[str], folder: Path) -> Any:
+def build_job(
+    name: str,
+    run: str,
+    compute: str,
+    data: str,
+    flags: Sequence[str],
+    folder: Path,
+    *,
+    config: Path | None = None,
+) -> Any:
     """Return a job as Azure ML's client takes it, its code staged.
 
     Args:
@@ -51,9 +60,10 @@ def build_job(name: str, run: str, compute: str, data: str, flags: Sequence[str]
             ``cifarml train --data`` takes besides.
         flags: Further flags of ``cifarml train``.
         folder: Where its code folder is made.
+        config: A file of training settings, which goes along with the code.
 
     Raises:
-        SettingsError: If a run can't have that name there.
+        SettingsError: If a run can't have that name there, or the file can't be read.
         DataError: If there are no such pictures.
     """
     if not RUN_NAME.fullmatch(run):
@@ -72,6 +82,8 @@ def build_job(name: str, run: str, compute: str, data: str, flags: Sequence[str]
         inputs["pictures"] = Input(type=kind, path=path, mode="download")
         source = "${{inputs.pictures}}"
     arguments = ["--data", source, "--name", run, "--runs-dir", "${{outputs.runs}}", *flags]
+    if config is not None:
+        arguments += ["--config", stage_settings(config, folder)]
     job: Any = command(
         name=name,
         display_name=run,
@@ -101,7 +113,9 @@ def build_job(name: str, run: str, compute: str, data: str, flags: Sequence[str]
     return job
 
 
-def write_job_yaml(folder: Path, compute: str, run: str, data: str, flags: Sequence[str]) -> list[Path]:
+def write_job_yaml(
+    folder: Path, compute: str, run: str, data: str, flags: Sequence[str], *, config: Path | None = None
+) -> list[Path]:
     """Write a training job as a file that ``az ml job create`` takes, with its code beside it.
 
     Args:
@@ -110,12 +124,14 @@ def write_job_yaml(folder: Path, compute: str, run: str, data: str, flags: Seque
         run: Name of the run folder to make.
         data: See :func:`build_job`.
         flags: See :func:`build_job`.
+        config: See :func:`build_job`.
 
     Raises:
         CloudError: If the folder is not empty, or can't be written.
         DataError: If there are no such pictures.
     """
-    job = build_job(f"cifarml-{run}", run, compute, data, flags, new_folder(folder) / "code")
+    code = new_folder(folder) / "code"
+    job = build_job(f"cifarml-{run}", run, compute, data, flags, code, config=config)
     document: dict[str, Any] = {
         "$schema": SCHEMA.format("commandJob"),
         "type": "command",

@@ -65,7 +65,15 @@ class Job:
         return self.state in ENDED
 
 
-def submit_job(workspace: AzureWorkspace, compute: str, run: str, data: str, flags: Sequence[str]) -> Job:
+def submit_job(
+    workspace: AzureWorkspace,
+    compute: str,
+    run: str,
+    data: str,
+    flags: Sequence[str],
+    *,
+    config: Path | None = None,
+) -> Job:
     """Send a training job to a cluster.
 
     Args:
@@ -74,6 +82,7 @@ def submit_job(workspace: AzureWorkspace, compute: str, run: str, data: str, fla
         run: Name of the run folder to make.
         data: See :func:`~cifarml.azure.job_specs.build_job`.
         flags: See :func:`~cifarml.azure.job_specs.build_job`.
+        config: See :func:`~cifarml.azure.job_specs.build_job`.
 
     Raises:
         SettingsError: If a run can't have that name there.
@@ -87,7 +96,7 @@ def submit_job(workspace: AzureWorkspace, compute: str, run: str, data: str, fla
     with tempfile.TemporaryDirectory(prefix="cifarml-") as folder:
         try:
             with workspace.calling(f"submit a job to {compute}"):
-                job = build_job(name, run, compute, data, flags, Path(folder))
+                job = build_job(name, run, compute, data, flags, Path(folder), config=config)
                 workspace.client.jobs.create_or_update(job)
         except CloudError:
             if _find(workspace, name) is None:

@@ -19,6 +19,7 @@ from cifarml.cli import (
     down,
     endpoint,
     evaluate,
+    explain,
     jobs,
     models,
     predict,
@@ -26,6 +27,7 @@ from cifarml.cli import (
     runs,
     serve,
     train,
+    tune,
 )
 from cifarml.cli.console import note, show_log
 from cifarml.errors import CifarMLError
@@ -41,8 +43,10 @@ app = typer.Typer(
 )
 app.command()(quickstart.quickstart)
 app.command()(train.train)
+app.command()(tune.tune)
 app.command()(evaluate.evaluate)
 app.command()(predict.predict)
+app.command()(explain.explain)
 app.add_typer(data.app, name="data")
 app.add_typer(runs.app, name="runs")
 app.add_typer(models.app, name="models")

@@ -14,10 +14,11 @@ from cifarml.cli.console import print_json, print_table, shown_path
 from cifarml.cli.target import Target, open_registry
 
 if TYPE_CHECKING:
+    from cifarml.comparison import Comparison
     from cifarml.data import Dataset
     from cifarml.progress import OnProgress
     from cifarml.registry.base import RegisteredModel
-    from cifarml.registry.gate import Comparison, GateCheck
+    from cifarml.registry.gate import GateCheck
 
 __all__ = ["app"]
 
@@ -282,8 +283,7 @@ def _print_comparison(comparison: Comparison, checks: list[GateCheck]) -> None:
     ]
     title = f"{comparison.num_images:,} test pictures of {comparison.data}"
     print_table(title, ("", f"{first.name} ", f"{second.name} ", "pictures "), rows)
-    low, high = comparison.interval
-    print(f"{second.name} gains {low:+.1%} to {high:+.1%} of accuracy (95 % confidence).")
+    print(comparison.gain)
     for check in checks:
         print(f"{'yes' if check.holds else 'no '}  {check.name}: {check.reason}")
     better = all(check.holds for check in checks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +29,29 @@ RunsDir = Annotated[
         metavar="DIR", help="Where run folders lie; CIFARML_RUNS_DIR, or runs/ here, when left out."
     ),
 ]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        help="fast: a minute or two on a laptop; best: ten times that; tutorial: the article's network.",
+        show_default="fast",
+    ),
+]
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        help="Of the arithmetic: float32, mixed_bfloat16, mixed_float16, or auto: the fastest here.",
+        show_default="auto",
+    ),
+]
+ValidationFraction = Annotated[
+    float | None,
+    typer.Option(
+        help="Share of the training pictures set apart to watch with, 0 to 0.5.", show_default="0.1"
+    ),
+]
+Seed = Annotated[
+    int | None, typer.Option(help="Start weights, shuffling, changes and split.", show_default="0")
+]
 Model = Annotated[
     str,
     typer.Option(metavar="NAME[@ALIAS|:VERSION]", help="Which registered model, such as cifar10:3."),
@@ -40,3 +64,17 @@ Yaml = Annotated[
         "--yaml", metavar="DIR", help="Write the plan as files for az ml into a new folder, and do nothing."
     ),
 ]
+
+
+def seconds(text: str) -> float:
+    """Read a length of time such as ``90``, ``120s``, ``2m`` or ``1h30m``.
+
+    Raises:
+        typer.BadParameter: If it is none, or nothing at all.
+    """
+    form = r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,9}(?:\.\d{1,9})?)s?)?"
+    found = re.fullmatch(form, text.strip().lower(), re.ASCII)
+    hours, minutes, rest = (float(part or 0) for part in found.groups()) if found else (0.0, 0.0, 0.0)
+    if total := 3600 * hours + 60 * minutes + rest:
+        return total
+    raise typer.BadParameter(f"must be a time such as 90, 120s, 2m or 1h30m. Received: {text[:40]!r}")

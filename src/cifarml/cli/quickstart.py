@@ -56,6 +56,7 @@ def quickstart(
     """
     from cifarml.data.address import BlobAddress
     from cifarml.registry.local import LocalRegistry
+    from cifarml.runs import REPORT
     from cifarml.train.grids import picture_grid
     from cifarml.train.report import save_figure
 
@@ -71,7 +72,7 @@ def quickstart(
     _say("2. Training")
     first = _train(dataset, folder, "tutorial", min(_BRIEF, epochs or _BRIEF))
     second = _train(dataset, folder, "fast", epochs)
-    for name in ("learning_curves.png", "confusion_matrix.png", "predictions.png"):
+    for name in (REPORT, "predictions.png"):
         _say(f"   {shown_path(second.path / name)}")
 
     _say("3. Registering, and comparing on the test pictures")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cifarml.cli import options
 from cifarml.cli.console import print_json, print_table, shown_path
 
+if TYPE_CHECKING:
+    from cifarml.run_comparison import RunComparison, RunFigures
+
 __all__ = ["app"]
 
-app = typer.Typer(name="runs", help="List and show what was trained.", no_args_is_help=True)
+app = typer.Typer(name="runs", help="List, show and compare what was trained.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -25,8 +28,10 @@ def list_command(runs_dir: options.RunsDir = None, json: options.Json = False) -
       cifarml runs list
       cifarml runs list --runs-dir quickstart/runs --json
     """
+    from pathlib import Path
+
     from cifarml.registry.local import LocalRegistry
-    from cifarml.runs import list_runs
+    from cifarml.runs import list_runs, resume_command
     from cifarml.settings import load_settings
 
     only_here = runs_dir is not None
@@ -52,12 +57,15 @@ def list_command(runs_dir: options.RunsDir = None, json: options.Json = False) -
                 run.name,
                 run.state,
                 f"{info['test_accuracy']:.1%}" if known else "",
-                f"{info['num_epochs']:.0f}" if "num_epochs" in info else "",
+                "/".join(f"{info[key]:.0f}" for key in ("num_epochs", "planned_epochs") if key in info),
                 f"{info['training_s']:.0f} s" if known else "",
                 info.get("dataset", ""),
             )
         )
     print_table("", ("run", "state", "test accuracy ", "epochs ", "training ", "data"), rows)
+    for run in found:
+        if run.state == "unfinished":
+            print(f"Go on with {run.name}: {resume_command(Path(shown_path(run.path)))}")
 
 
 @app.command()
@@ -78,7 +86,7 @@ def show(
     from cifarml.bundle import Bundle
     from cifarml.cli.console import print_evaluation
     from cifarml.metrics import Evaluation
-    from cifarml.runs import CONFIG, METRICS, find_run
+    from cifarml.runs import CONFIG, METRICS, REPORT, find_run, shown_settings
     from cifarml.settings import load_settings
 
     bundle = Bundle.open(find_run(run, runs_dir or load_settings().runs_dir))
@@ -88,10 +96,122 @@ def show(
         print_json({"path": str(bundle.path.resolve()), **bundle.info, "config": config, "metrics": metrics})
         return
     print_table(
-        f"Run {bundle.path.name}",
-        ("setting", "value"),
-        [*config.items(), *((name, value) for name, value in bundle.info.items() if name not in config)],
+        f"Run {bundle.path.name}", ("setting", "value"), {**shown_settings(config), **bundle.info}.items()
     )
     print_evaluation("Test pictures", Evaluation.from_json(metrics["test"]))
     for name in bundle.files:
-        print(shown_path(bundle.path / name))
+        print(shown_path(bundle.path / name) + ("   (open it with a browser)" if name == REPORT else ""))
+
+
+@app.command()
+def compare(
+    first: Annotated[str, typer.Argument(metavar="A", help="A run folder, its name, or latest.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            metavar="SOURCE",
+            help="Ask both about the test pictures of this source.",
+            show_default="the pictures that both were tested on",
+        ),
+    ] = None,
+    subset: options.Subset = None,
+    runs_dir: options.RunsDir = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Lay two runs side by side, and say whether one is better or the difference is noise.
+
+    Runs with the same test pictures are compared by what each has answered, by McNemar's exact test.
+
+    [bold]Examples[/bold]
+
+      cifarml runs compare first second
+      cifarml runs compare first latest --json
+      cifarml runs compare runs/first elsewhere/second --data cifar10
+    """
+    from cifarml.bundle import Bundle
+    from cifarml.data import load_dataset
+    from cifarml.progress import show_progress
+    from cifarml.run_comparison import compare_runs
+    from cifarml.runs import find_run
+    from cifarml.settings import load_settings
+
+    runs_dir = runs_dir or load_settings().runs_dir
+    bundles = [Bundle.open(find_run(run, runs_dir)) for run in (first, second)]
+    names = bundles[0].path.name, bundles[1].path.name
+    if names[0] == names[1]:
+        names = shown_path(bundles[0].path), shown_path(bundles[1].path)
+    with show_progress(quiet=quiet or data is None) as on_progress:
+        pictures = load_dataset(data, subset=subset, on_progress=on_progress).test if data else None
+        both = compare_runs(bundles[0], bundles[1], pictures, names=names, on_progress=on_progress)
+    if json:
+        print_json(
+            {
+                "runs": [_document(run) for run in (both.first, both.second)],
+                "differing_settings": both.differing,
+                "comparison": both.comparison.to_json() if both.comparison else None,
+                "verdict": both.verdict,
+            }
+        )
+        return
+    _print_side_by_side(both)
+    print(both.verdict)
+    if both.comparison is None:
+        print(f"Ask both about the same pictures: cifarml runs compare {first} {second} --data cifar10")
+    elif data and both.first.figures.trained_on != both.second.figures.trained_on:
+        print("They were trained on different pictures, so see to it that these are new to both.")
+
+
+def _print_side_by_side(both: RunComparison) -> None:
+    """Print settings that differ, figures, and recalls; those of other pictures if both were asked again."""
+    runs = both.first, both.second
+    shown = [run.figures for run in runs]
+    if both.comparison is not None:
+        shown = [both.comparison.first, both.comparison.second]
+    columns = ("", f"{shown[0].name} ", f"{shown[1].name} ")
+    changed = dict(both.differing)
+    if shown[0].trained_on != shown[1].trained_on:
+        changed["data"] = runs[0].info.get("dataset"), runs[1].info.get("dataset")
+    if changed:
+        print_table("What differs", columns, [(name, *map(_setting, pair)) for name, pair in changed.items()])
+    else:
+        print("Both have the same settings and pictures.")
+    names = dict.fromkeys((*shown[0].recall, *shown[1].recall))
+    rows = [
+        ("accuracy", *(f"{each.accuracy:.2%}" for each in shown)),
+        ("loss", *(f"{each.loss:.3f}" for each in shown)),
+        ("calibration error", *(f"{each.calibration_error:.1%}" for each in shown)),
+        *((f"recall of {n}", *(f"{e.recall[n]:.1%}" if n in e.recall else "" for e in shown)) for n in names),
+        ("training", *(f"{run.info['training_s']:,.0f} s" for run in runs)),
+        ("pictures/s in training", *(f"{run.info['images_per_second']:,.0f}" for run in runs)),
+        ("parameters", *(f"{run.info['num_parameters']:,}" for run in runs)),
+        ("model.onnx", *(f"{run.model_bytes / 1e6:.1f} MB" for run in runs)),
+    ]
+    title = "On their own test pictures"
+    if both.comparison is not None:
+        title = f"On the same {both.comparison.num_images:,} test pictures of {both.comparison.data}"
+    print_table(title, columns, rows)
+
+
+def _setting(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return "" if value is None else str(value)
+
+
+def _document(run: RunFigures) -> dict[str, Any]:
+    figures, names = run.figures, ("training_s", "images_per_second", "num_parameters", "num_epochs")
+    return {
+        "name": figures.name,
+        "config": run.config,
+        "dataset": run.info.get("dataset"),
+        "num_test_images": sum(run.class_counts.values()),
+        "accuracy": figures.accuracy,
+        "loss": figures.loss,
+        "calibration_error": figures.calibration_error,
+        "recall": figures.recall,
+        **{name: run.info.get(name) for name in names},
+        "model_bytes": run.model_bytes,
+    }

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cifarml.cli import options
 from cifarml.cli.console import hidden_native_noise, note, print_json, shown_path
+from cifarml.cli.resume import resume_run, saying_how_to_go_on
 from cifarml.cli.target import Target, open_registry, open_workspace
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from cifarml.bundle import Bundle
     from cifarml.registry.base import ModelRegistry
 
@@ -22,14 +22,30 @@ CHOSEN = "chosen by the preset"
 
 
 def train(
+    context: typer.Context,
     data: options.Data = "cifar10",
-    preset: Annotated[
-        str, typer.Option(help="fast: a minute or two on a laptop; tutorial: the article's network.")
-    ] = "fast",
+    config_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            metavar="FILE",
+            help="Settings from a .toml or .json file, such as a run's config.json. Flags win over it.",
+        ),
+    ] = None,
+    preset: options.Preset = None,
     subset: options.Subset = None,
     subset_seed: options.SubsetSeed = 0,
     epochs: Annotated[
         int | None, typer.Option(help="Passes over the training pictures.", show_default=CHOSEN)
+    ] = None,
+    time_budget: Annotated[
+        float | None,
+        typer.Option(
+            parser=options.seconds,
+            metavar="TIME",
+            help="Train for so long (90, 120s, 2m, 1h30m): chooses epochs and size of the network.",
+            show_default=False,
+        ),
     ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Pictures in a step.", show_default=CHOSEN)] = None,
     learning_rate: Annotated[
@@ -38,21 +54,25 @@ def train(
     weight_decay: Annotated[
         float | None, typer.Option(help="How strongly weights are kept small.", show_default=CHOSEN)
     ] = None,
-    precision: Annotated[
-        str,
+    precision: options.Precision = None,
+    device: Annotated[
+        str | None,
         typer.Option(
-            help="Of the arithmetic: float32, mixed_bfloat16, mixed_float16, or auto: the fastest here."
-        ),
-    ] = "auto",
-    validation_fraction: Annotated[
-        float | None,
-        typer.Option(
-            help="Share of the training pictures set apart to watch with, 0 to 0.5.", show_default="0.1"
+            help="What to train on: auto, cpu, gpu, or some by number: gpu:0 or gpu:0,2.", show_default="auto"
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Start weights, shuffling, changes and split.")] = 0,
+    validation_fraction: options.ValidationFraction = None,
+    seed: options.Seed = None,
     name: Annotated[
         str | None, typer.Option(help="Name of the run folder; date, time and preset when left out.")
+    ] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN",
+            help="Go on with an unfinished run: a run folder, its name, or latest.",
+            show_default=False,
+        ),
     ] = None,
     compute: Annotated[
         str | None,
@@ -74,36 +94,51 @@ def train(
 
     The test pictures are looked at once, at the end. Ctrl-C ends the training with what was reached.
 
+    A run that was killed goes on from its last checkpoint with --resume, and ends as it would have ended.
+
     [bold]Examples[/bold]
 
       cifarml train --subset 2000
+      cifarml train --time-budget 2m
       cifarml train --preset tutorial --data 2000pics_cifar10.zip
       cifarml train --data my_pictures/ --skip-bad --name first
       cifarml train --data drawn:4000 --json --quiet
+      cifarml train --resume latest
+      cifarml train --config runs/first/config.json --seed 1
       cifarml train --compute gpu --data az://2000picscifar10/2000pics_cifar10.zip
     """
+    from functools import partial
     from pathlib import PurePath
 
-    from cifarml.data import load_dataset
     from cifarml.errors import SettingsError
     from cifarml.progress import show_progress
     from cifarml.runs import new_run_dir
     from cifarml.settings import load_settings
     from cifarml.train.config import TrainConfig
+    from cifarml.train.source import Source
 
-    config = TrainConfig.make(
+    runs_dir = runs_dir or load_settings().runs_dir
+    if resume is not None:
+        registry = registry_beside(target)
+        bundle = resume_run(context, resume, runs_dir, quiet=quiet)
+        log_run(bundle, registry)
+        print_run(bundle, json=json)
+        return
+    asked = TrainConfig.make if config_file is None else partial(TrainConfig.load, config_file)
+    config = asked(
         preset=preset,
         num_epochs=epochs,
+        time_budget_s=time_budget,
         batch_size=batch_size,
         learning_rate=learning_rate,
         weight_decay=weight_decay,
         precision=precision,
+        device=device,
         validation_fraction=validation_fraction,
         seed=seed,
     )
     if name is not None and (PurePath(name).name != name or not name.isprintable() or name.startswith(".")):
         raise SettingsError(f"--name must be a plain folder name. Received: {name!r}")
-    runs_dir = runs_dir or load_settings().runs_dir
     if compute is not None:
         if target == "local":
             raise SettingsError("a cluster is in Azure. Received: --compute with --target local")
@@ -112,10 +147,12 @@ def train(
             "--subset": subset,
             "--subset-seed": subset_seed,
             "--epochs": epochs,
+            "--time-budget": time_budget,
             "--batch-size": batch_size,
             "--learning-rate": learning_rate,
             "--weight-decay": weight_decay,
             "--precision": precision,
+            "--device": device,
             "--validation-fraction": validation_fraction,
             "--seed": seed,
         }
@@ -125,23 +162,23 @@ def train(
         if yaml is not None:
             from cifarml.azure.job_specs import write_job_yaml
 
-            for path in write_job_yaml(yaml, compute, run, data, given):
+            for path in write_job_yaml(yaml, compute, run, data, given, config=config_file):
                 print(f"az ml job create -f {path}")
             return
         if wait and (runs_dir / run).exists():  # told before a cluster is paid for it
             raise SettingsError(
                 f"{runs_dir / run} already exists", hint="take another --name, or another --runs-dir"
             )
-        train_on_cluster(compute, run, data, given, runs_dir, wait=wait, json=json, quiet=quiet)
+        train_on_cluster(
+            compute, run, data, given, runs_dir, config=config_file, wait=wait, json=json, quiet=quiet
+        )
         return
     if yaml is not None:
         raise SettingsError("only a job on a cluster can be written as YAML", hint="add --compute NAME")
-    to_azure = load_settings(target=target).effective_target == "azure"
-    registry = open_registry("azure") if to_azure else None
+    registry = registry_beside(target)
     with show_progress(quiet=quiet) as on_progress:
-        dataset = load_dataset(
-            data, subset=subset, seed=subset_seed, skip_bad=skip_bad, on_progress=on_progress
-        )
+        source = Source(data=data, subset=subset, subset_seed=subset_seed, skip_bad=skip_bad)
+        dataset = source.load(on_progress=on_progress)
         for picture in dataset.skipped:
             note(f"left out {picture.name}: {picture.reason}")
         run_dir = runs_dir / name if name else new_run_dir(runs_dir, config.preset)
@@ -150,9 +187,18 @@ def train(
             from cifarml.train.trainer import train_model
 
             describe_environment()
-        bundle = train_model(config, dataset, run_dir, on_progress=on_progress)
+        with saying_how_to_go_on(run_dir):
+            bundle = train_model(config, dataset, run_dir, source=source, on_progress=on_progress)
     log_run(bundle, registry)
     print_run(bundle, json=json)
+
+
+def registry_beside(target: str | None) -> ModelRegistry | None:
+    """Return the registry that a run is logged in beside the one of this machine."""
+    from cifarml.settings import load_settings
+
+    to_azure = load_settings(target=target).effective_target == "azure"
+    return open_registry("azure") if to_azure else None
 
 
 def log_run(bundle: Bundle, registry: ModelRegistry | None = None) -> None:
@@ -176,6 +222,7 @@ def train_on_cluster(
     flags: list[str],
     runs_dir: Path,
     *,
+    config: Path | None,
     wait: bool,
     json: bool,
     quiet: bool,
@@ -187,7 +234,7 @@ def train_on_cluster(
     from cifarml.registry.azureml import AzureRegistry
 
     workspace = open_workspace()
-    job = submit_job(workspace, compute, run, data, flags)
+    job = submit_job(workspace, compute, run, data, flags, config=config)
     note(f"Job {job.name} is {job.state} on {compute}. {job.page}")
     if not wait:
         if json:
@@ -210,6 +257,8 @@ def train_on_cluster(
 
 def print_run(bundle: Bundle, *, json: bool) -> None:
     """Print what came of a training."""
+    from cifarml.runs import REPORT
+
     if json:
         print_json({"path": str(bundle.path.resolve()), **bundle.info})
         return
@@ -221,11 +270,6 @@ def print_run(bundle: Bundle, *, json: bool) -> None:
         f"(trained {info['training_s']:.0f} s, {info['images_per_second']:,.0f} pictures/s)"
     )
     path = shown_path(bundle.path)
-    print(f"Run folder:      {path}")
-    for title, file in (
-        ("Learning curves", "learning_curves.png"),
-        ("Confusion", "confusion_matrix.png"),
-        ("Predictions", "predictions.png"),
-    ):
-        print(f"{title + ':':<16} {path}/{file}")
+    print(f"Run folder: {path}")
+    print(f"Report:     {path}/{REPORT}   (open it with a browser)")
     print("Next: cifarml predict image.png   (or, as an endpoint: cifarml deploy)")

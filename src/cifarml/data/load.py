@@ -28,7 +28,7 @@ from cifarml.images import DECODER_VERSION
 from cifarml.progress import OnProgress, ignore_progress
 from cifarml.settings import Settings, load_settings
 
-__all__ = ["load_dataset", "locate_source", "open_source"]
+__all__ = ["is_path", "load_dataset", "locate_source", "open_source"]
 
 _DRAWN: Final = re.compile(r"drawn(?::(?P<count>\d{1,9}))?(?::(?P<seed>\d{1,9}))?")
 _CACHED_FILES: Final = 5_000
@@ -93,6 +93,11 @@ def locate_source(
 
         return open_blobs(source, settings, on_progress=on_progress)
     return str(source), Path(source)
+
+
+def is_path(source: str) -> bool:
+    """Tell whether a source is a path on this machine, rather than an address or a name of ours."""
+    return source != "cifar10" and not _DRAWN.fullmatch(source) and not is_blob_address(source)
 
 
 def open_source(origin: str, place: Path | FileTree) -> FileTree:

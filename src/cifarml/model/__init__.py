@@ -9,10 +9,10 @@ from typing import NamedTuple
 import keras
 
 from cifarml.errors import SettingsError
-from cifarml.model import fast, tutorial
-from cifarml.model.recipe import Recipe
+from cifarml.model import best, fast, tutorial
+from cifarml.recipe import Recipe, Size
 
-__all__ = ["PRESETS", "Preset", "Recipe", "build_model"]
+__all__ = ["PRESETS", "Preset", "Recipe", "Size", "build_model"]
 
 
 class Preset(NamedTuple):
@@ -20,6 +20,8 @@ class Preset(NamedTuple):
 
     Attributes:
         choose_recipe: Chooses the settings, from the number of training pictures and of classes.
+        sizes: The networks that a time budget chooses from, from the number of training pictures; narrowest
+            first.
         build: Makes the network to be trained, from the number of classes, the recipe and, by name, the
             training pictures and the precision.
         to_serve: Makes of the trained network the one that is served.
@@ -27,6 +29,7 @@ class Preset(NamedTuple):
     """
 
     choose_recipe: Callable[[int, int], Recipe]
+    sizes: Callable[[int], tuple[Size, ...]]
     build: Callable[..., keras.Model]
     to_serve: Callable[..., keras.Model]
     gives_logits: bool
@@ -34,8 +37,11 @@ class Preset(NamedTuple):
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
-        "fast": Preset(fast.choose_recipe, fast.build, fast.to_serve, gives_logits=True),
-        "tutorial": Preset(tutorial.choose_recipe, tutorial.build, tutorial.to_serve, gives_logits=False),
+        "best": Preset(best.choose_recipe, best.sizes, best.build, best.to_serve, gives_logits=True),
+        "fast": Preset(fast.choose_recipe, fast.sizes, fast.build, fast.to_serve, gives_logits=True),
+        "tutorial": Preset(
+            tutorial.choose_recipe, tutorial.sizes, tutorial.build, tutorial.to_serve, gives_logits=False
+        ),
     }
 )
 
@@ -47,7 +53,7 @@ def build_model(preset: str = "fast", num_classes: int = 10) -> keras.Model:
     probabilities (not logits), float32 of shape (N, num_classes).
 
     Args:
-        preset: ``"fast"``, or ``"tutorial"``, the article's network.
+        preset: ``"fast"``, ``"best"``, or ``"tutorial"``, the article's network.
         num_classes: How many classes it tells apart, 2 to 1000.
 
     Returns:

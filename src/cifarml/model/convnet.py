@@ -17,7 +17,13 @@ import numpy.typing as npt
 from keras import layers
 
 from cifarml.cifar10 import IMAGE_SHAPE
-from cifarml.model.layers import PIXEL_MEAN, PIXEL_STD, FusedBatchNormalization, whitening_filters
+from cifarml.model.layers import (
+    PIXEL_MEAN,
+    PIXEL_STD,
+    FusedBatchNormalization,
+    QuickConv2D,
+    whitening_filters,
+)
 
 __all__ = ["build_network", "to_serve"]
 
@@ -59,7 +65,7 @@ def build_network(
     ]
     for width in widths:
         for position in range(2):
-            stack.append(layers.Conv2D(width, 3, padding="same", use_bias=False, **policy))
+            stack.append(QuickConv2D(width, 3, padding="same", use_bias=False, **policy))
             if position == 0:
                 stack.append(layers.MaxPooling2D(**policy))
             stack.append(FusedBatchNormalization(momentum=0.6, epsilon=1e-5, scale=False, **policy))
@@ -99,7 +105,8 @@ def to_serve(network: keras.Sequential, *, temperature: float = 1.0) -> keras.Mo
             weights += _folded(layer, network.layers[position + 1 : position + 3])
         elif isinstance(layer, layers.Dense):
             weights += [values / temperature for values in layer.get_weights()]
-        body.add(type(layer).from_config(settings))
+        kind = layers.Conv2D if isinstance(layer, layers.Conv2D) else type(layer)
+        body.add(kind.from_config(settings))
     body.set_weights(weights)
     picture = keras.Input(IMAGE_SHAPE, dtype="uint8", name="image")
     pixels = keras.ops.cast(picture, "float32")

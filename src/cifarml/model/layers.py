@@ -11,13 +11,15 @@ import numpy.typing as npt
 if keras.config.backend() == "tensorflow":
     import tensorflow as tf
 
-__all__ = ["PIXEL_MEAN", "PIXEL_STD", "FusedBatchNormalization", "whitening_filters"]
+__all__ = ["PIXEL_MEAN", "PIXEL_STD", "FusedBatchNormalization", "QuickConv2D", "whitening_filters"]
 
 PIXEL_MEAN: Final = 0.449
 PIXEL_STD: Final = 0.226
 """Mean and standard deviation of photographs' pixels on a scale of 0 to 1, over all three channels."""
 
 _MOST_IMAGES: Final = 5000
+_SMALL: Final = 8
+"""Up to this side of a picture the gradient is quicker as a convolution; larger ones leave the cache."""
 
 
 class FusedBatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
@@ -47,6 +49,54 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):  # type: ignore[
         ):
             kept.assign(kept.value * self.momentum + seen * (1 - self.momentum))
         return normalised.y
+
+
+class QuickConv2D(keras.layers.Conv2D):  # type: ignore[misc]
+    """Keras' convolution; on a processor the gradient of its weights takes two thirds of the time.
+
+    oneDNN's kernel for that gradient in bfloat16 reaches 60 % of the rate of its kernel for convolutions
+    (measured with 2.21 on AVX-512). The gradient of a weight is the sum, over pictures and places, of a
+    pixel times a gradient some places further: that is a convolution, too, whose pictures are the channels
+    and whose channels are the pictures. Taken where pictures are small: 3x3 kernels, in bfloat16.
+    """
+
+    def convolution_op(self, inputs: Any, kernel: Any) -> Any:
+        """Convolve; see :class:`keras.layers.Conv2D`."""
+        if (
+            keras.config.backend() != "tensorflow"
+            or keras.backend.standardize_dtype(inputs.dtype) != "bfloat16"
+            or (self.kernel_size, self.strides, self.padding) != ((3, 3), (1, 1), "same")
+            or (self.groups, self.dilation_rate, self.data_format) != (1, (1, 1), "channels_last")
+            or max(inputs.shape[1] or _SMALL + 1, inputs.shape[2] or _SMALL + 1) > _SMALL
+            or tf.config.list_physical_devices("GPU")
+        ):
+            return super().convolution_op(inputs, kernel)
+        return _convolve(tf.convert_to_tensor(inputs), tf.cast(kernel, inputs.dtype))
+
+
+if keras.config.backend() == "tensorflow":
+
+    @tf.custom_gradient  # type: ignore[untyped-decorator]
+    def _convolve(images: Any, kernel: Any) -> Any:
+        """Convolve pictures (N, H, W, C) with a kernel (3, 3, C, D), zeros around them."""
+
+        def gradient(of_output: Any) -> tuple[Any, Any]:
+            of_images = tf.raw_ops.Conv2DBackpropInput(
+                input_sizes=tf.shape(images),
+                filter=kernel,
+                out_backprop=of_output,
+                strides=[1, 1, 1, 1],
+                padding="SAME",
+            )
+            of_kernel = tf.nn.conv2d(
+                tf.transpose(images, [3, 1, 2, 0]),  # (C, H, W, N)
+                tf.transpose(of_output, [1, 2, 0, 3]),  # (H, W, N, D)
+                strides=1,
+                padding=[[0, 0], [1, 1], [1, 1], [0, 0]],
+            )
+            return of_images, tf.transpose(of_kernel, [1, 2, 0, 3])
+
+        return tf.nn.conv2d(images, kernel, strides=1, padding="SAME"), gradient
 
 
 def whitening_filters(images: npt.NDArray[np.uint8], size: int = 2) -> npt.NDArray[np.float32]:

@@ -8,12 +8,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from cifarml.comparison import Comparison, compare_bundles
 from cifarml.data.dataset import Dataset
 from cifarml.errors import GateError
 from cifarml.progress import OnProgress, ignore_progress
 from cifarml.registry.base import CHAMPION, ModelRegistry, RegisteredModel
 from cifarml.registry.experiment import Metric, RunRecord
-from cifarml.registry.gate import Comparison, GateCheck, GateLimits, check_gate, compare_bundles
+from cifarml.registry.gate import GateCheck, GateLimits, check_gate
 
 __all__ = ["Promotion", "compare_models", "promote_if_better"]
 

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from cifarml.model.recipe import Recipe
+from cifarml.recipe import Recipe
 
 __all__ = ["change_images", "cut_out", "distort", "mix_images", "recolour", "shift_images"]
 

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cifarml.data.dataset import Dataset
-from cifarml.model.recipe import Recipe
+from cifarml.recipe import Recipe
 from cifarml.train.augment import change_images, mix_images
 
 __all__ = ["Batches", "one_hot"]
@@ -23,27 +23,30 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
         dataset: Pictures to train on.
         recipe: Size of a batch, and how pictures are changed.
         seed: Order and changes.
+        num_replicas: Each batch holds a multiple of so many pictures, to be shared out.
     """
 
-    def __init__(self, dataset: Dataset, recipe: Recipe, *, seed: int) -> None:
+    def __init__(self, dataset: Dataset, recipe: Recipe, *, seed: int, num_replicas: int = 1) -> None:
         super().__init__()
         self.epoch = 0
         self._images = dataset.images
         self._targets = one_hot(dataset.labels, len(dataset.class_names))
         self._recipe = recipe
         self._seed = seed
-        self._size = min(recipe.batch_size, len(dataset))
+        self._replicas = num_replicas
+        self._size = self._shared(min(recipe.batch_size, len(dataset)))
         self._coins = np.random.default_rng((seed, 1)).random(len(dataset)) < 0.5
         self._order = self._shuffled()
 
     def __len__(self) -> int:
         """Batches in an epoch; few pictures left over wait for the next one."""
         whole, rest = divmod(len(self._images), self._size)
-        return whole if 2 * rest < self._size else whole + 1
+        return whole if 2 * self._shared(rest) < self._size else whole + 1
 
     def __getitem__(self, index: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
         """Return pictures, uint8 (N, 32, 32, 3), and their targets, float32 (N, classes)."""
         chosen = self._order[index * self._size : (index + 1) * self._size]
+        chosen = chosen[: self._shared(len(chosen))]
         images, targets = self._images[chosen], self._targets[chosen]
         if self._recipe.flip:  # by turns, rather than by chance: Jordan, 2024, section 3.6
             mirrored = self._coins[chosen] ^ (self.epoch % 2 == 1)
@@ -58,6 +61,9 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
         """Say which epoch comes, counted from 0, before its first batch is asked for."""
         self.epoch = epoch
         self._order = self._shuffled()
+
+    def _shared(self, count: int) -> int:
+        return count - count % self._replicas
 
     def _shuffled(self) -> npt.NDArray[np.int64]:
         return np.random.default_rng((self._seed, 2, self.epoch)).permutation(len(self._images))

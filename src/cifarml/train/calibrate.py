@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize_scalar
 
-__all__ = ["fit_temperature"]
+__all__ = ["fit_temperature", "scale_probabilities"]
 
 _MOST: Final = 10.0
 _LEAST_PICTURES: Final = 50
@@ -41,3 +41,21 @@ def fit_temperature(probabilities: npt.NDArray[np.float32], labels: npt.NDArray[
 
     found = minimize_scalar(loss, bounds=(-np.log(_MOST), np.log(_MOST)), method="bounded")
     return float(np.exp(found.x))
+
+
+def scale_probabilities(
+    probabilities: npt.NDArray[np.float32], temperature: float
+) -> npt.NDArray[np.float32]:
+    """Return what the probabilities are when the logits are divided by a temperature.
+
+    Args:
+        probabilities: The softmax of the logits, float32, shape (N, classes).
+        temperature: Above 0; ``1 / temperature`` undoes it.
+
+    Returns:
+        float32, shape (N, classes), rows that add up to 1.
+    """
+    tiny = np.finfo(np.float32).tiny
+    logits = np.log(np.maximum(probabilities.astype(np.float64), tiny)) / temperature
+    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(shares / shares.sum(axis=1, keepdims=True), np.float32)

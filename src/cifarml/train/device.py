@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import os
 import platform
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from cifarml.errors import SettingsError
+
 __all__ = [
     "Memory",
+    "choose_devices",
     "choose_precision",
     "cpu_features",
     "describe_environment",
     "describe_machine",
+    "grow_gpu_memory",
     "has_nvidia_driver",
     "measure_memory",
 ]
@@ -28,6 +34,7 @@ def describe_environment() -> dict[str, object]:
     """Return versions, machine and devices, as plain JSON values; nothing that names a person."""
     import keras  # here, so that the rest answers where keras can't be imported
 
+    grow_gpu_memory()  # before Keras wakes the devices up
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -39,50 +46,113 @@ def describe_environment() -> dict[str, object]:
     }
 
 
-def choose_precision(features: tuple[str, ...] | None = None) -> str:
-    """Return the Keras dtype policy that trains fastest here without a loss of accuracy.
+def choose_devices(name: str = "auto") -> tuple[str, ...]:
+    """Return the devices to train on, by Keras' names for them.
+
+    Args:
+        name: ``auto`` (all of the best kind), a kind (``cpu``, ``gpu``), or some of it by number, such as
+            ``gpu:0`` or ``gpu:0,2``.
+
+    Raises:
+        SettingsError: If there is no such device here.
+    """
+    import keras
+
+    grow_gpu_memory()
+    there = [device.lower() for device in keras.distribution.list_devices()]
+    kinds = list(dict.fromkeys(_kind(device) for device in there))
+    if name == "auto":
+        name = next((kind for kind in kinds if kind != "cpu"), "cpu")
+    kind, some, numbers = name.lower().partition(":")
+    wanted = [f"{kind}:{number}" for number in numbers.split(",")] if some else []
+    chosen = tuple(dict.fromkeys(wanted or (device for device in there if _kind(device) == kind)))
+    if not chosen or not set(chosen) <= set(there):
+        backend = keras.config.backend()
+        raise SettingsError(
+            f"there is no device {name!r} for {backend}. There is: {', '.join(there)}",
+            hint=f"take what is there: --device {kinds[-1]}; or see: cifarml doctor",
+        )
+    return chosen
+
+
+def _kind(device: str) -> str:
+    return device.partition(":")[0]
+
+
+def grow_gpu_memory() -> None:
+    """Let TensorFlow take memory of a GPU as it needs it, rather than all at once."""
+    import keras
+
+    if keras.config.backend() == "tensorflow":
+        import tensorflow as tf
+
+        for gpu in tf.config.list_physical_devices("GPU"):
+            with suppress(RuntimeError):  # TensorFlow is at work already, and has taken its choice
+                tf.config.experimental.set_memory_growth(gpu, True)
+
+
+def choose_precision(devices: Sequence[str], features: tuple[str, ...] | None = None) -> str:
+    """Return the Keras dtype policy that trains fastest there without a loss of accuracy.
 
     A processor with bfloat16 instructions multiplies matrices about twice as fast in them, through oneDNN,
     which TensorFlow has; an NVIDIA chip has them from compute capability 8 on, and float16 from 7 on.
 
     Args:
+        devices: What it trains on, as :func:`choose_devices` gives it.
         features: What the processor can do; asked of the system when left out.
     """
     import keras
 
-    gpus = [name for name in keras.distribution.list_devices() if not name.startswith("cpu")]
-    if gpus:
-        return _gpu_precision()
+    if _kind(devices[0]) != "cpu":
+        capability = min(_gpu(device).capability for device in devices)
+        return "mixed_bfloat16" if capability >= 8 else "mixed_float16" if capability >= 7 else "float32"
     features = features if features is not None else cpu_features() or ()
     quick = keras.config.backend() == "tensorflow" and {"avx512_bf16", "amx_bf16"} & set(features)
     return "mixed_bfloat16" if quick else "float32"
 
 
-def _gpu_precision() -> str:
+class _Gpu(NamedTuple):
+    name: str
+    capability: float
+
+
+def _gpu(device: str) -> _Gpu:
+    """Return what kind of chip a device is, such as ``NVIDIA H100 80GB HBM3`` and 9.0."""
     import keras
 
+    number = int(device.partition(":")[2])
     if keras.config.backend() == "jax":
         import jax
 
-        capability = float(getattr(jax.devices()[0], "compute_capability", 0) or 0)
-    else:
-        import tensorflow as tf
+        chip = next(chip for chip in jax.devices() if chip.id == number)
+        return _Gpu(chip.device_kind, float(getattr(chip, "compute_capability", 0) or 0))
+    import tensorflow as tf
 
-        details = tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[0])
-        capability = float(details.get("compute_capability", (0,))[0])
-    return "mixed_bfloat16" if capability >= 8 else "mixed_float16" if capability >= 7 else "float32"
+    details = tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[number])
+    major, minor = details.get("compute_capability", (0, 0))
+    return _Gpu(details.get("device_name", "GPU"), major + minor / 10)
 
 
-def describe_machine() -> str:
-    """Say in one line what trains here, such as ``AMD EPYC, 2 cores, avx512_bf16``."""
+def describe_machine(devices: Sequence[str]) -> str:
+    """Say in one line what trains, such as ``AMD EPYC, 2 cores, avx512_bf16``, and what else is there.
+
+    Args:
+        devices: What it trains on, as :func:`choose_devices` gives it.
+    """
     import keras
 
-    gpus = [name for name in keras.distribution.list_devices() if not name.startswith("cpu")]
-    if gpus:
-        return f"{len(gpus)} GPU{'s' if len(gpus) > 1 else ''}"
+    there = [device.lower() for device in keras.distribution.list_devices()]
+    others = [device for device in there if device not in devices and _kind(device) != "cpu"]
+    rest = f" ({', '.join(others)} not used)" if others else ""
+    if _kind(devices[0]) != "cpu":
+        names = Counter(_gpu(device).name for device in devices)
+        return ", ".join(f"{count} x {name}" if count > 1 else name for name, count in names.items()) + rest
     features = [name for name in cpu_features() or () if name in {"avx512_bf16", "amx_bf16", "bf16"}]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return ", ".join([cpu_name(), f"{cores} core{'s' if cores > 1 else ''}", *features])
+    parts = [cpu_name(), f"{cores} core{'s' if cores > 1 else ''}", *features]
+    if len(devices) > 1:
+        parts.append(f"as {len(devices)} devices")
+    return ", ".join(parts) + rest
 
 
 def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:

@@ -2,44 +2,123 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Annotated, Any, NamedTuple, Self
+
+import keras
+from pydantic import BaseModel, ConfigDict, Field
 
 from cifarml.data.dataset import Dataset
+from cifarml.errors import SettingsError
 from cifarml.model import PRESETS, Preset, Recipe
+from cifarml.train.budget import TimePlan
 from cifarml.train.config import TrainConfig
-from cifarml.train.device import choose_precision, describe_machine
+from cifarml.train.device import choose_devices, choose_precision, describe_machine
 
 __all__ = ["Plan"]
 
 
+class _Machine(BaseModel):
+    """What config.json says of the machine."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    devices: Annotated[tuple[str, ...], Field(min_length=1)]
+    jit_compile: bool
+    time_budget: TimePlan | None
+
+
 class Plan(NamedTuple):
-    """All that was chosen for a training, from what was asked, the pictures and the machine."""
+    """All that was chosen for a training, from what was asked, the pictures and the machine.
+
+    Attributes:
+        config: What was asked.
+        preset: The network and its training.
+        recipe: The settings.
+        precision: Keras' name of the dtype policy.
+        devices: Keras' names of what it is trained on.
+        jit_compile: Whether XLA compiles the step.
+        time: The time budget, if there is one; then the number of epochs in the recipe is a forecast.
+    """
 
     config: TrainConfig
     preset: Preset
     recipe: Recipe
     precision: str
+    devices: tuple[str, ...]
+    jit_compile: bool
+    time: TimePlan | None = None
 
     @classmethod
-    def make(cls, config: TrainConfig, pictures: Dataset) -> Plan:
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Return the plan that :meth:`to_json` has made these values of; nothing is chosen again.
+
+        Raises:
+            ValueError: If they are none, or those of another version.
+            SettingsError: If a device that they name is not here.
+        """
+        if not isinstance(values, Mapping):
+            raise ValueError("it is no list of settings")  # noqa: TRY004 - as pydantic says it
+        rest = dict(values)
+        chosen = {name: rest.pop(name) for name in list(rest) if name in Recipe.model_fields}
+        machine = _Machine.model_validate(rest.pop("machine", None))
+        config, recipe = TrainConfig.model_validate(rest), Recipe.model_validate(chosen)
+        if config.precision == "auto":
+            raise ValueError("its precision was not chosen")
+        for device in machine.devices:
+            choose_devices(device)
+        timing = machine.time_budget
+        config = config.model_copy(update={"time_budget_s": timing and timing.budget_s})
+        return cls(
+            config,
+            PRESETS[config.preset],
+            recipe,
+            config.precision,
+            machine.devices,
+            machine.jit_compile,
+            timing,
+        )
+
+    @classmethod
+    def make(cls, config: TrainConfig, pictures: Dataset) -> Self:
         """Choose what ``config`` leaves open.
+
+        What only the stopwatch can tell is chosen by :func:`cifarml.train.measure.choose_by_measuring`.
 
         Args:
             config: What was asked.
             pictures: Those to train on.
+
+        Raises:
+            SettingsError: If there is no such device, or more of them than pictures in a batch.
         """
+        devices = choose_devices(config.device)
         preset = PRESETS[config.preset]
         recipe = preset.choose_recipe(len(pictures), len(pictures.class_names)).changed(**config.changes)
+        if (batch_size := min(recipe.batch_size, len(pictures))) < len(devices):
+            raise SettingsError(
+                f"batches of {batch_size} pictures can't be shared out to {len(devices)} devices",
+                hint=f"try --batch-size {len(devices)}, or one device: --device {devices[0]}",
+            )
         precision: str = config.precision
         if precision == "auto":
             # The article's network is too thin to gain from less, and stays as it stands there.
-            precision = "float32" if config.preset == "tutorial" else choose_precision()
-        return cls(config, preset, recipe, precision)
+            precision = "float32" if config.preset == "tutorial" else choose_precision(devices)
+        return cls(config, preset, recipe, precision, devices, keras.config.backend() == "jax")
 
     def to_json(self) -> dict[str, object]:
         """Return it as plain JSON values."""
         asked = self.config.model_dump(include={"preset", "validation_fraction", "seed"})
-        return {**asked, "precision": self.precision, **self.recipe.model_dump(mode="json")}
+        return {
+            **asked,
+            "precision": self.precision,
+            "machine": {
+                "devices": list(self.devices),
+                "jit_compile": self.jit_compile,
+                "time_budget": self.time and self.time.to_json(),
+            },
+            **self.recipe.model_dump(mode="json"),
+        }
 
     def say(self, num_images: int) -> str:
         """Say it to a person, in two lines."""
@@ -53,8 +132,12 @@ class Plan(NamedTuple):
             *(["mixed in pairs"] if recipe.mixing else []),
         ]
         widths = f", widths {'/'.join(map(str, recipe.widths))}" if recipe.widths else ""
+        limit, length, speed = "", f"{recipe.num_epochs} epochs", ""
+        if self.time:
+            limit, length = f" in {self.time.budget_s:g} s", f"{self.time.num_epochs:.1f} epochs"
+            speed = f" at {min(recipe.batch_size, num_images) / self.time.speed.step_s:,.0f} pictures/s"
         return (
-            f"{self.config.preset}: {recipe.num_epochs} epochs of {num_images:,} pictures in batches of "
-            f"{recipe.batch_size}{widths}; pictures {', '.join(changes) or 'as they are'}\n"
-            f"{self.precision} on {describe_machine()}"
+            f"{self.config.preset}{limit}: {length} of {num_images:,} pictures in batches of "
+            f"{recipe.batch_size}{widths}{speed}; pictures {', '.join(changes) or 'as they are'}\n"
+            f"{self.precision} on {describe_machine(self.devices)}"
         )

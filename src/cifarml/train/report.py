@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -38,7 +40,7 @@ from cifarml.train.canvas import (
     write_heading,
 )
 
-__all__ = ["confusion_matrix", "learning_curves", "save_figure"]
+__all__ = ["confusion_matrix", "learning_curve", "learning_curves", "save_figure"]
 
 FAINT = "#E3E3E3"
 TRAIN = "#0072B2"
@@ -62,20 +64,32 @@ def learning_curves(history: Mapping[str, Sequence[float]]) -> Figure:
     Raises:
         DataError: If there is no epoch.
     """
-    epochs = max((len(history.get(key, ())) for key in ("loss", "accuracy")), default=0)
-    if not epochs:
-        raise DataError("learning curves need one epoch at least. Received: none")
-    width, height, panel = 12.4, 4.7, 4.55
+    epochs = _count_epochs(history)
+    width, height = 12.4, 4.7
     figure = ReportFigure(figsize=(width, height), facecolor="white")
     text = f"{epochs:,} epoch{'s' if epochs > 1 else ''}"
     write_heading(figure, [f"Accuracy and loss over {text}"])
-    for left, key, title, unit in (
-        (0.75, "accuracy", "accuracy (percent)", 100.0),
-        (7.0, "loss", "loss", 1.0),
-    ):
-        axes = axes_at(figure, left, 0.65, panel, height - 1.55)
-        write(axes, 0.0, 1.03, title, transform=axes.transAxes, size=10.5)
-        _curves(axes, [_series(history.get(prefix + key, ()), unit) for prefix in ("", "val_")], epochs, key)
+    for left, key in ((0.75, "accuracy"), (7.0, "loss")):
+        _panel(figure, left, height - 1.55, history, epochs, key)
+    return figure
+
+
+def learning_curve(history: Mapping[str, Sequence[float]], key: Literal["accuracy", "loss"]) -> Figure:
+    """Draw one of the two panels of :func:`learning_curves`, without a heading.
+
+    Args:
+        history: As for :func:`learning_curves`.
+        key: Which one.
+
+    Returns:
+        The figure.
+
+    Raises:
+        DataError: If there is no epoch.
+    """
+    epochs = _count_epochs(history)
+    figure = ReportFigure(figsize=(6.15, 3.75), facecolor="white")
+    _panel(figure, 0.6, 2.8, history, epochs, key)
     return figure
 
 
@@ -156,10 +170,14 @@ def save_figure(path: Path, figure: Figure) -> Path:
     """
     if path.suffix.lower() != ".png":
         path = path.with_name(f"{path.name}.png")
+    partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=120)
+        figure.savefig(partial, dpi=120, format="png")
+        partial.replace(path)
     except OSError as error:
+        with suppress(OSError):
+            partial.unlink()
         raise SettingsError(f"can't write {path}: {error.strerror or error}") from error
     return path
 
@@ -185,6 +203,23 @@ def _margins(axes: Axes, evaluation: Evaluation, inch: float) -> None:
         write(axes, index, edge, precision, ha="center", va="center")
     write(axes, edge + 0.1 * inch, -0.5 - 0.07 * inch, "recall", color=QUIET, ha="center", va="bottom")
     write(axes, -0.5 - 0.07 * inch, edge, "precision", color=QUIET, ha="right", va="center")
+
+
+def _count_epochs(history: Mapping[str, Sequence[float]]) -> int:
+    epochs = max((len(history.get(key, ())) for key in ("loss", "accuracy")), default=0)
+    if not epochs:
+        raise DataError("learning curves need one epoch at least. Received: none")
+    return epochs
+
+
+def _panel(
+    figure: Figure, left: float, height: float, history: Mapping[str, Sequence[float]], epochs: int, key: str
+) -> None:
+    """Draw accuracy or loss by epoch, at so many inches from the left."""
+    title, unit = ("accuracy (percent)", 100.0) if key == "accuracy" else ("loss", 1.0)
+    axes = axes_at(figure, left, 0.65, 4.55, height)
+    write(axes, 0.0, 1.03, title, transform=axes.transAxes, size=10.5)
+    _curves(axes, [_series(history.get(prefix + key, ()), unit) for prefix in ("", "val_")], epochs, key)
 
 
 def _curves(axes: Axes, both: Sequence[npt.NDArray[np.float64]], epochs: int, key: str) -> None:

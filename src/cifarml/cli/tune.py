@@ -1,0 +1,166 @@
+"""``cifarml tune``."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cifarml.cli import options
+from cifarml.cli.console import hidden_native_noise, note, print_json, print_table, shown_path
+
+if TYPE_CHECKING:
+    from cifarml.train.trials import TuneResult
+
+__all__ = ["tune"]
+
+_SHOWN = 5
+
+
+def tune(
+    data: options.Data = "cifar10",
+    preset: options.Preset = None,
+    subset: options.Subset = None,
+    subset_seed: options.SubsetSeed = 0,
+    time_budget: Annotated[
+        float,
+        typer.Option(
+            parser=options.seconds,
+            metavar="TIME",
+            help="How long it may take, such as 90s, 30m or 1h30m.",
+            show_default="30m",
+        ),
+    ] = 1800.0,
+    trials: Annotated[
+        int | None,
+        typer.Option(min=1, help="End when the search has so many trials, those of earlier calls included."),
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            help="Passes over the training pictures, in a trial.", show_default="chosen by the preset"
+        ),
+    ] = None,
+    precision: options.Precision = None,
+    validation_fraction: options.ValidationFraction = None,
+    seed: options.Seed = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STUDY",
+            help="Name of the search; the same goes on.",
+            show_default="of preset and pictures",
+        ),
+    ] = None,
+    runs_dir: options.RunsDir = None,
+    skip_bad: options.SkipBad = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Search for better settings of a preset: train again and again, and keep the best.
+
+    All trials are scored on the same validation pictures, which are none of the test pictures. The first
+    takes the preset's own settings, and trials that fall behind are ended early.
+
+    What is found lies in tuning/STUDY of the run folder. The same command again goes on with the search,
+    also after Ctrl-C or a crash, and several may search at once.
+
+    [bold]Examples[/bold]
+
+      cifarml tune --subset 2000 --time-budget 30m
+      cifarml tune --data my_pictures/ --preset fast --trials 20 --epochs 10
+      cifarml train --subset 2000 --config runs/tuning/STUDY/best.toml
+    """
+    from cifarml.data import load_dataset
+    from cifarml.errors import SettingsError
+    from cifarml.progress import show_progress
+    from cifarml.settings import load_settings
+    from cifarml.train.config import TrainConfig
+
+    config = TrainConfig.make(
+        preset=preset,
+        num_epochs=epochs,
+        precision=precision,
+        validation_fraction=validation_fraction,
+        seed=seed,
+    )
+    if name is not None and (PurePath(name).name != name or not name.isprintable() or name.startswith(".")):
+        raise SettingsError(f"--name must be a plain folder name. Received: {name!r}")
+    runs_dir = runs_dir or load_settings().runs_dir
+    with show_progress(quiet=quiet) as on_progress:
+        dataset = load_dataset(
+            data, subset=subset, seed=subset_seed, skip_bad=skip_bad, on_progress=on_progress
+        )
+        for picture in dataset.skipped:
+            note(f"left out {picture.name}: {picture.reason}")
+        study_dir = runs_dir / "tuning" / (name or f"{config.preset}-{dataset.fingerprint[:8]}")
+        with hidden_native_noise():
+            from cifarml.train.device import describe_environment
+            from cifarml.train.tune import tune_model
+
+            describe_environment()
+        result = tune_model(
+            config,
+            dataset,
+            study_dir,
+            time_budget_s=time_budget,
+            num_trials=trials,
+            on_progress=on_progress,
+        )
+    if json:
+        print_json(result.to_json())
+        return
+    print_result(result)
+    again = ["--data", data] if data != "cifar10" else []
+    again += ["--subset", str(subset)] if subset is not None else []
+    again += ["--subset-seed", str(subset_seed)] if subset_seed else []
+    again += ["--skip-bad"] if skip_bad else []
+    command = ["cifarml", "train", *again, "--config", shown_path(result.settings_file)]
+    print(f"Next: {shlex.join(command)}")
+
+
+def print_result(result: TuneResult) -> None:
+    """Print the best trials, and how much better the best is than the preset's own settings."""
+    finished = [trial for trial in result.trials if trial.ended == "finished"]
+    ranked = sorted(finished, key=lambda trial: (-(trial.accuracy or 0.0), trial.number))
+    others = sum(trial.ended not in {"finished", "running"} for trial in result.trials)
+    print_table(
+        f"{len(finished)} trials finished, {others} ended early" + (" (interrupted)" * result.interrupted),
+        ("trial ", "validation ", "epochs ", "time ", "settings"),
+        [
+            (
+                trial.number,
+                f"{trial.accuracy:.1%}",
+                trial.num_epochs,
+                f"{trial.duration_s:.0f} s",
+                "the preset's own"
+                if trial.is_own
+                else "  ".join(f"{key} {_short(value)}" for key, value in trial.settings.items()),
+            )
+            for trial in ranked[:_SHOWN]
+        ],
+    )
+    print(_verdict(result))
+    print(f"Settings of trial {result.best.number}: {shown_path(result.settings_file)}")
+
+
+def _verdict(result: TuneResult) -> str:
+    on = f"of {result.num_validation:,} validation pictures"
+    if result.own is None or result.gain is None or result.p_value is None:
+        return (
+            f"The best trial names {result.best.accuracy:.1%} {on}; the preset's own settings have not ended."
+        )
+    if result.best.is_own:
+        return f"No trial is better than the preset's own settings: {result.own.accuracy:.1%} {on}."
+    noise = "beyond the noise" if result.p_value <= 0.05 else "within the noise"
+    return (
+        f"The best trial names {result.best.accuracy:.1%} {on}, the preset's own settings "
+        f"{result.own.accuracy:.1%}: {100 * result.gain:.1f} points more, {noise} "
+        f"(p = {result.p_value:.2g}, McNemar's test for the best of so many)."
+    )
+
+
+def _short(value: object) -> str:
+    return f"{value:.2g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,1 @@
+"""Why a model said that: where in a picture the reasons lie."""

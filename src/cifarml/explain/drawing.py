@@ -1,0 +1,104 @@
+"""An explanation as a picture: what was given, what speaks for the class, and what the model says."""
+
+from __future__ import annotations
+
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+from matplotlib.figure import Figure
+from PIL import Image
+
+from cifarml.errors import DataError
+from cifarml.explain.gradcam import Explanation
+from cifarml.train.canvas import (
+    INK,
+    MARGIN,
+    QUIET,
+    ReportFigure,
+    axes_at,
+    drawable,
+    fit,
+    percent,
+    write,
+    write_heading,
+)
+from cifarml.train.report import FAINT, TRAIN
+
+__all__ = ["explanation_figure"]
+
+_SIDE = 2.8
+_NAMES = 1.5
+_BARS = 1.9
+"""Inches: the side of a picture, and the width of names and of bars."""
+_HEAT = "inferno"
+
+
+def explanation_figure(
+    explanation: Explanation, picture: npt.NDArray[np.uint8], *, num_classes: int = 5
+) -> Figure:
+    """Draw the picture, the same under its heat map, and the most probable classes.
+
+    Args:
+        explanation: From :func:`cifarml.explain_picture`.
+        picture: uint8, shape (S, S, 3), at least 32 pixels a side: the square that the network saw.
+        num_classes: How many classes to show, at least 1; the explained one is among them.
+
+    Returns:
+        The figure.
+
+    Raises:
+        DataError: If the picture is no such square.
+    """
+    side = picture.shape[0]
+    if picture.dtype != np.uint8 or picture.shape != (side, side, 3) or side < 32:
+        raise DataError(
+            "a picture must be uint8 of shape (S, S, 3), S at least 32. "
+            f"Received: {picture.dtype} {picture.shape}"
+        )
+    shown = explanation.prediction.top(num_classes)
+    shown[explanation.class_name] = explanation.prediction.probabilities[explanation.class_name]
+    width = MARGIN * 4 + 2 * _SIDE + _NAMES + _BARS + 0.5
+    tall = max(_SIDE, 0.3 * len(shown))
+    figure = ReportFigure(figsize=(width, tall + 1.15), facecolor="white")
+    given = axes_at(figure, MARGIN, MARGIN + tall - _SIDE, _SIDE, _SIDE)
+    given.imshow(picture, interpolation="nearest")
+    heated = axes_at(figure, 2 * MARGIN + _SIDE, MARGIN + tall - _SIDE, _SIDE, _SIDE)
+    heated.imshow(_overlaid(picture, explanation.heat), interpolation="nearest")
+    for axes in (given, heated):
+        axes.set_axis_off()
+    _draw_bars(figure, 3 * MARGIN + 2 * _SIDE, tall, shown, explanation.class_name)
+    label, share = explanation.prediction.label, percent(explanation.prediction.probability, 1)
+    rows, columns = explanation.heat.shape
+    told = f"what speaks for {fit(drawable(explanation.class_name), 10, 3.0)}: the brighter, the more"
+    if not explanation.heat.any():
+        told = f"nothing here speaks for {fit(drawable(explanation.class_name), 10, 3.0)}"
+    write_heading(
+        figure, [f"{fit(drawable(label), 15, 6.0)} {share}", f"{told} (Grad-CAM, in {rows}x{columns} places)"]
+    )
+    return figure
+
+
+def _overlaid(picture: npt.NDArray[np.uint8], heat: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Return the picture in grey with the heat over it: float64, shape (S, S, 3), 0 to 1."""
+    side = (picture.shape[1], picture.shape[0])
+    smooth = np.asarray(Image.fromarray(heat).resize(side, Image.Resampling.BICUBIC)).clip(0, 1)
+    grey = (picture / 255.0 @ np.array([0.299, 0.587, 0.114]))[..., np.newaxis]  # luma, ITU-R BT.601
+    opacity = (0.25 + 0.45 * smooth)[..., np.newaxis] if heat.any() else 0.0
+    colours = mpl.colormaps[_HEAT](smooth)[..., :3]
+    return np.asarray(grey * (1 - opacity) + colours * opacity, np.float64)
+
+
+def _draw_bars(figure: Figure, left: float, tall: float, shown: dict[str, float], class_name: str) -> None:
+    height = 0.3 * len(shown)
+    axes = axes_at(figure, left + _NAMES, MARGIN + tall - height, _BARS, height)
+    places = np.arange(len(shown))
+    axes.barh(places, 1.0, 0.62, color=FAINT)
+    axes.barh(places, list(shown.values()), 0.62, color=TRAIN)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(len(shown) - 0.5, -0.5)
+    axes.set_axis_off()
+    for place, (name, share) in enumerate(shown.items()):
+        weight = "bold" if name == class_name else "normal"
+        text = fit(drawable(name), 11, _NAMES - 0.1)
+        write(axes, -0.04, place, text, size=10, color=INK, weight=weight, ha="right", va="center")
+        write(axes, 1.03, place, percent(share, 1), color=QUIET, va="center")

@@ -1,0 +1,210 @@
+"""Grad-CAM: which places of a picture speak for a class."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from cifarml.bundle import KERAS_MODEL, Bundle
+from cifarml.errors import ModelFileError, SettingsError
+from cifarml.images import decode_picture
+from cifarml.predict import Prediction, Predictor
+
+__all__ = ["Explanation", "explain_picture"]
+
+_CONVOLUTIONS: Final = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D)
+_ACTIVATIONS: Final = (keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.ELU, keras.layers.Activation)
+_TOLERANCE: Final = 5e-3
+"""The network that is taken apart may differ from the one that answers by so much in a probability."""
+
+
+class Explanation(NamedTuple):
+    """Where in a picture a model finds what speaks for a class.
+
+    Attributes:
+        prediction: What the model says of the picture.
+        class_name: The class that is explained.
+        heat: float32, shape (h, w), 0 to 1: how much each place speaks for the class, as coarse as the last
+            convolution sees the picture, over all of its square. All zeros where nothing speaks for it.
+        layer: Name of that convolution.
+    """
+
+    prediction: Prediction
+    class_name: str
+    heat: npt.NDArray[np.float32]
+    layer: str
+
+
+class _Parts(NamedTuple):
+    """A network cut in two behind its last convolution."""
+
+    features: keras.Model
+    head: keras.Model
+    layer: str
+
+
+def explain_picture(run: str | Path, picture: bytes, *, class_name: str | None = None) -> Explanation:
+    """Say where in a picture a trained model finds what speaks for a class.
+
+    Grad-CAM (Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
+    Localization", ICCV 2017, equations 1 and 2): the maps of the last convolution, each weighted with how
+    much the logit of the class grows with it on average, are added up, and what is below 0 is dropped. A
+    network that answers by the mean over a picture and its mirror image is explained by the mean of both.
+
+    Args:
+        run: A run folder.
+        picture: The bytes of a PNG, JPEG, WebP, GIF or BMP file.
+        class_name: Which class to explain; the one that the model names when left out.
+
+    Returns:
+        The model's answer, and the map.
+
+    Raises:
+        ModelFileError: If there is no finished, unchanged model in the folder, or it can't be taken apart:
+            it has no convolution, or another structure than our presets.
+        PictureError: If the picture can't be read.
+        SettingsError: If the model doesn't know the class, or Keras' backend has no gradients for us.
+
+    Example:
+        >>> explain_picture("runs/first", Path("ship.png").read_bytes()).heat.shape  # doctest: +SKIP
+        (3, 3)
+    """
+    bundle = Bundle.open(run)
+    image = decode_picture(picture)
+    if class_name is not None and class_name not in bundle.class_names:
+        raise SettingsError(
+            f"the model does not know {class_name!r}; it knows {', '.join(bundle.class_names[:10])}",
+            hint="all of them: cifarml predict PICTURE --top 1000",
+        )
+    prediction = Predictor.load(bundle.path).predict(picture)
+    class_name = class_name if class_name is not None else prediction.label
+    parts = _take_apart(_load_network(bundle), bundle.path)
+    expected = np.array([prediction.probabilities[name] for name in bundle.class_names])
+    views = _views(parts, image, expected, bundle.path)
+    heat = _heat(parts, views, bundle.class_names.index(class_name))
+    return Explanation(prediction, class_name, heat, parts.layer)
+
+
+def _load_network(bundle: Bundle) -> keras.Model:
+    content = bundle.read(KERAS_MODEL)
+    with tempfile.TemporaryDirectory(prefix="cifarml-") as folder:
+        path = Path(folder, KERAS_MODEL)  # of the bytes whose hash was checked, whatever happens to the file
+        path.write_bytes(content)
+        try:
+            return keras.models.load_model(path, compile=False, safe_mode=True)
+        except Exception as error:  # Keras raises almost anything on files that aren't its own
+            raise ModelFileError(f"{bundle.path / KERAS_MODEL} can't be loaded: {error}") from error
+
+
+def _take_apart(network: keras.Model, path: Path) -> _Parts:
+    """Cut the network, or the one inside it that holds the last convolution, behind that convolution."""
+    found = list(_convolutions(network))
+    if not found:
+        raise ModelFileError(f"the network in {path} has no convolution, so there is no map to draw")
+    inner, name = found[-1]
+    inner = _as_graph(inner)
+    layer = inner.get_layer(name)
+    maps = layer.output
+    for each in inner.layers:
+        if isinstance(each, _ACTIVATIONS) and each.input is maps:
+            maps = each.output  # what the rest of the network sees of the convolution
+    try:
+        return _Parts(keras.Model(inner.inputs[0], maps), keras.Model(maps, _logits(inner)), name)
+    except ValueError as error:  # a path leads around the convolution
+        raise ModelFileError(f"the network in {path} can't be cut behind {name}: {error}") from error
+
+
+def _as_graph(network: keras.Model) -> keras.Model:
+    """Return a network whose layers each stand in one place of its graph, with the same weights.
+
+    A Sequential puts all its layers into a new graph whenever one is added, and forgets none of them.
+    """
+    if not isinstance(network, keras.Sequential):
+        return network
+    picture = keras.Input(network.input_shape[1:])
+    output = picture
+    copies = [type(layer).from_config(layer.get_config()) for layer in network.layers]
+    for layer in copies:
+        output = layer(output)
+    for layer, copy in zip(network.layers, copies, strict=True):
+        copy.set_weights(layer.get_weights())
+    return keras.Model(picture, output)
+
+
+def _convolutions(network: keras.Model) -> Iterator[tuple[keras.Model, str]]:
+    """Find the convolutions of a network and of those inside it, in the order of its layers."""
+    for layer in network.layers:
+        if isinstance(layer, keras.Model):
+            yield from _convolutions(layer)
+        elif isinstance(layer, _CONVOLUTIONS):
+            yield network, layer.name
+
+
+def _logits(network: keras.Model) -> Any:
+    """Return the output of a network before its softmax, if it ends in one."""
+    last = network.layers[-1]
+    if isinstance(last, keras.layers.Softmax):
+        return last.input
+    if getattr(last, "activation", None) is keras.activations.softmax:
+        linear = type(last).from_config(last.get_config() | {"activation": "linear", "name": "logits"})
+        logits = linear(last.input)
+        linear.set_weights(last.get_weights())
+        return logits
+    return network.outputs[0]
+
+
+def _views(
+    parts: _Parts, image: npt.NDArray[np.uint8], expected: npt.NDArray[np.float64], path: Path
+) -> npt.NDArray[np.float32]:
+    """Return the pictures, float32, shape (1 or 2, 32, 32, 3), whose mean logits are the model's answer."""
+    picture = image[np.newaxis].astype(np.float32)
+    both = np.concatenate([picture, picture[:, :, ::-1]])
+    logits = keras.ops.convert_to_numpy(parts.head(parts.features(both, training=False), training=False))
+    for views in (both, picture):
+        mean = logits[: len(views)].mean(axis=0).astype(np.float64)
+        shares = np.exp(mean - mean.max())
+        if np.abs(shares / shares.sum() - expected).max() <= _TOLERANCE:
+            return views
+    raise ModelFileError(f"the network in {path} is built in a way that can't be explained")
+
+
+def _heat(parts: _Parts, views: npt.NDArray[np.float32], label: int) -> npt.NDArray[np.float32]:
+    maps = parts.features(views, training=False)
+    slopes = _gradient(parts.head, maps, label)
+    maps = keras.ops.convert_to_numpy(maps)
+    weights = slopes.mean(axis=(1, 2), keepdims=True)
+    heat = np.maximum((weights * maps).sum(axis=-1), 0)
+    if len(heat) == 2:
+        heat[1] = heat[1, :, ::-1]
+    heat = heat.mean(axis=0)
+    most = heat.max()
+    return np.asarray(heat / most if most > 0 else heat, np.float32)
+
+
+def _gradient(head: keras.Model, maps: Any, label: int) -> npt.NDArray[np.float32]:
+    """Return how the logit of a class grows with each value of the maps, in their shape."""
+
+    def score(values: Any) -> Any:
+        return keras.ops.sum(head(values, training=False)[:, label])
+
+    if keras.config.backend() == "tensorflow":
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            tape.watch(maps)
+            total = score(maps)
+        return np.asarray(tape.gradient(total, maps))
+    if keras.config.backend() == "jax":
+        import jax
+
+        return np.asarray(jax.grad(score)(maps))
+    raise SettingsError(
+        f"gradients are taken with TensorFlow or JAX. Received: KERAS_BACKEND={keras.config.backend()}",
+        hint="leave KERAS_BACKEND unset",
+    )

@@ -1,0 +1,311 @@
+"""The checkpoint of an unfinished run: all that its training needs to go on where it was killed.
+
+It is a zip file of plain numbers, checkpoint/state.zip in the run folder: about.json, and the bytes of each
+variable of the network (weights, batch normalisation, seeds of dropout) and of its optimiser (momentum, the
+count of steps that the learning rate follows), in their order. Nothing in it can run code. Batches need no
+state: what one holds depends on seed, epoch and number only.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Annotated, Any, Final, Literal, NamedTuple, Self
+
+import keras
+import numpy as np
+import numpy.typing as npt
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cifarml.errors import SettingsError, TrainingError
+from cifarml.runs import (
+    ABOUT,
+    CHECKPOINT,
+    CONFIG,
+    LOCK,
+    MAX_ABOUT_BYTES,
+    SOURCE,
+    STATE,
+    being_trained,
+    resume_command,
+)
+from cifarml.train.device import describe_environment
+from cifarml.train.plan import Plan
+
+__all__ = ["Checkpoint", "EpochsKept", "Reached", "going_on_explained"]
+
+_SHARE: Final = 0.02
+"""Of the time, so much at the most goes into checkpoints."""
+_WAIT_S: Final = 1.0
+"""For the lock: whoever only looks whether a run is being trained holds it for a moment."""
+_DATE: Final = (1980, 1, 1, 0, 0, 0)
+
+
+class Reached(NamedTuple):
+    """How far a training has come.
+
+    Attributes:
+        history: ``loss``, ``accuracy`` and so on, a value an epoch; empty before the first epoch has ended.
+        training_s: Seconds spent.
+    """
+
+    history: Mapping[str, list[float]]
+    training_s: float
+
+    @property
+    def num_epochs(self) -> int:
+        """Epochs that have ended."""
+        return len(self.history.get("loss", ()))
+
+
+class _About(BaseModel):
+    """What stands in about.json."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    format: Literal["cifarml-checkpoint/1"] = "cifarml-checkpoint/1"
+    made_with: dict[str, str]
+    plan: dict[str, Any]
+    fingerprint: str
+    num_epochs: int = Field(ge=1)
+    history: dict[str, list[float]]
+    training_s: float = Field(ge=0)
+    variables: list[tuple[str, list[Annotated[int, Field(ge=0)]]]] = Field(description="dtypes and shapes")
+
+
+class Checkpoint:
+    """The checkpoint in an unfinished run folder; while it is open, nobody else trains that run.
+
+    Args:
+        run_dir: The run folder.
+
+    Raises:
+        TrainingError: From ``with``, if another process trains that run.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        self.run_dir = run_dir
+        self._folder = run_dir / CHECKPOINT
+        self._state = self._folder / STATE
+        self._lock = FileLock(self._folder / LOCK, timeout=_WAIT_S)
+
+    def __enter__(self) -> Self:
+        self._folder.mkdir(exist_ok=True)
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise being_trained(self.run_dir) from None
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.release()
+
+    def save(self, network: keras.Model, plan: Plan, fingerprint: str, reached: Reached) -> None:
+        """Write what was reached; a kill leaves the whole new checkpoint, or the one before.
+
+        Args:
+            network: The network, compiled, at the end of an epoch.
+            plan: What is done.
+            fingerprint: Of the data set.
+            reached: At the end of that epoch.
+
+        Raises:
+            OSError: If it can't be written; the one before is left as it was.
+        """
+        arrays = [keras.ops.convert_to_numpy(variable) for variable in _variables(network)]
+        about = _About(
+            made_with=_made_with(),
+            plan=plan.to_json(),
+            fingerprint=fingerprint,
+            num_epochs=reached.num_epochs,
+            history=dict(reached.history),
+            training_s=reached.training_s,
+            variables=[_describe(array) for array in arrays],
+        )
+        partial = self.run_dir / f".{STATE}.partial"
+        try:
+            with partial.open("wb") as file:
+                with zipfile.ZipFile(file, "w") as archive:
+                    archive.writestr(zipfile.ZipInfo(ABOUT, _DATE), about.model_dump_json())
+                    for number, array in enumerate(arrays):
+                        archive.writestr(zipfile.ZipInfo(str(number), _DATE), array.tobytes())
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(self._state)
+        except BaseException:
+            with suppress(OSError):
+                partial.unlink()
+            raise
+
+    def load(self, network: keras.Model, plan: Plan, fingerprint: str) -> Reached:
+        """Bring a network to where the training was; one that has no checkpoint yet stays as it is.
+
+        Args:
+            network: The network, compiled, with first weights.
+            plan: What is done.
+            fingerprint: Of the data set.
+
+        Raises:
+            TrainingError: If the checkpoint is damaged, or made for something else; the network is as before.
+        """
+        variables = _variables(network)
+        expected = [keras.ops.convert_to_numpy(variable) for variable in variables]
+        try:
+            about, values = self._read(expected)
+        except FileNotFoundError:
+            return Reached({}, 0.0)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise self._unusable(f"{ABOUT}: {where}: {first['msg']}") from error
+        except (
+            OSError,
+            ValueError,
+            LookupError,
+            EOFError,
+            RuntimeError,
+            MemoryError,
+            zipfile.error,
+        ) as error:
+            raise self._unusable(str(error) or type(error).__name__) from error
+        if about.made_with != (here := _made_with()):
+            differ = sorted({name for name, _ in about.made_with.items() ^ here.items()})
+            raise TrainingError(
+                f"{self.run_dir} was begun with {_versions(about.made_with, differ)}; "
+                f"this is {_versions(here, differ)}",
+                hint="install those versions again, or train anew: numbers would not be the same",
+            )
+        if about.plan != plan.to_json():
+            raise self._unusable("it belongs to a training with other settings")
+        if about.fingerprint != fingerprint:
+            raise self._unusable("it belongs to a training on other pictures")
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+        return Reached(about.history, about.training_s)
+
+    def remove(self) -> None:
+        """Remove all that is for unfinished runs only, the lock included."""
+        self._lock.release()
+        for name in (STATE, SOURCE, LOCK):
+            (self._folder / name).unlink(missing_ok=True)
+        with suppress(OSError):  # what is not ours stays, and Bundle.open says so
+            self._folder.rmdir()
+
+    def _read(self, expected: Sequence[npt.NDArray[Any]]) -> tuple[_About, list[npt.NDArray[Any]]]:
+        """Return what stands in the file, after comparing it with the arrays of the network."""
+        size = self._state.stat().st_size
+        names = [str(number) for number in range(len(expected))]
+        if not self._state.is_file():
+            raise ValueError("it is no file")
+        if size > sum(each.nbytes for each in expected) + 2 * MAX_ABOUT_BYTES:
+            raise ValueError(f"{size:,} bytes are too many for this network")
+        with zipfile.ZipFile(self._state) as archive:
+            if archive.namelist() != [ABOUT, *names]:
+                raise ValueError("it does not hold the variables of this network")
+            sizes = [MAX_ABOUT_BYTES, *(each.nbytes for each in expected)]
+            for info, most in zip(archive.infolist(), sizes, strict=True):
+                if info.file_size > most or info.compress_type != zipfile.ZIP_STORED:
+                    raise ValueError(f"{info.filename} is not what it should be")
+            about = _About.model_validate_json(archive.read(ABOUT))
+            if about.variables != [_describe(array) for array in expected]:
+                raise ValueError("its variables have not the shapes of this network's")
+            if {len(values) for values in about.history.values()} != {about.num_epochs}:
+                raise ValueError("its history has not a value for each epoch")
+            values = [
+                np.frombuffer(archive.read(name), array.dtype).reshape(array.shape)
+                for name, array in zip(names, expected, strict=True)
+            ]
+        return about, values
+
+    def _unusable(self, reason: str) -> TrainingError:
+        return TrainingError(
+            f"the checkpoint {self._state} can't be used: {reason}",
+            hint=f"delete that file to start the run from its beginning: {resume_command(self.run_dir)}",
+        )
+
+
+class EpochsKept(keras.callbacks.Callback):  # type: ignore[misc]
+    """Saves a checkpoint after the last epoch, and after every other one unless that takes too long.
+
+    One is left out where saving would take more than 2 % of the time since the last one was saved. So a
+    kill costs the epoch that it falls in, and at the most fifty times as long as saving takes.
+
+    Args:
+        save: Saves a checkpoint.
+    """
+
+    def __init__(self, save: Callable[[], None]) -> None:
+        super().__init__()
+        self._save = save
+        self._next = 0.0
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:  # noqa: ARG002
+        """Save, unless it is too early."""
+        started = time.perf_counter()
+        is_last = epoch + 1 >= self.params["epochs"] or self.model.stop_training
+        if started < self._next and not is_last:
+            return
+        self._save()
+        ended = time.perf_counter()
+        self._next = ended + (ended - started) / _SHARE
+
+
+@contextmanager
+def going_on_explained(run_dir: Path) -> Iterator[None]:
+    """Turn what the machine has run out of into errors that say how a run goes on.
+
+    Raises:
+        TrainingError: For a folder that can't be written, and for too little memory.
+    """
+    go_on = f"go on with: {resume_command(run_dir)}"
+    try:
+        yield
+    except (OSError, SettingsError) as error:
+        reason = error.__cause__ if isinstance(error, SettingsError) else error
+        if not isinstance(reason, OSError):
+            raise
+        began = (run_dir / CONFIG).is_file()
+        raise TrainingError(
+            f"can't write the run folder {run_dir}: {reason.strerror or reason}",
+            hint=f"make room, or let it be written; then {go_on}" if began else None,
+        ) from error
+    except Exception as error:
+        # What happens in threads of TensorFlow and JAX comes as an error of theirs, with its name in it.
+        text = f"{type(error).__name__} {error}"
+        if not any(name in text for name in ("MemoryError", "ResourceExhausted", "RESOURCE_EXHAUSTED")):
+            raise
+        raise TrainingError(
+            "there is not enough memory to train",
+            hint=f"end other programs, then {go_on}; or train anew with a smaller --batch-size",
+        ) from error
+
+
+def _variables(network: keras.Model) -> list[keras.Variable]:
+    """Return all that a training changes, always in the same order."""
+    if not network.optimizer.built:
+        network.optimizer.build(network.trainable_variables)
+    return [*network.variables, *network.optimizer.variables]
+
+
+def _describe(array: npt.NDArray[Any]) -> tuple[str, list[int]]:
+    return array.dtype.name, list(array.shape)
+
+
+def _made_with() -> dict[str, str]:
+    """Return what decides about the numbers: the backend and the versions of libraries."""
+    packages: Any = describe_environment()["packages"]
+    backend = keras.config.backend()
+    found = {name: packages.get(name) for name in ("cifarml", "keras", backend, "numpy")}
+    return {"backend": backend, **{name: version for name, version in found.items() if version}}
+
+
+def _versions(made_with: Mapping[str, str], names: Sequence[str]) -> str:
+    return ", ".join(f"{name} {made_with.get(name, 'missing')}" for name in names)

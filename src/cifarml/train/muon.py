@@ -1,0 +1,95 @@
+"""The optimiser Muon, for networks whose convolutions are followed by batch normalisation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import keras
+from keras import ops
+
+__all__ = ["Muon"]
+
+_QUINTIC: Final = (3.4445, -4.7750, 2.0315)
+"""Of the iteration that brings singular values near 1 in a few rounds; K. Jordan, "Muon", 2024."""
+_ROUNDS: Final = 3
+_OTHERS: Final = 2.0
+"""The head learns at so many times the rate of the convolutions; biases at the rate itself."""
+
+
+class Muon(keras.optimizers.Optimizer):  # type: ignore[misc]
+    """Momentum whose steps turn all directions of a convolution by the same amount.
+
+    The step of a kernel is made orthogonal: its singular values become about 1 (K. Jordan et al., "Muon: An
+    optimizer for hidden layers in neural networks", 2024). Each kernel is kept at the norm sqrt(channels),
+    since behind it a batch normalisation takes out any scale; so the learning rate is by how much
+    the kernel turns in a step, whatever its size, and weights need no decay. All other weights take steps
+    of stochastic gradient descent. Both have Nesterov momentum.
+
+    Args:
+        learning_rate: Of the convolutions.
+        momentum: 0 to 1.
+        decay: A step shrinks the other weights by their rate times this.
+        arithmetic: The dtype that steps are made orthogonal in: ``bfloat16`` will do.
+    """
+
+    def __init__(
+        self,
+        learning_rate: Any,
+        momentum: float = 0.6,
+        decay: float = 0.0,
+        arithmetic: str = "float32",
+        **settings: Any,
+    ) -> None:
+        super().__init__(learning_rate=learning_rate, **settings)
+        self.momentum = momentum
+        self.decay = decay
+        self.arithmetic = arithmetic
+        self._momenta: list[keras.Variable] = []
+
+    def build(self, variables: Sequence[keras.Variable]) -> None:
+        """Make a momentum for each variable."""
+        if self.built:
+            return
+        super().build(variables)
+        self._momenta = [
+            self.add_variable_from_reference(variable, name="momentum") for variable in variables
+        ]
+
+    def update_step(self, gradient: Any, variable: keras.Variable, learning_rate: Any) -> None:
+        """Take a step; see :class:`keras.optimizers.Optimizer`."""
+        kept = self._momenta[self._get_variable_index(variable)]
+        rate, gradient = (ops.cast(value, variable.dtype) for value in (learning_rate, gradient))
+        momentum = kept * self.momentum + gradient
+        self.assign(kept, momentum)
+        step = gradient + momentum * self.momentum
+        if len(variable.shape) == 4:
+            channels = variable.shape[-1]
+            weights = ops.convert_to_tensor(variable)
+            weights = weights * (channels**0.5 / _norm(weights))
+            step = ops.reshape(self._orthogonal(ops.reshape(step, (-1, channels))), variable.shape)
+            self.assign(variable, weights - rate * step)
+        else:
+            rate = rate * (_OTHERS if len(variable.shape) == 2 else 1.0)
+            self.assign_sub(variable, rate * (step + self.decay * variable))
+
+    def _orthogonal(self, matrix: Any) -> Any:
+        tall = matrix.shape[0] > matrix.shape[1]
+        turned = ops.transpose(matrix) if tall else matrix
+        turned = ops.cast(turned / (_norm(turned) + 1e-7), self.arithmetic)
+        first, third, fifth = _QUINTIC
+        for _ in range(_ROUNDS):
+            square = ops.matmul(turned, ops.transpose(turned))
+            higher = third * square + fifth * ops.matmul(square, square)
+            turned = first * turned + ops.matmul(higher, turned)
+        turned = ops.cast(turned, matrix.dtype)
+        return ops.transpose(turned) if tall else turned
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments it was made with."""
+        settings: dict[str, Any] = super().get_config()
+        return settings | {"momentum": self.momentum, "decay": self.decay, "arithmetic": self.arithmetic}
+
+
+def _norm(values: Any) -> Any:
+    return ops.sqrt(ops.sum(ops.square(values)))

@@ -1,0 +1,41 @@
+"""One replica of the network on each device: the batch is shared out, the gradients are added up.
+
+A batch is that of all devices together. On TensorFlow each replica normalises its share of the batch by
+itself, as in S. Ioffe and C. Szegedy, "Batch Normalization", 2015, on a smaller batch, and the moving
+averages are the means of the replicas'; on JAX the normalisation goes over the whole batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import keras
+
+__all__ = ["on_devices"]
+
+
+def on_devices(devices: Sequence[str]) -> AbstractContextManager[Any]:
+    """Return a context in which a network is built, compiled and trained on these devices.
+
+    Args:
+        devices: By Keras' names, such as ``gpu:0``. With several of them a batch must be a multiple of
+            their number.
+    """
+    there = [device.lower() for device in keras.distribution.list_devices()]
+    usual = next((device for device in there if not device.startswith("cpu")), there[0])
+    scope: AbstractContextManager[Any] = nullcontext()
+    if keras.config.backend() == "jax":
+        if len(devices) > 1:
+            scope = keras.distribution.DataParallel(devices=list(devices)).scope()
+        elif devices[0] != usual:
+            scope = keras.device(devices[0])
+    else:
+        import tensorflow as tf
+
+        if len(devices) > 1:
+            scope = tf.distribute.MirroredStrategy([device.upper() for device in devices]).scope()
+        elif devices[0] != usual:
+            scope = tf.distribute.OneDeviceStrategy(devices[0].upper()).scope()
+    return scope

@@ -1,0 +1,234 @@
+"""A search for better settings as it lies on disk: Optuna's SQLite file in a folder.
+
+What a killed process leaves is whole but for the trial under way, and any number of processes may work on
+one search at once: a lock in the folder is held while a trial is handed out or the winner is written.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import optuna
+import psutil
+from filelock import FileLock, Timeout
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
+
+from cifarml.errors import SettingsError, TrainingError
+from cifarml.train.interrupts import interrupts_delayed
+
+__all__ = ["ENDED", "OWN", "Study"]
+
+_FILE: Final = "study.db"
+_NAME: Final = "cifarml"
+_TIMEOUT_S: Final = 60
+OWN, ENDED, _OWNER, _ABOUT = "own", "ended", "owner", "about"
+
+
+class Study:
+    """The trials of a search. Each is of the process that asked for it, which also tells how it ended.
+
+    Args:
+        folder: Where it lies; made where there is none.
+        about: What all trials share, as plain JSON values by name.
+        pruner: Says which trials are ended early.
+        seed: Of the sampler.
+
+    Raises:
+        SettingsError: If a search about something else lies there.
+        TrainingError: If the file is damaged, is no search, or can't be written.
+    """
+
+    def __init__(
+        self, folder: Path, about: Mapping[str, Any], *, pruner: optuna.pruners.BasePruner, seed: int
+    ) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.folder = folder
+        self.path = folder / _FILE
+        self._seed = seed
+        self._lock = FileLock(folder / ".lock", timeout=_TIMEOUT_S)
+        with self.locked():
+            if not self.path.exists():
+                self._create(about)
+            self._check()
+            self._study = optuna.load_study(study_name=_NAME, storage=_storage(self.path), pruner=pruner)
+            kept = self._study.user_attrs.get(_ABOUT, {})
+        for name in {**about, **kept}:
+            if about.get(name) != kept.get(name):
+                raise SettingsError(
+                    f"the search in {folder} is about other settings: {name} is {kept.get(name)!r} there, "
+                    f"and not {about.get(name)!r}",
+                    hint="give this one another name: --name NAME",
+                )
+
+    @property
+    def trials(self) -> list[FrozenTrial]:
+        """All trials, in their order.
+
+        Raises:
+            TrainingError: If they can't be read.
+        """
+        with self.translated():
+            return self._study.get_trials(deepcopy=False)
+
+    def ask(self, space: Mapping[str, BaseDistribution], own: Mapping[str, Any]) -> optuna.Trial:
+        """Begin a trial. What was left behind is closed, and the preset's own settings come first.
+
+        Args:
+            space: The settings to choose, by name.
+            own: The preset's own choice of them.
+
+        Raises:
+            TrainingError: If it can't be written.
+        """
+        with self.locked():
+            self.close_lost()
+            trials = self._study.get_trials(deepcopy=False)
+            if not any(map(_settles_own, trials)):
+                self._study.enqueue_trial(dict(own), user_attrs={OWN: True})
+            # Of seed and number only, so that a search which goes on draws nothing twice.
+            self._study.sampler = optuna.samplers.TPESampler(seed=(self._seed + len(trials)) % 2**32)
+            asked = self._study.ask(fixed_distributions=dict(space))
+            asked.set_user_attr(_OWNER, [os.getpid(), psutil.Process().create_time()])
+            return asked
+
+    def report(self, trial: optuna.Trial, epoch: int, accuracy: float) -> bool:
+        """Keep what a trial reached after an epoch, and say whether it is worse than others were then.
+
+        Raises:
+            TrainingError: If it can't be written.
+        """
+        with self.translated():
+            trial.report(accuracy, epoch)
+            return OWN not in trial.user_attrs and trial.should_prune()
+
+    def tell(self, trial: optuna.Trial, ended: str, accuracy: float | None, **more: Any) -> None:
+        """End a trial.
+
+        Args:
+            trial: From :meth:`ask`.
+            ended: How: ``finished``, or else why not; only a finished one can be the best.
+            accuracy: What a finished one reached.
+            **more: What is to be kept with it, as plain JSON values.
+
+        Raises:
+            TrainingError: If it can't be written.
+        """
+        states = {"finished": TrialState.COMPLETE, "interrupted": TrialState.FAIL}
+        with self.locked():
+            for name, value in {**more, ENDED: ended}.items():
+                trial.set_user_attr(name, value)
+            self._study.tell(trial, accuracy, state=states.get(ended, TrialState.PRUNED))
+
+    def close_lost(self) -> None:
+        """End the trials that were left behind, by processes that died or by this one."""
+        with self.locked():
+            for trial in self.trials:
+                if trial.state == TrialState.RUNNING and not _is_alive(trial.user_attrs.get(_OWNER)):
+                    self._study.tell(trial.number, state=TrialState.FAIL)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder alone; a process that dies lets it go.
+
+        Raises:
+            TrainingError: If another one holds it for a minute, or something can't be read or written.
+        """
+        with self.translated():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                self._lock.acquire()
+            except Timeout:
+                raise TrainingError(
+                    f"another process has been writing to the search in {self.folder} for a minute",
+                    hint="wait for it, or end it, and try again",
+                ) from None
+            try:
+                yield
+            finally:
+                self._lock.release()
+
+    @contextmanager
+    def translated(self) -> Iterator[None]:
+        """Let Ctrl-C wait, and turn what the database complains of into a TrainingError."""
+        try:
+            with interrupts_delayed():
+                yield
+        except (SQLAlchemyError, sqlite3.Error, optuna.exceptions.OptunaError, RuntimeError) as error:
+            reason = str(error.__cause__ or error).strip().partition("\n")[0]
+            raise TrainingError(
+                f"can't use the search in {self.path}: {reason}",
+                hint="move that file away to begin anew, or take another name: --name NAME",
+            ) from error
+        except OSError as error:
+            raise TrainingError(
+                f"can't write the search in {self.folder}: {error.strerror or error}",
+                hint="make room and rights there, or take another folder: --runs-dir DIR",
+            ) from error
+
+    def _create(self, about: Mapping[str, Any]) -> None:
+        """Make the file elsewhere, and put it in place whole."""
+        with tempfile.TemporaryDirectory() as folder:
+            made, partial = Path(folder, _FILE), self.folder / f".{_FILE}.partial"
+            storage = optuna.storages.RDBStorage(f"sqlite:///{made}")
+            study = optuna.create_study(study_name=_NAME, storage=storage, direction="maximize")
+            study.set_user_attr(_ABOUT, dict(about))
+            storage.engine.dispose()
+            shutil.copyfile(made, partial)
+            with partial.open("rb+") as file:
+                os.fsync(file.fileno())
+            partial.replace(self.path)
+
+    def _check(self) -> None:
+        """Refuse what is no search of ours before Optuna makes tables of its own in it."""
+        with closing(sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+            (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            if found != "ok":
+                raise sqlite3.DatabaseError(f"it is damaged ({found.strip().splitlines()[-1]})")
+            query = "SELECT count(*) FROM sqlite_master WHERE name IN ('studies', 'trials', 'version_info')"
+            (tables,) = connection.execute(query).fetchone()
+            if (
+                tables != 3
+                or not connection.execute("SELECT 1 FROM studies WHERE study_name = ?", (_NAME,)).fetchone()
+            ):
+                raise sqlite3.DatabaseError("it holds no search of cifarml")
+
+
+def _storage(path: Path) -> optuna.storages.RDBStorage:
+    """Open Optuna's file; by a URI of SQLite's own, since a URL of SQLAlchemy can't hold every path."""
+    uri = f"{path.resolve().as_uri()}?mode=rw"
+    return optuna.storages.RDBStorage(
+        "sqlite://",
+        engine_kwargs={
+            "creator": lambda: sqlite3.connect(uri, uri=True, timeout=_TIMEOUT_S),
+            "poolclass": NullPool,
+        },
+    )
+
+
+def _is_alive(owner: Any) -> bool:
+    """Whether the process that began a trial still works on it; this one works on one at a time."""
+    try:
+        number, created = owner
+        process = psutil.Process(number)
+        same = abs(process.create_time() - created) < 1
+        return bool(same and number != os.getpid() and process.status() != psutil.STATUS_ZOMBIE)
+    except (psutil.NoSuchProcess, TypeError, ValueError):
+        return False
+
+
+def _settles_own(trial: FrozenTrial) -> bool:
+    """Whether a trial of the preset's own settings need not be made once more."""
+    waits = trial.state in {TrialState.WAITING, TrialState.RUNNING}
+    return bool(trial.user_attrs.get(OWN)) and (
+        waits or trial.user_attrs.get(ENDED) in {"finished", "diverged"}
+    )

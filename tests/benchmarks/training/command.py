@@ -1,0 +1,87 @@
+"""The real command line in a process of its own, and what the article's network takes."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tests.benchmarks.pairs import LARGE
+from tests.benchmarks.training.step import Side
+
+CLI = Path(sys.executable).with_name("cifarml")
+SEEDS = [int(seed) for seed in os.environ.get("CIFARML_BENCHMARK_SEEDS", "0,1,2").split(",")]
+EPOCHS = int(os.environ.get("CIFARML_BENCHMARK_EPOCHS", "30"))
+TIMED_STEPS = 300
+
+
+class Trained(NamedTuple):
+    """A finished run: where it is, what its manifest says, and the most memory its process had."""
+
+    path: str
+    info: dict[str, Any]
+    peak_bytes: int
+
+
+def train(work: Path, *flags: object) -> Trained:
+    """``cifarml train`` with these flags."""
+    answer, peak = _answer("train", *flags, "--runs-dir", work / "runs", work=work)
+    return Trained(answer["path"], answer, peak)
+
+
+def test_accuracy(work: Path, run: str) -> float:
+    """The share of the 10,000 test pictures that the exported model of a run gets right."""
+    answer, _ = _answer("evaluate", run, "--data", LARGE, work=work)
+    assert answer["num_images"] == 10_000
+    return float(answer["accuracy"])
+
+
+def _answer(*command: object, work: Path) -> tuple[dict[str, Any], int]:
+    """Run a command of ours; return what it prints, and the most memory that it had (Linux: in KiB)."""
+    variables = {
+        "CIFARML_CACHE_DIR": str(work / "cache"),
+        "CIFARML_REGISTRY_DIR": str(work / "registry"),
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+    }
+    with (work / "output").open("wb+") as output, (work / "errors").open("wb+") as errors:
+        process = subprocess.Popen(
+            list(map(str, (CLI, *command, "--json", "--quiet"))),
+            env=os.environ | variables,
+            stdout=output,
+            stderr=errors,
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            errors.seek(0)
+            sys.exit(f"cifarml {' '.join(map(str, command))}:\n{errors.read().decode()[-3000:]}")
+        output.seek(0)
+        return json.loads(output.read()), usage.ru_maxrss * 1024
+
+
+def article_seconds(num_images: int) -> float:
+    """What the article's network takes for its epochs of so many pictures: 300 steps, scaled.
+
+    Its first steps, in which TensorFlow makes the graph, and its looks at validation pictures don't count.
+    """
+    with Side.ours("tutorial", "-", 32, TIMED_STEPS) as side:
+        return side.ms_a_picture() / 1000 * num_images * EPOCHS
+
+
+def spread(values: list[float], form: str = ".1%") -> str:
+    """The mean, and the smallest and largest."""
+    return f"{statistics.mean(values):{form}} ({min(values):{form}}-{max(values):{form}})"
+
+
+def table(*titles: str) -> None:
+    """Print the head of a table."""
+    print(f"\n| {' | '.join(titles)} |\n|{'---|' * len(titles)}", flush=True)
+
+
+def line(*cells: object) -> None:
+    """Print a line of it, at once."""
+    print(f"| {' | '.join(map(str, cells))} |", flush=True)

@@ -1,0 +1,71 @@
+"""Our training step, timed: a program that trains a round for each line it reads, and prints ms a picture."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import keras
+import numpy as np
+
+from cifarml import Dataset, TrainConfig
+from cifarml.cifar10 import CLASS_NAMES
+from cifarml.train.batches import one_hot
+from cifarml.train.network import compile_network
+from cifarml.train.plan import Plan
+
+NUM_BATCHES = 8
+
+
+class Ready(keras.utils.PyDataset):  # type: ignore[misc]
+    """The same few batches again and again, made before."""
+
+    def __init__(self, batches: list[Any], length: int) -> None:
+        super().__init__()
+        self._batches, self._length = batches, length
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> Any:
+        return self._batches[index % len(self._batches)]
+
+
+def noise(count: int) -> Dataset:
+    """Pictures of noise: the step takes as long for them."""
+    random = np.random.default_rng(0)
+    return Dataset(
+        images=random.integers(0, 256, (count, 32, 32, 3), np.uint8),
+        labels=random.integers(0, len(CLASS_NAMES), count),
+        class_names=tuple(CLASS_NAMES),
+        sources=("noise",) * count,
+        is_test=np.zeros(count, np.bool_),
+        origin="noise",
+    )
+
+
+def main(preset: str, widths: str, batch_size: int, num_steps: int) -> None:
+    """Warm up, and then a round for each line of standard input."""
+    pictures = noise(NUM_BATCHES * batch_size)
+    plan = Plan.make(TrainConfig.make(preset=preset, batch_size=batch_size), pictures)
+    if widths != "-":
+        plan = plan._replace(recipe=plan.recipe.changed(widths=tuple(map(int, widths.split("/")))))
+    network = compile_network(plan, pictures, num_steps)
+    targets = one_hot(pictures.labels, len(CLASS_NAMES))
+    starts = range(0, len(pictures), batch_size)
+    batches = [(pictures.images[i : i + batch_size], targets[i : i + batch_size]) for i in starts]
+
+    def train(count: int) -> float:
+        started = time.perf_counter()
+        network.fit(Ready(batches, count), epochs=1, shuffle=False, verbose=0)
+        return 1000 * (time.perf_counter() - started) / count / batch_size
+
+    train(5)
+    print(f"ready: {plan.precision}", flush=True)
+    for _ in sys.stdin:
+        print(train(num_steps), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))

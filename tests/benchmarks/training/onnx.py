@@ -1,0 +1,40 @@
+"""``python -m tests.benchmarks onnx``: what is served, against what was trained, for every preset."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.benchmarks.pairs import LARGE, SMALL
+from tests.benchmarks.training.command import line, table
+
+EPOCHS = os.environ.get("CIFARML_BENCHMARK_EPOCHS", "5")
+
+
+def onnx(work: Path) -> None:
+    """The largest difference of a probability, and the accuracies, on the 10,000 test pictures."""
+    from cifarml.model import PRESETS
+
+    table(
+        "preset, precision", "ONNX - Keras", "ONNX - as trained", "accuracy: ONNX, Keras, as trained", "bar"
+    )
+    for preset in PRESETS:
+        command = [sys.executable, "-m", "tests.benchmarks.training.agreement", preset, SMALL, LARGE, EPOCHS]
+        environment = os.environ | {"CIFARML_CACHE_DIR": str(work / "cache"), "TF_CPP_MIN_LOG_LEVEL": "3"}
+        command += [work / f"{preset}.onnx"]
+        done = subprocess.run(
+            list(map(str, command)), env=environment, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            sys.exit(done.stderr[-3000:])
+        found = json.loads(done.stdout.splitlines()[-1])
+        line(
+            f"{preset}, {found['precision']}",
+            f"{found['keras']:.1g}",
+            f"{found['trained']:.1g}",
+            ", ".join(f"{share:.2%}" for share in found["accuracies"]),
+            "1e-3, and 0.1 points",
+        )

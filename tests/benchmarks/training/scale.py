@@ -1,0 +1,47 @@
+"""``python -m tests.benchmarks scale``: cost by the number of pictures."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.benchmarks.pairs import LARGE
+from tests.benchmarks.training.command import line, table, train
+
+SIZES = [int(size) for size in os.environ.get("CIFARML_BENCHMARK_SIZES", "2000,10000,50000").split(",")]
+ROUNDS = int(os.environ.get("CIFARML_BENCHMARK_ROUNDS", "3"))
+
+
+def scale(work: Path) -> None:
+    """Time per picture with the same recipe, and the memory of a training with the largest number."""
+    times: dict[int, list[float]] = {size: [] for size in SIZES}
+    table("pictures", "round", "time per picture")
+    for number in range(ROUNDS):
+        for size in SIZES:
+            times[size].append(_ms_a_picture(work, size))
+            line(f"{size:,}", number + 1, f"{times[size][-1]:.3f} ms")
+    ratios = [
+        max(each) / min(each)
+        for each in zip(*times.values(), strict=True)  # of each round
+    ]
+    print(
+        f"\nThe dearest picture of a round costs {statistics.median(ratios):.2f} times the cheapest "
+        f"({min(ratios):.2f}-{max(ratios):.2f}; bar 1.15).",
+        flush=True,
+    )
+    run = train(work, "--data", LARGE, "--epochs", 1)
+    print(f"Memory of `cifarml train` for 50,000 pictures: {run.peak_bytes / 1e9:.2f} GB (bar 2.5).")
+
+
+def _ms_a_picture(work: Path, size: int) -> float:
+    command = [sys.executable, "-m", "tests.benchmarks.training.steady", LARGE, size, max(SIZES)]
+    environment = os.environ | {"CIFARML_CACHE_DIR": str(work / "cache"), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run(
+        list(map(str, command)), env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        sys.exit(done.stderr[-3000:])
+    return float(done.stdout)

@@ -1,0 +1,45 @@
+"""Training as it goes on, timed: a program that prints ms a picture for so many pictures of a source."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from cifarml import TrainConfig, load_dataset
+from cifarml.model import PRESETS
+from cifarml.train.batches import Batches, one_hot
+from cifarml.train.network import compile_network
+from cifarml.train.plan import Plan
+
+
+def main(source: str, num_images: int, pictures_in_all: int) -> None:
+    """The same recipe for any number of pictures: that of the preset ``fast`` for 50,000."""
+    dataset = load_dataset(source).train
+    dataset = dataset.subset(num_images) if num_images < len(dataset) else dataset
+    splits = dataset.split()
+    recipe = PRESETS["fast"].choose_recipe(50_000, len(dataset.class_names))
+    plan = Plan.make(TrainConfig(), splits.train)._replace(recipe=recipe)
+    batches = Batches(splits.train, recipe, seed=0)
+    network = compile_network(plan, splits.train, len(batches))
+    watched = (splits.validation.images, one_hot(splits.validation.labels, len(dataset.class_names)))
+
+    def fit(num_epochs: int) -> None:
+        network.fit(
+            batches,
+            epochs=num_epochs,
+            validation_data=watched,
+            validation_batch_size=recipe.batch_size,
+            shuffle=False,
+            verbose=0,
+        )
+
+    fit(1)
+    num_epochs = max(1, round(pictures_in_all / len(splits.train)))
+    started = time.perf_counter()
+    fit(num_epochs)
+    seen = min(len(batches) * recipe.batch_size, len(splits.train)) * num_epochs
+    print(1000 * (time.perf_counter() - started) / seen)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

@@ -1,0 +1,83 @@
+"""``python -m tests.benchmarks step``: our training step beside PyTorch's, in turn."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Self
+
+from tests.benchmarks.training.pytorch import pytorch_python
+
+HERE = Path(__file__).parent
+NETWORKS = (("64/256/256", 128, 8), ("32/128/128", 256, 12), ("16/64/64", 128, 60))
+"""Widths, size of a batch, and steps in a round: about two seconds on two cores."""
+ROUNDS = int(os.environ.get("CIFARML_BENCHMARK_ROUNDS", "15"))
+
+
+class Side:
+    """One side: a program that is ready, and times a round of training whenever it is asked to."""
+
+    def __init__(self, command: list[object]) -> None:
+        self._process = subprocess.Popen(
+            list(map(str, command)),
+            env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        self.says = self._read()
+
+    @classmethod
+    def ours(cls, preset: str, widths: str, batch_size: int, num_steps: int) -> Side:
+        """``fit``, as ``cifarml train`` has it, of a preset."""
+        module = "tests.benchmarks.training.keras_step"
+        return cls([sys.executable, "-m", module, preset, widths, batch_size, num_steps])
+
+    @classmethod
+    def pytorch(cls, widths: str, batch_size: int, num_steps: int) -> Side:
+        """The same in PyTorch, in an environment of its own."""
+        return cls([pytorch_python(), HERE / "torch_step.py", widths, batch_size, num_steps])
+
+    def ms_a_picture(self) -> float:
+        """Train a round, and return milliseconds a picture."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        return float(self._read())
+
+    def _read(self) -> str:
+        assert self._process.stdout is not None
+        if text := self._process.stdout.readline():
+            return text.strip()
+        sys.exit(f"{self._process.args!r} ended with {self._process.wait()}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()  # its standard input ends, and so does it
+
+
+def step(work: Path) -> None:
+    """Milliseconds a picture in training, of the same network in the same batches."""
+    print("\n| widths, batch | ours | PyTorch | ratio: median (spread) | bar |\n|---|---|---|---|---|")
+    for widths, batch_size, num_steps in NETWORKS:
+        ours, theirs = [], []
+        with (
+            Side.ours("fast", widths, batch_size, num_steps) as one,
+            Side.pytorch(widths, batch_size, num_steps) as other,
+        ):
+            for _ in range(ROUNDS):
+                ours.append(one.ms_a_picture())
+                theirs.append(other.ms_a_picture())
+        ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+        medians = f"{statistics.median(ours):.2f} ms | {statistics.median(theirs):.2f} ms"
+        print(
+            f"| {widths}, {batch_size} | {medians} "
+            f"| {statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f}) | at most 1 |",
+            flush=True,
+        )

@@ -225,6 +225,23 @@ def test_ctrl_c_ends_with_what_was_reached(tmp_path: Path) -> None:
     assert list_runs(tmp_path / "runs")[0].state == "interrupted"
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_ctrl_c_in_a_finaliser(tmp_path: Path, drawn: Dataset) -> None:
+    class Finalised:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)  # Python drops the KeyboardInterrupt that this raises here
+
+    def tell(progress: Progress) -> None:
+        if progress.line.startswith("epoch   2/"):
+            del (left := [Finalised()])[:]
+            assert not left
+
+    config = TrainConfig.make(preset="tutorial", num_epochs=500)
+    bundle = train_model(config, drawn, tmp_path / "run", on_progress=tell)
+    assert bundle.info["interrupted"] is True
+    assert bundle.info["num_epochs"] < 10
+
+
 def test_ctrl_c_before_the_first_epoch(tmp_path: Path) -> None:
     process = start(tmp_path, epochs=5)
     while process.poll() is None and not (tmp_path / "runs" / "one" / "config.json").exists():

@@ -96,6 +96,8 @@ def test_json_by_its_name_else_toml(tmp_path: Path, name: str) -> None:
         ("a.toml", b"widths = 64", "widths: "),
         ("a.toml", b"optimizer = 'adam'", "optimizer: "),
         ("a.toml", b"preset = 'nothing'", "preset: "),
+        ("a.toml", b"preset = 'tutorial'\nwidths = [8]", "takes no widths"),
+        ("a.toml", b"preset = 'tutorial'\ndropout = 0.1", "no dropout"),
     ],
     ids=str,
 )

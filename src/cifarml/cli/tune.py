@@ -25,14 +25,14 @@ def tune(
     subset: options.Subset = None,
     subset_seed: options.SubsetSeed = 0,
     time_budget: Annotated[
-        float,
+        float | None,
         typer.Option(
             parser=options.seconds,
             metavar="TIME",
             help="How long it may take, such as 90s, 30m or 1h30m.",
             show_default="30m",
         ),
-    ] = 1800.0,
+    ] = None,
     trials: Annotated[
         int | None,
         typer.Option(min=1, help="End when the search has so many trials, those of earlier calls included."),
@@ -105,7 +105,7 @@ def tune(
             config,
             dataset,
             study_dir,
-            time_budget_s=time_budget,
+            time_budget_s=time_budget or 1800.0,
             num_trials=trials,
             on_progress=on_progress,
         )

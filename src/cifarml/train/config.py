@@ -92,6 +92,11 @@ class TrainConfig(BaseModel):
             Recipe.model_validate(_ANY_RECIPE | (self.model_extra or {}))
         except ValidationError as error:
             raise _refusal(error) from error
+        if self.preset == "tutorial" and any(self.changes.get(name) for name in ("widths", "dropout")):
+            raise SettingsError(
+                "the article's network is what it is: preset tutorial takes no widths and no dropout",
+                hint="leave them out, or take preset fast",
+            )
         return self
 
     @classmethod

@@ -31,7 +31,7 @@ from cifarml.train.checkpoint import Checkpoint, going_on_explained
 from cifarml.train.config import TrainConfig
 from cifarml.train.device import describe_environment
 from cifarml.train.export import export_onnx
-from cifarml.train.fit import fit_network
+from cifarml.train.fitting import fit_network
 from cifarml.train.grids import prediction_grid
 from cifarml.train.measure import choose_by_measuring
 from cifarml.train.memory import explained_memory

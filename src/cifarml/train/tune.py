@@ -21,7 +21,7 @@ from cifarml.data.dataset import Dataset, DatasetSplits
 from cifarml.errors import DataError, SettingsError, TrainingError
 from cifarml.progress import OnProgress, Progress, ignore_progress
 from cifarml.train.config import TrainConfig
-from cifarml.train.fit import Fitted, fit_network
+from cifarml.train.fitting import Fitted, fit_network
 from cifarml.train.interrupts import interrupts_noted
 from cifarml.train.plan import Plan
 from cifarml.train.space import search_space

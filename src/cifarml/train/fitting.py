@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import keras
@@ -12,6 +13,7 @@ from cifarml.progress import OnProgress, Progress, ignore_progress
 from cifarml.train.batches import Batches, one_hot
 from cifarml.train.budget import Pacer
 from cifarml.train.checkpoint import Checkpoint, EpochsKept, Reached
+from cifarml.train.interrupts import interrupts_noted
 from cifarml.train.keep_time import KeepTime
 from cifarml.train.memory import explained_memory
 from cifarml.train.network import compile_network
@@ -120,17 +122,30 @@ def _fit(
     targets = one_hot(validation.labels[:shared], len(validation.class_names))
     batch_size = max(plan.recipe.batch_size, 256)
     try:
-        network.fit(
-            batches,
-            epochs=num_epochs,
-            initial_epoch=reached,
-            validation_data=(validation.images[:shared], targets) if shared else None,
-            validation_batch_size=batch_size - batch_size % len(plan.devices),
-            callbacks=callbacks,
-            shuffle=False,  # the batches are shuffled already
-            verbose=0,
-        )
+        with interrupts_noted() as noted:
+            network.fit(
+                batches,
+                epochs=num_epochs,
+                initial_epoch=reached,
+                validation_data=(validation.images[:shared], targets) if shared else None,
+                validation_batch_size=batch_size - batch_size % len(plan.devices),
+                callbacks=[*callbacks, _Interruptible(noted)],
+                shuffle=False,  # the batches are shuffled already
+                verbose=0,
+            )
     except KeyboardInterrupt:
         if not watcher.history.get("loss"):
             raise
         watcher.interrupted = True
+
+
+class _Interruptible(keras.callbacks.Callback):  # type: ignore[misc]
+    """Raises the KeyboardInterrupt that Python has dropped in a finaliser, one step later."""
+
+    def __init__(self, noted: Sequence[object]) -> None:
+        super().__init__()
+        self._noted = noted
+
+    def on_train_batch_end(self, batch: int, logs: object = None) -> None:  # noqa: ARG002
+        if self._noted:
+            raise KeyboardInterrupt

@@ -74,16 +74,24 @@ class Muon(keras.optimizers.Optimizer):  # type: ignore[misc]
             self.assign_sub(variable, rate * (step + self.decay * variable))
 
     def _orthogonal(self, matrix: Any) -> Any:
-        tall = matrix.shape[0] > matrix.shape[1]
-        turned = ops.transpose(matrix) if tall else matrix
-        turned = ops.cast(turned / (_norm(turned) + 1e-7), self.arithmetic)
+        """Return the matrix with its singular values near 1, by way of its smaller Gram matrix.
+
+        A round takes X to X P(G), with the Gram matrix G = X'X and a polynomial P. All that is made of G
+        commutes, so that the rounds need G only, and X is multiplied once, by all the P together.
+        """
+        wide = matrix.shape[0] < matrix.shape[1]
+        scaled = ops.cast(matrix / (_norm(matrix) + 1e-7), self.arithmetic)
+        gram = ops.matmul(scaled, ops.transpose(scaled)) if wide else ops.matmul(ops.transpose(scaled), scaled)
         first, third, fifth = _QUINTIC
-        for _ in range(_ROUNDS):
-            square = ops.matmul(turned, ops.transpose(turned))
-            higher = third * square + fifth * ops.matmul(square, square)
-            turned = first * turned + ops.matmul(higher, turned)
-        turned = ops.cast(turned, matrix.dtype)
-        return ops.transpose(turned) if tall else turned
+        identity = ops.eye(gram.shape[0], dtype=self.arithmetic)
+        turn = identity
+        for again in reversed(range(_ROUNDS)):
+            factor = first * identity + third * gram + fifth * ops.matmul(gram, gram)
+            turn = ops.matmul(turn, factor)
+            if again:
+                gram = ops.matmul(ops.matmul(factor, gram), factor)
+        turned = ops.matmul(turn, scaled) if wide else ops.matmul(scaled, turn)
+        return ops.cast(turned, matrix.dtype)
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments it was made with."""

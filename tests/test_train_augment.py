@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from cifarml import Dataset
 from cifarml.model import Recipe
+from cifarml.train import batches as train_batches
 from cifarml.train.augment import change_images, cut_out, distort, mix_images, recolour, shift_images
 from cifarml.train.batches import Batches, one_hot
 
@@ -91,27 +93,34 @@ def test_all_together_give_pictures(drawn: Dataset) -> None:
 def test_batches_are_the_same_again(drawn: Dataset) -> None:
     """Whatever was asked for before: seed, epoch and number decide."""
     first, second = Batches(drawn.train, ALL, seed=3), Batches(drawn.train, ALL, seed=3)
-    for epoch in range(3):
-        first.start_epoch(epoch)
-        [first[index] for index in range(len(first))]
-    second.start_epoch(2)
-    for index in reversed(range(len(second))):
-        assert np.array_equal(first[index][0], second[index][0])
-        assert np.array_equal(first[index][1], second[index][1])
+    length = len(first)
+    made = list(islice(first.endless(), 3 * length))
+    again = [*second.epoch(2), *islice(second.endless(first_epoch=1), len(second))]
+    for ours, theirs in zip(
+        [*made[2 * len(first) :], *made[len(first) : 2 * len(first)]], again, strict=True
+    ):
+        assert np.array_equal(ours[0], theirs[0])
+        assert np.array_equal(ours[1], theirs[1])
     other_seed = Batches(drawn.train, ALL, seed=4)
-    other_seed.start_epoch(2)
-    assert (other_seed[0][0] != second[0][0]).any()
+    assert (next(other_seed.epoch(2))[0] != again[0][0]).any()
+
+
+def test_what_goes_wrong_in_the_thread_is_told(drawn: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(train_batches, "change_images", fail)
+    with pytest.raises(MemoryError, match="no room"):
+        next(Batches(drawn.train, ALL, seed=3).endless())
 
 
 def test_an_epoch_holds_each_picture_once(drawn: Dataset) -> None:
     batches = Batches(drawn.train, Recipe(**SETTINGS), seed=0)
-    seen = np.concatenate([batches[index][0] for index in range(len(batches))])
+    seen = np.concatenate([images for images, _ in batches.epoch(0)])
     kept = {image.tobytes() for image in seen}
     assert len(seen) == len(drawn.train) // 32 * 32 or len(seen) == len(drawn.train)
     assert kept <= {image.tobytes() for image in drawn.train.images}
-    first = batches[0][0]
-    batches.start_epoch(1)
-    assert (batches[0][0] != first).any()
+    assert (next(batches.epoch(1))[0] != seen[:32]).any()
 
 
 def test_every_picture_is_mirrored_every_other_epoch(drawn: Dataset) -> None:
@@ -119,8 +128,7 @@ def test_every_picture_is_mirrored_every_other_epoch(drawn: Dataset) -> None:
     straight = {image.tobytes() for image in drawn.train.images}
     seen = []
     for epoch in range(2):
-        batches.start_epoch(epoch)
-        images = np.concatenate([batches[index][0] for index in range(len(batches))])
+        images = np.concatenate([images for images, _ in batches.epoch(epoch)])
         seen.append({image.tobytes() for image in images} & straight)
     assert seen[0] | seen[1] == straight
     assert not seen[0] & seen[1]
@@ -130,4 +138,4 @@ def test_every_picture_is_mirrored_every_other_epoch(drawn: Dataset) -> None:
 def test_fewer_pictures_than_a_batch(drawn: Dataset) -> None:
     few = Batches(drawn.test, Recipe(**SETTINGS | {"batch_size": 5000}), seed=0)
     assert len(few) == 1
-    assert len(few[0][0]) == len(drawn.test)
+    assert len(next(few.epoch(0))[0]) == len(drawn.test)

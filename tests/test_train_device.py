@@ -115,7 +115,7 @@ with tempfile.TemporaryDirectory() as folder:
     for device in ("cpu:0", "cpu:0,1"):
         config = TrainConfig.make(num_epochs=2, batch_size=40, precision="float32", device=device)
         bundle = train_model(config, dataset, pathlib.Path(folder, device.replace(":", "-")))
-        chosen = bundle.read_json("config.json")["devices"]
+        chosen = bundle.read_json("config.json")["machine"]["devices"]
         found[device] = bundle.read_json("history.json") | {"chosen": chosen}
         assert bundle.info["onnx_difference"] <= 1e-4
 print(json.dumps(found))
@@ -190,7 +190,7 @@ except SettingsError as error:
 def test_batches_can_be_shared_out(drawn: Dataset, batch_size: int, num_replicas: int) -> None:
     recipe = Plan.make(TrainConfig(batch_size=batch_size), drawn).recipe
     batches = Batches(drawn, recipe, seed=0, num_replicas=num_replicas)
-    sizes = [len(batches[index][0]) for index in range(len(batches))]
+    sizes = [len(images) for images, _ in batches.epoch(0)]
     assert sum(sizes) > 0.5 * len(drawn)
     assert all(size and size % num_replicas == 0 for size in sizes)
     assert max(sizes) <= batch_size
@@ -323,7 +323,5 @@ def test_no_batch_is_smaller_than_one() -> None:
 def test_the_numbers_of_a_run_name_its_devices(tmp_path: Path, drawn: Dataset) -> None:
     bundle = train_model(TrainConfig(num_epochs=1, device="cpu"), drawn, tmp_path / "run")
     chosen = json.loads((bundle.path / "config.json").read_text())
-    assert chosen["devices"] == ["cpu:0"]
-    assert chosen["jit_compile"] is False
-    assert chosen["time_budget"] is None
+    assert chosen["machine"] == {"devices": ["cpu:0"], "jit_compile": False, "time_budget": None}
     assert np.isfinite(bundle.info["images_per_second"])

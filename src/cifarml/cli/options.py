@@ -72,9 +72,10 @@ def seconds(text: str) -> float:
     Raises:
         typer.BadParameter: If it is none, or nothing at all.
     """
-    form = r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,9}(?:\.\d{1,9})?)s?)?"
-    found = re.fullmatch(form, text.strip().lower(), re.ASCII)
-    hours, minutes, rest = (float(part or 0) for part in found.groups()) if found else (0.0, 0.0, 0.0)
-    if total := 3600 * hours + 60 * minutes + rest:
-        return total
+    number = r"(\d{1,9}(?:\.\d{1,9})?)"
+    form = rf"{number}|(?:(\d{{1,6}})h)?(?:(\d{{1,6}})m)?(?:{number}s)?"
+    if found := re.fullmatch(form, text.strip().lower(), re.ASCII):
+        alone, hours, minutes, rest = (float(part or 0) for part in found.groups())
+        if total := alone + 3600 * hours + 60 * minutes + rest:
+            return total
     raise typer.BadParameter(f"must be a time such as 90, 120s, 2m or 1h30m. Received: {text[:40]!r}")

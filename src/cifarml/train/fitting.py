@@ -81,11 +81,11 @@ def fit_network(
             on_progress(Progress("training", 0, None, line=f"going on after epoch {before.num_epochs}"))
         watcher = Watcher(
             plan.recipe,
-            batches,
+            len(batches),
             len(train),
             on_progress,
             history=before.history,
-            num_steps=int(network.optimizer.iterations),
+            num_steps=int(keras.ops.convert_to_numpy(network.optimizer.iterations)),
             pacer=pacer,
             on_epoch=on_epoch,
         )
@@ -117,14 +117,14 @@ def _fit(
     if pacer is not None:
         callbacks.insert(0, KeepTime(pacer, network.optimizer))
         num_epochs = reached if pacer.ended else _MOST_EPOCHS
-    batches.start_epoch(reached)  # Keras looks at a batch before it says which epoch comes
     shared = len(validation) - len(validation) % len(plan.devices)  # each replica looks at as many
     targets = one_hot(validation.labels[:shared], len(validation.class_names))
     batch_size = max(plan.recipe.batch_size, 256)
     try:
         with interrupts_noted() as noted:
             network.fit(
-                batches,
+                batches.endless(reached),
+                steps_per_epoch=len(batches),
                 epochs=num_epochs,
                 initial_epoch=reached,
                 validation_data=(validation.images[:shared], targets) if shared else None,

@@ -26,7 +26,7 @@ class KeepTime(keras.callbacks.Callback):  # type: ignore[misc]
     def __init__(self, pacer: Pacer, optimizer: keras.optimizers.Optimizer) -> None:
         super().__init__()
         self._pacer = pacer
-        self._pacer.begin(_saved(optimizer), int(optimizer.iterations))
+        self._pacer.begin(_saved(optimizer), int(keras.ops.convert_to_numpy(optimizer.iterations)))
         optimizer.pace.assign(np.asarray(pacer.pace, np.float32))
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:  # noqa: ARG002

@@ -103,7 +103,14 @@ def measure_speed(
     watch = _StopWatch(seconds, clock)
     with on_devices(plan.devices):
         network = compile_network(plan, splits.train, len(batches))
-        network.fit(batches, epochs=_MOST_STEPS + 1, callbacks=[watch], shuffle=False, verbose=0)
+        network.fit(
+            batches.endless(),
+            steps_per_epoch=len(batches),
+            epochs=_MOST_STEPS + 1,
+            callbacks=[watch],
+            shuffle=False,
+            verbose=0,
+        )
     start_s, *further = watch.steps_s
     step_s = statistics.median(further)
     # Forward is a third of a step. The first look is traced and compiled, too.

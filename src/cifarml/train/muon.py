@@ -81,7 +81,9 @@ class Muon(keras.optimizers.Optimizer):  # type: ignore[misc]
         """
         wide = matrix.shape[0] < matrix.shape[1]
         scaled = ops.cast(matrix / (_norm(matrix) + 1e-7), self.arithmetic)
-        gram = ops.matmul(scaled, ops.transpose(scaled)) if wide else ops.matmul(ops.transpose(scaled), scaled)
+        gram = (
+            ops.matmul(scaled, ops.transpose(scaled)) if wide else ops.matmul(ops.transpose(scaled), scaled)
+        )
         first, third, fifth = _QUINTIC
         identity = ops.eye(gram.shape[0], dtype=self.arithmetic)
         turn = identity

@@ -12,7 +12,6 @@ import keras
 from cifarml.errors import TrainingError
 from cifarml.progress import OnProgress, Progress
 from cifarml.recipe import Recipe
-from cifarml.train.batches import Batches
 from cifarml.train.budget import Pacer
 
 __all__ = ["OnEpoch", "Watcher"]
@@ -30,7 +29,7 @@ class Watcher(keras.callbacks.Callback):  # type: ignore[misc]
 
     Args:
         recipe: Epochs and learning rate.
-        batches: The pictures to train on; told which epoch comes.
+        steps_an_epoch: Batches in a pass over the pictures.
         num_images: How many there are.
         on_progress: Called several times a second, and with a line after every epoch.
         history: The figures of each epoch before; those of the following ones are added to a copy.
@@ -47,7 +46,7 @@ class Watcher(keras.callbacks.Callback):  # type: ignore[misc]
     def __init__(
         self,
         recipe: Recipe,
-        batches: Batches,
+        steps_an_epoch: int,
         num_images: int,
         on_progress: OnProgress,
         history: Mapping[str, list[float]],
@@ -62,16 +61,15 @@ class Watcher(keras.callbacks.Callback):  # type: ignore[misc]
         self._recipe = recipe
         self._pacer = pacer
         self._on_epoch = on_epoch
-        self._batches = batches
+        self._steps_an_epoch = steps_an_epoch
         self._num_images = num_images
         self._on_progress = on_progress
         self._epoch = 0
         self._told = self._epoch_started = time.perf_counter()
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:  # noqa: ARG002
-        """Tell the batches which epoch comes."""
+        """Note which epoch begins."""
         self._epoch, self._steps_before_epoch = epoch, self.num_steps
-        self._batches.start_epoch(epoch)
         self._epoch_started = time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
@@ -102,7 +100,7 @@ class Watcher(keras.callbacks.Callback):  # type: ignore[misc]
         return self._pacer.num_epochs if self._pacer else self._recipe.num_epochs
 
     def _images(self, num_steps: int) -> int:
-        return self._num_images * num_steps // len(self._batches)
+        return self._num_images * num_steps // self._steps_an_epoch
 
     def _figures(self, logs: Mapping[str, float] | None) -> str:
         logs = logs or {}

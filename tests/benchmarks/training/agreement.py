@@ -31,7 +31,7 @@ def main(preset: str, train_source: str, test_source: str, num_epochs: int, onnx
     keras.utils.set_random_seed(0)
     batches = Batches(training, plan.recipe, seed=0)
     network = compile_network(plan, training, len(batches))
-    network.fit(batches, epochs=num_epochs, shuffle=False, verbose=0)
+    network.fit(batches.endless(), steps_per_epoch=len(batches), epochs=num_epochs, shuffle=False, verbose=0)
     made = PRESETS[preset]
     served = made.to_serve(network)
     exported = export_onnx(served, onnx_file, test.class_names, test.images[:256])

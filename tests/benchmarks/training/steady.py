@@ -25,7 +25,8 @@ def main(source: str, num_images: int, pictures_in_all: int) -> None:
 
     def fit(num_epochs: int) -> None:
         network.fit(
-            batches,
+            batches.endless(),
+            steps_per_epoch=len(batches),
             epochs=num_epochs,
             validation_data=watched,
             validation_batch_size=recipe.batch_size,

@@ -20,6 +20,7 @@ from cifarml.progress import Progress
 from cifarml.recipe import Size
 from cifarml.train.batches import Batches
 from cifarml.train.budget import Pace, Pacer, Speed, TimePlan, plan_time
+from cifarml.train.feeding import feed_training
 from cifarml.train.optimizer import OneCycle, build_optimizer
 from cifarml.train.plan import Plan
 from tests.conftest import CommandLine
@@ -274,6 +275,7 @@ import itertools, json
 import keras, numpy as np
 from cifarml import TrainConfig, load_dataset
 from cifarml.train.batches import Batches
+from cifarml.train.feeding import feed_training
 from cifarml.train.budget import Pacer, Speed, TimePlan
 from cifarml.train.keep_time import KeepTime
 from cifarml.train.network import compile_network
@@ -288,10 +290,7 @@ ticks = itertools.count()
 pacer = Pacer(time, len(batches), clock=lambda: 0.02 * next(ticks))  # as many steps on any machine
 network = compile_network(plan, pictures, len(batches))
 keep_time = KeepTime(pacer, network.optimizer)
-endless, length = batches.endless(), len(batches)
-network.fit(
-    endless, steps_per_epoch=length, epochs=10_000, callbacks=[keep_time], shuffle=False, verbose=0
-)
+network.fit(**feed_training(batches), epochs=10_000, callbacks=[keep_time], verbose=0)
 optimizer = network.optimizer
 pace = np.asarray(keras.ops.convert_to_numpy(optimizer.pace)).tolist()
 steps = int(optimizer.iterations)
@@ -335,7 +334,7 @@ def test_the_step_goes_by_the_pace(drawn: Dataset) -> None:
     kept = network.get_layer("logits").get_weights()[0]
     for pace, changed in ((Pace(1.0, 0, 0.01), False), (Pace(0.5, 0, 0.01), True)):
         network.optimizer.pace.assign(np.array(pace, np.float32))
-        network.fit(batches.endless(), steps_per_epoch=1, shuffle=False, verbose=0)
+        network.fit(**feed_training(batches) | {"steps_per_epoch": 1}, verbose=0)
         assert (network.get_layer("logits").get_weights()[0] != kept).any() == changed
 
 

@@ -51,17 +51,18 @@ class Batches:
         whole, rest = divmod(len(self._images), self._size)
         return whole if 2 * self._shared(rest) < self._size else whole + 1
 
+    @property
+    def num_classes(self) -> int:
+        """How many classes the targets tell apart."""
+        return int(self._targets.shape[1])
+
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """Make the batches of an epoch, counted from 0."""
         order = self._order(epoch)
         return (self._make(order, epoch, index) for index in range(len(self)))
 
     def endless(self, first_epoch: int = 0) -> Iterator[Batch]:
-        """Make the batches of an epoch and of all that come after it, ahead, in a thread of its own.
-
-        Keras takes its ``len()`` as ``steps_per_epoch``: it would need up to a second to begin an epoch
-        of a ``keras.utils.PyDataset`` (measured with Keras 3.15), as long as an epoch of 2000 pictures takes.
-        """
+        """Make the batches of an epoch and of all that come after it, ahead, in a thread of its own."""
         calls = (
             (order, epoch, index)
             for epoch in count(first_epoch)

@@ -10,9 +10,10 @@ import keras
 
 from cifarml.data.dataset import Dataset
 from cifarml.progress import OnProgress, Progress, ignore_progress
-from cifarml.train.batches import Batches, one_hot
+from cifarml.train.batches import Batches
 from cifarml.train.budget import Pacer
 from cifarml.train.checkpoint import Checkpoint, EpochsKept, Reached
+from cifarml.train.feeding import feed_training, feed_validation
 from cifarml.train.interrupts import interrupts_noted
 from cifarml.train.keep_time import KeepTime
 from cifarml.train.memory import explained_memory
@@ -117,20 +118,15 @@ def _fit(
     if pacer is not None:
         callbacks.insert(0, KeepTime(pacer, network.optimizer))
         num_epochs = reached if pacer.ended else _MOST_EPOCHS
-    shared = len(validation) - len(validation) % len(plan.devices)  # each replica looks at as many
-    targets = one_hot(validation.labels[:shared], len(validation.class_names))
     batch_size = max(plan.recipe.batch_size, 256)
     try:
         with interrupts_noted() as noted:
             network.fit(
-                batches.endless(reached),
-                steps_per_epoch=len(batches),
+                **feed_training(batches, reached),
+                **feed_validation(validation, batch_size, num_replicas=len(plan.devices)),
                 epochs=num_epochs,
                 initial_epoch=reached,
-                validation_data=(validation.images[:shared], targets) if shared else None,
-                validation_batch_size=batch_size - batch_size % len(plan.devices),
                 callbacks=[*callbacks, _Interruptible(noted)],
-                shuffle=False,  # the batches are shuffled already
                 verbose=0,
             )
     except KeyboardInterrupt:

@@ -13,6 +13,7 @@ import keras
 from cifarml.data.dataset import DatasetSplits
 from cifarml.train.batches import Batches
 from cifarml.train.budget import Clock, Speed, plan_time
+from cifarml.train.feeding import feed_training
 from cifarml.train.network import compile_network
 from cifarml.train.plan import Plan
 from cifarml.train.replicas import on_devices
@@ -103,14 +104,7 @@ def measure_speed(
     watch = _StopWatch(seconds, clock)
     with on_devices(plan.devices):
         network = compile_network(plan, splits.train, len(batches))
-        network.fit(
-            batches.endless(),
-            steps_per_epoch=len(batches),
-            epochs=_MOST_STEPS + 1,
-            callbacks=[watch],
-            shuffle=False,
-            verbose=0,
-        )
+        network.fit(**feed_training(batches), epochs=_MOST_STEPS + 1, callbacks=[watch], verbose=0)
     start_s, *further = watch.steps_s
     step_s = statistics.median(further)
     # Forward is a third of a step. The first look is traced and compiled, too.

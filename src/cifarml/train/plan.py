@@ -62,7 +62,10 @@ class Plan(NamedTuple):
         rest = dict(values)
         chosen = {name: rest.pop(name) for name in list(rest) if name in Recipe.model_fields}
         machine = _Machine.model_validate(rest.pop("machine", None))
-        config, recipe = TrainConfig.model_validate(rest), Recipe.model_validate(chosen)
+        try:
+            config, recipe = TrainConfig.model_validate(rest), Recipe.model_validate(chosen)
+        except SettingsError as error:
+            raise ValueError(error.message) from error
         if config.precision == "auto":
             raise ValueError("its precision was not chosen")
         for device in machine.devices:

@@ -16,6 +16,7 @@ from cifarml.model import PRESETS
 from cifarml.train.batches import Batches
 from cifarml.train.device import choose_devices, choose_precision
 from cifarml.train.export import export_onnx
+from cifarml.train.feeding import feed_training
 from cifarml.train.network import compile_network
 from cifarml.train.plan import Plan
 
@@ -31,7 +32,7 @@ def main(preset: str, train_source: str, test_source: str, num_epochs: int, onnx
     keras.utils.set_random_seed(0)
     batches = Batches(training, plan.recipe, seed=0)
     network = compile_network(plan, training, len(batches))
-    network.fit(batches.endless(), steps_per_epoch=len(batches), epochs=num_epochs, shuffle=False, verbose=0)
+    network.fit(**feed_training(batches), epochs=num_epochs, verbose=0)
     made = PRESETS[preset]
     served = made.to_serve(network)
     exported = export_onnx(served, onnx_file, test.class_names, test.images[:256])

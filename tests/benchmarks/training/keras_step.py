@@ -5,12 +5,15 @@ from __future__ import annotations
 import itertools
 import sys
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from cifarml import Dataset, TrainConfig
 from cifarml.cifar10 import CLASS_NAMES
-from cifarml.train.batches import one_hot
+from cifarml.train.batches import Batch, Batches
+from cifarml.train.feeding import feed_training
 from cifarml.train.network import compile_network
 from cifarml.train.plan import Plan
 
@@ -30,22 +33,28 @@ def noise(count: int) -> Dataset:
     )
 
 
+class Ready(Batches):
+    """The same few batches again and again, made before, as those of PyTorch are."""
+
+    def endless(self, first_epoch: int = 0) -> Iterator[Batch]:
+        """Those of an epoch, again and again."""
+        return itertools.cycle(list(self.epoch(first_epoch)))
+
+
 def main(preset: str, widths: str, batch_size: int, num_steps: int) -> None:
     """Warm up, and then a round for each line of standard input."""
     pictures = noise(NUM_BATCHES * batch_size)
     plan = Plan.make(TrainConfig.make(preset=preset, batch_size=batch_size), pictures)
-    if widths != "-":
-        plan = plan._replace(recipe=plan.recipe.changed(widths=tuple(map(int, widths.split("/")))))
+    if widths != "-":  # and then the optimiser of torch_step.py
+        changes: dict[str, Any] = {"optimizer": "sgd", "learning_rate": 1e-3, "momentum": 0.9}
+        changes |= {"weight_decay": 5e-3, "widths": tuple(map(int, widths.split("/")))}
+        plan = plan._replace(recipe=plan.recipe.changed(**changes))
     network = compile_network(plan, pictures, num_steps)
-    targets = one_hot(pictures.labels, len(CLASS_NAMES))
-    starts = range(0, len(pictures), batch_size)
-    batches = [(pictures.images[i : i + batch_size], targets[i : i + batch_size]) for i in starts]
-
-    endless = (batch for batch in itertools.cycle(batches))  # Keras wants a generator
+    ready = Ready(pictures, plan.recipe, seed=0)
 
     def train(count: int) -> float:
         started = time.perf_counter()
-        network.fit(endless, steps_per_epoch=count, epochs=1, shuffle=False, verbose=0)
+        network.fit(**feed_training(ready) | {"steps_per_epoch": count}, verbose=0)
         return 1000 * (time.perf_counter() - started) / count / batch_size
 
     train(5)

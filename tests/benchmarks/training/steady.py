@@ -7,7 +7,8 @@ import time
 
 from cifarml import TrainConfig, load_dataset
 from cifarml.model import PRESETS
-from cifarml.train.batches import Batches, one_hot
+from cifarml.train.batches import Batches
+from cifarml.train.feeding import feed_training, feed_validation
 from cifarml.train.network import compile_network
 from cifarml.train.plan import Plan
 
@@ -21,17 +22,10 @@ def main(source: str, num_images: int, pictures_in_all: int) -> None:
     plan = Plan.make(TrainConfig(), splits.train)._replace(recipe=recipe)
     batches = Batches(splits.train, recipe, seed=0)
     network = compile_network(plan, splits.train, len(batches))
-    watched = (splits.validation.images, one_hot(splits.validation.labels, len(dataset.class_names)))
 
     def fit(num_epochs: int) -> None:
         network.fit(
-            batches.endless(),
-            steps_per_epoch=len(batches),
-            epochs=num_epochs,
-            validation_data=watched,
-            validation_batch_size=recipe.batch_size,
-            shuffle=False,
-            verbose=0,
+            **feed_training(batches), **feed_validation(splits.validation, 256), epochs=num_epochs, verbose=0
         )
 
     fit(1)

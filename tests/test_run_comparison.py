@@ -81,9 +81,12 @@ def test_settings_that_differ(trained: Bundle, longer: Bundle) -> None:
 def test_settings_that_one_does_not_have(trained: Bundle, tmp_path: Path) -> None:
     config = trained.read_json("config.json")
     config["distilled_from"] = "wide"
-    del config["mixing"]
+    mixing = config.pop("mixing")
     other = rewritten(trained, tmp_path / "other", config=config)
-    assert compare_runs(trained, other).differing == {"mixing": (0.5, None), "distilled_from": (None, "wide")}
+    assert compare_runs(trained, other).differing == {
+        "mixing": (mixing, None),
+        "distilled_from": (None, "wide"),
+    }
 
 
 @pytest.mark.parametrize(

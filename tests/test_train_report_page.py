@@ -75,7 +75,9 @@ def make_page(
     """Write the files that a training leaves, and the page of them."""
     evaluation = evaluate_probabilities(probabilities, test.labels, test.class_names)
     folder.mkdir(parents=True)
-    write_json(folder / "config.json", {"preset": "fast", "num_epochs": 2, "widths": [32, 64], "flip": True})
+    machine = {"devices": ["cpu:0"], "jit_compile": False, "time_budget": None}
+    settings = {"preset": "fast", "num_epochs": 2, "widths": [32, 64], "flip": True, "machine": machine}
+    write_json(folder / "config.json", settings)
     write_json(folder / "metrics.json", {"test": evaluation.to_json()})
     write_json(folder / "environment.json", describe_environment())
     write_json(

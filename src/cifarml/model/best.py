@@ -16,8 +16,8 @@ def choose_recipe(num_images: int, num_classes: int) -> Recipe:
     """Choose the settings for so many training pictures."""
     few = num_images < FEW
     return fast.choose_recipe(num_images, num_classes).changed(
-        num_epochs=100 if few else 15,
-        batch_size=128 if few else 512,
+        num_epochs=80 if few else 12,
+        batch_size=128 if few else 256,
         widths=(64, 256, 256),
     )
 

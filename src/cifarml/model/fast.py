@@ -25,7 +25,7 @@ def choose_recipe(num_images: int, num_classes: int) -> Recipe:  # noqa: ARG001
     """Choose the settings for so many training pictures: the fewer, the more each of them is changed."""
     few = num_images < FEW
     return Recipe(
-        num_epochs=50 if few else 8,
+        num_epochs=40 if few else 8,
         batch_size=64 if few else 256,
         optimizer="muon",
         learning_rate=0.16 if few else 0.1,
@@ -34,8 +34,8 @@ def choose_recipe(num_images: int, num_classes: int) -> Recipe:  # noqa: ARG001
         label_smoothing=0.1,
         widths=(32, 128, 128),
         flip=True,
-        shift=2,
-        colour=0.25 if few else 0.0,
+        shift=3 if few else 2,
+        colour=0.5 if few else 0.0,
         mixing=1.0 if few else 0.0,
     )
 

@@ -6,6 +6,7 @@ import itertools
 import sys
 import time
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -36,9 +37,14 @@ def noise(count: int) -> Dataset:
 class Ready(Batches):
     """The same few batches again and again, made before, as those of PyTorch are."""
 
-    def endless(self, first_epoch: int = 0) -> Iterator[Batch]:
-        """Those of an epoch, again and again."""
-        return itertools.cycle(list(self.epoch(first_epoch)))
+    @cached_property
+    def made(self) -> list[Batch]:
+        """Those of an epoch."""
+        return list(self.epoch(0))
+
+    def endless(self, first_epoch: int = 0) -> Iterator[Batch]:  # noqa: ARG002
+        """Make none."""
+        return itertools.cycle(self.made)
 
 
 def main(preset: str, widths: str, batch_size: int, num_steps: int) -> None:

@@ -252,19 +252,19 @@ def test_without_a_budget_the_steps_are_counted() -> None:
 @pytest.mark.parametrize("preset", ["fast", "tutorial"])
 def test_a_real_training_keeps_its_time(preset: str, tmp_path: Path) -> None:
     told: list[Progress] = []
-    config = TrainConfig.make(preset=preset, time_budget_s=25)
+    config = TrainConfig.make(preset=preset, time_budget_s=15)
     dataset = load_dataset("drawn:400")
     bundle = train_model(config, dataset, tmp_path / "run", on_progress=told.append)
-    assert bundle.info["training_s"] == pytest.approx(25, rel=0.25)
+    assert bundle.info["training_s"] == pytest.approx(15, rel=0.25)
     assert bundle.info["interrupted"] is False
     chosen = json.loads((bundle.path / "config.json").read_text())
     history = json.loads((bundle.path / "history.json").read_text())
     assert len(history["val_accuracy"]) == bundle.info["num_epochs"] >= 1
-    assert chosen["machine"]["time_budget"]["budget_s"] == 25
-    assert 0 < chosen["machine"]["time_budget"]["measuring_s"] < 25
+    assert chosen["machine"]["time_budget"]["budget_s"] == 15
+    assert 0 < chosen["machine"]["time_budget"]["measuring_s"] < 15
     assert chosen["machine"]["time_budget"]["speed"]["step_s"] > 0
     (line,) = [progress.line for progress in told if progress.line.startswith(preset)]
-    assert line.startswith(f"{preset} in 25 s: ")
+    assert line.startswith(f"{preset} in 15 s: ")
     assert "pictures/s" in line
     done = [progress.done for progress in told if progress.task == "training"]
     assert done == sorted(done)

@@ -447,14 +447,14 @@ def test_no_secret_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_the_command(cifarml: CommandLine, tmp_path: Path, dataset: Dataset) -> None:
     """Ended by SIGTERM, listed, refused with other flags and pictures, resumed from another folder."""
     save_pictures(dataset, tmp_path / "pictures.zip")
-    flags = ["--data", "pictures.zip", "--preset", "tutorial", "--epochs", "40", "--name", "one"]
+    flags = ["--data", "pictures.zip", "--preset", "tutorial", "--epochs", "12", "--name", "one"]
     process = subprocess.Popen(
         [str(Path(sys.executable).with_name("cifarml")), "train", *flags],
         cwd=tmp_path, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stderr
     for line in process.stderr:
-        if "epoch  2/40" in line:
+        if "epoch  2/12" in line:
             break
     process.send_signal(signal.SIGTERM)
     _, error = process.communicate(timeout=120)
@@ -463,7 +463,7 @@ def test_the_command(cifarml: CommandLine, tmp_path: Path, dataset: Dataset) -> 
     assert "Traceback" not in error
     listed = cifarml("runs", "list").stdout
     assert "unfinished" in listed
-    assert "/40" in listed
+    assert "/12" in listed
     assert "Go on with one: cifarml train --resume runs/one" in listed
     refused = cifarml("train", "--resume", "one", "--epochs", 3, "--seed", 0)
     assert refused.returncode == 1
@@ -473,8 +473,8 @@ def test_the_command(cifarml: CommandLine, tmp_path: Path, dataset: Dataset) -> 
     done = cifarml("train", "--resume", "latest", "--runs-dir", tmp_path / "runs", "--json", cwd=elsewhere)
     assert done.returncode == 0, done.stderr
     assert "going on after epoch" in done.stderr
-    assert json.loads(done.stdout)["num_epochs"] == 40
-    config = TrainConfig(preset="tutorial", num_epochs=40)
+    assert json.loads(done.stdout)["num_epochs"] == 12
+    config = TrainConfig(preset="tutorial", num_epochs=12)
     whole = train_model(config, load_dataset(tmp_path / "pictures.zip"), tmp_path / "whole")
     resumed, expected = figures(tmp_path / "runs" / "one"), figures(whole.path)
     assert resumed[1:] == expected[1:]

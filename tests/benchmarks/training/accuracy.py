@@ -26,8 +26,8 @@ def fast_full(work: Path) -> None:
 
 
 def full(work: Path) -> None:
-    """All pictures: ``best`` in the article's time."""
-    _full(work, "best", part=1.0, bar="at least 91 % in at most 1")
+    """All pictures: ``best`` in half of the article's time."""
+    _full(work, "best", part=0.5, bar="at least 91 % in at most 1")
 
 
 def fast_small(work: Path) -> None:
@@ -36,8 +36,8 @@ def fast_small(work: Path) -> None:
 
 
 def best_small(work: Path) -> None:
-    """2000 pictures: ``best`` in ten times the article's time for them."""
-    _small(work, "best", times=10.0, bar="at least 74 % in at most 10; both sources within 2 points")
+    """2000 pictures: ``best`` in five times the article's time for them."""
+    _small(work, "best", times=5.0, bar="at least 74 % in at most 10; both sources within 2 points")
 
 
 def _full(work: Path, preset: str, *, part: float, bar: str) -> None:

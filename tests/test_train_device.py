@@ -90,7 +90,7 @@ def test_the_precision_that_is_chosen_here_trains_the_same(tmp_path: Path) -> No
     dataset = load_dataset("drawn:1000")
     losses, right = [], []
     for precision in ("float32", choose_precision(("cpu:0",))):
-        config = TrainConfig.make(num_epochs=4, precision=precision, device="cpu")
+        config = TrainConfig.make(num_epochs=4, precision=precision, device="cpu", widths=(16, 64, 64))
         bundle = train_model(config, dataset, tmp_path / precision)
         losses.append(json.loads((bundle.path / "history.json").read_text())["loss"])
         answers = Predictor.load(bundle.path).predict_images(dataset.images).argmax(axis=1)
@@ -113,7 +113,9 @@ dataset = load_dataset("drawn:200")
 found = {}
 with tempfile.TemporaryDirectory() as folder:
     for device in ("cpu:0", "cpu:0,1"):
-        config = TrainConfig.make(num_epochs=2, batch_size=40, precision="float32", device=device)
+        config = TrainConfig.make(
+            num_epochs=2, batch_size=40, precision="float32", device=device, widths=(8, 16)
+        )
         bundle = train_model(config, dataset, pathlib.Path(folder, device.replace(":", "-")))
         chosen = bundle.read_json("config.json")["machine"]["devices"]
         found[device] = bundle.read_json("history.json") | {"chosen": chosen}

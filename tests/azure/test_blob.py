@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import pickle
 import secrets
@@ -317,6 +318,8 @@ def test_quickstart_through_storage(
     done = cifarml("quickstart", "--epochs", 1, "--storage", f"az://{container}")
     assert done.returncode == 0, done.stderr
     assert f"az://{container}/2000pics.zip" in done.stdout
+    assert "Torn down" in done.stdout
+    assert json.loads(cifarml("endpoint", "list", "--json").stdout) == []
     _, run = sorted((tmp_path / "quickstart" / "runs").iterdir())
     assert f"az://{container}/2000pics.zip" in (run / "manifest.json").read_text()
     assert (

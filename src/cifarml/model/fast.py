@@ -4,6 +4,10 @@ Sources: K. Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024 (whi
 flip, label smoothing, mirror images at test time); K. Jordan et al., "Muon: An optimizer for hidden layers in
 neural networks", 2024; L. Smith and N. Topin, "Super-Convergence", 2018 (one cycle of the learning rate);
 H. Zhang et al., "mixup", 2018; S. Yun et al., "CutMix", 2019.
+
+Accuracy on the 10,000 test pictures, mean and range of three seeds, on two cores of an AMD EPYC with
+avx512_bf16 (2026-11-25, docs/benchmarks.md): of 1,620 training pictures in 51 s 69.6 % (68.7 to 70.0), of 1,620
+others 69.5 % (69.0 to 69.7); of 45,000 in 31 s 79.5 % (79.2 to 79.7).
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ neural networks", 2024; L. Smith and N. Topin, "Super-Convergence", 2018 (one cy
 H. Zhang et al., "mixup", 2018; S. Yun et al., "CutMix", 2019.
 
 Accuracy on the 10,000 test pictures, mean and range of three seeds, on two cores of an AMD EPYC with
-avx512_bf16 (2026-11-25, docs/benchmarks.md): of 1,620 training pictures in 51 s 69.6 % (68.7 to 70.0), of 1,620
-others 69.5 % (69.0 to 69.7); of 45,000 in 31 s 79.5 % (79.2 to 79.7).
+avx512_bf16 (2026-11-25, docs/benchmarks.md): from 1,620 training pictures in 51 s 69.6 % (68.7 to 70.0), from
+as many others 69.5 % (69.0 to 69.7); from 45,000 in 31 s 79.5 % (79.2 to 79.7).
 """
 
 from __future__ import annotations

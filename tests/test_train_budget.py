@@ -298,7 +298,7 @@ print(json.dumps({"pace": pace, "steps": steps, "counted": pacer.step, "rates": 
 """
 
 
-@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+@pytest.mark.parametrize("backend", ["tensorflow", pytest.param("jax", marks=pytest.mark.exhaustive)])
 def test_the_pace_reaches_the_step_on_each_backend(backend: str) -> None:
     """The variable is changed in the midst of an epoch, and the compiled step goes by it."""
     done = subprocess.run(

@@ -124,7 +124,7 @@ print(json.dumps(found))
 """
 
 
-@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+@pytest.mark.parametrize("backend", ["tensorflow", pytest.param("jax", marks=pytest.mark.exhaustive)])
 def test_replicas_train_as_one_device_does(backend: str) -> None:
     """The same pictures in the same batches, on one device and on two: the same numbers, to noise.
 

@@ -140,7 +140,7 @@ class Checkpoint:
                 file.flush()
                 os.fsync(file.fileno())
             partial.replace(self._state)
-        except BaseException:
+        except BaseException:  # Ctrl-C and a full disk alike: no half checkpoint stays
             with suppress(OSError):
                 partial.unlink()
             raise

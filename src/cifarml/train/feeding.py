@@ -27,9 +27,11 @@ def feed_training(batches: Batches, first_epoch: int = 0) -> dict[str, Any]:
     Keras would need up to a second to begin each epoch of a ``keras.utils.PyDataset``, as long as an epoch
     of 2000 pictures takes; here one iterator goes through all of them.
     """
-    made: Any = batches.endless(first_epoch)
+    made: Any
     if keras.config.backend() == "tensorflow":
         made = _steady(lambda: batches.endless(first_epoch), batches.num_classes)
+    else:
+        made = batches.endless(first_epoch)
     return {"x": made, "steps_per_epoch": len(batches), "shuffle": False}
 
 

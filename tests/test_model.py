@@ -56,6 +56,20 @@ def test_scaling_lies_inside() -> None:
     assert np.allclose(out[:, 0, 0, 0], [0, 0.2, 1])
 
 
+@pytest.mark.parametrize(
+    "widths", [(30, 40), (8,)]
+)  # more and fewer than the whitened channels, which are 24
+def test_a_block_passes_on_what_comes_in_at_first(widths: tuple[int, ...]) -> None:
+    random = np.random.default_rng(0)
+    for layer in build_network(10, widths).layers:
+        if isinstance(layer, QuickConv2D):
+            images = random.normal(size=(2, 9, 9, layer.kernel.shape[2])).astype(np.float32)
+            passed = min(layer.kernel.shape[2:])
+            given = keras.ops.convert_to_numpy(layer(images))
+            np.testing.assert_allclose(given[..., :passed], images[..., :passed], rtol=1e-6)
+            assert (np.abs(given[..., passed:]).max(axis=(0, 1, 2)) > 0).all()
+
+
 def trained_network(drawn: Dataset, precision: str, num_epochs: int = 3) -> keras.Sequential:
     keras.utils.set_random_seed(0)
     network = build_network(10, (16, 32), images=drawn.images, precision=precision)

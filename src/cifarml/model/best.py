@@ -5,8 +5,13 @@ Sources: those of :mod:`cifarml.model.fast`.
 
 from __future__ import annotations
 
+from typing import Any
+
+import keras
+
 from cifarml.model import fast
-from cifarml.model.fast import FEW, build, to_serve
+from cifarml.model.convnet import build_network, to_serve
+from cifarml.model.fast import FEW
 from cifarml.recipe import Recipe, Size
 
 __all__ = ["build", "choose_recipe", "sizes", "to_serve"]
@@ -27,3 +32,8 @@ def sizes(num_images: int) -> tuple[Size, ...]:
     if num_images < FEW:
         return Size((32, 128, 128), 0), Size((64, 256, 256), 50)
     return Size((32, 128, 128), 0), Size((64, 256, 256), 5)
+
+
+def build(num_classes: int, recipe: Recipe, **settings: Any) -> keras.Model:
+    """Build the network to be trained; see :func:`cifarml.model.convnet.build_network`."""
+    return build_network(num_classes, recipe.widths, dropout=recipe.dropout, activation="silu", **settings)

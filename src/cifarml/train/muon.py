@@ -13,8 +13,10 @@ __all__ = ["Muon"]
 _QUINTIC: Final = (3.4445, -4.7750, 2.0315)
 """Of the iteration that brings singular values near 1 in a few rounds; K. Jordan, "Muon", 2024."""
 _ROUNDS: Final = 3
-_OTHERS: Final = 2.0
-"""The head learns at so many times the rate of the convolutions; biases at the rate itself."""
+_HEAD: Final = 20.0
+_BIASES: Final = 5.0
+"""The head and the biases learn at so many times the rate of the convolutions: of rates from 1 to 200 times
+those with the best accuracy on training pictures that were held out, few and many."""
 
 
 class Muon(keras.optimizers.Optimizer):  # type: ignore[misc]
@@ -70,7 +72,7 @@ class Muon(keras.optimizers.Optimizer):  # type: ignore[misc]
             step = ops.reshape(self._orthogonal(ops.reshape(step, (-1, channels))), variable.shape)
             self.assign(variable, weights - rate * step)
         else:
-            rate = rate * (_OTHERS if len(variable.shape) == 2 else 1.0)
+            rate = rate * (_HEAD if len(variable.shape) == 2 else _BIASES)
             self.assign_sub(variable, rate * (step + self.decay * variable))
 
     def _orthogonal(self, matrix: Any) -> Any:

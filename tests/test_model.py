@@ -58,7 +58,7 @@ def test_scaling_lies_inside() -> None:
 
 @pytest.mark.parametrize(
     "widths", [(30, 40), (8,)]
-)  # more and fewer than the whitened channels, which are 24
+)  # whitened channels are 24
 def test_a_block_passes_on_what_comes_in_at_first(widths: tuple[int, ...]) -> None:
     random = np.random.default_rng(0)
     for layer in build_network(10, widths).layers:

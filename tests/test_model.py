@@ -56,9 +56,7 @@ def test_scaling_lies_inside() -> None:
     assert np.allclose(out[:, 0, 0, 0], [0, 0.2, 1])
 
 
-@pytest.mark.parametrize(
-    "widths", [(30, 40), (8,)]
-)  # whitened channels are 24
+@pytest.mark.parametrize("widths", [(30, 40), (8,)])  # whitened channels are 24
 def test_a_block_passes_on_what_comes_in_at_first(widths: tuple[int, ...]) -> None:
     random = np.random.default_rng(0)
     for layer in build_network(10, widths).layers:

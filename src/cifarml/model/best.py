@@ -1,6 +1,10 @@
-"""Preset ``best``: the network of ``fast``, twice as wide and trained for longer.
+"""Preset ``best``: the network of ``fast``, twice as wide, with a smooth activation, and trained for longer.
 
-Sources: those of :mod:`cifarml.model.fast`.
+Sources: those of :mod:`cifarml.model.fast`; S. Elfwing et al., "Sigmoid-Weighted Linear Units for Neural
+Network Function Approximation in Reinforcement Learning", 2018 (SiLU).
+
+Accuracy on the 10,000 test pictures from 45,000 training pictures, one seed, on two cores of an Intel Xeon
+with avx512f and without bfloat16 (2026-11-26, docs/benchmarks.md): in 1,735 s 90.0 %.
 """
 
 from __future__ import annotations

@@ -261,7 +261,7 @@ def test_two_at_once_and_one_is_killed(tmp_path: Path) -> None:
         time.sleep(random.uniform(0, 0.3))
         killed.kill()
         lines += killed.communicate()[0].splitlines()
-        lines += steady.communicate(timeout=300)[0].splitlines()
+        lines += steady.communicate(timeout=200)[0].splitlines()
         assert steady.returncode == 0
         for number, x in (line.split() for line in lines if len(line.split()) == 2):
             assert int(number) not in told
@@ -308,7 +308,7 @@ def test_two_searches_at_once_one_killed_and_one_interrupted(tmp_path: Path, dra
         time.sleep(random.uniform(0, 1))
         process.send_signal(how)
     for process in both:
-        lines += process.communicate(timeout=300)[0].splitlines()
+        lines += process.communicate(timeout=200)[0].splitlines()
     assert lines[-1] == "whole True", "Ctrl-C ends it with what was found"
     told = {line.split()[1] for line in lines if " finished " in line}
     assert len(told) == sum(" finished " in line for line in lines) >= 2, "no two have had the same trial"

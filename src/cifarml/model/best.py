@@ -14,8 +14,7 @@ from typing import Any
 import keras
 
 from cifarml.model import fast
-from cifarml.model.convnet import build_network, to_serve
-from cifarml.model.fast import FEW
+from cifarml.model.fast import FEW, to_serve
 from cifarml.recipe import Recipe, Size
 
 __all__ = ["build", "choose_recipe", "sizes", "to_serve"]
@@ -40,4 +39,4 @@ def sizes(num_images: int) -> tuple[Size, ...]:
 
 def build(num_classes: int, recipe: Recipe, **settings: Any) -> keras.Model:
     """Build the network to be trained; see :func:`cifarml.model.convnet.build_network`."""
-    return build_network(num_classes, recipe.widths, dropout=recipe.dropout, activation="silu", **settings)
+    return fast.build(num_classes, recipe, activation="silu", **settings)

@@ -1,10 +1,10 @@
 """The network of the presets ``fast`` and ``best``: as it is trained, and as it is served.
 
 Trained: raw pixels in, logits out; a whitening convolution that isn't trained, and blocks of two 3x3
-convolutions with batch normalisation and an activation, the first followed by pooling; all they do at first
-is to pass on what comes in (after K. Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024,
-sections 3.1 and 3.3). Served: Keras' own layers only, in float32,
-the normalisation folded into the convolutions, and the mean over the picture and its mirror image.
+convolutions with batch normalisation and an activation, the first followed by pooling; their first channels
+start as those that come in (after K. Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024,
+sections 3.1 and 3.3). Served: Keras' own layers only, in float32, the normalisation folded into the
+convolutions, and the mean over the picture and its mirror image.
 """
 
 from __future__ import annotations

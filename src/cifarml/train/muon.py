@@ -15,8 +15,8 @@ _QUINTIC: Final = (3.4445, -4.7750, 2.0315)
 _ROUNDS: Final = 3
 _HEAD: Final = 20.0
 _BIASES: Final = 5.0
-"""The head and the biases learn at so many times the rate of the convolutions: of rates from 1 to 200 times
-those with the best accuracy on training pictures that were held out, few and many."""
+"""The head and the biases learn at so many times the rate of the convolutions. A compromise: 100 and 30 times
+did better with many pictures and worse with few (one seed each, docs/benchmarks.md)."""
 
 
 class Muon(keras.optimizers.Optimizer):  # type: ignore[misc]

@@ -95,6 +95,12 @@ def test_split_keeps_the_three_sets_apart() -> None:
     assert other.test.fingerprint == splits.test.fingerprint
 
 
+def test_split_keeps_many_pictures_for_training() -> None:
+    many = make(12_000, 0)
+    assert [len(part) for part in many.split()] == [33_501, 2_499, 0]
+    assert [len(part) for part in many.split(validation_fraction=0.1)] == [32_400, 3_600, 0]
+
+
 def test_split_with_few_pictures() -> None:
     assert [len(part) for part in make(1, 1).split(validation_fraction=0.5)] == [3, 0, 3]
     assert [len(part) for part in make().split(validation_fraction=0)] == [270, 0, 30]

@@ -24,6 +24,7 @@ from cifarml.bundle import write_manifest
 from cifarml.errors import DataError, ModelFileError, PictureError, SettingsError
 from cifarml.explain.drawing import explanation_figure
 from cifarml.explain.gradcam import Explanation, explain_picture
+from cifarml.model.views import ALONE, MIRRORED, MOVED, View, average, show
 from cifarml.predict import Prediction
 from cifarml.train.export import export_onnx
 from tests.conftest import CommandLine
@@ -72,11 +73,10 @@ def red_or_not(pooling: layers.Layer) -> keras.Sequential:
     return network
 
 
-def with_mirror_image(body: keras.Model) -> keras.Model:
-    """Answer as our presets do: by the mean over a picture and its mirror image."""
+def asked_of(body: keras.Model, views: Sequence[View]) -> keras.Model:
+    """Answer as our presets do: by the mean over views of a picture."""
     given = keras.Input((32, 32, 3), dtype="uint8")
-    pixels = keras.ops.cast(given, "float32")
-    mean = layers.Average()([body(pixels), body(keras.ops.flip(pixels, axis=2))])
+    mean = average(body(show(keras.ops.cast(given, "float32"), views)), views)
     return keras.Model(given, layers.Softmax()(mean))
 
 
@@ -99,7 +99,7 @@ def mass(explanation: Explanation, corner: str) -> float:
 @pytest.fixture(scope="module")
 def by_hand(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     body = red_or_not(layers.GlobalMaxPooling2D())
-    return save_run(tmp_path_factory.mktemp("explain") / "by_hand", with_mirror_image(body))
+    return save_run(tmp_path_factory.mktemp("explain") / "by_hand", asked_of(body, MIRRORED))
 
 
 @pytest.mark.parametrize("corner", CORNERS)
@@ -110,6 +110,13 @@ def test_the_heat_lies_in_the_corner_that_decides(by_hand: Bundle, corner: str) 
     assert found.heat.dtype == np.float32
     assert found.heat.max() == 1
     assert mass(found, corner) > 0.95, "the mirror image's map is turned back"
+
+
+@pytest.mark.parametrize("views", [ALONE, MOVED])
+def test_however_many_views_it_looks_at(tmp_path: Path, views: Sequence[View]) -> None:
+    model = asked_of(red_or_not(layers.GlobalMaxPooling2D()), views)
+    found = explain_picture(save_run(tmp_path / "run", model).path, png(spotted("top right")))
+    assert mass(found, "top right") > 0.95
 
 
 def test_another_class_has_other_reasons(by_hand: Bundle) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from typing import get_args
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, get_args
 
 import keras
 import numpy as np
@@ -14,7 +16,7 @@ from pydantic import ValidationError
 
 from cifarml import Dataset, build_model
 from cifarml.errors import SettingsError
-from cifarml.model import PRESETS
+from cifarml.model import PRESETS, best
 from cifarml.model.convnet import build_network, to_serve
 from cifarml.model.layers import (
     PIXEL_MEAN,
@@ -23,6 +25,7 @@ from cifarml.model.layers import (
     QuickConv2D,
     whitening_filters,
 )
+from cifarml.model.views import ALONE, MIRRORED, MOVED, View
 from cifarml.train.config import PresetName
 
 
@@ -93,6 +96,31 @@ def test_what_is_served_answers_as_what_was_trained(drawn: Dataset) -> None:
         kinds = {type(layer) for layer in served.get_layer("body").layers}
         assert all(kind.__module__.startswith("keras.") for kind in kinds)
         assert keras.layers.BatchNormalization not in kinds
+
+
+@pytest.mark.parametrize("views", [ALONE, MIRRORED, MOVED])
+def test_the_answer_is_the_mean_over_the_views(drawn: Dataset, views: Sequence[View]) -> None:
+    network = build_network(10, (8,), images=drawn.images)
+    answered = to_serve(network, views=views).predict(drawn.images[:5], verbose=0)
+    logits: Any = 0
+    for mirrored, moved, share in views:
+        seen = drawn.images[:5, :, ::-1] if mirrored else drawn.images[:5]
+        seen = np.pad(seen, ((0, 0), (1, 1), (1, 1), (0, 0)), "reflect")[:, 1 + moved :, 1 + moved :]
+        logits += share * network.predict(seen[:, :32, :32], verbose=0)
+    assert sum(view.share for view in views) == 1
+    assert np.abs(answered - keras.ops.convert_to_numpy(keras.ops.softmax(logits))).max() < 1e-5
+    mirrored = to_serve(network, views=views).predict(drawn.images[:5, :, ::-1], verbose=0)
+    assert (np.abs(answered - mirrored).max() < 1e-5) == (views is not ALONE)
+
+
+def test_best_looks_at_more_views(drawn: Dataset) -> None:
+    recipe = best.choose_recipe(100, 10).changed(widths=(8,))
+    network = best.build(10, recipe, images=drawn.images)
+    answers, moved = (
+        make(network, temperature=2.0).predict(drawn.images[:5], verbose=0)
+        for make in (best.to_serve, partial(to_serve, views=MOVED))
+    )
+    assert (answers == moved).all()
 
 
 def test_reduced_precision_learns_the_same(drawn: Dataset) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -14,6 +14,7 @@ import numpy.typing as npt
 from cifarml.bundle import KERAS_MODEL, Bundle
 from cifarml.errors import ModelFileError, SettingsError
 from cifarml.images import decode_picture
+from cifarml.model.views import ALONE, MIRRORED, MOVED, View, average, show
 from cifarml.predict import Prediction, Predictor
 
 __all__ = ["Explanation", "explain_picture"]
@@ -55,7 +56,8 @@ def explain_picture(run: str | Path, picture: bytes, *, class_name: str | None =
     Grad-CAM (Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
     Localization", ICCV 2017, equations 1 and 2): the maps of the last convolution, each weighted with how
     much the logit of the class grows with it on average, are added up, and what is below 0 is dropped. A
-    network that answers by the mean over a picture and its mirror image is explained by the mean of both.
+    network that answers by the mean over several views of a picture is explained by the mean of their maps,
+    mirrored back; views a pixel further are not moved back, as a place of the map is several pixels wide.
 
     Args:
         run: A run folder.
@@ -87,7 +89,7 @@ def explain_picture(run: str | Path, picture: bytes, *, class_name: str | None =
     parts = _take_apart(_load_network(bundle), bundle.path)
     expected = np.array([prediction.probabilities[name] for name in bundle.class_names])
     views = _views(parts, image, expected, bundle.path)
-    heat = _heat(parts, views, bundle.class_names.index(class_name))
+    heat = _heat(parts, image, views, bundle.class_names.index(class_name))
     return Explanation(prediction, class_name, heat, parts.layer)
 
 
@@ -161,29 +163,33 @@ def _logits(network: keras.Model) -> Any:
 
 def _views(
     parts: _Parts, image: npt.NDArray[np.uint8], expected: npt.NDArray[np.float64], path: Path
-) -> npt.NDArray[np.float32]:
-    """Return the pictures, float32, shape (1 or 2, 32, 32, 3), whose mean logits are the model's answer."""
-    picture = image[np.newaxis].astype(np.float32)
-    both = np.concatenate([picture, picture[:, :, ::-1]])
-    logits = keras.ops.convert_to_numpy(parts.head(parts.features(both, training=False), training=False))
-    for views in (both, picture):
-        mean = logits[: len(views)].mean(axis=0).astype(np.float64)
+) -> tuple[View, ...]:
+    """Return the views of a picture whose mean logits are the model's answer."""
+    for views in (MIRRORED, MOVED, ALONE):
+        logits = parts.head(parts.features(_shown(image, views), training=False), training=False)
+        mean = keras.ops.convert_to_numpy(average(logits, views))[0].astype(np.float64)
         shares = np.exp(mean - mean.max())
         if np.abs(shares / shares.sum() - expected).max() <= _TOLERANCE:
             return views
     raise ModelFileError(f"the network in {path} is built in a way that can't be explained")
 
 
-def _heat(parts: _Parts, views: npt.NDArray[np.float32], label: int) -> npt.NDArray[np.float32]:
-    maps = parts.features(views, training=False)
+def _shown(image: npt.NDArray[np.uint8], views: Sequence[View]) -> Any:
+    return show(keras.ops.convert_to_tensor(image[np.newaxis].astype(np.float32)), views)
+
+
+def _heat(
+    parts: _Parts, image: npt.NDArray[np.uint8], views: Sequence[View], label: int
+) -> npt.NDArray[np.float32]:
+    maps = parts.features(_shown(image, views), training=False)
     slopes = _gradient(parts.head, maps, label)
-    maps = keras.ops.convert_to_numpy(maps)
     weights = slopes.mean(axis=(1, 2), keepdims=True)
-    heat = np.maximum((weights * maps).sum(axis=-1), 0)
-    if len(heat) == 2:
-        heat[1] = heat[1, :, ::-1]
-    heat = heat.mean(axis=0)
-    most = heat.max()
+    heats = np.maximum((weights * keras.ops.convert_to_numpy(maps)).sum(axis=-1), 0)
+    heat = sum(
+        view.share * (heat[:, ::-1] if view.mirrored else heat)
+        for heat, view in zip(heats, views, strict=True)
+    )
+    most = np.max(heat)
     return np.asarray(heat / most if most > 0 else heat, np.float32)
 
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import keras
 
-from cifarml.model import fast
-from cifarml.model.fast import FEW, to_serve
+from cifarml.model import convnet, fast
+from cifarml.model.fast import FEW
+from cifarml.model.views import MOVED
 from cifarml.recipe import Recipe, Size
 
 __all__ = ["build", "choose_recipe", "sizes", "to_serve"]
@@ -40,3 +41,8 @@ def sizes(num_images: int) -> tuple[Size, ...]:
 def build(num_classes: int, recipe: Recipe, **settings: Any) -> keras.Model:
     """Build the network to be trained; see :func:`cifarml.model.convnet.build_network`."""
     return fast.build(num_classes, recipe, activation="silu", **settings)
+
+
+def to_serve(network: keras.Sequential, *, temperature: float = 1.0) -> keras.Model:
+    """Return the network as it is served; see :func:`cifarml.model.convnet.to_serve`."""
+    return convnet.to_serve(network, temperature=temperature, views=MOVED)

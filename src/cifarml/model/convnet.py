@@ -4,7 +4,7 @@ Trained: raw pixels in, logits out; a whitening convolution that isn't trained, 
 convolutions with batch normalisation and an activation, the first followed by pooling; their first channels
 start as those that come in (after K. Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024,
 sections 3.1 and 3.3). Served: Keras' own layers only, in float32, the normalisation folded into the
-convolutions, and the mean over the picture and its mirror image.
+convolutions, and the mean over several views of the picture.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from cifarml.model.layers import (
     QuickConv2D,
     whitening_filters,
 )
+from cifarml.model.views import MIRRORED, View, average, show
 
 __all__ = ["build_network", "to_serve"]
 
@@ -95,7 +96,9 @@ def _passing_on(kernel: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return kernel
 
 
-def to_serve(network: keras.Sequential, *, temperature: float = 1.0) -> keras.Model:
+def to_serve(
+    network: keras.Sequential, *, temperature: float = 1.0, views: Sequence[View] = MIRRORED
+) -> keras.Model:
     """Return the network as it is served: the same answers, from Keras' own layers, in float32.
 
     Batch normalisation without a scale of its own multiplies by a positive number, so it passes through
@@ -104,10 +107,11 @@ def to_serve(network: keras.Sequential, *, temperature: float = 1.0) -> keras.Mo
     Args:
         network: A trained one, from :func:`build_network`.
         temperature: What the logits are divided by.
+        views: Those of each picture that are looked at.
 
     Returns:
         uint8 (N, 32, 32, 3) to probabilities, float32 (N, num_classes): the softmax of the mean logits of
-        each picture and its mirror image.
+        all views.
     """
     body = keras.Sequential([keras.Input(IMAGE_SHAPE, dtype="float32")], name="body")
     weights: list[npt.NDArray[np.float32]] = []
@@ -124,8 +128,7 @@ def to_serve(network: keras.Sequential, *, temperature: float = 1.0) -> keras.Mo
         body.add(kind.from_config(settings))
     body.set_weights(weights)
     picture = keras.Input(IMAGE_SHAPE, dtype="uint8", name="image")
-    pixels = keras.ops.cast(picture, "float32")
-    logits = layers.Average()([body(pixels), body(keras.ops.flip(pixels, axis=2))])
+    logits = average(body(show(keras.ops.cast(picture, "float32"), views)), views)
     probabilities = layers.Softmax(dtype="float32", name="probabilities")(logits)
     return keras.Model(picture, probabilities, name=network.name)
 

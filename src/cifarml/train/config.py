@@ -66,8 +66,8 @@ class TrainConfig(BaseModel):
         max_length=200,
         description="What to train on: auto, cpu, gpu, or some of them by number, such as gpu:0 or gpu:0,2.",
     )
-    validation_fraction: float = Field(
-        default=0.1,
+    validation_fraction: float | None = Field(
+        default=None,
         ge=0,
         le=0.5,
         allow_inf_nan=False,

@@ -111,7 +111,7 @@ class Plan(NamedTuple):
 
     def to_json(self) -> dict[str, object]:
         """Return it as plain JSON values."""
-        asked = self.config.model_dump(include={"preset", "validation_fraction", "seed"})
+        asked = self.config.model_dump(include={"preset", "validation_fraction", "seed"}, exclude_none=True)
         return {
             **asked,
             "precision": self.precision,

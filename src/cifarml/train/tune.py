@@ -31,6 +31,8 @@ from cifarml.train.trials import TuneResult, find_best, find_own, p_value_of, pa
 __all__ = ["SETTINGS", "tune_model"]
 
 SETTINGS: Final = "best.toml"
+_KEPT: Final = {"preset", "precision", "validation_fraction", "seed"}
+"""What is kept of what was asked, besides the recipe."""
 _OVER: Final = 1.1
 """A trial that would end later than at so much of the budget is not begun, or is ended."""
 _MAX_FAILURES: Final = 3
@@ -88,7 +90,7 @@ def tune_model(
     plan = Plan.make(config, splits.train)
     about = {
         "data": dataset.fingerprint,
-        **config.model_dump(include={"preset", "precision", "validation_fraction", "seed"}),
+        **config.model_dump(include=_KEPT, exclude_none=True),
         **plan.recipe.model_dump(mode="json"),
         "set": sorted(config.changes),
     }
@@ -253,7 +255,7 @@ class _Search:
         """Write what ``train --config`` reads, all at once or not at all."""
         config = self._plan.config
         recipe = self._plan.recipe.changed(**best.params)
-        values = config.model_dump(include={"preset", "precision", "validation_fraction", "seed"})
+        values = config.model_dump(include=_KEPT, exclude_none=True)
         values |= recipe.model_dump(mode="json")
         about = (
             f"# {best.value:.2%} of {len(self._splits.validation):,} validation pictures, after training on "

@@ -23,7 +23,7 @@ from tests.benchmarks.storage import storage
 from tests.benchmarks.training.accuracy import best_small, fast_full, fast_small, full
 from tests.benchmarks.training.onnx import onnx
 from tests.benchmarks.training.scale import scale
-from tests.benchmarks.training.step import step
+from tests.benchmarks.training.step import step, waiting
 
 ARRAY_BYTES = 60_000 * 3072
 CLI = Path(sys.executable).with_name("cifarml")
@@ -98,6 +98,7 @@ TABLES: dict[str, Callable[[Path], None]] = {
     "long_run": long_run,
     "azure": azure,
     "step": step,
+    "waiting": waiting,
     "fast_full": fast_full,
     "full": full,
     "fast_small": fast_small,

@@ -47,20 +47,31 @@ class Ready(Batches):
         return itertools.cycle(self.made)
 
 
-def main(preset: str, widths: str, batch_size: int, num_steps: int) -> None:
-    """Warm up, and then a round for each line of standard input."""
+def main(preset: str, widths: str, batch_size: int, num_steps: int, num_images: int, feed: str) -> None:
+    """Warm up, and then a round for each line of standard input.
+
+    Args:
+        preset: Its network, and its recipe for so many pictures.
+        widths: With the optimiser of torch_step.py; ``-`` for the preset's own of both.
+        batch_size: Pictures in a step.
+        num_steps: Steps in a round.
+        num_images: What the recipe is chosen for.
+        feed: ``ready`` for batches made before, ``made`` for such as a training makes beside its steps.
+    """
     pictures = noise(NUM_BATCHES * batch_size)
-    plan = Plan.make(TrainConfig.make(preset=preset, batch_size=batch_size), pictures)
+    plan = Plan.make(TrainConfig.make(preset=preset), pictures)
+    recipe = plan.preset.choose_recipe(num_images, len(CLASS_NAMES)).changed(batch_size=batch_size)
+    plan = plan._replace(recipe=recipe)
     if widths != "-":  # and then the optimiser of torch_step.py
         changes: dict[str, Any] = {"optimizer": "sgd", "learning_rate": 1e-3, "momentum": 0.9}
         changes |= {"weight_decay": 5e-3, "widths": tuple(map(int, widths.split("/")))}
         plan = plan._replace(recipe=plan.recipe.changed(**changes))
     network = compile_network(plan, pictures, num_steps)
-    ready = Ready(pictures, plan.recipe, seed=0)
+    batches = (Ready if feed == "ready" else Batches)(pictures, plan.recipe, seed=0)
 
     def train(count: int) -> float:
         started = time.perf_counter()
-        network.fit(**feed_training(ready) | {"steps_per_epoch": count}, verbose=0)
+        network.fit(**feed_training(batches) | {"steps_per_epoch": count}, verbose=0)
         return 1000 * (time.perf_counter() - started) / count / batch_size
 
     train(5)
@@ -70,4 +81,4 @@ def main(preset: str, widths: str, batch_size: int, num_steps: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5]), sys.argv[6])

@@ -32,10 +32,20 @@ class Side:
         self.says = self._read()
 
     @classmethod
-    def ours(cls, preset: str, widths: str, batch_size: int, num_steps: int) -> Side:
+    def ours(
+        cls,
+        preset: str,
+        widths: str,
+        batch_size: int,
+        num_steps: int,
+        *,
+        few: bool = True,
+        feed: str = "ready",
+    ) -> Side:
         """``fit``, as ``cifarml train`` has it, of a preset."""
         module = "tests.benchmarks.training.keras_step"
-        return cls([sys.executable, "-m", module, preset, widths, batch_size, num_steps])
+        num_images = 1_620 if few else 47_500
+        return cls([sys.executable, "-m", module, preset, widths, batch_size, num_steps, num_images, feed])
 
     @classmethod
     def pytorch(cls, widths: str, batch_size: int, num_steps: int) -> Side:
@@ -79,5 +89,31 @@ def step(work: Path) -> None:
         print(
             f"| {widths}, {batch_size} | {medians} "
             f"| {statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f}) | at most 1 |",
+            flush=True,
+        )
+
+
+def waiting(work: Path) -> None:
+    """What making batches beside the steps adds to their time, against batches made before."""
+    print("\n| recipe | made beside | made before | added: median (spread) | bar |\n|---|---|---|---|---|")
+    for preset, few, batch_size, num_steps in (
+        ("fast", True, 64, 90),
+        ("fast", False, 256, 24),
+        ("best", True, 128, 16),
+        ("best", False, 256, 8),
+    ):
+        beside, before = [], []
+        with (
+            Side.ours(preset, "-", batch_size, num_steps, few=few, feed="made") as one,
+            Side.ours(preset, "-", batch_size, num_steps, few=few) as other,
+        ):
+            for _ in range(ROUNDS):
+                beside.append(one.ms_a_picture())
+                before.append(other.ms_a_picture())
+        added = [1 - b / a for a, b in zip(beside, before, strict=True)]
+        print(
+            f"| {preset}, {'few' if few else 'many'} pictures | {statistics.median(beside):.2f} ms "
+            f"| {statistics.median(before):.2f} ms | {statistics.median(added):.1%} "
+            f"({min(added):.1%} to {max(added):.1%}) | under 5 % |",
             flush=True,
         )

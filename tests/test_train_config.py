@@ -17,7 +17,7 @@ EVERY = {
     "num_epochs": 1, "batch_size": 50, "optimizer": "rmsprop", "learning_rate": 0.002,
     "learning_rate_decay": 0.01, "warm_up": 0.1, "momentum": 0.5, "weight_decay": 0.001,
     "label_smoothing": 0.2, "widths": [8, 16], "dropout": 0.1, "flip": False, "shift": 1, "cutout": 4,
-    "distortion": 0.1, "colour": 0.2, "mixing": 0.3,
+    "distortion": 0.1, "colour": 0.2, "mixing": 0.3, "pruning": 0.2,
 }  # fmt: skip
 """A value for each setting of a recipe that no preset chooses."""
 

@@ -55,6 +55,13 @@ class Recipe(BaseModel):
     cutout: int = Field(default=0, ge=0, le=32, description="Grey out a square of so many pixels.")
     distortion: _Share = Field(default=0.0, description="How much to rotate, scale and shear.")
     colour: _Share = Field(default=0.0, description="How much to change brightness, contrast, saturation.")
+    pruning: float = Field(
+        default=0.0,
+        ge=0,
+        le=0.5,
+        allow_inf_nan=False,
+        description="Share of the pictures that an epoch leaves out, of those that the network knows.",
+    )
     mixing: _Share = Field(default=0.0, description="Share of the batches whose pictures are mixed in pairs.")
 
     def changed(self, **values: Any) -> Self:

@@ -19,6 +19,7 @@ from cifarml.train.keep_time import KeepTime
 from cifarml.train.memory import explained_memory
 from cifarml.train.network import compile_network
 from cifarml.train.plan import Plan
+from cifarml.train.pruning import LossesKept
 from cifarml.train.replicas import on_devices
 from cifarml.train.watcher import OnEpoch, Watcher
 
@@ -83,7 +84,7 @@ def fit_network(
         watcher = Watcher(
             plan.recipe,
             len(batches),
-            len(train),
+            len(train) - batches.num_pruned,
             on_progress,
             history=before.history,
             num_steps=int(keras.ops.convert_to_numpy(network.optimizer.iterations)),
@@ -92,6 +93,8 @@ def fit_network(
         )
         started -= before.training_s or (plan.time.measuring_s if plan.time else 0.0)
         callbacks: list[keras.callbacks.Callback] = [watcher]
+        if batches.num_pruned:
+            callbacks.append(LossesKept(batches, network, before.num_epochs))
         if checkpoint is not None:
 
             def save() -> None:
@@ -101,7 +104,7 @@ def fit_network(
             callbacks.append(EpochsKept(save))
         _fit(network, plan, batches, validation, watcher, callbacks, pacer)
     seconds = time.perf_counter() - started
-    num_images = len(train) * watcher.num_steps / len(batches)
+    num_images = (len(train) - batches.num_pruned) * watcher.num_steps / len(batches)
     return Fitted(network, watcher.history, watcher.interrupted, seconds, num_images / seconds)
 
 

@@ -7,6 +7,7 @@ import keras
 from cifarml.data.dataset import Dataset
 from cifarml.train.optimizer import build_optimizer
 from cifarml.train.plan import Plan
+from cifarml.train.pruning import WeighedCrossentropy
 
 __all__ = ["compile_network"]
 
@@ -22,16 +23,21 @@ def compile_network(plan: Plan, pictures: Dataset, steps_an_epoch: int) -> keras
     network = plan.preset.build(
         len(pictures.class_names), plan.recipe, images=pictures.images, precision=plan.precision
     )
+    recipe = plan.recipe
+    settings = {"from_logits": plan.preset.gives_logits, "label_smoothing": recipe.label_smoothing}
+    loss = keras.losses.CategoricalCrossentropy(**settings)
+    if recipe.pruning:
+        loss = WeighedCrossentropy(min(recipe.batch_size, len(pictures)), **settings)
+        network.last_losses = loss.last
     network.compile(
         optimizer=build_optimizer(
-            plan.recipe,
-            plan.recipe.num_epochs * steps_an_epoch,
+            recipe,
+            recipe.num_epochs * steps_an_epoch,
+            num_images=len(pictures),
             paced=plan.time is not None,
             precision=plan.precision,
         ),
-        loss=keras.losses.CategoricalCrossentropy(
-            from_logits=plan.preset.gives_logits, label_smoothing=plan.recipe.label_smoothing
-        ),
+        loss=loss,
         metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
         jit_compile=plan.jit_compile,
     )

@@ -134,6 +134,7 @@ class Plan(NamedTuple):
             *(["recoloured"] if recipe.colour else []),
             *(["mixed in pairs"] if recipe.mixing else []),
         ]
+        known = f"; an epoch leaves out {recipe.pruning:.0%} of them, known well" if recipe.pruning else ""
         widths = f", widths {'/'.join(map(str, recipe.widths))}" if recipe.widths else ""
         limit, length, speed = "", f"{recipe.num_epochs} epochs", ""
         if self.time:
@@ -141,6 +142,6 @@ class Plan(NamedTuple):
             speed = f" at {min(recipe.batch_size, num_images) / self.time.speed.step_s:,.0f} pictures/s"
         return (
             f"{self.config.preset}{limit}: {length} of {num_images:,} pictures in batches of "
-            f"{recipe.batch_size}{widths}{speed}; pictures {', '.join(changes) or 'as they are'}\n"
+            f"{recipe.batch_size}{widths}{speed}; pictures {', '.join(changes) or 'as they are'}{known}\n"
             f"{self.precision} on {describe_machine(self.devices)}"
         )

@@ -2,8 +2,8 @@
 
 It is a zip file of plain numbers, checkpoint/state.zip in the run folder: about.json, and the bytes of each
 variable of the network (weights, batch normalisation, seeds of dropout) and of its optimiser (momentum, the
-count of steps that the learning rate follows), in their order. Nothing in it can run code. Batches need no
-state: what one holds depends on seed, epoch and number only.
+count of steps that the learning rate follows, losses by which pictures are left out), in their order.
+Nothing in it can run code. Batches need no state but those: what one holds depends on seed, epoch and number.
 """
 
 from __future__ import annotations

@@ -26,14 +26,15 @@ def compile_network(plan: Plan, pictures: Dataset, steps_an_epoch: int) -> keras
     recipe = plan.recipe
     settings = {"from_logits": plan.preset.gives_logits, "label_smoothing": recipe.label_smoothing}
     loss = keras.losses.CategoricalCrossentropy(**settings)
-    if recipe.pruning:
+    prunes = recipe.pruning > 0 and len(plan.devices) == 1
+    if prunes:
         loss = WeighedCrossentropy(min(recipe.batch_size, len(pictures)), **settings)
         network.last_losses = loss.last
     network.compile(
         optimizer=build_optimizer(
             recipe,
             recipe.num_epochs * steps_an_epoch,
-            num_images=len(pictures),
+            num_known=len(pictures) if prunes else 0,
             paced=plan.time is not None,
             precision=plan.precision,
         ),

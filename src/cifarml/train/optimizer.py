@@ -44,16 +44,15 @@ class OneCycle(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore
 
 
 def build_optimizer(
-    recipe: Recipe, num_steps: int, *, num_images: int = 0, paced: bool = False, precision: str = "float32"
+    recipe: Recipe, num_steps: int, *, num_known: int = 0, paced: bool = False, precision: str = "float32"
 ) -> keras.optimizers.Optimizer:
     """Build the optimiser of a recipe.
 
     Args:
         recipe: What kind, and its settings.
         num_steps: Steps of the whole training; unless it is paced.
-        num_images: How many there are to train on. Where the recipe leaves some out, the optimiser has a
-            variable ``known``, float32 of shape (2, num_images), 0 at first; see
-            :mod:`cifarml.train.pruning`.
+        num_known: Of so many pictures the losses are kept, in its variable ``known``, float32 of shape
+            (2, num_known), 0 at first; see :mod:`cifarml.train.pruning`. There is none for 0.
         paced: Whether a :class:`~cifarml.train.budget.Pacer` sets the pace. Then the optimiser has a
             variable ``pace``, float32 of shape (4,), 0 at first.
         precision: Keras' name of the network's dtype policy.
@@ -78,8 +77,8 @@ def build_optimizer(
         optimizer.pace = cycle.pace = optimizer.add_variable(
             (len(Pace._fields),), "zeros", "float32", aggregation="only_first_replica", name="pace"
         )
-    if recipe.pruning:
+    if num_known:
         optimizer.known = optimizer.add_variable(
-            (2, num_images), "zeros", "float32", aggregation="only_first_replica", name="known"
+            (2, num_known), "zeros", "float32", aggregation="only_first_replica", name="known"
         )
     return optimizer

@@ -12,7 +12,8 @@ __all__ = ["search_space"]
 def search_space(preset: str, own: Recipe) -> dict[str, BaseDistribution]:
     """Return the settings to search, by name; the preset's own choice is always among them.
 
-    What a network costs stays as it is (epochs, widths, and how many pictures are left out), so that trials can be compared.
+    What a network costs stays as it is (epochs, widths, and how many pictures are left out), so that trials
+    can be compared.
 
     Args:
         preset: Name of the preset.

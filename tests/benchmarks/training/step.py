@@ -94,7 +94,10 @@ def step(work: Path) -> None:
 
 
 def waiting(work: Path) -> None:
-    """What making batches beside the steps adds to their time, against batches made before."""
+    """What making batches beside the steps adds to their time, against batches made before.
+
+    That is what the step waits, and what it loses of the processor to the thread that makes them.
+    """
     print("\n| recipe | made beside | made before | added: median (spread) | bar |\n|---|---|---|---|---|")
     for preset, few, batch_size, num_steps in (
         ("fast", True, 64, 90),

@@ -47,7 +47,7 @@ ValidationFraction = Annotated[
     float | None,
     typer.Option(
         help="Share of the training pictures set apart to watch with, 0 to 0.5.",
-        show_default="0.1; of more than 25,000 less: 2500 pictures",
+        show_default="0.1, but at most 2500 pictures",
     ),
 ]
 Seed = Annotated[

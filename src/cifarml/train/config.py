@@ -71,7 +71,7 @@ class TrainConfig(BaseModel):
         ge=0,
         le=0.5,
         allow_inf_nan=False,
-        description="Share of the training pictures set apart to watch the training with.",
+        description="Share of the training pictures set apart to watch with; None: a tenth, at most 2500.",
     )
     seed: int = Field(default=0, ge=0, lt=2**32, description="Start weights, shuffling, changes and split.")
 

@@ -10,6 +10,7 @@ convolutions, and the mean over several views of the picture.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import keras
@@ -69,9 +70,8 @@ def build_network(
     ]
     for width in widths:
         for position in range(2):
-            stack.append(QuickConv2D(width, 3, padding="same", use_bias=False, **policy))
-            if position == 0:
-                stack.append(layers.MaxPooling2D(**policy))
+            pooled = position == 0
+            stack.append(QuickConv2D(width, 3, padding="same", use_bias=False, pooled=pooled, **policy))
             stack.append(FusedBatchNormalization(momentum=0.6, epsilon=1e-5, scale=False, **policy))
             stack.append(layers.Activation(activation, **policy))
     stack.append(layers.GlobalMaxPooling2D(**policy))
@@ -115,17 +115,20 @@ def to_serve(
     """
     body = keras.Sequential([keras.Input(IMAGE_SHAPE, dtype="float32")], name="body")
     weights: list[npt.NDArray[np.float32]] = []
-    for position, layer in enumerate(network.layers):
+    for layer, behind in pairwise([*network.layers, None]):
         if isinstance(layer, FusedBatchNormalization | layers.Dropout):
             continue
         settings = layer.get_config() | {"dtype": "float32", "trainable": True}
+        pooled = settings.pop("pooled", False)
         if isinstance(layer, layers.Conv2D):
             settings["use_bias"] = True
-            weights += _folded(layer, network.layers[position + 1 : position + 3])
+            weights += _folded(layer, behind)
         elif isinstance(layer, layers.Dense):
             weights += [values / temperature for values in layer.get_weights()]
         kind = layers.Conv2D if isinstance(layer, layers.Conv2D) else type(layer)
         body.add(kind.from_config(settings))
+        if pooled:
+            body.add(layers.MaxPooling2D(dtype="float32"))
     body.set_weights(weights)
     picture = keras.Input(IMAGE_SHAPE, dtype="uint8", name="image")
     logits = average(body(show(keras.ops.cast(picture, "float32"), views)), views)
@@ -134,13 +137,12 @@ def to_serve(
 
 
 def _folded(
-    convolution: layers.Conv2D, behind: Sequence[keras.Layer]
+    convolution: layers.Conv2D, behind: keras.Layer
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Return kernel and bias of a convolution and of the normalisation behind it, if there is one."""
+    """Return kernel and bias of a convolution and of the normalisation behind it, if it is one."""
     (kernel,) = convolution.get_weights()
-    for layer in behind:
-        if isinstance(layer, FusedBatchNormalization):
-            beta, mean, variance = layer.get_weights()
-            scale = 1 / np.sqrt(variance + layer.epsilon)
-            return kernel * scale, beta - mean * scale
-    return kernel, np.zeros(kernel.shape[-1], np.float32)
+    if not isinstance(behind, FusedBatchNormalization):
+        return kernel, np.zeros(kernel.shape[-1], np.float32)
+    beta, mean, variance = behind.get_weights()
+    scale = 1 / np.sqrt(variance + behind.epsilon)
+    return kernel * scale, beta - mean * scale

@@ -6,7 +6,9 @@ Everything here is arithmetic on a clock; :mod:`cifarml.train.measure` looks at 
 from __future__ import annotations
 
 import math
+import statistics
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
@@ -185,6 +187,8 @@ class Pacer:
         self._since: tuple[float, int] | None = None
         """Time and step that the speed is measured from; None before the first step was compiled."""
         self._looked = 0.0
+        self._looks_s = deque([plan.speed.validation_s], maxlen=3)
+        """What the last looks took; one that stalls is no sign of what the next ones take."""
 
     def begin(self, saved: Pace, step: int) -> Pace:
         """Begin, or go on from a checkpoint: with the pace that was kept, after so many steps."""
@@ -208,7 +212,8 @@ class Pacer:
     def finish_look(self) -> None:
         """Note how long that took; it is no time for steps."""
         took = self._clock() - self._looked
-        self._speed = self._speed._replace(validation_s=took)
+        self._looks_s.append(took)
+        self._speed = self._speed._replace(validation_s=statistics.median_low(self._looks_s))
         if self._since is not None:
             self._since = (self._since[0] + took, self._since[1])
 

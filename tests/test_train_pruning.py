@@ -14,6 +14,7 @@ from cifarml.progress import Progress
 from cifarml.recipe import Recipe
 from cifarml.train.batches import Batches, one_hot
 from cifarml.train.feeding import feed_training
+from cifarml.train.plan import Plan
 from cifarml.train.pruning import LossesKept, WeighedCrossentropy
 
 RECIPE = Recipe(num_epochs=1, batch_size=4, optimizer="sgd", learning_rate=0.1, pruning=0.25)
@@ -47,6 +48,15 @@ def test_what_is_known_best_is_shown_half_as_often(drawn: Dataset) -> None:
     again.learn(5, losses)
     assert (shown(again, 7) == order).all()
     assert (shown(again, 8) != order).any()
+
+
+def test_the_plan_says_what_an_epoch_leaves_out(drawn: Dataset) -> None:
+    plan = Plan.make(TrainConfig.make(preset="best"), drawn.train)
+    for pruning, batch_size in ((0.25, 4), (0.25, 32), (0.0, 4)):
+        plan = plan._replace(recipe=plan.recipe.changed(pruning=pruning, batch_size=batch_size))
+        left_out = Batches(drawn.train, plan.recipe, seed=0).num_pruned / len(drawn.train)
+        said = f"an epoch leaves out {left_out:.0%} of them" in plan.say(len(drawn.train))
+        assert said == (left_out > 0) == ((pruning, batch_size) == (0.25, 4))
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from tests.benchmarks.pairs import LARGE, SMALL, peer, row, timed
 from tests.benchmarks.serving.table import long_run, serving
 from tests.benchmarks.storage import storage
 from tests.benchmarks.training.accuracy import best_small, fast_full, fast_small, full
+from tests.benchmarks.training.convolution import convolution
 from tests.benchmarks.training.onnx import onnx
 from tests.benchmarks.training.scale import scale
 from tests.benchmarks.training.step import step, waiting
@@ -98,6 +99,7 @@ TABLES: dict[str, Callable[[Path], None]] = {
     "long_run": long_run,
     "azure": azure,
     "step": step,
+    "convolution": convolution,
     "waiting": waiting,
     "fast_full": fast_full,
     "full": full,

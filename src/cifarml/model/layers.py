@@ -78,7 +78,7 @@ class QuickConv2D(keras.layers.Conv2D):  # type: ignore[misc]
     def call(self, inputs: Any) -> Any:
         """Convolve and pool; see :class:`keras.layers.Conv2D`."""
         outputs = super().call(inputs)
-        return keras.ops.max_pool(outputs, 2) if self.pooled else outputs
+        return keras.ops.max_pool(outputs, (2, 2), (2, 2)) if self.pooled else outputs
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Return the shape of what comes out."""
@@ -97,7 +97,7 @@ class QuickConv2D(keras.layers.Conv2D):  # type: ignore[misc]
             or (self.groups, self.dilation_rate, self.data_format) != (1, (1, 1), "channels_last")
             or height != width
             or height is None
-            or keras.distribution.list_devices("gpu")
+            or not _on_processor()
         ):
             return super().convolution_op(inputs, kernel)
         dtype = keras.backend.standardize_dtype(inputs.dtype)
@@ -107,6 +107,12 @@ class QuickConv2D(keras.layers.Conv2D):  # type: ignore[misc]
         if dtype == "bfloat16" and height <= _SMALL and keras.config.backend() == "tensorflow":
             return _convolve(tf.convert_to_tensor(inputs), tf.cast(kernel, inputs.dtype))
         return super().convolution_op(inputs, kernel)
+
+
+def _on_processor() -> bool:
+    if keras.config.backend() == "tensorflow":
+        return not tf.config.list_physical_devices("GPU")  # Keras' own list would take their memory
+    return bool(keras.distribution.list_devices()[0].lower().startswith("cpu"))
 
 
 if keras.config.backend() == "tensorflow":

@@ -19,7 +19,7 @@ __all__ = ["convolve", "pays"]
 
 _KERNEL: Final = 3
 _TILE: Final = 7
-"""Side of the largest tile; larger ones lose too many digits."""
+"""Side of the largest tile; each larger one would lose more digits."""
 _POINTS: Final = (0, 1, -1, 1 / 2, -2, 2, -1 / 2)
 _POINTS_OF_7: Final = (1 / 4, -1 / 4, 2 / 3, -2 / 3, 6 / 5, -6 / 5, 2, -2)
 """Besides infinity. Of 3,000 sets of simple numbers the one that lost least: the error's standard deviation
@@ -44,7 +44,7 @@ def pays(size: int, channels: int) -> bool:
         channels: Those that come in or go out, whichever are fewer.
     """
     if size <= _TILE:
-        return channels >= 48
+        return size > 0 and channels >= 48
     return size <= 2 * _TILE and size % 2 == 0 and channels >= 32
 
 

@@ -15,7 +15,7 @@ from cifarml.data.dataset import Dataset
 from cifarml.recipe import Recipe
 from cifarml.train.augment import change_images, mix_images
 
-__all__ = ["Batch", "Batches", "one_hot"]
+__all__ = ["Batch", "Batches", "count_pruned", "one_hot"]
 
 Batch = tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]
 """Pictures, uint8 (N, 32, 32, 3), and their targets, float32 (N, classes), that add up to their weights."""
@@ -59,9 +59,7 @@ class Batches:
         self._replicas = num_replicas
         self._size = self._shared(min(recipe.batch_size, len(dataset)))
         self._coins = np.random.default_rng((seed, 1)).random(len(dataset)) < 0.5
-        whole = round((1 - recipe.pruning) * len(dataset)) // self._size
-        prunes = recipe.pruning > 0 and num_replicas == 1 and whole >= _LEAST_TO_PRUNE
-        self.num_pruned = len(dataset) - whole * self._size if prunes else 0
+        self.num_pruned = count_pruned(recipe, len(dataset), num_replicas)
         self._losses: dict[int, npt.NDArray[np.float32]] = {}
         self._choices: dict[int, _Choice] = {}
 
@@ -139,6 +137,17 @@ class Batches:
         weights[order[easiest]] = len(easiest) / (len(easiest) - self.num_pruned)
         weights *= 1 - self.num_pruned / len(order)  # so that their mean is 1
         return _Choice(np.delete(order, random.permutation(easiest)[: self.num_pruned]), weights)
+
+
+def count_pruned(recipe: Recipe, num_images: int, num_replicas: int = 1) -> int:
+    """Return how many of the pictures each epoch leaves out, so that whole batches stay.
+
+    None with several replicas, or where few batches would stay.
+    """
+    size = min(recipe.batch_size, num_images)
+    whole = round((1 - recipe.pruning) * num_images) // size
+    prunes = recipe.pruning > 0 and num_replicas == 1 and whole >= _LEAST_TO_PRUNE
+    return num_images - whole * size if prunes else 0
 
 
 def one_hot(labels: npt.NDArray[np.int64], num_classes: int) -> npt.NDArray[np.float32]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 
 from cifarml.data.dataset import Dataset
+from cifarml.train.batches import count_pruned
 from cifarml.train.optimizer import build_optimizer
 from cifarml.train.plan import Plan
 from cifarml.train.pruning import WeighedCrossentropy
@@ -26,7 +27,7 @@ def compile_network(plan: Plan, pictures: Dataset, steps_an_epoch: int) -> keras
     recipe = plan.recipe
     settings = {"from_logits": plan.preset.gives_logits, "label_smoothing": recipe.label_smoothing}
     loss = keras.losses.CategoricalCrossentropy(**settings)
-    prunes = recipe.pruning > 0 and len(plan.devices) == 1
+    prunes = count_pruned(recipe, len(pictures), len(plan.devices)) > 0
     if prunes:
         loss = WeighedCrossentropy(min(recipe.batch_size, len(pictures)), **settings)
         network.last_losses = loss.last

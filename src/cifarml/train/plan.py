@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from cifarml.data.dataset import Dataset
 from cifarml.errors import SettingsError
 from cifarml.model import PRESETS, Preset, Recipe
+from cifarml.train.batches import count_pruned
 from cifarml.train.budget import TimePlan
 from cifarml.train.config import TrainConfig
 from cifarml.train.device import choose_devices, choose_precision, describe_machine
@@ -134,7 +135,8 @@ class Plan(NamedTuple):
             *(["recoloured"] if recipe.colour else []),
             *(["mixed in pairs"] if recipe.mixing else []),
         ]
-        known = f"; an epoch leaves out {recipe.pruning:.0%} of them, known well" if recipe.pruning else ""
+        pruned = count_pruned(recipe, num_images, len(self.devices)) / num_images
+        known = f"; an epoch leaves out {pruned:.0%} of them, known well" if pruned else ""
         widths = f", widths {'/'.join(map(str, recipe.widths))}" if recipe.widths else ""
         limit, length, speed = "", f"{recipe.num_epochs} epochs", ""
         if self.time:

@@ -28,11 +28,11 @@ __all__ = ["cloud", "ml_cloud"]  # fixtures
 EVERY = {
     "register": 16,
     "promote": 16,
-    "deploy first": 200,
-    "deploy second": 176,
+    "deploy first": 100,
+    "deploy second": 88,
     "rollback": 46,
     "down": 34,
-    "submit": 86,
+    "submit": 43,
 }
 """In the part that runs always, one case out of so many."""
 

@@ -190,7 +190,8 @@ def test_the_convolution_and_its_gradients_are_those_of_keras(
 ) -> None:
     """For any number of pictures; which way was taken is read from the graph."""
     random = np.random.default_rng(0)
-    inputs = random.normal(size=(int(random.integers(1, 40)), side, side, channels)).astype(np.float32)
+    count = {3: 5, 7: 1, 9: 4}.get(side, 33)
+    inputs = random.normal(size=(count, side, side, channels)).astype(np.float32)
     settings = {"padding": "same", "use_bias": False, "dtype": precision}
     ours = QuickConv2D(channels + 1, 3, pooled=pooled, **settings)
     theirs = keras.Sequential([keras.layers.Conv2D(channels + 1, 3, **settings)])
@@ -199,7 +200,8 @@ def test_the_convolution_and_its_gradients_are_those_of_keras(
     for layer in (ours, theirs):
         layer.build(inputs.shape)
     theirs.set_weights(ours.get_weights())
-    (expected, _), (received, kinds) = gradients(theirs, inputs), gradients(ours, inputs)
+    (expected, usual), (received, kinds) = gradients(theirs, inputs), gradients(ours, inputs)
+    assert {"Conv2D", "Conv2DBackpropFilter"} <= usual
     if way == "products when pooled":
         way = "products" if pooled else "usual"
     assert ("Conv2DBackpropFilter" in kinds) == (way == "usual")

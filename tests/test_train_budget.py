@@ -159,19 +159,16 @@ def test_the_time_is_kept_and_the_rate_falls_to_0(drift: str, look_s: float) -> 
     assert max(np.diff(trained.rates)) < 0.5, "no jumps"
 
 
+def once_after(moment: float, seconds: float, *, usually: float) -> Callable[[float], float]:
+    """Say how long something takes: the same always, but for the first time after a moment."""
+    waiting = [seconds]
+    return lambda now: waiting.pop() if now > moment and waiting else usually
+
+
 @pytest.mark.parametrize("moment", [10, 30, 50])
 def test_a_machine_that_stands_still_for_long_still_ends_at_0(moment: float) -> None:
     """A laptop that sleeps through the rest of its time: the decay is short, but it is there."""
-    slept = False
-
-    def step_s(now: float) -> float:
-        nonlocal slept
-        if now > moment and not slept:
-            slept = True
-            return 300.0
-        return 0.1
-
-    trained = Trained(60, step_s)
+    trained = Trained(60, once_after(moment, 300.0, usually=0.1))
     assert trained.rates[-1] < 0.1
     assert trained.took_s - 300 < 60 * 1.1
 
@@ -179,15 +176,7 @@ def test_a_machine_that_stands_still_for_long_still_ends_at_0(moment: float) -> 
 @pytest.mark.parametrize("moment", [5, 7, 9])
 def test_one_slow_look_does_not_end_a_training_early(moment: float) -> None:
     """As if all further looks were going to take as long, too."""
-    stalled = False
-
-    def look_s(now: float) -> float:
-        nonlocal stalled
-        if now > moment and not stalled:
-            stalled = True
-            return 3.0
-        return 0.1
-
+    look_s = once_after(moment, 3.0, usually=0.1)
     trained = Trained(15, lambda _: 0.2, look_s=look_s, expected_step_s=0.2, steps_an_epoch=6)
     assert trained.took_s == pytest.approx(15, rel=0.05)
     assert trained.rates[-1] < 0.05

@@ -37,7 +37,9 @@ class _Transforms(NamedTuple):
 
 
 def pays(size: int, channels: int) -> bool:
-    """Tell whether it is quicker than a convolution that multiplies everything.
+    """Tell whether it is quicker than a convolution that multiplies everything; measured on AVX-512.
+
+    With 64 channels or more it was, for each size; with 32 it was as quick for 14 pixels, and with 16 slower.
 
     Args:
         size: Side of the result, in pixels.

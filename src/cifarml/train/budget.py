@@ -37,11 +37,13 @@ class Speed(NamedTuple):
         start_s: For the first step, in which the network is traced and compiled.
         step_s: For each further step.
         validation_s: For a look at the validation pictures.
+        finish_s: For what follows the last step.
     """
 
     start_s: float
     step_s: float
     validation_s: float
+    finish_s: float = 0.0
 
 
 class TimePlan(NamedTuple):
@@ -78,7 +80,7 @@ def plan_time(
     measured or 5 % of the time are used up.
 
     Args:
-        budget_s: Seconds for measuring, compiling and training.
+        budget_s: Seconds for measuring, compiling, training and what follows the last step.
         sizes: The networks to choose from, narrowest first.
         steps_an_epoch: Steps in a pass over the pictures.
         measure: Measures the network of these widths.
@@ -107,7 +109,7 @@ def plan_time(
     speed = _guess(measured, choice)
     num_epochs = _epochs(budget_s - measuring_s, speed, steps_an_epoch)
     if num_epochs * steps_an_epoch < 1:
-        least = math.ceil(1.2 * (measuring_s + speed.start_s + speed.step_s + speed.validation_s))
+        least = math.ceil(1.2 * (measuring_s + sum(speed)))
         raise TrainingError(
             f"{budget_s:g} s are too short: measuring, compiling and one step take about {least} s here",
             hint=f"at the very least: --time-budget {least}s",
@@ -122,13 +124,13 @@ def _guess(measured: dict[tuple[int, ...], Speed], size: Size) -> Speed:
     ratios = {widths: sum(size.widths) / sum(widths) for widths in measured}
     nearest = min(ratios, key=lambda widths: abs(math.log(ratios[widths])))
     cost = ratios[nearest] ** _COST
-    start_s, step_s, validation_s = measured[nearest]
-    return Speed(start_s, step_s * cost, validation_s * cost)
+    start_s, step_s, validation_s, finish_s = measured[nearest]
+    return Speed(start_s, step_s * cost, validation_s * cost, finish_s * cost)
 
 
 def _epochs(left_s: float, speed: Speed, steps_an_epoch: int) -> float:
     """Return how many epochs fit; the last look at the validation pictures comes in any case."""
-    left_s -= speed.start_s + speed.validation_s
+    left_s -= speed.start_s + speed.validation_s + speed.finish_s
     return max(left_s, 0.0) / (speed.step_s * steps_an_epoch + speed.validation_s)
 
 

@@ -19,6 +19,7 @@ from cifarml.train.keep_time import KeepTime
 from cifarml.train.memory import explained_memory
 from cifarml.train.network import compile_network
 from cifarml.train.plan import Plan
+from cifarml.train.population import estimate_population
 from cifarml.train.pruning import LossesKept
 from cifarml.train.replicas import on_devices
 from cifarml.train.watcher import OnEpoch, Watcher
@@ -103,6 +104,7 @@ def fit_network(
 
             callbacks.append(EpochsKept(save))
         _fit(network, plan, batches, validation, watcher, callbacks, pacer)
+        estimate_population(network, train, plan, on_progress)
     seconds = time.perf_counter() - started
     num_images = (len(train) - batches.num_pruned) * watcher.num_steps / len(batches)
     return Fitted(network, watcher.history, watcher.interrupted, seconds, num_images / seconds)

@@ -27,7 +27,7 @@ def fast_full(work: Path) -> None:
 
 def full(work: Path) -> None:
     """All pictures: ``best`` in the article's time."""
-    _full(work, "best", part=0.98, bar="at least 91 % in at most 1")
+    _full(work, "best", part=0.99, bar="at least 91 % in at most 1")
 
 
 def fast_small(work: Path) -> None:

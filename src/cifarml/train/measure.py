@@ -112,8 +112,8 @@ def measure_speed(
     looks = len(splits.validation) / min(plan.recipe.batch_size, len(splits.train))
     look_s = (step_s * looks + start_s) / 3 if looks else 0.0
     # So is the pass after the last step, whose batches nobody makes ahead: half a step rather than a third.
-    last = count_pictures(len(splits.train)) / min(plan.recipe.batch_size, len(splits.train))
-    finish_s = step_s * last / 2 + start_s / 3
+    last = count_pictures(network, len(splits.train)) / min(plan.recipe.batch_size, len(splits.train))
+    finish_s = step_s * last / 2 + start_s / 3 if last else 0.0
     return Speed(start_s, step_s, look_s, finish_s)
 
 

@@ -43,7 +43,7 @@ def estimate_population(
         plan: How it was trained.
         on_progress: Called before every batch.
     """
-    normalisations = [layer for layer in network.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    normalisations = _normalisations(network)
     if not normalisations:
         return
     size = max(_LEAST_BATCH, plan.recipe.batch_size)
@@ -51,7 +51,7 @@ def estimate_population(
         batch_size=size, colour=0.0, distortion=0.0, cutout=0, mixing=0.0, pruning=0.0
     )
     batches = Batches(pictures, recipe, seed=plan.config.seed, num_replicas=len(plan.devices))
-    num_batches = min(len(batches), math.ceil(count_pictures(len(pictures)) / size))
+    num_batches = min(len(batches), math.ceil(_ENOUGH / size))
     seen: list[list[npt.NDArray[np.float32]]] = []
     with _only_the_last_batch(normalisations):
         training = _Training(network)
@@ -64,9 +64,13 @@ def estimate_population(
         figure.assign(np.mean(values, axis=0))
 
 
-def count_pictures(num_images: int) -> int:
+def count_pictures(network: keras.Sequential, num_images: int) -> int:
     """Return about how many of so many pictures :func:`estimate_population` looks at."""
-    return min(_ENOUGH, num_images)
+    return min(_ENOUGH, num_images) if _normalisations(network) else 0
+
+
+def _normalisations(network: keras.Sequential) -> list[Any]:
+    return [layer for layer in network.layers if isinstance(layer, keras.layers.BatchNormalization)]
 
 
 class _Training(keras.Model):  # type: ignore[misc]

@@ -10,7 +10,7 @@ from cifarml.settings import hush_mlflow
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-__all__ = ["insert_run"]
+__all__ = ["import_mlflow", "insert_run"]
 
 _OUR_ID: Final = "cifarml_run_id"
 """Tag by which a run is known again: Azure ML gives it an id of its own."""
@@ -20,6 +20,15 @@ _MAX_TEXT: Final = 500
 
 _MAX_ENTRIES: Final = 100
 """Most parameters or tags in one request, by MLflow's REST API; of metrics there may be a thousand."""
+
+
+def import_mlflow() -> None:
+    """Import MLflow, which takes seconds, while nobody has put a stream in the place of standard output.
+
+    It sets up logging while it is imported, and has others close streams that aren't the standard ones.
+    """
+    hush_mlflow()
+    import mlflow  # noqa: F401
 
 
 def insert_run(tracking_uri: str, run: RunRecord) -> str:
@@ -35,7 +44,7 @@ def insert_run(tracking_uri: str, run: RunRecord) -> str:
     Raises:
         MlflowException: As MLflow's client does.
     """
-    hush_mlflow()
+    import_mlflow()
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Param, RunTag
 

@@ -22,6 +22,7 @@ from cifarml.model.layers import (
     PIXEL_MEAN,
     PIXEL_STD,
     FusedBatchNormalization,
+    QuickActivation,
     QuickConv2D,
     whitening_filters,
 )
@@ -72,9 +73,11 @@ def test_a_block_passes_on_what_comes_in_at_first(widths: tuple[int, ...]) -> No
             assert (np.abs(given[..., passed:]).max(axis=(0, 1, 2)) > 0).all()
 
 
-def trained_network(drawn: Dataset, precision: str, num_epochs: int = 3) -> keras.Sequential:
+def trained_network(
+    drawn: Dataset, precision: str, activation: str = "relu", num_epochs: int = 3
+) -> keras.Sequential:
     keras.utils.set_random_seed(0)
-    network = build_network(10, (16, 32), images=drawn.images, precision=precision)
+    network = build_network(10, (16, 32), images=drawn.images, activation=activation, precision=precision)
     network.compile(
         keras.optimizers.SGD(0.1, momentum=0.9, nesterov=True),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -84,9 +87,10 @@ def trained_network(drawn: Dataset, precision: str, num_epochs: int = 3) -> kera
     return network
 
 
-def test_what_is_served_answers_as_what_was_trained(drawn: Dataset) -> None:
+@pytest.mark.parametrize("activation", ["relu", "silu"])
+def test_what_is_served_answers_as_what_was_trained(drawn: Dataset, activation: str) -> None:
     """Without batch normalisation, in Keras' own layers; the mean over a picture and its mirror image."""
-    network = trained_network(drawn, "float32")
+    network = trained_network(drawn, "float32", activation)
     logits = [network.predict(images, verbose=0) for images in (drawn.images, drawn.images[:, :, ::-1])]
     for temperature in (1.0, 2.5):
         served = to_serve(network, temperature=temperature)
@@ -126,7 +130,7 @@ def test_best_looks_at_more_views(drawn: Dataset) -> None:
 
 def test_reduced_precision_learns_the_same(drawn: Dataset) -> None:
     """The same batches in the same order: the same accuracy to some pictures, the same answers to noise."""
-    exact, reduced = (trained_network(drawn, name, 12) for name in ("float32", "mixed_bfloat16"))
+    exact, reduced = (trained_network(drawn, name, num_epochs=12) for name in ("float32", "mixed_bfloat16"))
     right = [
         (network.predict(drawn.images, verbose=0).argmax(axis=1) == drawn.labels).mean()
         for network in (exact, reduced)
@@ -215,6 +219,35 @@ def test_the_convolution_and_its_gradients_are_those_of_keras(
             assert np.quantile(differences, 0.99) <= max(most, 5e-3)
         else:
             assert differences.max() <= most
+
+
+@pytest.mark.parametrize(
+    ("activation", "precision", "quick"),
+    [("silu", "float32", True), ("silu", "mixed_bfloat16", False), ("relu", "float32", False)],
+)
+def test_the_activation_and_its_gradient_are_those_of_keras(
+    activation: str, precision: str, quick: bool
+) -> None:
+    import tensorflow as tf
+
+    values = tf.constant(np.linspace(-90, 90, 1001, dtype=np.float32).reshape(-1, 7, 11))
+    found, kinds = [], []
+    for kind in (QuickActivation, keras.layers.Activation):
+        layer = kind(activation, dtype=precision)
+
+        @tf.function  # type: ignore[untyped-decorator]
+        def compute(values: tf.Tensor, layer: keras.Layer = layer) -> list[tf.Tensor]:
+            with tf.GradientTape() as tape:
+                tape.watch(values)
+                outputs = layer(values)
+            return [outputs, tape.gradient(outputs, values, tf.cast(values, outputs.dtype))]
+
+        found.append([np.asarray(tf.cast(each, tf.float32)) for each in compute(values)])
+        graph = compute.get_concrete_function(values).graph
+        kinds.append({operation.type for operation in graph.get_operations()})
+    for one, other in zip(*found, strict=True):
+        assert one == pytest.approx(other, rel=1e-5, abs=1e-6)
+    assert (kinds[0] != kinds[1]) == quick
 
 
 def test_a_layer_can_be_made_of_its_settings() -> None:

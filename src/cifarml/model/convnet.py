@@ -23,6 +23,7 @@ from cifarml.model.layers import (
     PIXEL_MEAN,
     PIXEL_STD,
     FusedBatchNormalization,
+    QuickActivation,
     QuickConv2D,
     whitening_filters,
 )
@@ -73,7 +74,7 @@ def build_network(
             pooled = position == 0
             stack.append(QuickConv2D(width, 3, padding="same", use_bias=False, pooled=pooled, **policy))
             stack.append(FusedBatchNormalization(momentum=0.6, epsilon=1e-5, scale=False, **policy))
-            stack.append(layers.Activation(activation, **policy))
+            stack.append(QuickActivation(activation, **policy))
     stack.append(layers.GlobalMaxPooling2D(**policy))
     if dropout:
         stack.append(layers.Dropout(dropout, **policy))
@@ -125,8 +126,8 @@ def to_serve(
             weights += _folded(layer, behind)
         elif isinstance(layer, layers.Dense):
             weights += [values / temperature for values in layer.get_weights()]
-        kind = layers.Conv2D if isinstance(layer, layers.Conv2D) else type(layer)
-        body.add(kind.from_config(settings))
+        plain = (kind for kind in (layers.Conv2D, layers.Activation, type(layer)) if isinstance(layer, kind))
+        body.add(next(plain).from_config(settings))
         if pooled:
             body.add(layers.MaxPooling2D(dtype="float32"))
     body.set_weights(weights)

@@ -110,10 +110,12 @@ def recolour(images: Images, random: np.random.Generator, *, strength: float) ->
     factors = np.exp(random.uniform(-_MOST_COLOUR * strength, _MOST_COLOUR * strength, (3, count)))
     brightness, contrast, saturation = factors.astype(np.float32)[:, :, None, None, None]
     pixels: Floats = images.astype(np.float32)
-    grey: Floats = pixels.mean(axis=3, keepdims=True)
+    grey: Floats = (pixels[..., :1] + pixels[..., 1:2] + pixels[..., 2:]) / np.float32(3)
     middle: Floats = grey.mean(axis=(1, 2), keepdims=True)
-    changed = (grey + (pixels - grey) * saturation - middle) * contrast + middle * brightness
-    rounded: Images = np.clip(changed + np.float32(0.5), 0, 255).astype(np.uint8)
+    # (grey + (pixels - grey) * saturation - middle) * contrast + middle * brightness, and rounded
+    pixels *= saturation * contrast
+    pixels += grey * ((1 - saturation) * contrast) + (middle * (brightness - contrast) + np.float32(0.5))
+    rounded: Images = np.clip(pixels, 0, 255, out=pixels).astype(np.uint8)
     return rounded
 
 

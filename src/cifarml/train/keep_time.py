@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from cifarml.train.budget import Pace, Pacer
+from cifarml.train.variables import fetch_variables
 
 __all__ = ["KeepTime"]
 
@@ -48,8 +49,7 @@ class KeepTime(keras.callbacks.Callback):  # type: ignore[misc]
         self._write(self._pacer.update())
 
     def _write(self, pace: Pace) -> None:
-        if keras.config.backend() == "jax":
-            self.model.jax_state_sync()  # within an epoch the variables lie in the trainer
+        fetch_variables(self.model)
         self.model.optimizer.pace.assign(np.asarray(pace, np.float32))
 
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from keras import ops
 
 from cifarml.train.batches import Batches
+from cifarml.train.variables import fetch_variables
 
 __all__ = ["LossesKept", "WeighedCrossentropy"]
 
@@ -89,15 +90,13 @@ class LossesKept(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:  # noqa: ARG002
         """Keep the losses of the batch."""
-        if keras.config.backend() == "jax":
-            self.model.jax_state_sync()  # within an epoch the variables lie in the trainer
+        fetch_variables(self.model)
         shown = self._batches.shown(self._epoch, batch)
         self._now[shown] = ops.convert_to_numpy(self.model.last_losses.values)[: len(shown)]
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:  # noqa: ARG002
         """Hand them on, and bring the variable up to date."""
         before = ops.convert_to_numpy(self._known)[-1]
-        if keras.config.backend() == "jax":
-            self.model.jax_state_sync()
+        fetch_variables(self.model)
         self._known.assign(np.stack([before, self._now]))
         self._batches.learn(epoch, self._now.copy())

@@ -5,11 +5,15 @@ from __future__ import annotations
 import itertools
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
+from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
 from cifarml import Dataset, TrainConfig
 from cifarml.cifar10 import CLASS_NAMES
@@ -47,6 +51,28 @@ class Ready(Batches):
         return itertools.cycle(self.made)
 
 
+def waited(train: Callable[[], object]) -> float:
+    """Train, and return which share of the time the step has waited for its batch, 0 to 1.
+
+    By TensorFlow's profiler: the compiled step begins with the operation that gets it.
+    """
+    with TemporaryDirectory() as folder:
+        tf.profiler.experimental.start(folder)
+        started = time.perf_counter()
+        train()
+        seconds = time.perf_counter() - started
+        tf.profiler.experimental.stop()
+        space = xplane_pb2.XSpace.FromString(next(Path(folder).rglob("*.xplane.pb")).read_bytes())
+    waits_ps: float = sum(
+        event.duration_ps
+        for plane in space.planes
+        for line in plane.lines
+        for event in line.events
+        if plane.event_metadata[event.metadata_id].name == "IteratorGetNextOp::DoCompute"
+    )
+    return waits_ps / 1e12 / seconds
+
+
 def main(preset: str, widths: str, batch_size: int, num_steps: int, num_images: int, feed: str) -> None:
     """Warm up, and then a round for each line of standard input.
 
@@ -57,6 +83,8 @@ def main(preset: str, widths: str, batch_size: int, num_steps: int, num_images: 
         num_steps: Steps in a round.
         num_images: What the recipe is chosen for.
         feed: ``ready`` for batches made before, ``made`` for such as a training makes beside its steps.
+
+    For the line ``waits`` it is the share of the round that the steps have waited.
     """
     pictures = noise(NUM_BATCHES * batch_size)
     plan = Plan.make(TrainConfig.make(preset=preset), pictures)
@@ -76,8 +104,8 @@ def main(preset: str, widths: str, batch_size: int, num_steps: int, num_images: 
 
     train(5)
     print(f"ready: {plan.precision}", flush=True)
-    for _ in sys.stdin:
-        print(train(num_steps), flush=True)
+    for line in sys.stdin:
+        print(waited(lambda: train(num_steps)) if line.strip() == "waits" else train(num_steps), flush=True)
 
 
 if __name__ == "__main__":

@@ -54,8 +54,15 @@ class Side:
 
     def ms_a_picture(self) -> float:
         """Train a round, and return milliseconds a picture."""
+        return self._ask("")
+
+    def waits(self) -> float:
+        """Train a round, and return which share of its time the steps have waited for their batches."""
+        return self._ask("waits")
+
+    def _ask(self, what: str) -> float:
         assert self._process.stdin is not None
-        self._process.stdin.write("\n")
+        self._process.stdin.write(f"{what}\n")
         self._process.stdin.flush()
         return float(self._read())
 
@@ -94,18 +101,21 @@ def step(work: Path) -> None:
 
 
 def waiting(work: Path) -> None:
-    """What making batches beside the steps adds to their time, against batches made before.
+    """How long the steps wait for their batches, and what making them adds to the steps' time.
 
-    That is what the step waits, and what it loses of the processor to the thread that makes them.
+    The latter, against batches made before, is also what the steps lose of the processor to the thread that
+    makes them.
     """
-    print("\n| recipe | made beside | made before | added: median (spread) | bar |\n|---|---|---|---|---|")
+    print(
+        "\n| recipe | waits: median (spread) | bar | made beside | before | adds |\n|---|---|---|---|---|---|"
+    )
     for preset, few, batch_size, num_steps in (
         ("fast", True, 64, 90),
         ("fast", False, 256, 24),
         ("best", True, 128, 16),
         ("best", False, 256, 8),
     ):
-        beside, before = [], []
+        beside, before, waits = [], [], []
         with (
             Side.ours(preset, "-", batch_size, num_steps, few=few, feed="made") as one,
             Side.ours(preset, "-", batch_size, num_steps, few=few) as other,
@@ -113,10 +123,12 @@ def waiting(work: Path) -> None:
             for _ in range(ROUNDS):
                 beside.append(one.ms_a_picture())
                 before.append(other.ms_a_picture())
+                waits.append(one.waits())
         added = [1 - b / a for a, b in zip(beside, before, strict=True)]
         print(
-            f"| {preset}, {'few' if few else 'many'} pictures | {statistics.median(beside):.2f} ms "
-            f"| {statistics.median(before):.2f} ms | {statistics.median(added):.1%} "
-            f"({min(added):.1%} to {max(added):.1%}) | under 5 % |",
+            f"| {preset}, {'few' if few else 'many'} pictures "
+            f"| {statistics.median(waits):.2%} ({min(waits):.2%}-{max(waits):.2%}) | under 5 % "
+            f"| {statistics.median(beside):.2f} ms | {statistics.median(before):.2f} ms "
+            f"| {statistics.median(added):.1%} ({min(added):.1%} to {max(added):.1%}) |",
             flush=True,
         )

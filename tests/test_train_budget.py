@@ -219,6 +219,24 @@ def test_a_plan_can_be_read_again(drawn: Dataset) -> None:
     assert Plan.from_json(json.loads(json.dumps(plan.to_json()))).time == timing
 
 
+def test_the_plan_says_why(drawn: Dataset) -> None:
+    def why(num_images: int, widths: tuple[int, ...] = (), **asked: object) -> str:
+        plan = Plan.make(TrainConfig.make(**asked), drawn)
+        if widths:
+            timing = TimePlan(60, 1.0, Speed(1.0, 0.1, 0.0), 4.0)
+            plan = plan._replace(time=timing, recipe=plan.recipe.changed(widths=widths))
+        return plan.say(num_images).splitlines()[2]
+
+    assert "fewer than 10,000 pictures" in why(200)
+    assert "10,000 pictures or more" in why(10_000)
+    assert "would want" not in why(50_000)
+    assert "64/256/256 would want 8 epochs or more" in why(50_000, (32, 128, 128))
+    assert "would want" not in why(50_000, (64, 256, 256))
+    assert "bfloat16" in why(200)
+    assert "bfloat16" not in why(200, precision="float32"), "that was asked for"
+    assert why(200, preset="tutorial") == "Why: all of it is as in the article"
+
+
 @pytest.mark.parametrize("values", [[], {}, {"budget_s": "long"}, {"budget_s": 1, "measuring_s": 1}, 7])
 def test_what_is_no_plan(drawn: Dataset, values: object) -> None:
     written = json.loads(json.dumps(Plan.make(TrainConfig(), drawn).to_json()))

@@ -25,6 +25,7 @@ class Preset(NamedTuple):
         build: Makes the network to be trained, from the number of classes, the recipe and, by name, the
             training pictures and the precision.
         to_serve: Makes of the trained network the one that is served.
+        reason: Says why the settings are as they are, from the number of training pictures.
         gives_logits: Whether the network to be trained gives logits, or else probabilities.
     """
 
@@ -32,16 +33,21 @@ class Preset(NamedTuple):
     sizes: Callable[[int], tuple[Size, ...]]
     build: Callable[..., keras.Model]
     to_serve: Callable[..., keras.Model]
+    reason: Callable[[int], str]
     gives_logits: bool
 
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
-        "best": Preset(best.choose_recipe, best.sizes, best.build, best.to_serve, gives_logits=True),
-        "fast": Preset(fast.choose_recipe, fast.sizes, fast.build, fast.to_serve, gives_logits=True),
-        "tutorial": Preset(
-            tutorial.choose_recipe, tutorial.sizes, tutorial.build, tutorial.to_serve, gives_logits=False
-        ),
+        name: Preset(
+            preset.choose_recipe,
+            preset.sizes,
+            preset.build,
+            preset.to_serve,
+            preset.reason,
+            gives_logits=preset is not tutorial,
+        )
+        for name, preset in {"best": best, "fast": fast, "tutorial": tutorial}.items()
     }
 )
 

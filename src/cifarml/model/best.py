@@ -16,11 +16,11 @@ from typing import Any
 import keras
 
 from cifarml.model import convnet, fast
-from cifarml.model.fast import FEW
+from cifarml.model.fast import FEW, reason
 from cifarml.model.views import MOVED
 from cifarml.recipe import Recipe, Size
 
-__all__ = ["build", "choose_recipe", "sizes", "to_serve"]
+__all__ = ["build", "choose_recipe", "reason", "sizes", "to_serve"]
 
 
 def choose_recipe(num_images: int, num_classes: int) -> Recipe:

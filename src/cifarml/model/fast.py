@@ -21,7 +21,7 @@ import keras
 from cifarml.model.convnet import build_network, to_serve
 from cifarml.recipe import Recipe, Size
 
-__all__ = ["build", "choose_recipe", "sizes", "to_serve"]
+__all__ = ["build", "choose_recipe", "reason", "sizes", "to_serve"]
 
 FEW: Final = 10_000
 """With fewer training pictures than these, each of them is changed more."""
@@ -56,6 +56,13 @@ def sizes(num_images: int) -> tuple[Size, ...]:
         Size((32, 128, 128), 3),
         Size((64, 256, 256), 8),
     )
+
+
+def reason(num_images: int) -> str:
+    """Say why the settings are as they are, for so many training pictures."""
+    if num_images < FEW:
+        return f"with fewer than {FEW:,} pictures each is changed much, lest any be learnt by heart"
+    return f"with {FEW:,} pictures or more small changes of each are enough"
 
 
 def build(num_classes: int, recipe: Recipe, **settings: Any) -> keras.Model:

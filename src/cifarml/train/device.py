@@ -20,6 +20,7 @@ __all__ = [
     "cpu_features",
     "describe_environment",
     "describe_machine",
+    "explain_precision",
     "grow_gpu_memory",
     "has_nvidia_driver",
     "measure_memory",
@@ -109,6 +110,20 @@ def choose_precision(devices: Sequence[str], features: tuple[str, ...] | None = 
     features = features if features is not None else cpu_features() or ()
     quick = keras.config.backend() == "tensorflow" and {"avx512_bf16", "amx_bf16"} & set(features)
     return "mixed_bfloat16" if quick else "float32"
+
+
+def explain_precision(devices: Sequence[str], precision: str) -> str:
+    """Say why :func:`choose_precision` has chosen this one."""
+    import keras
+
+    kind = precision.removeprefix("mixed_")
+    if _kind(devices[0]) != "cpu":
+        return f"this chip is fastest in {kind}"
+    if kind == "bfloat16":
+        return "this processor multiplies bfloat16 about twice as fast"
+    if keras.config.backend() != "tensorflow":
+        return "on a processor only TensorFlow is faster in bfloat16"
+    return "this processor has no instructions for bfloat16"
 
 
 class _Gpu(NamedTuple):

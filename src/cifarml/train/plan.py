@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Annotated, Any, NamedTuple, Self
 
 import keras
@@ -10,11 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cifarml.data.dataset import Dataset
 from cifarml.errors import SettingsError
-from cifarml.model import PRESETS, Preset, Recipe
+from cifarml.model import PRESETS, Preset, Recipe, Size
 from cifarml.train.batches import count_pruned
 from cifarml.train.budget import TimePlan
 from cifarml.train.config import TrainConfig
-from cifarml.train.device import choose_devices, choose_precision, describe_machine
+from cifarml.train.device import choose_devices, choose_precision, describe_machine, explain_precision
 
 __all__ = ["Plan"]
 
@@ -125,7 +126,7 @@ class Plan(NamedTuple):
         }
 
     def say(self, num_images: int) -> str:
-        """Say it to a person, in two lines."""
+        """Say it to a person, and why, in three lines."""
         recipe = self.recipe
         changes = [
             *(["mirrored"] if recipe.flip else []),
@@ -137,7 +138,7 @@ class Plan(NamedTuple):
         ]
         pruned = count_pruned(recipe, num_images, len(self.devices)) / num_images
         known = f"; an epoch leaves out {pruned:.0%} of them, known well" if pruned else ""
-        widths = f", widths {'/'.join(map(str, recipe.widths))}" if recipe.widths else ""
+        widths = f", widths {_slashed(recipe.widths)}" if recipe.widths else ""
         limit, length, speed = "", f"{recipe.num_epochs} epochs", ""
         if self.time:
             limit, length = f" in {self.time.budget_s:g} s", f"{self.time.num_epochs:.1f} epochs"
@@ -145,5 +146,24 @@ class Plan(NamedTuple):
         return (
             f"{self.config.preset}{limit}: {length} of {num_images:,} pictures in batches of "
             f"{recipe.batch_size}{widths}{speed}; pictures {', '.join(changes) or 'as they are'}{known}\n"
-            f"{self.precision} on {describe_machine(self.devices)}"
+            f"{self.precision} on {describe_machine(self.devices)}\n"
+            f"Why: {'; '.join(self._reasons(num_images))}"
         )
+
+    def _reasons(self, num_images: int) -> list[str]:
+        reasons = [self.preset.reason(num_images)]
+        if self.time and (wider := self._wider(num_images)):
+            reasons.append(f"{_slashed(wider.widths)} would want {wider.least_epochs:g} epochs or more")
+        if self.config.preset != "tutorial" and self.config.precision == "auto":
+            reasons.append(explain_precision(self.devices, self.precision))
+        return reasons
+
+    def _wider(self, num_images: int) -> Size | None:
+        """Return the next wider network that a time budget could have chosen."""
+        sizes = self.preset.sizes(num_images)
+        pairs = (wider for size, wider in pairwise(sizes) if size.widths == self.recipe.widths)
+        return next(pairs, None)
+
+
+def _slashed(widths: Sequence[int]) -> str:
+    return "/".join(map(str, widths))

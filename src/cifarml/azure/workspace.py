@@ -224,10 +224,10 @@ def _import_libraries() -> None:
     Where Jupyter is installed, jsonschema, which the client imports, would build a grammar of internet
     addresses that nobody asks it about, and take as long for that as for all the rest: 2.8 of 5.3 s.
     """
-    unwanted = {} if _GRAMMAR in sys.modules else {_GRAMMAR: None}
-    sys.modules.update(unwanted)  # type: ignore[arg-type]
+    modules: dict[str, Any] = sys.modules
+    before = modules.setdefault(_GRAMMAR, None)  # which Python takes for a package that isn't there
     try:
         import azure.ai.ml  # noqa: F401
     finally:
-        for name in unwanted:
-            del sys.modules[name]
+        if before is None:
+            del modules[_GRAMMAR]

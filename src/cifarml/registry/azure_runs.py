@@ -32,7 +32,7 @@ def import_mlflow() -> None:
 
 
 def insert_run(tracking_uri: str, run: RunRecord) -> str:
-    """Write a run; one that is there whole stays, one that is half there is completed.
+    """Write a run, after :func:`import_mlflow`; one that is there stays, one that is half there is completed.
 
     Args:
         tracking_uri: The workspace's, ``azureml://...``; the package azureml-mlflow answers to it.
@@ -44,7 +44,6 @@ def insert_run(tracking_uri: str, run: RunRecord) -> str:
     Raises:
         MlflowException: As MLflow's client does.
     """
-    import_mlflow()
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Param, RunTag
 

@@ -25,8 +25,15 @@ for variable in (
 
 from cifarml import Bundle, Dataset, TrainConfig, load_dataset, train_model
 from cifarml.settings import Settings
+from tests.processes import run_forked
 
+LONG = ("test_ml_", "test_blob", "test_train", "test_tune", "test_model", "test_cli", "test_docs")
 CommandLine = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take long, so that no worker ends long after the others."""
+    items.sort(key=lambda item: not item.path.name.startswith(LONG))
 
 
 @pytest.fixture(autouse=True)
@@ -67,22 +74,17 @@ def trained(tmp_path_factory: pytest.TempPathFactory, drawn: Dataset) -> Bundle:
 
 @pytest.fixture
 def cifarml(tmp_path: Path) -> CommandLine:
-    """Run the real command in a folder of its own; ``env`` adds variables."""
+    """Run the command in a process and a folder of its own; ``env`` adds variables."""
+    return in_folder(run_forked, tmp_path)
+
+
+def in_folder(start: Callable[..., subprocess.CompletedProcess[str]], folder: Path) -> CommandLine:
+    """Return a way to run a command there, with the variables of the test and more."""
 
     def run(
-        *arguments: object, env: dict[str, str] | None = None, cwd: Path = tmp_path
+        *arguments: object, env: dict[str, str] | None = None, cwd: Path = folder
     ) -> subprocess.CompletedProcess[str]:
-        command = [str(Path(sys.executable).with_name("cifarml")), *map(str, arguments)]
-        return subprocess.run(
-            command,
-            cwd=cwd,
-            env=os.environ | (env or {}),
-            capture_output=True,
-            text=True,
-            timeout=280,
-            check=False,
-            encoding="utf-8",
-        )
+        return start(*map(str, arguments), env=os.environ | (env or {}), cwd=cwd)
 
     return run
 

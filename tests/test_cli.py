@@ -6,19 +6,25 @@ import json
 import os
 import pty
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from cifarml import Bundle
-from tests.conftest import CommandLine
+from tests.conftest import CommandLine, in_folder
 from tests.pictures import flat, picture, write_folder, write_tar, write_zip
+from tests.processes import CLI, run_new
 
 
-def test_version_and_help(cifarml: CommandLine) -> None:
-    assert cifarml("--version").stdout.startswith("cifarml 0.")
+@pytest.fixture
+def installed(tmp_path: Path) -> CommandLine:
+    """Run the installed command, as a shell does."""
+    return in_folder(run_new, tmp_path)
+
+
+def test_version_and_help(cifarml: CommandLine, installed: CommandLine) -> None:
+    assert installed("--version").stdout.startswith("cifarml 0.")
     for command in ("train", "evaluate", "predict", "quickstart", "data show", "data check", "data unzip",
                     "runs list", "runs show", "runs compare", "explain", "config show", "doctor",
                     "models list", "models register",
@@ -28,7 +34,7 @@ def test_version_and_help(cifarml: CommandLine) -> None:
         assert shown.returncode == 0
         assert "Examples" in shown.stdout
         assert f"cifarml {command}" in shown.stdout
-    assert cifarml().returncode == 2, "no command is wrong usage, and shows the help"
+    assert installed().returncode == 2, "no command is wrong usage, and shows the help"
 
 
 @pytest.mark.parametrize(
@@ -36,8 +42,8 @@ def test_version_and_help(cifarml: CommandLine) -> None:
     [["predic"], ["train", "--epochs", "many"], ["predict"], ["data", "show"], ["train", "--nothing"],
      ["predict", "x.png", "--top", "0"], ["evaluate", "x", "--split", "none"]],
 )  # fmt: skip
-def test_wrong_usage_exits_with_2(cifarml: CommandLine, arguments: list[str]) -> None:
-    done = cifarml(*arguments)
+def test_wrong_usage_exits_with_2(installed: CommandLine, arguments: list[str]) -> None:
+    done = installed(*arguments)
     assert done.returncode == 2
     assert "Error" in done.stderr
     assert not done.stdout
@@ -74,20 +80,20 @@ def test_errors_exit_with_1_and_say_what_to_do(
     assert not (tmp_path / "runs").exists()
 
 
-def test_debug_shows_the_traceback(cifarml: CommandLine) -> None:
-    assert "Traceback" in cifarml("runs", "show", env={"CIFARML_DEBUG": "1"}).stderr
-    assert "Traceback" not in cifarml("runs", "show", env={"CIFARML_DEBUG": "0"}).stderr
+def test_debug_shows_the_traceback(installed: CommandLine) -> None:
+    assert "Traceback" in installed("runs", "show", env={"CIFARML_DEBUG": "1"}).stderr
+    assert "Traceback" not in installed("runs", "show", env={"CIFARML_DEBUG": "0"}).stderr
 
 
-def test_a_wrong_setting_is_named(cifarml: CommandLine) -> None:
-    done = cifarml("train", env={"CIFARML_CIFAR10_URL": "not a url"})
+def test_a_wrong_setting_is_named(installed: CommandLine) -> None:
+    done = installed("train", env={"CIFARML_CIFAR10_URL": "not a url"})
     assert done.returncode == 1
     assert "CIFARML_CIFAR10_URL" in done.stderr
 
 
-def test_the_story(cifarml: CommandLine, tmp_path: Path) -> None:
+def test_the_story(installed: CommandLine, tmp_path: Path) -> None:
     """Train, list, show, predict, evaluate, each as text and as JSON."""
-    trained = cifarml("train", "--data", "drawn:100", "--epochs", 1, "--name", "first", "--json")
+    trained = installed("train", "--data", "drawn:100", "--epochs", 1, "--name", "first", "--json")
     assert trained.returncode == 0, trained.stderr
     about = json.loads(trained.stdout)
     assert about["run"] == "first"
@@ -96,31 +102,33 @@ def test_the_story(cifarml: CommandLine, tmp_path: Path) -> None:
     assert "tensorflow" not in trained.stderr.lower(), "TensorFlow's chatter is hidden"
     assert "\x1b" not in trained.stderr, "plain where nobody looks"
 
-    (listed,) = json.loads(cifarml("runs", "list", "--json").stdout)
+    (listed,) = json.loads(installed("runs", "list", "--json").stdout)
     assert (listed["name"], listed["state"]) == ("first", "finished")
-    assert "first" in cifarml("runs", "list").stdout
-    shown = json.loads(cifarml("runs", "show", "--json").stdout)
+    assert "first" in installed("runs", "list").stdout
+    shown = json.loads(installed("runs", "show", "--json").stdout)
     assert shown["config"]["num_epochs"] == 1
     assert shown["metrics"]["test"]["num_images"] == 10
-    told = cifarml("runs", "show", "first").stdout
+    told = installed("runs", "show", "first").stdout
     assert "Accuracy" in told
     assert "runs/first/report.html   (open it with a browser)" in told
 
     (tmp_path / "image.png").write_bytes(picture())
-    one = cifarml("predict", "image.png")
+    one = installed("predict", "image.png")
     assert one.returncode == 0
     assert one.stdout.count("%") == 3
-    (answer,) = json.loads(cifarml("predict", "image.png", "--top", 2, "--json").stdout)
+    (answer,) = json.loads(installed("predict", "image.png", "--top", 2, "--json").stdout)
     assert answer["path"] == "image.png"
     assert len(answer["probabilities"]) == 2
     assert f"{answer['label']} {answer['probability']:.1%}" in one.stdout
 
-    evaluated = cifarml("evaluate", "first", "--data", "drawn:60:5", "--split", "all", "--json", "-o", "out")
+    evaluated = installed(
+        "evaluate", "first", "--data", "drawn:60:5", "--split", "all", "--json", "-o", "out"
+    )
     assert json.loads(evaluated.stdout)["num_images"] == 60
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"confusion_matrix.png", "predictions.png"}
-    assert "Accuracy" in cifarml("evaluate", "latest", "--data", "drawn:60:5").stdout
+    assert "Accuracy" in installed("evaluate", "latest", "--data", "drawn:60:5").stdout
 
-    again = cifarml("train", "--data", "drawn:100", "--epochs", 1, "--name", "first")
+    again = installed("train", "--data", "drawn:100", "--epochs", 1, "--name", "first")
     assert again.returncode == 1
     assert "already exists" in again.stderr
 
@@ -183,20 +191,20 @@ def test_data_unzip(cifarml: CommandLine, tmp_path: Path) -> None:
     assert "already exists" in again.stderr
 
 
-def test_hostile_names_are_printed_as_they_are(cifarml: CommandLine, tmp_path: Path) -> None:
+def test_hostile_names_are_printed_as_they_are(installed: CommandLine, tmp_path: Path) -> None:
     classes = ["[red]no markup", "猫", "$x_1$", "%s %d {}"]
     write_folder(tmp_path / "x", {f"{name}/{i}.png": picture(i) for name in classes for i in range(20)})
-    done = cifarml("data", "check", "x")
+    done = installed("data", "check", "x")
     assert all(name in done.stdout for name in classes)
     for encoding in ("ascii", "utf-8"):
-        assert cifarml("data", "check", "x", env={"PYTHONIOENCODING": encoding}).returncode == 1
-    assert cifarml("data", "show", "x").returncode == 0
+        assert installed("data", "check", "x", env={"PYTHONIOENCODING": encoding}).returncode == 1
+    assert installed("data", "show", "x").returncode == 0
 
 
 def test_a_bar_where_somebody_looks(tmp_path: Path) -> None:
     """In a terminal progress is drawn on standard error, and answers still go to a file."""
     primary, secondary = pty.openpty()
-    command = [str(Path(sys.executable).with_name("cifarml")), "data", "show", "drawn:2000", "--json"]
+    command = [CLI, "data", "show", "drawn:2000", "--json"]
     with (tmp_path / "out.json").open("wb") as out:
         process = subprocess.Popen(
             command, cwd=tmp_path, stdout=out, stderr=secondary, env=os.environ | {"TERM": "xterm"}
@@ -218,7 +226,7 @@ def test_a_bar_where_somebody_looks(tmp_path: Path) -> None:
 def test_a_closed_pipe_is_no_error(cifarml: CommandLine, trained: Bundle, tmp_path: Path) -> None:
     write_folder(tmp_path / "many", {f"{i}.png": picture(i) for i in range(200)})
     done = subprocess.run(
-        f"{Path(sys.executable).with_name('cifarml')} predict many --run {trained.path} | head -1",
+        f"{CLI} predict many --run {trained.path} | head -1",
         shell=True, cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pytest
+from scipy.sparse.linalg import svds
 
 from cifarml.cifar10 import CLASS_NAMES
 from cifarml.data.dataset import Dataset
@@ -107,7 +108,7 @@ def _softmax(scores: Floats) -> Floats:
 def _fit_linear(pixels: Floats, labels: npt.NDArray[np.int64], *, steps: int, decay: float) -> Floats:
     """Train a softmax regression by full-batch gradients with Nesterov's momentum."""
     wanted = np.eye(10, dtype=np.float32)[labels]
-    rate = 1 / (0.5 * float(np.linalg.norm(pixels, 2)) ** 2 / len(pixels) + decay)
+    rate = 1 / (0.5 * float(svds(pixels, k=1, return_singular_vectors=False)[0]) ** 2 / len(pixels) + decay)
     weights = ahead = np.zeros((pixels.shape[1], 10), np.float32)
     for step in range(steps):
         slope = pixels.T @ (_softmax(pixels @ ahead) - wanted) / len(pixels) + decay * ahead

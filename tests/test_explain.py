@@ -207,6 +207,7 @@ print(json.dumps(found.heat.tolist()))
 """
 
 
+@pytest.mark.exhaustive
 def test_jax_draws_the_same_map(trained: Bundle, tmp_path: Path) -> None:
     (tmp_path / "image.png").write_bytes(picture(1))
     done = subprocess.run(

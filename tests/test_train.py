@@ -23,6 +23,7 @@ from cifarml.errors import DataError, ModelFileError, SettingsError, TrainingErr
 from cifarml.progress import Progress
 from cifarml.runs import list_runs
 from cifarml.train.export import export_onnx
+from tests.trainings import Training
 
 FILES = {
     "answers.json", "config.json", "confusion_matrix.png", "dataset.json", "environment.json", "history.json",
@@ -96,7 +97,7 @@ def test_an_export_that_differs_is_not_kept(tmp_path: Path, drawn: Dataset) -> N
 
 def test_training_learns(tmp_path: Path) -> None:
     dataset = load_dataset("drawn:1200")
-    config = TrainConfig(num_epochs=5)
+    config = TrainConfig.make(num_epochs=5, widths=(16, 64, 64))
     told: list[Progress] = []
     bundle = train_model(config, dataset, tmp_path / "run", on_progress=told.append)
     assert bundle.info["test_accuracy"] > 0.4, "chance is 0.1"
@@ -109,15 +110,16 @@ def test_training_learns(tmp_path: Path) -> None:
     assert done == sorted(done)
 
 
-def test_the_seed_decides(tmp_path: Path, drawn: Dataset) -> None:
-    def weights(name: str, seed: int) -> float:
-        path = train_model(TrainConfig(num_epochs=2, seed=seed), drawn, tmp_path / name).path
-        history = json.loads((path / "history.json").read_text())
-        return float(history["val_loss"][0])
+def test_the_seed_decides(tmp_path: Path, drawn: Dataset, trained: Bundle) -> None:
+    def loss(bundle: Bundle) -> float:
+        return float(bundle.read_json("history.json")["val_loss"][0])
 
-    first, again, other = weights("a", 1), weights("b", 1), weights("c", 2)
-    assert first == pytest.approx(again, rel=1e-3)
-    assert first != pytest.approx(other, rel=1e-3)
+    first, again, other = (
+        trained,
+        *(train_model(TrainConfig(num_epochs=2, seed=seed), drawn, tmp_path / f"{seed}") for seed in (0, 1)),
+    )
+    assert loss(first) == pytest.approx(loss(again), rel=1e-3)
+    assert loss(first) != pytest.approx(loss(other), rel=1e-3)
 
 
 def test_without_validation_pictures(tmp_path: Path, drawn: Dataset) -> None:
@@ -256,18 +258,16 @@ def test_ctrl_c_before_the_first_epoch(tmp_path: Path) -> None:
     "moment", ["epoch 1/3", "epoch 3/3", "writing the run", "writing the run 2", "writing the run 4"]
 )
 def test_kill_leaves_a_finished_or_a_plainly_unfinished_run(tmp_path: Path, moment: str) -> None:
-    process = start(tmp_path, epochs=3)
-    seen = 0
+    training = Training(tmp_path / "runs" / "one", "drawn:200", num_epochs=3)
+    task, _, number = moment.rpartition(" ")
 
-    def reached(line: str) -> bool:
-        nonlocal seen
-        seen += line.startswith("writing")
-        task, _, number = moment.rpartition(" ")
-        return moment in line or (number.isdigit() and task in line and seen == int(number))
+    def reached() -> bool:
+        lines = training.lines()
+        if number.isdigit():
+            return sum(task in line for line in lines) >= int(number)
+        return any(moment in line for line in lines)
 
-    read_until(process, reached)
-    process.kill()
-    process.communicate()
+    training.kill_when(reached)
     (run,) = list_runs(tmp_path / "runs")
     assert run.state in {"finished", "unfinished"}
     if run.state == "finished":

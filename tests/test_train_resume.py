@@ -12,10 +12,9 @@ import resource
 import shutil
 import signal
 import subprocess
-import sys
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,8 @@ from cifarml.train.network import compile_network
 from cifarml.train.plan import Plan
 from cifarml.train.source import Source
 from tests.conftest import CommandLine
-from tests.trainings import Trainings, trainings
+from tests.processes import CLI
+from tests.trainings import Training
 
 DATA = "drawn:120"
 EPOCHS = 5
@@ -42,12 +42,6 @@ EPOCHS = 5
 @pytest.fixture(scope="module")
 def dataset() -> Dataset:
     return load_dataset(DATA)
-
-
-@pytest.fixture(scope="module")
-def forked() -> Iterator[Trainings]:
-    with trainings() as server:
-        yield server
 
 
 def content(folder: Path) -> dict[str, str]:
@@ -106,7 +100,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory, begun_once: Path, dataset: D
 
 
 @pytest.mark.parametrize("preset", ["fast", "tutorial"])
-def test_killed_at_random_moments(preset: str, tmp_path: Path, dataset: Dataset, forked: Trainings) -> None:
+def test_killed_at_random_moments(preset: str, tmp_path: Path, dataset: Dataset) -> None:
     """``fast`` is in mixed_bfloat16 where the processor has it; ``tutorial`` has dropout and RMSprop."""
     config = TrainConfig.make(preset=preset, num_epochs=EPOCHS)
     whole = train_model(config, dataset, tmp_path / "whole")
@@ -125,7 +119,7 @@ def test_killed_at_random_moments(preset: str, tmp_path: Path, dataset: Dataset,
         (run_dir / ".manifest.json.partial").exists,
     ]
     for moment in moments:
-        training = forked.start(run_dir, DATA, **config.model_dump())
+        training = Training(run_dir, DATA, **config.model_dump())
         training.kill_when(moment)
         assert "Traceback" not in training.log.read_text()
         (run,) = [run for run in list_runs(tmp_path) if run.path == run_dir]
@@ -236,8 +230,8 @@ def test_what_is_no_run_is_left_alone(dataset: Dataset, tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
-def test_a_run_that_is_being_trained(tmp_path: Path, dataset: Dataset, forked: Trainings) -> None:
-    training = forked.start(tmp_path / "alive", DATA, num_epochs=10_000)
+def test_a_run_that_is_being_trained(tmp_path: Path, dataset: Dataset) -> None:
+    training = Training(tmp_path / "alive", DATA, num_epochs=10_000)
     while not (tmp_path / "alive" / "config.json").exists():
         time.sleep(0.01)
     try:
@@ -449,7 +443,7 @@ def test_the_command(cifarml: CommandLine, tmp_path: Path, dataset: Dataset) -> 
     save_pictures(dataset, tmp_path / "pictures.zip")
     flags = ["--data", "pictures.zip", "--preset", "tutorial", "--epochs", "12", "--name", "one"]
     process = subprocess.Popen(
-        [str(Path(sys.executable).with_name("cifarml")), "train", *flags],
+        [CLI, "train", *flags],
         cwd=tmp_path, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stderr

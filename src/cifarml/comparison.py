@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from scipy.stats import binomtest
 
 from cifarml.bundle import Bundle
 from cifarml.data.dataset import Dataset
@@ -16,12 +15,11 @@ from cifarml.evaluate import evaluate_model
 from cifarml.metrics import calibration_error
 from cifarml.predict import Predictor
 from cifarml.progress import OnProgress, ignore_progress
+from cifarml.significance import Z_95, mcnemar_p_value
 
 __all__ = ["Comparison", "ModelFigures", "compare_bundles"]
 
 _MAX_P_VALUE: Final = 0.05
-_Z_95: Final = 1.959964
-"""Quantile of the normal distribution for an interval of 95 %."""
 
 
 @dataclass(frozen=True)
@@ -76,13 +74,8 @@ class Comparison:
 
     @property
     def p_value(self) -> float:
-        """How often chance alone makes two equally good models differ so much.
-
-        McNemar's test in its exact form (McNemar, Psychometrika 12, 1947; for classifiers: Dietterich,
-        Neural Computation 10(7), 1998).
-        """
-        differing = self.num_only_first + self.num_only_second
-        return float(binomtest(self.num_only_second, differing).pvalue) if differing else 1.0
+        """How often chance alone makes two equally good models differ so much."""
+        return mcnemar_p_value(self.num_only_first, self.num_only_second)
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -92,7 +85,7 @@ class Comparison:
         """
         first, second, n = self.num_only_first + 0.5, self.num_only_second + 0.5, self.num_images + 2
         gain = (second - first) / n
-        margin = _Z_95 * math.sqrt(first + second - n * gain**2) / n
+        margin = Z_95 * math.sqrt(first + second - n * gain**2) / n
         return gain - margin, gain + margin
 
     @property

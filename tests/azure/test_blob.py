@@ -312,6 +312,7 @@ def test_real_pictures(storage: StorageBench, container: str, tmp_path: Path, ci
     )
 
 
+@pytest.mark.exhaustive
 def test_quickstart_through_storage(
     storage: StorageBench, container: str, tmp_path: Path, cifarml: CommandLine
 ) -> None:

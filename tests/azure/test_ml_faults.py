@@ -26,15 +26,15 @@ from tests.azure.ml.flows import FAULTS, FLOWS, Bench, Done, Flow, turns, was_tr
 __all__ = ["cloud", "ml_cloud"]  # fixtures
 
 EVERY = {
-    "register": 16,
-    "promote": 16,
-    "deploy first": 100,
-    "deploy second": 88,
-    "rollback": 46,
-    "down": 34,
+    "register": 31,
+    "promote": 13,
+    "deploy first": 149,
+    "deploy second": 167,
+    "rollback": 91,
+    "down": 67,
     "submit": 43,
 }
-"""In the part that runs always, one case out of so many."""
+"""In the part that runs always, one case out of so many: odd, so that the faults take turns."""
 
 SLOW = {"500", "503", "drop", "lose"}
 """Storage's client waits a quarter of a minute before it tries again: these are left to the whole set."""
@@ -136,7 +136,7 @@ def cases(bench: Bench, flow: Flow) -> Iterator[tuple[int, str, bool]]:
 @pytest.mark.parametrize("name", FLOWS)
 def test_a_part(bench: Bench, name: str) -> None:
     quick = [(number, fault) for number, fault, is_slow in cases(bench, FLOWS[name]) if not is_slow]
-    for number, fault in quick[3 :: EVERY[name]]:
+    for number, fault in quick[EVERY[name] // 2 :: EVERY[name]]:
         try_case(bench, FLOWS[name], fault, number)
 
 
@@ -151,4 +151,4 @@ def test_all(bench: Bench, name: str) -> None:
 def test_the_cases_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
     with capsys.disabled():
         print(f"\n{COUNT[0]} faults were tried")
-    assert COUNT[0] > 20
+    assert COUNT[0] > 15

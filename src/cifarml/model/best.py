@@ -4,10 +4,10 @@ Sources: those of :mod:`cifarml.model.fast`; S. Elfwing et al., "Sigmoid-Weighte
 Network Function Approximation in Reinforcement Learning", 2018 (SiLU); Z. Qin et al., "InfoBatch: Lossless
 Training Speed Up by Unbiased Dynamic Data Pruning", ICLR 2024.
 
-Accuracy on the 10,000 test pictures from 47,500 training pictures, two seeds, on two cores of an Intel Xeon
-with avx512f and without bfloat16 (2026-11-27, docs/benchmarks.md): in 1,694 and 2,094 s, 0.99 and 0.98 of
-the article's time, 91.0 and 91.1 %; from 1,800, one seed, in 912 s 75.0 %, when the normalisation still went
-by its running mean.
+Accuracy on the 10,000 test pictures from 47,500 training pictures, three seeds, on two cores of an Intel Xeon
+with avx512f and without bfloat16 (2026-11-27, docs/benchmarks.md): in 1,694 to 2,094 s, 0.984 to 0.990 of the
+article's time, 91.1 % (91.0 to 91.2); from 1,800, one seed, in 912 s 75.0 %, when the normalisation still
+went by its running mean.
 """
 
 from __future__ import annotations

@@ -15,11 +15,11 @@ import numpy.typing as npt
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 from PIL import Image
-from scipy.stats import binomtest
 
 from cifarml.data.dataset import Dataset
 from cifarml.metrics import Evaluation, Reliability, measure_reliability
 from cifarml.runs import CONFIG, HISTORY, METRICS, REPORT
+from cifarml.significance import wilson_interval
 from cifarml.train.calibrate import scale_probabilities
 from cifarml.train.canvas import percent
 from cifarml.train.device import describe_machine
@@ -80,8 +80,8 @@ def write_report(
 
     evaluation = Evaluation.from_json(read(METRICS)["test"])
     history, data, machine = read(HISTORY), read("dataset.json"), read("environment.json")
-    interval = binomtest(round(evaluation.accuracy * evaluation.num_images), evaluation.num_images)
-    low, high = interval.proportion_ci(method="wilson")  # E. B. Wilson, JASA 22, 1927
+    num_right = round(evaluation.accuracy * evaluation.num_images)
+    low, high = wilson_interval(num_right, evaluation.num_images)
     calibration = _calibration(probabilities, test.labels, float(info["temperature"]))
     settings = read(CONFIG)
     made_on = settings.pop("machine")

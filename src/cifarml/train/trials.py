@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from optuna.trial import FrozenTrial
-from scipy.stats import binomtest
 
+from cifarml.significance import mcnemar_p_value
 from cifarml.train.study import ENDED, OWN
 
 __all__ = ["Trial", "TuneResult", "find_best", "find_own", "p_value_of", "pack", "read_trial"]
@@ -118,8 +118,7 @@ def p_value_of(best: FrozenTrial, own: FrozenTrial, trials: Sequence[FrozenTrial
     """Return how often chance alone makes the best of the trials differ so much from the own one."""
     first, second = (_unpack(trial.user_attrs["right"]) for trial in (own, best))
     won, lost = int((second & ~first).sum()), int((first & ~second).sum())
-    chance = float(binomtest(won, won + lost).pvalue) if won + lost else 1.0
-    return min(1.0, chance * max(1, len(_finished(trials)) - 1))
+    return min(1.0, mcnemar_p_value(lost, won) * max(1, len(_finished(trials)) - 1))
 
 
 def pack(right: npt.NDArray[np.bool_]) -> str:

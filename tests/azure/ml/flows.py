@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import os
 import re
-import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +23,7 @@ from cifarml.predict import Predictor
 from cifarml.registry.azureml import AzureRegistry
 from tests.azure.ml.cloud import Cloud
 from tests.azure.ml.faults import Drop, Fault, Kill, LoseReply, Plan, Refuse, Request
-from tests.processes import forking_context
+from tests.processes import start_forked
 
 __all__ = ["FAULTS", "FLOWS", "Bench", "Done", "Flow", "turns", "was_tried_first"]
 
@@ -73,7 +70,6 @@ class Bench:
             "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER": "0",
             "CIFARML_RUNS_DIR": str(runs[0].path.parent),
         }
-        self.context = forking_context()
         self.workspace = AzureWorkspace()
         self.registry = AzureRegistry(self.workspace)
         self.host = AzureHost(self.workspace, poll_s=0.05)
@@ -83,7 +79,6 @@ class Bench:
         """Run a flow's command; ``plan`` gets the number of its process."""
         output = self.folder / "output"
         arguments = [text.replace("RUN", str(self.runs[0].path)) for text in flow.arguments]
-        process = self.context.Process(target=_command, args=(arguments, self.env, str(output)))
         self.cloud.gateway.reset()
         known = threading.Event()
 
@@ -93,7 +88,7 @@ class Bench:
 
         following: Plan = lambda _: None  # noqa: E731
         self.cloud.plan = follow
-        process.start()
+        process = start_forked(*arguments, env=self.env, cwd=Path.cwd(), output=output, errors=output)
         if plan is not None and process.pid is not None:
             following = plan(process.pid)
         known.set()
@@ -116,27 +111,6 @@ class Bench:
         """Bring a version to the endpoint, without a process of its own."""
         model = self.registry.register(self.runs[number - 1])
         deploy_model(self.host, model, self.runs[number - 1], canary_s=0)
-
-
-def _command(arguments: list[str], env: dict[str, str], output: str) -> None:
-    os.environ.clear()
-    os.environ.update(env)
-    with Path(output).open("wb") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    sys.argv = ["cifarml", *arguments]
-    from cifarml.cli.main import main
-
-    code = 0
-    try:
-        main()
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    finally:
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(ValueError):
-                stream.flush()
-    os._exit(code)
 
 
 def _join(process: BaseProcess) -> None:

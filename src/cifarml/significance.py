@@ -1,0 +1,46 @@
+"""Whether a figure, or the difference of two, is more than chance."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from scipy.special import bdtr
+
+__all__ = ["Z_95", "mcnemar_p_value", "wilson_interval"]
+
+Z_95: Final = 1.959964
+"""Quantile of the normal distribution for an interval of 95 %."""
+
+
+def mcnemar_p_value(num_only_first: int, num_only_second: int) -> float:
+    """Return how often chance alone makes two equally good models differ so much.
+
+    McNemar's test in its exact form (McNemar, Psychometrika 12, 1947; for classifiers: Dietterich, Neural
+    Computation 10(7), 1998): twice the lower tail of a binomial distribution.
+
+    Args:
+        num_only_first: How many pictures only the first of the models names rightly.
+        num_only_second: How many only the second.
+
+    Returns:
+        A probability, 0 to 1; 1 where they differ about no picture.
+    """
+    differing = num_only_first + num_only_second
+    return min(1.0, 2 * float(bdtr(min(num_only_first, num_only_second), differing, 0.5)))
+
+
+def wilson_interval(num_right: int, num_images: int) -> tuple[float, float]:
+    """Return between what a share lies with 95 % confidence (E. B. Wilson, JASA 22, 1927).
+
+    Args:
+        num_right: How many pictures of those asked were named rightly.
+        num_images: How many were asked, at least 1.
+
+    Returns:
+        Two shares, 0 to 1.
+    """
+    share, weight = num_right / num_images, Z_95**2 / num_images
+    middle = (share + weight / 2) / (1 + weight)
+    margin = math.sqrt(weight * share * (1 - share) + weight**2 / 4) / (1 + weight)
+    return max(0.0, middle - margin), min(1.0, middle + margin)

@@ -33,8 +33,8 @@ def test_pictures() -> Dataset:
 def good(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A real run that is much better than `trained`."""
     path = tmp_path_factory.mktemp("runs") / "good"
-    config = TrainConfig.make(num_epochs=10, widths=(16, 64, 64))
-    return train_model(config, load_dataset("drawn:1000"), path)
+    config = TrainConfig.make(num_epochs=10, widths=(16, 32, 32))
+    return train_model(config, load_dataset("drawn:800"), path)
 
 
 def compared(only_first: int, only_second: int, *, num_images: int = 1000) -> Comparison:

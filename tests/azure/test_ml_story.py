@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from cifarml import load_dataset
 from cifarml.data.save import save_pictures
 from tests.azure.ml.cloud import Cloud
 from tests.azure.ml.fixtures import cloud, ml_cloud
+from tests.conftest import CommandLine
 
 __all__ = ["cloud", "ml_cloud"]  # fixtures
 
@@ -29,7 +31,9 @@ def commands() -> list[str]:
 
 
 @pytest.mark.timeout(600)
-def test_the_story_of_the_page(cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_story_of_the_page(
+    cloud: Cloud, cifarml: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Real pictures where there are some, drawings in the article's archive elsewhere."""
     archive = tmp_path / "2000pics_cifar10.zip"
     if data := os.environ.get("CIFARML_TEST_DATA"):
@@ -47,14 +51,17 @@ def test_the_story_of_the_page(cloud: Cloud, tmp_path: Path, monkeypatch: pytest
     for command in commands():
         if command.startswith("curl") and not shutil.which("curl"):
             continue
-        ran = subprocess.run(
-            ["bash", "-c", command.replace("REGION", cloud.location)],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=400,
-            check=False,
-        )
+        if command.startswith("cifarml "):
+            ran = cifarml(*shlex.split(command)[1:])
+        else:
+            ran = subprocess.run(
+                ["bash", "-c", command.replace("REGION", cloud.location)],
+                cwd=tmp_path,
+                capture_output=True,
+                text=True,
+                timeout=400,
+                check=False,
+            )
         assert ran.returncode == 0, f"{command}\n{ran.stdout}{ran.stderr}"
         assert "Traceback" not in ran.stderr
         if command.startswith("cifarml") and "doctor" not in command and "data upload" not in command:

@@ -114,7 +114,7 @@ def to_serve(
         uint8 (N, 32, 32, 3) to probabilities, float32 (N, num_classes): the softmax of the mean logits of
         all views.
     """
-    body = keras.Sequential([keras.Input(IMAGE_SHAPE, dtype="float32")], name="body")
+    stack: list[Any] = [keras.Input(IMAGE_SHAPE, dtype="float32")]
     weights: list[npt.NDArray[np.float32]] = []
     for layer, behind in pairwise([*network.layers, None]):
         if isinstance(layer, FusedBatchNormalization | layers.Dropout):
@@ -127,9 +127,10 @@ def to_serve(
         elif isinstance(layer, layers.Dense):
             weights += [values / temperature for values in layer.get_weights()]
         plain = (kind for kind in (layers.Conv2D, layers.Activation, type(layer)) if isinstance(layer, kind))
-        body.add(next(plain).from_config(settings))
+        stack.append(next(plain).from_config(settings))
         if pooled:
-            body.add(layers.MaxPooling2D(dtype="float32"))
+            stack.append(layers.MaxPooling2D(dtype="float32"))
+    body = keras.Sequential(stack, name="body")
     body.set_weights(weights)
     picture = keras.Input(IMAGE_SHAPE, dtype="uint8", name="image")
     logits = average(body(show(keras.ops.cast(picture, "float32"), views)), views)

@@ -91,7 +91,7 @@ def test_a_wrong_setting_is_named(installed: CommandLine) -> None:
     assert "CIFARML_CIFAR10_URL" in done.stderr
 
 
-def test_the_story(installed: CommandLine, tmp_path: Path) -> None:
+def test_the_story(installed: CommandLine, cifarml: CommandLine, tmp_path: Path) -> None:
     """Train, list, show, predict, evaluate, each as text and as JSON."""
     trained = installed("train", "--data", "drawn:100", "--epochs", 1, "--name", "first", "--json")
     assert trained.returncode == 0, trained.stderr
@@ -104,11 +104,11 @@ def test_the_story(installed: CommandLine, tmp_path: Path) -> None:
 
     (listed,) = json.loads(installed("runs", "list", "--json").stdout)
     assert (listed["name"], listed["state"]) == ("first", "finished")
-    assert "first" in installed("runs", "list").stdout
-    shown = json.loads(installed("runs", "show", "--json").stdout)
+    assert "first" in cifarml("runs", "list").stdout
+    shown = json.loads(cifarml("runs", "show", "--json").stdout)
     assert shown["config"]["num_epochs"] == 1
     assert shown["metrics"]["test"]["num_images"] == 10
-    told = installed("runs", "show", "first").stdout
+    told = cifarml("runs", "show", "first").stdout
     assert "Accuracy" in told
     assert "runs/first/report.html   (open it with a browser)" in told
 
@@ -116,7 +116,7 @@ def test_the_story(installed: CommandLine, tmp_path: Path) -> None:
     one = installed("predict", "image.png")
     assert one.returncode == 0
     assert one.stdout.count("%") == 3
-    (answer,) = json.loads(installed("predict", "image.png", "--top", 2, "--json").stdout)
+    (answer,) = json.loads(cifarml("predict", "image.png", "--top", 2, "--json").stdout)
     assert answer["path"] == "image.png"
     assert len(answer["probabilities"]) == 2
     assert f"{answer['label']} {answer['probability']:.1%}" in one.stdout
@@ -126,9 +126,9 @@ def test_the_story(installed: CommandLine, tmp_path: Path) -> None:
     )
     assert json.loads(evaluated.stdout)["num_images"] == 60
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"confusion_matrix.png", "predictions.png"}
-    assert "Accuracy" in installed("evaluate", "latest", "--data", "drawn:60:5").stdout
+    assert "Accuracy" in cifarml("evaluate", "latest", "--data", "drawn:60:5").stdout
 
-    again = installed("train", "--data", "drawn:100", "--epochs", 1, "--name", "first")
+    again = cifarml("train", "--data", "drawn:100", "--epochs", 1, "--name", "first")
     assert again.returncode == 1
     assert "already exists" in again.stderr
 

@@ -10,8 +10,6 @@ import pickle
 import random
 import resource
 import shutil
-import signal
-import subprocess
 import time
 import zipfile
 from collections.abc import Callable
@@ -32,7 +30,7 @@ from cifarml.train.network import compile_network
 from cifarml.train.plan import Plan
 from cifarml.train.source import Source
 from tests.conftest import CommandLine
-from tests.processes import CLI
+from tests.processes import start_forked
 from tests.trainings import Training
 
 DATA = "drawn:120"
@@ -442,17 +440,16 @@ def test_the_command(cifarml: CommandLine, tmp_path: Path, dataset: Dataset) -> 
     """Ended by SIGTERM, listed, refused with other flags and pictures, resumed from another folder."""
     save_pictures(dataset, tmp_path / "pictures.zip")
     flags = ["--data", "pictures.zip", "--preset", "tutorial", "--epochs", "12", "--name", "one"]
-    process = subprocess.Popen(
-        [CLI, "train", *flags],
-        cwd=tmp_path, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert process.stderr
-    for line in process.stderr:
-        if "epoch  2/12" in line:
-            break
-    process.send_signal(signal.SIGTERM)
-    _, error = process.communicate(timeout=120)
-    assert process.returncode == 143
+    errors = tmp_path / "errors"
+    process = start_forked(
+        *("train", *flags), env=os.environ, cwd=tmp_path, output=tmp_path / "output", errors=errors
+    )
+    while process.is_alive() and "epoch  2/12" not in errors.read_text():
+        time.sleep(0.01)
+    process.terminate()
+    process.join(120)
+    assert process.exitcode == 143
+    error = errors.read_text()
     assert "Go on with: cifarml train --resume runs/one" in error
     assert "Traceback" not in error
     listed = cifarml("runs", "list").stdout

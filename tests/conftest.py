@@ -13,6 +13,8 @@ import pytest
 # Before anything imports them: no download site is asked by a test, and TensorFlow keeps quiet.
 os.environ["CIFARML_CIFAR10_URL"] = "http://127.0.0.1:9/cifar-10-python.tar.gz"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+if "PYTEST_XDIST_WORKER" in os.environ:  # others work beside
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 IN_AZURE = (
     "STORAGE_ACCOUNT", "STORAGE_CONTAINER", "STORAGE_CONNECTION_STRING", "STORAGE_SAS_TOKEN", "STORAGE_KEY",
     "SUBSCRIPTION_ID", "RESOURCE_GROUP", "WORKSPACE_NAME",

@@ -24,7 +24,7 @@ from cifarml.settings import Settings
 from tests.pictures import pictures, write_tar, write_zip
 
 NUM_PICTURES = 10_000
-NUM_ARCHIVES = 4000
+NUM_ARCHIVES = 2500
 NUM_BATCHES = 4000
 
 Damage = Callable[[np.random.Generator, bytearray], bytearray]

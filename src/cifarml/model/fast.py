@@ -5,10 +5,10 @@ flip, label smoothing, mirror images at test time); K. Jordan et al., "Muon: An 
 neural networks", 2024; L. Smith and N. Topin, "Super-Convergence", 2018 (one cycle of the learning rate);
 H. Zhang et al., "mixup", 2018; S. Yun et al., "CutMix", 2019.
 
-Accuracy on the 10,000 test pictures, mean and range of three seeds, on two cores of an Intel Xeon with avx512f
-and without bfloat16 (2026-11-27, docs/benchmarks.md): from 1,800 training pictures in 77 to 109 s, the time of
-the article's network, 69.9 % (68.9 to 71.6), from as many others 71.3 % (70.6 to 72.3); from 47,500 in 44 to
-55 s, 1/41 of that, 78.7 % (77.8 to 79.3).
+Accuracy on the 10,000 test pictures, mean and range of three seeds, on two cores of an Intel Xeon with
+avx512f and without bfloat16 (2026-11-27, docs/benchmarks.md): from 1,800 training pictures in 77 to 109 s,
+the time of the article's network, 69.9 % (68.9 to 71.6), from as many others 71.3 % (70.6 to 72.3); from
+47,500 in 44 to 55 s, 1/41 of that, 78.7 % (77.8 to 79.3).
 """
 
 from __future__ import annotations

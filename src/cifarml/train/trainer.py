@@ -252,7 +252,9 @@ def _served(preset: Preset, network: keras.Model, validation: Dataset) -> tuple[
     blocks = np.array_split(validation.images, -(-len(validation) // _COMPARED))
     probabilities = np.concatenate([np.asarray(model(block, training=False)) for block in blocks])
     temperature = fit_temperature(probabilities, validation.labels)
-    return preset.to_serve(network, temperature=temperature), temperature
+    if temperature != 1.0:
+        model = preset.to_serve(network, temperature=temperature)
+    return model, temperature
 
 
 def _describe_dataset(dataset: Dataset, splits: DatasetSplits) -> dict[str, object]:

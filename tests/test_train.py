@@ -268,6 +268,7 @@ def test_kill_leaves_a_finished_or_a_plainly_unfinished_run(tmp_path: Path, mome
         return any(moment in line for line in lines)
 
     training.kill_when(reached)
+    assert reached(), training.log.read_text()
     (run,) = list_runs(tmp_path / "runs")
     assert run.state in {"finished", "unfinished"}
     if run.state == "finished":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +16,8 @@ os.environ["CIFARML_CIFAR10_URL"] = "http://127.0.0.1:9/cifar-10-python.tar.gz"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 if "PYTEST_XDIST_WORKER" in os.environ:  # others work beside
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # in a shell's background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 IN_AZURE = (
     "STORAGE_ACCOUNT", "STORAGE_CONTAINER", "STORAGE_CONNECTION_STRING", "STORAGE_SAS_TOKEN", "STORAGE_KEY",
     "SUBSCRIPTION_ID", "RESOURCE_GROUP", "WORKSPACE_NAME",
@@ -25,7 +28,10 @@ for variable in (
 ):
     os.environ.pop(variable, None)
 
+from filelock import FileLock
+
 from cifarml import Bundle, Dataset, TrainConfig, load_dataset, train_model
+from cifarml.bundle import MANIFEST
 from cifarml.settings import Settings
 from tests.processes import run_forked
 
@@ -69,9 +75,14 @@ def drawn() -> Dataset:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory, drawn: Dataset) -> Bundle:
-    """A real run, trained for two epochs on 200 drawn pictures."""
-    path = tmp_path_factory.mktemp("runs") / "trained"
-    return train_model(TrainConfig(num_epochs=2), drawn, path)
+    """A real run, trained for two epochs on 200 drawn pictures; once for all workers."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "all"
+    folder.mkdir(exist_ok=True)
+    with FileLock(folder / "lock"):
+        if not (folder / "trained" / MANIFEST).exists():
+            train_model(TrainConfig(num_epochs=2), drawn, folder / "trained")
+    return Bundle.open(folder / "trained")
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ picture's mean. ``python -m tests.goldens`` writes the answers anew, to be read 
 from __future__ import annotations
 
 import base64
+import functools
 import io
 import json
 import os
@@ -128,6 +129,7 @@ def _transparent() -> bytes:
     return file.getvalue()
 
 
+@functools.cache
 def requests() -> dict[str, tuple[str, bytes]]:
     """Content type and body by name; before a colon stands the code of the error, or ``ok``."""
     ship, frog = plain("ship"), plain("frog")

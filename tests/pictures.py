@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import tarfile
 import zipfile
@@ -12,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 
+@functools.cache
 def picture(seed: int = 0, kind: str = "PNG", size: tuple[int, int] = (32, 32)) -> bytes:
     """A picture file of noise."""
     rng = np.random.default_rng(seed)

@@ -16,7 +16,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-__all__ = ["CLI", "forking_context", "run_forked", "run_new", "start_forked"]
+__all__ = ["CLI", "forking_context", "run_forked", "run_new", "run_on", "start_forked"]
 
 CLI = str(Path(sys.executable).with_name("cifarml"))
 TIMEOUT_S = 280
@@ -27,6 +27,7 @@ _PRELOADED = (
     "cifarml.train.trainer",
     "tests.azure.ml.flows",
     "tests.azure.test_blob_faults",
+    "tf2onnx.convert",
 )
 
 
@@ -85,13 +86,49 @@ def start_forked(
     return process
 
 
-def _run(arguments: tuple[str, ...], env: dict[str, str], cwd: str, output: str, errors: str) -> None:
+def run_on(backend: str, code: str, **variables: str) -> str:
+    """Run a piece of Python on a backend of Keras, where nothing was computed yet; return what it prints."""
+    env = os.environ | {"KERAS_BACKEND": backend} | variables
+    if backend == "tensorflow":
+        with TemporaryDirectory() as folder:
+            output, errors = Path(folder, "output"), Path(folder, "errors")
+            arguments = (code, dict(env), str(output), str(errors))
+            process = forking_context().Process(target=_run_code, args=arguments)
+            process.start()
+            process.join(TIMEOUT_S)
+            if process.exitcode is None:
+                process.kill()
+                process.join()
+            assert process.exitcode == 0, errors.read_text(encoding="utf-8")
+            return output.read_text(encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def _run_code(code: str, env: dict[str, str], output: str, errors: str) -> None:
+    _take_over(env, output, errors)
+    exec(compile(code, "a test's code", "exec"), {"__name__": "__main__"})
+
+
+def _take_over(env: dict[str, str], output: str, errors: str) -> None:
     os.environ.clear()
     os.environ.update(env)
-    os.chdir(cwd)
     for number, path in ((1, output), (2, errors)):
         with Path(path).open("ab") as file:
             os.dup2(file.fileno(), number)
+
+
+def _run(arguments: tuple[str, ...], env: dict[str, str], cwd: str, output: str, errors: str) -> None:
+    os.chdir(cwd)
+    _take_over(env, output, errors)
     sys.argv = [CLI, *arguments]
     from cifarml.cli.main import main
 

@@ -204,7 +204,7 @@ def test_hostile_names_are_printed_as_they_are(installed: CommandLine, tmp_path:
 def test_a_bar_where_somebody_looks(tmp_path: Path) -> None:
     """In a terminal progress is drawn on standard error, and answers still go to a file."""
     primary, secondary = pty.openpty()
-    command = [CLI, "data", "show", "drawn:2000", "--json"]
+    command = [CLI, "data", "show", "drawn:400", "--json"]
     with (tmp_path / "out.json").open("wb") as out:
         process = subprocess.Popen(
             command, cwd=tmp_path, stdout=out, stderr=secondary, env=os.environ | {"TERM": "xterm"}
@@ -220,7 +220,7 @@ def test_a_bar_where_somebody_looks(tmp_path: Path) -> None:
             os.close(primary)
         assert process.wait() == 0
     assert "━".encode() in drawn
-    assert json.loads((tmp_path / "out.json").read_text())["num_images"] == 2000
+    assert json.loads((tmp_path / "out.json").read_text())["num_images"] == 400
 
 
 def test_a_closed_pipe_is_no_error(cifarml: CommandLine, trained: Bundle, tmp_path: Path) -> None:

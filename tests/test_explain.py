@@ -80,11 +80,13 @@ def asked_of(body: keras.Model, views: Sequence[View]) -> keras.Model:
     return keras.Model(given, layers.Softmax()(mean))
 
 
-def save_run(folder: Path, model: keras.Model, names: Sequence[str] = ("red", "other")) -> Bundle:
+def save_run(
+    folder: Path, model: keras.Model, names: Sequence[str] = ("red", "other"), **info: str
+) -> Bundle:
     folder.mkdir(parents=True)
     model.save(folder / "model.keras")
     export_onnx(model, folder / "model.onnx", tuple(names), spotted("top left")[np.newaxis])
-    return write_manifest(folder, tuple(names), {"run": folder.name})
+    return write_manifest(folder, tuple(names), {"run": folder.name, **info})
 
 
 def mass(explanation: Explanation, corner: str) -> float:
@@ -145,6 +147,26 @@ def test_by_the_formula(tmp_path: Path) -> None:
         expected = np.maximum((maps[0] * weights[:, label]).sum(axis=-1), 0)
         found = explain_picture(bundle.path, png(image), class_name=name)
         np.testing.assert_allclose(found.heat, expected / max(expected.max(), 1e-9), atol=1e-5)
+
+
+def test_the_views_are_those_of_the_preset(tmp_path: Path) -> None:
+    """A network that says nearly the same of every picture does not tell by its answer what it looks at."""
+    edges = np.zeros((3, 3, 3, 2), np.float32)
+    edges[1, 0, :, 0], edges[1, 2, :, 0] = -1, 1  # darker on the left; in the mirror it is elsewhere
+    body = red_or_not(layers.GlobalAveragePooling2D())
+    body.layers[1].set_weights([edges, np.zeros(2, np.float32)])
+    body.layers[-1].set_weights([1e-3 * np.eye(2, dtype=np.float32), np.zeros(2, np.float32)])
+    image = np.random.default_rng(1).integers(0, 256, (32, 32, 3), np.uint8)
+    pixels = image[np.newaxis].astype(np.float32)
+    for preset, views in (("tutorial", ALONE), ("fast", MIRRORED)):
+        bundle = save_run(tmp_path / preset, asked_of(body, ALONE), preset=preset)
+        maps = keras.ops.convert_to_numpy(keras.Sequential(body.layers[:3])(show(pixels, views)))[..., 0]
+        expected = sum(
+            view.share * (each[:, ::-1] if view.mirrored else each)
+            for view, each in zip(views, maps, strict=True)
+        )
+        found = explain_picture(bundle.path, png(image), class_name="red")
+        np.testing.assert_allclose(found.heat, expected / np.max(expected), atol=1e-5)
 
 
 def test_the_article_s_kind_of_network(tmp_path: Path) -> None:

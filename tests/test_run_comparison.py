@@ -200,9 +200,14 @@ def test_command_line(cifarml: CommandLine, trained: Bundle, longer: Bundle, tmp
 
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
-    [(["none", "latest"], 1, "no run 'none'"), (["one"], 2, "Missing argument"), ([], 2, "Missing argument")],
+    [
+        (["none", "latest"], 1, "no run 'none'"),
+        (["none", "latest", "--subset", 20], 1, "--subset without --data"),
+        (["one"], 2, "Missing argument"),
+        ([], 2, "Missing argument"),
+    ],
 )
-def test_command_line_errors(cifarml: CommandLine, arguments: list[str], code: int, message: str) -> None:
+def test_command_line_errors(cifarml: CommandLine, arguments: list[object], code: int, message: str) -> None:
     done = cifarml("runs", "compare", *arguments)
     assert done.returncode == code
     assert message in done.stderr

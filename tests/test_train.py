@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -110,20 +105,9 @@ def test_training_learns(tmp_path: Path) -> None:
     assert done == sorted(done)
 
 
-def test_the_seed_decides(tmp_path: Path, drawn: Dataset, trained: Bundle) -> None:
-    def loss(bundle: Bundle) -> float:
-        return float(bundle.read_json("history.json")["val_loss"][0])
-
-    first, again, other = (
-        trained,
-        *(train_model(TrainConfig(num_epochs=2, seed=seed), drawn, tmp_path / f"{seed}") for seed in (0, 1)),
-    )
-    assert loss(first) == pytest.approx(loss(again), rel=1e-3)
-    assert loss(first) != pytest.approx(loss(other), rel=1e-3)
-
-
 def test_without_validation_pictures(tmp_path: Path, drawn: Dataset) -> None:
-    bundle = train_model(TrainConfig(num_epochs=1, validation_fraction=0), drawn, tmp_path / "run")
+    config = TrainConfig.make(num_epochs=1, validation_fraction=0.0, widths=(8,))
+    bundle = train_model(config, drawn, tmp_path / "run")
     assert set(json.loads((bundle.path / "history.json").read_text())) == {"loss", "accuracy"}
 
 
@@ -148,21 +132,6 @@ def test_nothing_to_test_with(tmp_path: Path, drawn: Dataset) -> None:
     assert not list(tmp_path.iterdir())
 
 
-DIVERGES = TrainConfig(preset="tutorial", num_epochs=50, learning_rate=10, batch_size=8)
-
-
-def test_a_diverging_training_stops(tmp_path: Path, drawn: Dataset) -> None:
-    with pytest.raises(TrainingError, match="diverged") as caught:
-        train_model(
-            TrainConfig(preset="tutorial", num_epochs=50, learning_rate=10, batch_size=8),
-            drawn,
-            tmp_path / "run",
-        )
-    assert "--learning-rate" in str(caught.value.hint)
-    with pytest.raises(ModelFileError, match="unfinished"):
-        Bundle.open(tmp_path / "run")
-
-
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -184,42 +153,10 @@ def test_config_ranges(values: dict[str, object], message: str) -> None:
         TrainConfig.make(**values)
 
 
-TRAIN = """
-from pathlib import Path
-from cifarml import TrainConfig, load_dataset, train_model
-from cifarml.progress import Progress
-def tell(progress):
-    print(progress.task, progress.line, flush=True)
-train_model(TrainConfig(num_epochs={epochs}), load_dataset("drawn:200"), Path("runs/one"), on_progress=tell)
-print("whole", flush=True)
-"""
-
-
-def start(tmp_path: Path, epochs: int) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", TRAIN.format(epochs=epochs)],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ,
-    )
-
-
-def read_until(process: subprocess.Popen[str], wanted: Callable[[str], bool]) -> None:
-    assert process.stdout
-    for line in process.stdout:
-        if wanted(line):
-            return
-    pytest.fail(f"it ended without: {process.stderr and process.stderr.read()}")
-
-
 def test_ctrl_c_ends_with_what_was_reached(tmp_path: Path) -> None:
-    process = start(tmp_path, epochs=5000)
-    read_until(process, lambda line: "epoch    3/" in line)
-    process.send_signal(signal.SIGINT)
-    out, error = process.communicate(timeout=120)
-    assert "whole" in out, error
+    training = Training(tmp_path / "runs" / "one", "drawn:200", num_epochs=5000, widths=(8,))
+    exit_code = training.interrupt_when(lambda: any("epoch    3/" in line for line in training.lines()))
+    assert exit_code == 0, training.log.read_text()
     bundle = Bundle.open(tmp_path / "runs" / "one")
     assert bundle.info["interrupted"] is True
     assert 3 <= bundle.info["num_epochs"] < 5000
@@ -245,12 +182,8 @@ def test_ctrl_c_in_a_finaliser(tmp_path: Path, drawn: Dataset) -> None:
 
 
 def test_ctrl_c_before_the_first_epoch(tmp_path: Path) -> None:
-    process = start(tmp_path, epochs=5)
-    while process.poll() is None and not (tmp_path / "runs" / "one" / "config.json").exists():
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=120)
-    assert process.returncode != 0
+    training = Training(tmp_path / "runs" / "one", "drawn:200", num_epochs=5)
+    assert training.interrupt_when((tmp_path / "runs" / "one" / "config.json").exists) != 0
     assert [run.state for run in list_runs(tmp_path / "runs")] in ([], ["unfinished"])
 
 
@@ -258,7 +191,7 @@ def test_ctrl_c_before_the_first_epoch(tmp_path: Path) -> None:
     "moment", ["epoch 1/3", "epoch 3/3", "writing the run", "writing the run 2", "writing the run 4"]
 )
 def test_kill_leaves_a_finished_or_a_plainly_unfinished_run(tmp_path: Path, moment: str) -> None:
-    training = Training(tmp_path / "runs" / "one", "drawn:200", num_epochs=3)
+    training = Training(tmp_path / "runs" / "one", "drawn:200", num_epochs=3, widths=(8,))
     task, _, number = moment.rpartition(" ")
 
     def reached() -> bool:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,9 +18,11 @@ from cifarml.recipe import Size
 from cifarml.train.batches import Batches
 from cifarml.train.budget import Pace, Pacer, Speed, TimePlan, plan_time
 from cifarml.train.feeding import feed_training
+from cifarml.train.measure import choose_by_measuring
 from cifarml.train.optimizer import OneCycle, build_optimizer
 from cifarml.train.plan import Plan
 from tests.conftest import CommandLine
+from tests.processes import run_on
 
 SIZES = (Size((16, 64, 64), 0), Size((24, 96, 96), 1.5), Size((32, 128, 128), 3), Size((64, 256, 256), 8))
 STEPS = 176
@@ -122,9 +121,9 @@ class Trained:
         pacer = Pacer(TimePlan(budget_s, 0.0, speed, 1.0), steps_an_epoch, clock=self.clock)
         pace = pacer.begin(Pace(0, 0, 0), 0)
         self.clock.now += 1.0
-        self.rates: list[float] = []
+        asked: list[tuple[Pace, int]] = []
         while not pacer.ended:
-            self.rates.append(rate(OneCycle(1.0, 0.2, pace), pacer.step))
+            asked.append((pace, pacer.step))
             self.clock.now += step_s(self.clock.now - 1000)
             if pacer.finish_step():
                 pace = pacer.update()
@@ -135,6 +134,9 @@ class Trained:
                 pace = pacer.update()
             assert pacer.step < 100_000
         self.took_s = self.clock.now + finish_s - 1000
+        paces, steps = zip(*asked, strict=True)
+        cycle = OneCycle(1.0, 0.2, np.asarray(paces, np.float32).T)  # all steps at once
+        self.rates: list[float] = keras.ops.convert_to_numpy(cycle(np.asarray(steps))).tolist()
 
 
 DRIFTS: dict[str, Callable[[float], float]] = {
@@ -268,6 +270,16 @@ def test_the_pace_is_kept_by_the_optimiser(optimizer: str, drawn: Dataset) -> No
         assert rate(built._learning_rate, 10) == pytest.approx(recipe.learning_rate * 0.49 / 0.9, rel=1e-4)
 
 
+def test_a_width_that_is_asked_for_stays(drawn: Dataset) -> None:
+    config = TrainConfig.make(time_budget_s=60.0, widths=(8,), batch_size=40)
+    splits = drawn.split()
+    plan = choose_by_measuring(Plan.make(config, splits.train), splits)
+    assert plan.recipe.widths == (8,)
+    assert plan.time is not None
+    assert plan.time.num_epochs > 1
+    assert "would want" not in plan.say(len(splits.train))
+
+
 def test_without_a_budget_the_steps_are_counted() -> None:
     cycle = OneCycle(1.0, 0.5, Pace.of_steps(9))
     assert [rate(cycle, step) for step in (0, 4, 8)] == pytest.approx([0.2, 1.0, 0.2])
@@ -326,16 +338,7 @@ print(json.dumps({"pace": pace, "steps": steps, "counted": pacer.step, "rates": 
 @pytest.mark.parametrize("backend", ["tensorflow", pytest.param("jax", marks=pytest.mark.exhaustive)])
 def test_the_pace_reaches_the_step_on_each_backend(backend: str) -> None:
     """The variable is changed in the midst of an epoch, and the compiled step goes by it."""
-    done = subprocess.run(
-        [sys.executable, "-c", TRAIN],
-        env=os.environ | {"KERAS_BACKEND": backend},
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
+    found: dict[str, Any] = json.loads(run_on(backend, TRAIN))
     share, step, share_a_step, used_s = found["pace"]
     assert found["steps"] == found["counted"] > 10
     assert used_s == pytest.approx(8, rel=0.05)

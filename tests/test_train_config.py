@@ -11,6 +11,8 @@ import pytest
 from cifarml import Bundle, Dataset, TrainConfig, train_model
 from cifarml.errors import SettingsError
 from cifarml.recipe import Recipe
+from cifarml.train.budget import Speed, TimePlan
+from cifarml.train.plan import Plan
 from tests.conftest import CommandLine
 
 EVERY = {
@@ -35,8 +37,11 @@ def test_a_finished_run_can_be_repeated(trained: Bundle, tmp_path: Path, drawn: 
     config = TrainConfig.load(trained.path / "config.json")
     again = train_model(config, drawn, tmp_path / "again")
     assert again.read_json("config.json") == trained.read_json("config.json")
-    before, after = (each.read_json("history.json")["loss"] for each in (trained, again))
-    assert after == pytest.approx(before, rel=1e-3)
+    other = train_model(TrainConfig.load(trained.path / "config.json", seed=1), drawn, tmp_path / "other")
+    for name in ("loss", "val_loss"):
+        before, after, differ = (each.read_json("history.json")[name] for each in (trained, again, other))
+        assert after == pytest.approx(before, rel=1e-3)
+        assert differ[0] != pytest.approx(before[0], rel=1e-3), "the seed decides"
 
 
 def test_flags_win_over_the_file(cifarml: CommandLine, tmp_path: Path) -> None:
@@ -51,6 +56,31 @@ def test_flags_win_over_the_file(cifarml: CommandLine, tmp_path: Path) -> None:
     kept = json.loads((tmp_path / "runs" / "r" / "config.json").read_text())
     assert (kept["num_epochs"], kept["seed"]) == (1, 0), "the flags"
     assert (kept["precision"], kept["widths"], kept["label_smoothing"]) == ("float32", [8], 0.3), "the file"
+
+
+def test_epochs_and_time_replace_each_other(tmp_path: Path, drawn: Dataset) -> None:
+    path = tmp_path / "best.toml"
+    path.write_text("num_epochs = 7\nseed = 5")
+    config = TrainConfig.load(path, time_budget_s=60.0)
+    assert (config.num_epochs, config.time_budget_s, config.seed) == (None, 60.0, 5)
+    path.write_text("time_budget_s = 60")
+    assert TrainConfig.load(path, num_epochs=3).changes == {"num_epochs": 3}
+    path.write_text("time_budget_s = 60\nnum_epochs = 7")
+    with pytest.raises(SettingsError, match="by itself"):
+        TrainConfig.load(path)
+
+
+def test_a_run_with_a_time_budget_can_be_repeated(tmp_path: Path, drawn: Dataset) -> None:
+    timing = TimePlan(60.0, 2.0, Speed(1.0, 0.1, 0.0), 2.5)
+    config = TrainConfig.make(time_budget_s=60.0, seed=3)
+    plan = Plan.make(config, drawn)._replace(time=timing)
+    plan = plan._replace(recipe=plan.recipe.changed(num_epochs=3, widths=(24, 96, 96)))
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(plan.to_json()))
+    again = TrainConfig.load(path)
+    assert (again.time_budget_s, again.num_epochs, again.seed) == (60.0, None, 3)
+    assert tuple(again.changes["widths"]) == (24, 96, 96)
+    assert TrainConfig.load(path, num_epochs=4).time_budget_s is None
 
 
 @pytest.mark.parametrize("name", ["a.json", "a.JSON", "a.toml", "a.txt"])
@@ -96,6 +126,8 @@ def test_json_by_its_name_else_toml(tmp_path: Path, name: str) -> None:
         ("a.toml", b"widths = 64", "widths: "),
         ("a.toml", b"optimizer = 'adam'", "optimizer: "),
         ("a.toml", b"preset = 'nothing'", "preset: "),
+        ("a.json", b'{"machine": {"time_budget": {"budget_s": "9"}}}', "time_budget_s: "),
+        ("a.json", b'{"machine": {"time_budget": {"budget_s": NaN}}}', "time_budget_s: "),
         ("a.toml", b"preset = 'tutorial'\nwidths = [8]", "takes no widths"),
         ("a.toml", b"preset = 'tutorial'\ndropout = 0.1", "no dropout"),
     ],

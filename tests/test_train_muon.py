@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 import numpy.typing as npt
 import pytest
 
+from cifarml.recipe import Recipe
 from cifarml.train.muon import Muon
+from cifarml.train.optimizer import build_optimizer
 
 RATE = 0.1
 Floats = npt.NDArray[np.float32]
@@ -86,6 +90,17 @@ def test_decay_shrinks_other_weights() -> None:
     head = keras.Variable(np.ones((2, 3), np.float32))
     Muon(RATE, decay=0.01).apply([np.zeros((2, 3), np.float32)], [head])
     np.testing.assert_allclose(head.numpy(), 1 - 20 * RATE * 0.01, rtol=1e-6)
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "sgd", "rmsprop"])
+def test_every_optimiser_has_the_decay_of_the_recipe(optimizer: Any) -> None:
+    """Without a gradient the head shrinks by its rate times the decay, and stays as it is without decay."""
+    recipe = Recipe(num_epochs=1, batch_size=1, optimizer=optimizer, learning_rate=0.01, warm_up=0.0)
+    for decay in (0.0, 0.5):
+        head = keras.Variable(np.ones((3, 2), np.float32))
+        built = build_optimizer(recipe.changed(weight_decay=decay), 10)
+        built.apply([keras.ops.zeros((3, 2))], [head])
+        assert (keras.ops.convert_to_numpy(head) < 1).all() == (decay > 0)
 
 
 def test_its_settings_make_another_one() -> None:

@@ -74,7 +74,8 @@ def saved(figure: Figure) -> Image.Image:
 
 
 def colors_of(picture: Image.Image) -> set[tuple[int, ...]]:
-    return set(map(tuple, np.unique(np.asarray(picture).reshape(-1, 3), axis=0).tolist()))
+    colors = picture.getcolors(maxcolors=1 << 24) or []
+    return {color for _, color in colors if isinstance(color, tuple)}
 
 
 def texts(figure: Figure) -> list[Text]:

@@ -8,6 +8,7 @@ import json
 import random
 import signal
 import sqlite3
+import statistics
 import subprocess
 import sys
 import time
@@ -143,11 +144,30 @@ def test_the_budget_is_kept(
     assert len(trial.intermediate_values) == 2, "it is seen as soon as an epoch's time is known"
     folder = searched[0].settings_file.parent
     before = tune_model(SMALL, drawn, folder, num_trials=1).trials  # those of other tests, too
-    budget_s = 3 * max(trial.duration_s or 0 for trial in searched[0].trials)
+    budget_s = 3 * statistics.median(trial.duration_s or 0 for trial in searched[0].trials)
     more = tune_model(SMALL, drawn, folder, time_budget_s=budget_s)
     durations = [trial.duration_s or 0 for trial in more.trials[len(before) :]]
     assert len(durations) >= 1
     assert sum(durations[:-1]) <= 1.1 * budget_s, "none begins that could not end"
+
+
+def test_a_trial_ends_in_the_midst_of_an_epoch_where_the_time_is_over(drawn: Dataset, tmp_path: Path) -> None:
+    slow = TrainConfig.make(num_epochs=3, widths=(64,), batch_size=1, precision="float32")
+    with pytest.raises(TrainingError, match=r"no trial ends in 1 s: one needs about \d+ s"):
+        tune_model(slow, drawn, tmp_path, time_budget_s=1)
+    (trial,) = trials_of(tmp_path)
+    assert trial.user_attrs["ended"] == "out of time"
+    assert not trial.intermediate_values
+
+
+def test_too_little_memory_is_told_as_such(drawn: Dataset, tmp_path: Path) -> None:
+    def exhaust(progress: Progress) -> None:
+        if "epoch" in progress.detail:
+            np.ones(2**60, np.uint8)
+
+    with pytest.raises(TrainingError, match="not enough memory"):
+        tune_model(SMALL, drawn, tmp_path, num_trials=1, on_progress=exhaust)
+    assert [trial.user_attrs["ended"] for trial in trials_of(tmp_path)] == ["out of memory"]
 
 
 def test_the_own_settings_are_tried_until_they_have_ended(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 import traceback
@@ -41,6 +42,15 @@ class Training:
         self._process.kill()
         self._process.join()
         return self._process.exitcode == -signal.SIGKILL
+
+    def interrupt_when(self, reached: Callable[[], bool]) -> int | None:
+        """Send it Ctrl-C as soon as something is so, and return the exit code that it ends with."""
+        while not reached() and "ended" not in self.lines():
+            time.sleep(0.001)
+        assert self._process.pid
+        os.kill(self._process.pid, signal.SIGINT)
+        self._process.join(120)
+        return self._process.exitcode
 
 
 def _train(run_dir: Path, data: str, config: dict[str, Any], path: Path) -> None:

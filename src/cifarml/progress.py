@@ -120,8 +120,9 @@ def _bar(console: Console) -> Iterator[OnProgress]:
 
 
 def _plain(console: Console) -> OnProgress:
-    """Print kept lines, the end of each task, and every 10 s how far it is."""
+    """Print kept lines, the end of each task once, and every 10 s how far it is."""
     last: dict[str, float] = {}
+    ended: set[str] = set()
 
     def update(progress: Progress) -> None:
         if progress.line:
@@ -129,11 +130,13 @@ def _plain(console: Console) -> OnProgress:
             return
         now = time.monotonic()
         started = last.setdefault(progress.task, now)
-        if progress.done == progress.total or now - started >= 10:
+        ends = progress.done == progress.total
+        if (ends and progress.task not in ended) or now - started >= 10:
             last[progress.task] = now
-            total = f" of {progress.total:,}" if progress.total and progress.done != progress.total else ""
+            total = f" of {progress.total:,}" if progress.total and not ends else ""
             detail = f"  {progress.detail}" if progress.detail else ""
             text = f"{progress.task}: {progress.done:,}{total} {progress.unit}{detail}"
             console.print(text, markup=False, highlight=False)
+        (ended.add if ends else ended.discard)(progress.task)
 
     return update

@@ -32,7 +32,9 @@ class Recipe(BaseModel):
         default=0.0,
         description="sgd, muon: in this share of the steps the rate rises from 0; then it falls to 0.",
     )
-    momentum: float = Field(default=0.0, ge=0, lt=1, allow_inf_nan=False, description="Nesterov's.")
+    momentum: float = Field(
+        default=0.0, ge=0, lt=1, allow_inf_nan=False, description="sgd, muon: Nesterov's."
+    )
     weight_decay: float = Field(
         default=0.0,
         ge=0,

@@ -73,7 +73,7 @@ def list_runs(runs_dir: Path) -> list[RunSummary]:
     """List the run folders in a folder, the oldest first; empty where there is none."""
     if not runs_dir.is_dir():
         return []
-    paths = [path for path in runs_dir.iterdir() if path.is_dir()]
+    paths = [path for path in runs_dir.iterdir() if path.is_dir() and not path.name.startswith(".")]
     known = [path for path in paths if (path / MANIFEST).exists() or (path / CONFIG).exists()]
     return [summarise_run(path) for path in sorted(known, key=lambda path: path.stat().st_ctime_ns)]
 

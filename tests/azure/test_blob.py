@@ -303,7 +303,8 @@ def test_real_pictures(storage: StorageBench, container: str, tmp_path: Path, ci
     assert cifarml("data", "upload", path, address).returncode == 0
     assert "pictures" in cifarml("data", "show", address, "-o", "grid.png").stdout
     assert (tmp_path / "grid.png").stat().st_size > 10_000
-    trained = cifarml("train", "--data", address, "--epochs", 1, "--name", "r")
+    (tmp_path / "narrow.toml").write_text("widths = [8]")
+    trained = cifarml("train", "--data", address, "--epochs", 1, "--name", "r", "--config", "narrow.toml")
     assert trained.returncode == 0, trained.stderr
     assert (
         address

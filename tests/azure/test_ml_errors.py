@@ -314,7 +314,9 @@ def test_down_says_what_it_could_not_delete(
 # --- rights ---
 
 
-def test_rights(cloud: Cloud, workspace: AzureWorkspace) -> None:
+def test_rights(
+    cloud: Cloud, workspace: AzureWorkspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert [refused for _, refused in check_workspace(workspace)] == [None] * (2 + len(RIGHTS))
     all_of = "Microsoft.MachineLearningServices/workspaces/"
     not_those = (
@@ -335,6 +337,8 @@ def test_rights(cloud: Cloud, workspace: AzureWorkspace) -> None:
     assert set(lacking) == {"compute create, delete", "down"}
     assert "computes/write" in lacking["compute create, delete"].message
     assert "AzureML Compute Operator" in str(lacking["compute create, delete"].hint)
+    (tmp_path / "tensorflow.py").write_text("raise ImportError")  # it takes long, and is not asked for here
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     checks = {check.name: check.status for check in run_checks(target="azure") if "azure" in check.name}
     assert checks["azure: workspace"] == "ok"
     assert checks["azure: compute create, delete"] == "warning"

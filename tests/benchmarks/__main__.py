@@ -22,6 +22,7 @@ from tests.benchmarks.serving.table import long_run, serving
 from tests.benchmarks.storage import storage
 from tests.benchmarks.training.accuracy import best_small, fast_full, fast_small, full
 from tests.benchmarks.training.convolution import convolution
+from tests.benchmarks.training.gpu import gpu
 from tests.benchmarks.training.onnx import onnx
 from tests.benchmarks.training.scale import scale
 from tests.benchmarks.training.step import step, waiting
@@ -107,6 +108,7 @@ TABLES: dict[str, Callable[[Path], None]] = {
     "best_small": best_small,
     "scale": scale,
     "onnx": onnx,
+    "gpu": gpu,
 }
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cifarml.bundle import Bundle
+    from cifarml.progress import OnProgress, Progress
 
 __all__ = ["resume_run", "saying_how_to_go_on"]
 
@@ -45,7 +46,8 @@ def resume_run(context: typer.Context, run: str, runs_dir: Path, *, quiet: bool)
         for name in context.params
         if (source := context.get_parameter_source(name)) and source.name == "COMMANDLINE"
     }
-    if refused := sorted(f"--{name.replace('_', '-')}" for name in given - set(_TAKEN)):
+    others = (each for each in context.command.params if each.name in given - set(_TAKEN))
+    if refused := sorted(_flag(each, context.params[str(each.name)]) for each in others):
         raise SettingsError(
             f"a run goes on as it was begun. Received: --resume with {', '.join(refused)}",
             hint=f"leave {'it' if len(refused) == 1 else 'them'} out, or train anew without --resume",
@@ -60,8 +62,14 @@ def resume_run(context: typer.Context, run: str, runs_dir: Path, *, quiet: bool)
             from cifarml.train.trainer import resume_training
 
             describe_environment()
-        with saying_how_to_go_on(run_dir):
-            return resume_training(run_dir, dataset, on_progress=on_progress)
+        with saying_how_to_go_on(run_dir, on_progress) as tell:
+            return resume_training(run_dir, dataset, on_progress=tell)
+
+
+def _flag(parameter: Any, value: object) -> str:
+    """Return what was typed for a parameter to get this value."""
+    names = parameter.secondary_opts if value is False and parameter.secondary_opts else parameter.opts
+    return str(names[0])
 
 
 class _Terminated(BaseException):
@@ -69,21 +77,38 @@ class _Terminated(BaseException):
 
 
 @contextmanager
-def saying_how_to_go_on(run_dir: Path) -> Iterator[None]:
+def saying_how_to_go_on(run_dir: Path, on_progress: OnProgress) -> Iterator[OnProgress]:
     """While a run is trained: end on SIGTERM, as clusters and spot machines send it, and say what to do next.
 
     The last checkpoint is on the disk already. The exit code is 143, the shell's for this signal.
-    """
-    from cifarml.runs import resume_command
 
-    def end(*_: object) -> None:
+    Args:
+        run_dir: The run folder.
+        on_progress: Where progress is told.
+
+    Yields:
+        What to tell progress to instead.
+    """
+    from cifarml.runs import CONFIG, resume_command
+
+    asked: list[object] = []
+
+    def end(*signalled: object) -> None:
+        asked.append(signalled)
         raise _Terminated
+
+    def tell(progress: Progress) -> None:
+        if asked:  # Python drops what is raised in a finaliser
+            raise _Terminated
+        on_progress(progress)
 
     before = signal.signal(signal.SIGTERM, end)
     try:
-        yield
+        yield tell
     except _Terminated:
-        note(f"Ended by the system. Go on with: {resume_command(run_dir)}")
+        began = (run_dir / CONFIG).is_file()
+        go_on = f"Go on with: {resume_command(run_dir)}" if began else "The training had not begun."
+        note(f"Ended by the system. {go_on}")
         raise typer.Exit(128 + signal.SIGTERM) from None
     finally:
         signal.signal(signal.SIGTERM, before)

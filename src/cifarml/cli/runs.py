@@ -133,11 +133,16 @@ def compare(
     """
     from cifarml.bundle import Bundle
     from cifarml.data import load_dataset
+    from cifarml.errors import SettingsError
     from cifarml.progress import show_progress
     from cifarml.run_comparison import compare_runs
     from cifarml.runs import find_run
     from cifarml.settings import load_settings
 
+    if subset is not None and data is None:
+        raise SettingsError(
+            "a subset is one of a source. Received: --subset without --data", "add --data SOURCE"
+        )
     runs_dir = runs_dir or load_settings().runs_dir
     bundles = [Bundle.open(find_run(run, runs_dir)) for run in (first, second)]
     names = bundles[0].path.name, bundles[1].path.name

@@ -187,8 +187,8 @@ def train(
             from cifarml.train.trainer import train_model
 
             describe_environment()
-        with saying_how_to_go_on(run_dir):
-            bundle = train_model(config, dataset, run_dir, source=source, on_progress=on_progress)
+        with saying_how_to_go_on(run_dir, on_progress) as tell:
+            bundle = train_model(config, dataset, run_dir, source=source, on_progress=tell)
     log_run(bundle, registry)
     print_run(bundle, json=json)
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from cifarml.bundle import KERAS_MODEL, Bundle
 from cifarml.errors import ModelFileError, SettingsError
 from cifarml.images import decode_picture
+from cifarml.model import PRESETS
 from cifarml.model.views import ALONE, MIRRORED, MOVED, View, average, show
 from cifarml.predict import Prediction, Predictor
 
@@ -88,7 +89,7 @@ def explain_picture(run: str | Path, picture: bytes, *, class_name: str | None =
     class_name = class_name if class_name is not None else prediction.label
     parts = _take_apart(_load_network(bundle), bundle.path)
     expected = np.array([prediction.probabilities[name] for name in bundle.class_names])
-    views = _views(parts, image, expected, bundle.path)
+    views = _views(parts, image, expected, bundle)
     heat = _heat(parts, image, views, bundle.class_names.index(class_name))
     return Explanation(prediction, class_name, heat, parts.layer)
 
@@ -162,16 +163,17 @@ def _logits(network: keras.Model) -> Any:
 
 
 def _views(
-    parts: _Parts, image: npt.NDArray[np.uint8], expected: npt.NDArray[np.float64], path: Path
+    parts: _Parts, image: npt.NDArray[np.uint8], expected: npt.NDArray[np.float64], bundle: Bundle
 ) -> tuple[View, ...]:
-    """Return the views of a picture whose mean logits are the model's answer."""
-    for views in (MIRRORED, MOVED, ALONE):
+    """Return the views of a picture whose mean logits are the model's answer: its preset's, as a rule."""
+    preset = PRESETS.get(str(bundle.info.get("preset")))
+    for views in (*([preset.views] if preset else []), MIRRORED, MOVED, ALONE):
         logits = parts.head(parts.features(_shown(image, views), training=False), training=False)
         mean = keras.ops.convert_to_numpy(average(logits, views))[0].astype(np.float64)
         shares = np.exp(mean - mean.max())
         if np.abs(shares / shares.sum() - expected).max() <= _TOLERANCE:
             return views
-    raise ModelFileError(f"the network in {path} is built in a way that can't be explained")
+    raise ModelFileError(f"the network in {bundle.path} is built in a way that can't be explained")
 
 
 def _shown(image: npt.NDArray[np.uint8], views: Sequence[View]) -> Any:

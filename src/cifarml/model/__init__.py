@@ -10,6 +10,7 @@ import keras
 
 from cifarml.errors import SettingsError
 from cifarml.model import best, fast, tutorial
+from cifarml.model.views import View
 from cifarml.recipe import Recipe, Size
 
 __all__ = ["PRESETS", "Preset", "Recipe", "Size", "build_model"]
@@ -26,6 +27,7 @@ class Preset(NamedTuple):
             training pictures and the precision.
         to_serve: Makes of the trained network the one that is served.
         reason: Says why the settings are as they are, from the number of training pictures.
+        views: Those of a picture that the served network looks at.
         gives_logits: Whether the network to be trained gives logits, or else probabilities.
     """
 
@@ -34,6 +36,7 @@ class Preset(NamedTuple):
     build: Callable[..., keras.Model]
     to_serve: Callable[..., keras.Model]
     reason: Callable[[int], str]
+    views: tuple[View, ...]
     gives_logits: bool
 
 
@@ -45,6 +48,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             preset.build,
             preset.to_serve,
             preset.reason,
+            preset.VIEWS,
             gives_logits=preset is not tutorial,
         )
         for name, preset in {"best": best, "fast": fast, "tutorial": tutorial}.items()

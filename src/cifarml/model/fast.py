@@ -18,9 +18,12 @@ from typing import Any, Final
 import keras
 
 from cifarml.model.convnet import build_network, to_serve
+from cifarml.model.views import MIRRORED
 from cifarml.recipe import Recipe, Size
 
-__all__ = ["build", "choose_recipe", "reason", "sizes", "to_serve"]
+__all__ = ["VIEWS", "build", "choose_recipe", "reason", "sizes", "to_serve"]
+
+VIEWS: Final = MIRRORED
 
 FEW: Final = 10_000
 """With fewer training pictures than these, each of them is changed more."""

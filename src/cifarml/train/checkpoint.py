@@ -8,7 +8,9 @@ Nothing in it can run code. Batches need no state but those: what one holds depe
 
 from __future__ import annotations
 
+import errno
 import os
+import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -273,8 +275,10 @@ def going_on_explained(run_dir: Path) -> Iterator[None]:
         if not isinstance(reason, OSError):
             raise
         began = (run_dir / CONFIG).is_file()
+        full = reason.errno == errno.ENOSPC
+        temporary = f" or temporary files in {tempfile.gettempdir()}" if full else ""
         raise TrainingError(
-            f"can't write the run folder {run_dir}: {reason.strerror or reason}",
+            f"can't write the run folder {run_dir}{temporary}: {reason.strerror or reason}",
             hint=f"make room, or let it be written; then {go_on}" if began else None,
         ) from error
     except Exception as error:

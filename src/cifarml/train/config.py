@@ -21,6 +21,10 @@ _ANY_RECIPE: Final = {"num_epochs": 1, "batch_size": 1, "optimizer": "sgd", "lea
 """A preset chooses these, and what is asked is checked before it does."""
 
 
+_LENGTHS: Final = {"num_epochs", "time_budget_s"}
+"""How long it takes: by one of them."""
+
+
 class TrainConfig(BaseModel):
     """The settings of a training run. Nothing in it can be changed; None leaves a choice to the preset.
 
@@ -123,12 +127,19 @@ class TrainConfig(BaseModel):
             SettingsError: If the file can't be read, a value is out of range, or a name is unknown.
         """
         given = read_train_settings(Path(path))
-        given.pop("machine", None)  # what a run's config.json says of it is chosen anew
+        machine = given.pop("machine", None)  # what a run's config.json says of it is chosen anew
+        budget = machine.get("time_budget") if isinstance(machine, dict) else None
+        if isinstance(budget, dict) and "budget_s" in budget:  # and so is the number of epochs
+            given["time_budget_s"] = budget["budget_s"]
+            given.pop("num_epochs", None)
         try:
             cls.make(**given)
         except SettingsError as error:
             raise SettingsError(f"{path}: {error.message}", error.hint) from error
-        return cls.make(**given | {name: value for name, value in values.items() if value is not None})
+        values = {name: value for name, value in values.items() if value is not None}
+        if _LENGTHS & values.keys():  # one of them wins over the other, too
+            given = {name: value for name, value in given.items() if name not in _LENGTHS}
+        return cls.make(**given | values)
 
     @property
     def changes(self) -> dict[str, Any]:

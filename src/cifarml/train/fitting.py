@@ -67,7 +67,7 @@ def fit_network(
         checkpoint: Where to go on from, and to keep what is reached; nothing is kept without one.
         fingerprint: Of the data set, for the checkpoint.
         on_progress: Called several times a second, and with a line after every epoch.
-        on_epoch: Called after every epoch; may end the training.
+        on_epoch: Called after every epoch; may end the training, whose network is good for nothing then.
 
     Raises:
         TrainingError: If it diverges, memory runs out, or the checkpoint can't be used.
@@ -104,7 +104,8 @@ def fit_network(
 
             callbacks.append(EpochsKept(save))
         _fit(network, plan, batches, validation, watcher, callbacks, pacer)
-        estimate_population(network, train, plan, on_progress)
+        if not watcher.given_up:
+            estimate_population(network, train, plan, on_progress)
     seconds = time.perf_counter() - started
     num_images = (len(train) - batches.num_pruned) * watcher.num_steps / len(batches)
     return Fitted(network, watcher.history, watcher.interrupted, seconds, num_images / seconds)

@@ -11,6 +11,7 @@ from typing import Final
 import keras
 
 from cifarml.data.dataset import DatasetSplits
+from cifarml.recipe import Size
 from cifarml.train.batches import Batches
 from cifarml.train.budget import Clock, Speed, plan_time
 from cifarml.train.feeding import feed_training
@@ -55,7 +56,8 @@ def choose_by_measuring(plan: Plan, splits: DatasetSplits, *, clock: Clock = tim
         wide = plan._replace(recipe=plan.recipe.changed(widths=widths))
         return measure_speed(wide, splits, seconds=0.02 * left_s, clock=clock)
 
-    sizes = plan.preset.sizes(len(splits.train))
+    asked = "widths" in plan.config.changes
+    sizes = (Size(plan.recipe.widths, 0),) if asked else plan.preset.sizes(len(splits.train))
     size, timing = plan_time(left_s, sizes, steps_an_epoch, measure, clock=clock)
     timing = timing._replace(
         budget_s=plan.config.time_budget_s,

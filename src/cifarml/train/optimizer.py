@@ -61,7 +61,8 @@ def build_optimizer(
     if recipe.optimizer == "rmsprop":
         decay = recipe.learning_rate_decay
         optimizer = keras.optimizers.RMSprop(
-            keras.optimizers.schedules.InverseTimeDecay(recipe.learning_rate, 1, decay)
+            keras.optimizers.schedules.InverseTimeDecay(recipe.learning_rate, 1, decay),
+            weight_decay=recipe.weight_decay or None,
         )
     elif recipe.optimizer == "muon":
         arithmetic = "bfloat16" if precision == "mixed_bfloat16" else "float32"

@@ -152,7 +152,7 @@ class Plan(NamedTuple):
 
     def _reasons(self, num_images: int) -> list[str]:
         reasons = [self.preset.reason(num_images)]
-        if self.time and (wider := self._wider(num_images)):
+        if self.time and "widths" not in self.config.changes and (wider := self._wider(num_images)):
             reasons.append(f"{_slashed(wider.widths)} would want {wider.least_epochs:g} epochs or more")
         if self.config.preset != "tutorial" and self.config.precision == "auto":
             reasons.append(explain_precision(self.devices, self.precision))

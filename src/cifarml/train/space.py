@@ -13,7 +13,7 @@ def search_space(preset: str, own: Recipe) -> dict[str, BaseDistribution]:
     """Return the settings to search, by name; the preset's own choice is always among them.
 
     What a network costs stays as it is (epochs, widths, and how many pictures are left out), so that trials
-    can be compared.
+    can be compared. No preset has any weight decay.
 
     Args:
         preset: Name of the preset.
@@ -31,10 +31,6 @@ def search_space(preset: str, own: Recipe) -> dict[str, BaseDistribution]:
         "colour": FloatDistribution(0, max(0.5, own.colour)),
         "mixing": FloatDistribution(0, 1),
     }
-    if own.weight_decay:
-        space["weight_decay"] = FloatDistribution(
-            own.weight_decay / 10, min(own.weight_decay * 10, 0.9), log=True
-        )
     if preset != "tutorial":  # the article's network has dropout of its own
         space["dropout"] = FloatDistribution(0, max(0.5, own.dropout))
     return space

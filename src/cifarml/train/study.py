@@ -230,5 +230,5 @@ def _settles_own(trial: FrozenTrial) -> bool:
     """Whether a trial of the preset's own settings need not be made once more."""
     waits = trial.state in {TrialState.WAITING, TrialState.RUNNING}
     return bool(trial.user_attrs.get(OWN)) and (
-        waits or trial.user_attrs.get(ENDED) in {"finished", "diverged"}
+        waits or trial.user_attrs.get(ENDED) in {"finished", "diverged", "out of memory"}
     )

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -25,7 +28,7 @@ from cifarml.metrics import calibration_error, evaluate_probabilities
 from cifarml.model import Preset
 from cifarml.progress import OnProgress, Progress, ignore_progress
 from cifarml.run_comparison import Answers
-from cifarml.runs import ANSWERS, CONFIG, HISTORY, METRICS, check_unfinished, resume_command
+from cifarml.runs import ANSWERS, CHECKPOINT, CONFIG, HISTORY, METRICS, check_unfinished, resume_command
 from cifarml.train.calibrate import fit_temperature
 from cifarml.train.checkpoint import Checkpoint, going_on_explained
 from cifarml.train.config import TrainConfig
@@ -40,7 +43,7 @@ from cifarml.train.report import confusion_matrix, learning_curves, save_figure
 from cifarml.train.report_page import write_report
 from cifarml.train.source import Source
 
-__all__ = ["resume_training", "train_model"]
+__all__ = ["resume_training", "serve", "train_model"]
 
 _DATASET: Final = "dataset.json"
 _COMPARED: Final = 256
@@ -87,17 +90,14 @@ def train_model(
     if run_dir.exists():
         raise _exists(run_dir)
     plan = _choose_plan(config, splits, on_progress)
+    documents = {
+        _DATASET: _describe_dataset(dataset, splits),
+        "environment.json": describe_environment(),
+        CONFIG: plan.to_json(),
+    }
     with going_on_explained(run_dir):
-        try:
-            run_dir.mkdir(parents=True)
-        except FileExistsError as error:
-            raise _exists(run_dir) from error
+        _begin(run_dir, documents, source)
         with Checkpoint(run_dir) as checkpoint:
-            if source is not None:
-                source.write(run_dir)
-            write_json(run_dir / _DATASET, _describe_dataset(dataset, splits))
-            write_json(run_dir / "environment.json", describe_environment())
-            write_json(run_dir / CONFIG, plan.to_json())  # the last of them: with it, the run can go on
             return _train(plan, dataset, splits, checkpoint, on_progress)
 
 
@@ -142,6 +142,25 @@ def resume_training(
         for partial in run_dir.glob(".*.partial"):
             partial.unlink()
         return _train(plan, dataset, splits, checkpoint, on_progress)
+
+
+def _begin(run_dir: Path, documents: Mapping[str, object], source: Source | None) -> None:
+    """Make the run folder, with all that a run needs to go on, or nothing at all."""
+    partial = run_dir.with_name(f".{run_dir.name[:100]}.{os.getpid()}.partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed here
+        (partial / CHECKPOINT).mkdir(parents=True)
+        if source is not None:
+            source.write(partial)
+        for name, document in documents.items():
+            write_json(partial / name, document)
+        partial.rename(run_dir)
+    except OSError as error:
+        if run_dir.exists():  # another process was quicker
+            raise _exists(run_dir) from error
+        raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _exists(run_dir: Path) -> TrainingError:
@@ -201,7 +220,7 @@ def _train(
 
     saving(0)
     write_json(run_dir / HISTORY, fitted.history)
-    model, temperature = _served(plan.preset, fitted.network, splits.validation)
+    model, temperature = serve(plan.preset, fitted.network, splits.validation)
     model.save(run_dir / KERAS_MODEL)
     saving(1)
     exported = export_onnx(model, run_dir / ONNX_MODEL, dataset.class_names, splits.test.images[:_COMPARED])
@@ -244,7 +263,7 @@ def _train(
     return bundle
 
 
-def _served(preset: Preset, network: keras.Model, validation: Dataset) -> tuple[keras.Model, float]:
+def serve(preset: Preset, network: keras.Model, validation: Dataset) -> tuple[keras.Model, float]:
     """Return the model to serve, as confident as it is right, and the temperature that does so."""
     model = preset.to_serve(network)
     if not preset.gives_logits or not len(validation):

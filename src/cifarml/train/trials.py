@@ -25,7 +25,8 @@ class Trial:
     Args:
         number: Counted from 0 in the order in which they began.
         ended: ``finished``; ``pruned`` (worse than half of the others after as many epochs); ``out of time``
-            (the budget would not have lasted); ``diverged``, ``interrupted``, ``killed``; or ``running``.
+            (the budget would not have lasted); ``diverged``, ``out of memory``, ``interrupted``,
+            ``killed``; or ``running``.
         is_own: Whether the settings are the preset's own.
         accuracy: Of the validation pictures, after the last epoch that it made; None before the first.
         num_epochs: How many it made.

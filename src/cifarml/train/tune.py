@@ -23,6 +23,7 @@ from cifarml.progress import OnProgress, Progress, ignore_progress
 from cifarml.train.config import TrainConfig
 from cifarml.train.fitting import Fitted, fit_network
 from cifarml.train.interrupts import interrupts_noted
+from cifarml.train.memory import is_out_of_memory
 from cifarml.train.plan import Plan
 from cifarml.train.space import search_space
 from cifarml.train.study import OWN, Study
@@ -110,6 +111,10 @@ def tune_model(
             if search.keep_best() is None:
                 raise
         return search.result()
+
+
+class _OutOfTime(Exception):  # noqa: N818 - no error: the trial ends here
+    """The time is over, in the midst of an epoch."""
 
 
 class _Search:
@@ -230,6 +235,11 @@ class _Search:
 
         def on_progress(progress: Progress) -> None:
             self._tell(detail=f"trial {trial.number}  {progress.detail.partition('  ')[0]}")
+            now = time.monotonic()
+            if now > self._started + self._budget_s * _OVER:
+                if progress.task == "training" and progress.done and progress.total:
+                    self._needed_s = (now - started) * progress.total / progress.done
+                raise _OutOfTime
 
         try:
             keras.utils.clear_session()
@@ -239,9 +249,12 @@ class _Search:
         except TrainingError as error:
             self._failure = error
             self._num_failures += 1
-            return "diverged", None
+            short = error.__cause__ is not None and is_out_of_memory(error.__cause__)
+            return "out of memory" if short else "diverged", None
         except KeyboardInterrupt:
             return "interrupted", None
+        except _OutOfTime:
+            return "out of time", None
         self._num_failures = 0
         return ("interrupted" if fitted.interrupted else ended), fitted
 

@@ -41,6 +41,7 @@ class Watcher(keras.callbacks.Callback):  # type: ignore[misc]
         num_steps: Steps up to now.
         history: ``loss``, ``accuracy`` and perhaps ``val_loss`` and ``val_accuracy``, a value an epoch.
         interrupted: Whether Ctrl-C ended the training; set by whoever catches it.
+        given_up: Whether ``on_epoch`` ended it.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class Watcher(keras.callbacks.Callback):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         self.history = {name: list(values) for name, values in history.items()}
-        self.interrupted = False
+        self.interrupted = self.given_up = False
         self.num_steps = self._steps_before_epoch = num_steps
         self._recipe = recipe
         self._pacer = pacer
@@ -93,7 +94,7 @@ class Watcher(keras.callbacks.Callback):  # type: ignore[misc]
         curves = {name: tuple(values) for name, values in self.history.items()}
         self._tell(images, figures, line=f"{figures}  {speed:,.0f} pictures/s", history=curves)
         if self._on_epoch is not None and self._on_epoch(epoch + 1, logs or {}):
-            self.model.stop_training = True
+            self.model.stop_training = self.given_up = True
 
     @property
     def _num_epochs(self) -> float:

@@ -29,7 +29,7 @@ class Side:
             stderr=subprocess.DEVNULL,
             text=True,
         )
-        self.says = self._read()
+        self.says = self._read().removeprefix("ready: ")
 
     @classmethod
     def ours(
@@ -94,7 +94,7 @@ def step(work: Path) -> None:
         ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
         medians = f"{statistics.median(ours):.2f} ms | {statistics.median(theirs):.2f} ms"
         print(
-            f"| {widths}, {batch_size} | {medians} "
+            f"| {widths}, {batch_size} ({one.says}; {other.says}) | {medians} "
             f"| {statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f}) | at most 1 |",
             flush=True,
         )

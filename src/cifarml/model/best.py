@@ -6,8 +6,8 @@ Training Speed Up by Unbiased Dynamic Data Pruning", ICLR 2024.
 
 Accuracy on the 10,000 test pictures, mean and range of three seeds, on two cores of an Intel Xeon with
 avx512f and without bfloat16 (2026-11-27, docs/benchmarks.md): from 47,500 training pictures in 1,694 to
-2,094 s, 0.984 to 0.990 of the article's time, 91.1 % (91.0 to 91.2); from 1,800 in 591 to 912 s, 9.5 times
-the article's time, 75.1 % (74.9 to 75.5), and from as many others 75.7 % (75.3 to 75.9). On one NVIDIA H200,
+2,094 s, 0.984 to 0.990 of the article's time, 91.1 % (91.0 to 91.2); from 1,800 in 591 to 897 s, 9.5 times
+the article's time, 75.2 % (74.9 to 75.5), and from as many others 75.7 % (75.3 to 75.9). On one NVIDIA H200,
 under JAX, 35 epochs from 47,500 in 44 to 47 s, compiling included: 91.2 % (91.0 to 91.4).
 """
 

@@ -60,14 +60,9 @@ def run_forked(*arguments: str, env: Mapping[str, str], cwd: Path) -> subprocess
     with TemporaryDirectory() as folder:
         output, errors = Path(folder, "output"), Path(folder, "errors")
         process = start_forked(*arguments, env=env, cwd=cwd, output=output, errors=errors)
-        process.join(TIMEOUT_S)
-        if process.exitcode is None:
-            process.kill()
-            process.join()
-            raise subprocess.TimeoutExpired(["cifarml", *arguments], TIMEOUT_S)
         return subprocess.CompletedProcess(
             [CLI, *arguments],
-            process.exitcode,
+            _wait_for(process),
             output.read_text(encoding="utf-8"),
             errors.read_text(encoding="utf-8"),
         )
@@ -95,11 +90,8 @@ def run_on(backend: str, code: str, **variables: str) -> str:
             arguments = (code, dict(env), str(output), str(errors))
             process = forking_context().Process(target=_run_code, args=arguments)
             process.start()
-            process.join(TIMEOUT_S)
-            if process.exitcode is None:
-                process.kill()
-                process.join()
-            assert process.exitcode == 0, errors.read_text(encoding="utf-8")
+            exit_code = _wait_for(process)
+            assert exit_code == 0, errors.read_text(encoding="utf-8")
             return output.read_text(encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -111,6 +103,16 @@ def run_on(backend: str, code: str, **variables: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def _wait_for(process: BaseProcess) -> int:
+    """Let it end, and return its exit code."""
+    process.join(TIMEOUT_S)
+    if process.exitcode is None:
+        process.kill()
+        process.join()
+        raise subprocess.TimeoutExpired(process.name, TIMEOUT_S)
+    return process.exitcode
 
 
 def _run_code(code: str, env: dict[str, str], output: str, errors: str) -> None:

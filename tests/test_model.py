@@ -93,7 +93,7 @@ def test_what_is_served_answers_as_what_was_trained(drawn: Dataset, activation: 
     network = trained_network(drawn, "float32", activation)
     logits = [network.predict(images, verbose=0) for images in (drawn.images, drawn.images[:, :, ::-1])]
     for temperature in (1.0, 2.5):
-        served = to_serve(network, temperature=temperature)
+        served = to_serve(network, views=MIRRORED, temperature=temperature)
         answered = served.predict(drawn.images, verbose=0)
         expected = keras.ops.convert_to_numpy(keras.ops.softmax((logits[0] + logits[1]) / 2 / temperature))
         assert np.abs(answered - expected).max() < 1e-5
@@ -137,7 +137,7 @@ def test_reduced_precision_learns_the_same(drawn: Dataset) -> None:
     ]
     assert min(right) > 0.8
     assert abs(right[0] - right[1]) < 0.08
-    served = to_serve(reduced).predict(drawn.images, verbose=0)
+    served = to_serve(reduced, views=MIRRORED).predict(drawn.images, verbose=0)
     assert (served.argmax(axis=1) == reduced.predict(drawn.images, verbose=0).argmax(axis=1)).mean() > 0.9
 
 

@@ -150,7 +150,8 @@ ON_JAX = """
 import json, tempfile
 from pathlib import Path
 from cifarml import TrainConfig, load_dataset, resume_training, train_model
-dataset, folder = load_dataset("drawn:200"), Path(tempfile.mkdtemp())
+made = tempfile.TemporaryDirectory()
+dataset, folder = load_dataset("drawn:200"), Path(made.name)
 def config(seed):
     return TrainConfig.make(num_epochs=3, widths=(8,), batch_size=4, pruning=0.3, seed=seed)
 def stop(progress):

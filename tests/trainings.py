@@ -37,20 +37,22 @@ class Training:
 
     def kill_when(self, reached: Callable[[], bool]) -> bool:
         """Kill it as soon as something is so; False if it ended before."""
-        while not reached() and "ended" not in self.lines():
-            time.sleep(0.001)
+        self._wait_for(reached)
         self._process.kill()
         self._process.join()
         return self._process.exitcode == -signal.SIGKILL
 
     def interrupt_when(self, reached: Callable[[], bool]) -> int | None:
         """Send it Ctrl-C as soon as something is so, and return the exit code that it ends with."""
-        while not reached() and "ended" not in self.lines():
-            time.sleep(0.001)
+        self._wait_for(reached)
         assert self._process.pid
         os.kill(self._process.pid, signal.SIGINT)
         self._process.join(120)
         return self._process.exitcode
+
+    def _wait_for(self, reached: Callable[[], bool]) -> None:
+        while not reached() and "ended" not in self.lines():
+            time.sleep(0.001)
 
 
 def _train(run_dir: Path, data: str, config: dict[str, Any], path: Path) -> None:

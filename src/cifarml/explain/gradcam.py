@@ -167,7 +167,7 @@ def _views(
 ) -> tuple[View, ...]:
     """Return the views of a picture whose mean logits are the model's answer: its preset's, as a rule."""
     preset = PRESETS.get(str(bundle.info.get("preset")))
-    for views in (*([preset.views] if preset else []), MIRRORED, MOVED, ALONE):
+    for views in dict.fromkeys((*([preset.views] if preset else []), MIRRORED, MOVED, ALONE)):
         logits = parts.head(parts.features(_shown(image, views), training=False), training=False)
         mean = keras.ops.convert_to_numpy(average(logits, views))[0].astype(np.float64)
         shares = np.exp(mean - mean.max())

@@ -52,4 +52,4 @@ def build(num_classes: int, recipe: Recipe, **settings: Any) -> keras.Model:
 
 def to_serve(network: keras.Sequential, *, temperature: float = 1.0) -> keras.Model:
     """Return the network as it is served; see :func:`cifarml.model.convnet.to_serve`."""
-    return convnet.to_serve(network, temperature=temperature, views=VIEWS)
+    return convnet.to_serve(network, views=VIEWS, temperature=temperature)

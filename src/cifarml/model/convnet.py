@@ -27,7 +27,7 @@ from cifarml.model.layers import (
     QuickConv2D,
     whitening_filters,
 )
-from cifarml.model.views import MIRRORED, View, average, show
+from cifarml.model.views import View, average, show
 
 __all__ = ["build_network", "to_serve"]
 
@@ -97,9 +97,7 @@ def _passing_on(kernel: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return kernel
 
 
-def to_serve(
-    network: keras.Sequential, *, temperature: float = 1.0, views: Sequence[View] = MIRRORED
-) -> keras.Model:
+def to_serve(network: keras.Sequential, *, views: Sequence[View], temperature: float = 1.0) -> keras.Model:
     """Return the network as it is served: the same answers, from Keras' own layers, in float32.
 
     Batch normalisation without a scale of its own multiplies by a positive number, so it passes through
@@ -107,8 +105,8 @@ def to_serve(
 
     Args:
         network: A trained one, from :func:`build_network`.
-        temperature: What the logits are divided by.
         views: Those of each picture that are looked at.
+        temperature: What the logits are divided by.
 
     Returns:
         uint8 (N, 32, 32, 3) to probabilities, float32 (N, num_classes): the softmax of the mean logits of

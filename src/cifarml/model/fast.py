@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import keras
 
-from cifarml.model.convnet import build_network, to_serve
+from cifarml.model import convnet
 from cifarml.model.views import MIRRORED
 from cifarml.recipe import Recipe, Size
 
@@ -69,4 +69,9 @@ def reason(num_images: int) -> str:
 
 def build(num_classes: int, recipe: Recipe, **settings: Any) -> keras.Model:
     """Build the network to be trained; see :func:`cifarml.model.convnet.build_network`."""
-    return build_network(num_classes, recipe.widths, dropout=recipe.dropout, **settings)
+    return convnet.build_network(num_classes, recipe.widths, dropout=recipe.dropout, **settings)
+
+
+def to_serve(network: keras.Sequential, *, temperature: float = 1.0) -> keras.Model:
+    """Return the network as it is served; see :func:`cifarml.model.convnet.to_serve`."""
+    return convnet.to_serve(network, views=VIEWS, temperature=temperature)

@@ -55,14 +55,8 @@ def _as_trained(
     network: keras.Model, images: npt.NDArray[np.uint8], preset: Preset, temperature: float
 ) -> Floats:
     """What the network itself says of the views of each picture, in its own precision."""
-    if not preset.gives_logits:
-        return ask(network, images)
-    views = [np.asarray(show(images, [view])) for view in preset.views]
-    said = np.concatenate([ask(network, view) for view in views])
-    logits = np.asarray(average(said, preset.views)) / temperature
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    shares: Floats = powers / powers.sum(axis=1, keepdims=True)
-    return shares
+    said = average(ask(network, np.asarray(show(images, preset.views))), preset.views)
+    return np.asarray(keras.ops.softmax(said / temperature) if preset.gives_logits else said, np.float32)
 
 
 if __name__ == "__main__":

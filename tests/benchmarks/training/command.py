@@ -63,6 +63,20 @@ def _answer(*command: object, work: Path) -> tuple[dict[str, Any], int]:
         return json.loads(output.read()), usage.ru_maxrss * 1024
 
 
+def run_program(name: str, *arguments: object, work: Path) -> str:
+    """Run a program of this folder, and return the last line that it prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", f"tests.benchmarks.training.{name}", *map(str, arguments)],
+        env=os.environ | {"CIFARML_CACHE_DIR": str(work / "cache"), "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        sys.exit(done.stderr[-3000:])
+    return done.stdout.splitlines()[-1]
+
+
 def article_seconds(num_images: int) -> float:
     """What the article's network takes for its epochs of so many pictures: 300 steps, scaled.
 

@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+from cifarml.train.device import has_nvidia_driver
 from tests.benchmarks.pairs import LARGE
-from tests.benchmarks.training.command import SEEDS, line, spread, table
+from tests.benchmarks.training.command import SEEDS, line, run_program, spread, table
 
 EPOCHS = 35
 
 
 def gpu(work: Path) -> None:
     """``best`` for 35 epochs, each seed in a process of its own; ``KERAS_BACKEND=jax`` for JAX."""
+    if not has_nvidia_driver():
+        print("\nThere is no NVIDIA GPU here.")
+        return
     table("on a GPU", "seed", "test accuracy", "time, compiling included", "pictures a second")
     accuracies, seconds = [], []
     for seed in SEEDS:
-        command = [sys.executable, "-m", "tests.benchmarks.training.on_gpu", LARGE, "best", EPOCHS, seed]
-        environment = os.environ | {"CIFARML_CACHE_DIR": str(work / "cache")}
-        done = subprocess.run(
-            list(map(str, command)), env=environment, capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            sys.exit(done.stderr[-3000:])
-        found = json.loads(done.stdout.splitlines()[-1])
+        found = json.loads(run_program("on_gpu", LARGE, "best", EPOCHS, seed, work=work))
         accuracies.append(found["accuracy"])
         seconds.append(found["seconds"])
         what = f"best, {found['device']}, {found['precision']}"

@@ -32,7 +32,8 @@ def main(source: str, preset: str, num_epochs: int, seed: int) -> None:
             print(f"{time.perf_counter() - started:.1f} s  {progress.line}", file=sys.stderr, flush=True)
 
     started = time.perf_counter()
-    plan = Plan.make(TrainConfig.make(preset=preset, num_epochs=num_epochs, seed=seed), splits.train)
+    config = TrainConfig.make(preset=preset, num_epochs=num_epochs, device="gpu", seed=seed)
+    plan = Plan.make(config, splits.train)
     fitted = fit_network(plan, splits.train, splits.validation, on_progress=on_progress)
     seconds = time.perf_counter() - started
     answers = ask(plan.preset.to_serve(fitted.network), splits.test.images)

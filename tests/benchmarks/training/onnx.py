@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 from tests.benchmarks.pairs import LARGE, SMALL
-from tests.benchmarks.training.command import line, table
+from tests.benchmarks.training.command import line, run_program, table
 
 EPOCHS = os.environ.get("CIFARML_BENCHMARK_EPOCHS", "5")
 
@@ -22,15 +20,8 @@ def onnx(work: Path) -> None:
         "preset, precision", "ONNX - Keras", "ONNX - as trained", "accuracy: ONNX, Keras, as trained", "bar"
     )
     for preset in PRESETS:
-        command = [sys.executable, "-m", "tests.benchmarks.training.agreement", preset, SMALL, LARGE, EPOCHS]
-        environment = os.environ | {"CIFARML_CACHE_DIR": str(work / "cache"), "TF_CPP_MIN_LOG_LEVEL": "3"}
-        command += [work / f"{preset}.onnx"]
-        done = subprocess.run(
-            list(map(str, command)), env=environment, capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            sys.exit(done.stderr[-3000:])
-        found = json.loads(done.stdout.splitlines()[-1])
+        file = work / f"{preset}.onnx"
+        found = json.loads(run_program("agreement", preset, SMALL, LARGE, EPOCHS, file, work=work))
         line(
             f"{preset}, {found['precision']}",
             f"{found['keras']:.1g}",

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import statistics
-import subprocess
-import sys
 from pathlib import Path
 
 from tests.benchmarks.pairs import LARGE
-from tests.benchmarks.training.command import line, table, train
+from tests.benchmarks.training.command import line, run_program, table, train
 
 SIZES = [int(size) for size in os.environ.get("CIFARML_BENCHMARK_SIZES", "2000,10000,50000").split(",")]
 ROUNDS = int(os.environ.get("CIFARML_BENCHMARK_ROUNDS", "3"))
@@ -37,11 +35,4 @@ def scale(work: Path) -> None:
 
 
 def _ms_a_picture(work: Path, size: int) -> float:
-    command = [sys.executable, "-m", "tests.benchmarks.training.steady", LARGE, size, max(SIZES)]
-    environment = os.environ | {"CIFARML_CACHE_DIR": str(work / "cache"), "TF_CPP_MIN_LOG_LEVEL": "3"}
-    done = subprocess.run(
-        list(map(str, command)), env=environment, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        sys.exit(done.stderr[-3000:])
-    return float(done.stdout)
+    return float(run_program("steady", LARGE, size, max(SIZES), work=work))

@@ -279,7 +279,9 @@ def going_on_explained(run_dir: Path) -> Iterator[None]:
         temporary = f" or temporary files in {tempfile.gettempdir()}" if full else ""
         raise TrainingError(
             f"can't write the run folder {run_dir}{temporary}: {reason.strerror or reason}",
-            hint=f"make room, or let it be written; then {go_on}" if began else None,
+            hint=f"make room, or let it be written; then {go_on}"
+            if began
+            else "make room, let it be written, or take another folder: --runs-dir DIR",
         ) from error
     except Exception as error:
         # What happens in threads of TensorFlow and JAX comes as an error of theirs, with its name in it.

@@ -287,20 +287,26 @@ def test_without_a_budget_the_steps_are_counted() -> None:
 
 
 def test_a_real_training_keeps_its_time(tmp_path: Path) -> None:
-    told: list[Progress] = []
-    config = TrainConfig.make(time_budget_s=15)
+    """It has twice the time that this machine, busy as it is, is said to need at the very least."""
     dataset = load_dataset("drawn:400")
+    settings = {"widths": (8, 16), "batch_size": 40}
+    with pytest.raises(TrainingError, match=r"^0\.01 s are too short: .* about \d+ s here$") as caught:
+        train_model(TrainConfig.make(time_budget_s=0.01, **settings), dataset, tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+    budget_s = 2 * float(str(caught.value.hint).rpartition("--time-budget ")[2].removesuffix("s"))
+    told: list[Progress] = []
+    config = TrainConfig.make(time_budget_s=budget_s, **settings)
     bundle = train_model(config, dataset, tmp_path / "run", on_progress=told.append)
-    assert bundle.info["training_s"] == pytest.approx(15, rel=0.35)  # other tests run beside
+    assert budget_s / 2 < bundle.info["training_s"] < 2 * budget_s  # others work beside
     assert bundle.info["interrupted"] is False
     chosen = json.loads((bundle.path / "config.json").read_text())
     history = json.loads((bundle.path / "history.json").read_text())
     assert len(history["val_accuracy"]) == bundle.info["num_epochs"] >= 1
-    assert chosen["machine"]["time_budget"]["budget_s"] == 15
-    assert 0 < chosen["machine"]["time_budget"]["measuring_s"] < 15
+    assert chosen["machine"]["time_budget"]["budget_s"] == budget_s
+    assert 0 < chosen["machine"]["time_budget"]["measuring_s"] < budget_s
     assert chosen["machine"]["time_budget"]["speed"]["step_s"] > 0
     (line,) = [progress.line for progress in told if progress.line.startswith("fast")]
-    assert line.startswith("fast in 15 s: ")
+    assert line.startswith(f"fast in {budget_s:g} s: ")
     assert "pictures/s" in line
     done = [progress.done for progress in told if progress.task == "training"]
     assert done == sorted(done)
@@ -374,13 +380,6 @@ def test_a_budget_and_epochs_contradict() -> None:
 def test_budgets_out_of_range(seconds: object) -> None:
     with pytest.raises(SettingsError, match="time_budget_s"):
         TrainConfig.make(time_budget_s=seconds)
-
-
-def test_a_budget_for_nothing_leaves_nothing(tmp_path: Path, drawn: Dataset) -> None:
-    with pytest.raises(TrainingError, match="too short") as caught:
-        train_model(TrainConfig(time_budget_s=0.01), drawn, tmp_path / "run")
-    assert "--time-budget" in str(caught.value.hint)
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -289,7 +289,7 @@ def test_what_is_no_run_is_left_alone(dataset: Dataset, tmp_path: Path) -> None:
 
 def test_a_run_that_is_being_trained(tmp_path: Path, dataset: Dataset) -> None:
     training = Training(tmp_path / "alive", DATA, num_epochs=10_000)
-    while not (tmp_path / "alive" / "config.json").exists():
+    while not training.lines():  # its folder is there a moment before it is locked
         time.sleep(0.01)
     try:
         assert list_runs(tmp_path)[0].state == "training"

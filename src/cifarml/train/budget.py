@@ -111,7 +111,8 @@ def plan_time(
     if num_epochs * steps_an_epoch < 1:
         least = math.ceil(1.2 * (measuring_s + sum(speed)))
         raise TrainingError(
-            f"{budget_s:g} s are too short: measuring, compiling and one step take about {least} s here",
+            f"{round(budget_s, 2):g} s are too short: "
+            f"measuring, compiling and one step take about {least} s here",
             hint=f"at the very least: --time-budget {least}s",
         )
     return choice, TimePlan(budget_s, measuring_s, speed, num_epochs)

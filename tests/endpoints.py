@@ -75,7 +75,7 @@ import time
 init = ours.init
 def answer(requests):
     while not pathlib.Path(__file__).with_name("go").exists():
-        time.sleep(0.05)
+        time.sleep(0.03)
     return ours.answer(requests)
 """,
 }
@@ -203,4 +203,4 @@ class Steady:
                 self.num_answers += 1
                 if answer.status != 200:
                     self.failures.append(f"{answer.status} {answer.body!r}")
-            time.sleep(0.01)
+            time.sleep(0.03)

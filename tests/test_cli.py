@@ -98,11 +98,12 @@ def test_the_story(installed: CommandLine, cifarml: CommandLine, tmp_path: Path)
     about = json.loads(trained.stdout)
     assert about["run"] == "first"
     assert Path(about["path"]) == tmp_path / "runs" / "first"
+    assert "fast: 1 epoch of " in trained.stderr
     assert "epoch 1/1" in trained.stderr
     assert "tensorflow" not in trained.stderr.lower(), "TensorFlow's chatter is hidden"
     assert "\x1b" not in trained.stderr, "plain where nobody looks"
 
-    (listed,) = json.loads(installed("runs", "list", "--json").stdout)
+    (listed,) = json.loads(cifarml("runs", "list", "--json").stdout)
     assert (listed["name"], listed["state"]) == ("first", "finished")
     assert "first" in cifarml("runs", "list").stdout
     shown = json.loads(cifarml("runs", "show", "--json").stdout)
@@ -113,7 +114,7 @@ def test_the_story(installed: CommandLine, cifarml: CommandLine, tmp_path: Path)
     assert "runs/first/report.html   (open it with a browser)" in told
 
     (tmp_path / "image.png").write_bytes(picture())
-    one = installed("predict", "image.png")
+    one = cifarml("predict", "image.png")
     assert one.returncode == 0
     assert one.stdout.count("%") == 3
     (answer,) = json.loads(cifarml("predict", "image.png", "--top", 2, "--json").stdout)
@@ -121,9 +122,7 @@ def test_the_story(installed: CommandLine, cifarml: CommandLine, tmp_path: Path)
     assert len(answer["probabilities"]) == 2
     assert f"{answer['label']} {answer['probability']:.1%}" in one.stdout
 
-    evaluated = installed(
-        "evaluate", "first", "--data", "drawn:60:5", "--split", "all", "--json", "-o", "out"
-    )
+    evaluated = cifarml("evaluate", "first", "--data", "drawn:60:5", "--split", "all", "--json", "-o", "out")
     assert json.loads(evaluated.stdout)["num_images"] == 60
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"confusion_matrix.png", "predictions.png"}
     assert "Accuracy" in cifarml("evaluate", "latest", "--data", "drawn:60:5").stdout

@@ -209,7 +209,8 @@ def test_a_trained_network_looks_at_the_corner(tmp_path: Path, preset: Any) -> N
         is_test=np.arange(600) >= 560,
         origin="spots",
     )
-    config = TrainConfig(preset=preset, num_epochs=3, learning_rate=None if preset == "fast" else 1e-3)
+    settings: dict[str, Any] = {"widths": (16, 32)} if preset == "fast" else {"learning_rate": 1e-3}
+    config = TrainConfig.make(preset=preset, num_epochs=3, **settings)
     bundle = train_model(config, dataset, tmp_path / "run")
     assert bundle.info["test_accuracy"] == 1
     found = [explain_picture(bundle.path, png(each)) for each in images[-2:]]

@@ -37,7 +37,7 @@ from tests.processes import run_on, start_forked
 from tests.trainings import Training
 
 DATA = "drawn:120"
-EPOCHS = 5
+EPOCHS = 4
 
 
 @pytest.fixture(scope="module")
@@ -523,12 +523,12 @@ def test_a_request_to_end_is_not_lost_in_a_finaliser(
 def test_the_command(cifarml: CommandLine, tmp_path: Path, dataset: Dataset) -> None:
     """Ended by SIGTERM, listed, refused with other flags and pictures, resumed from another folder."""
     save_pictures(dataset, tmp_path / "pictures.zip")
-    flags = ["--data", "pictures.zip", "--preset", "tutorial", "--epochs", "12", "--name", "one"]
+    flags = ["--data", "pictures.zip", "--preset", "tutorial", "--epochs", "8", "--name", "one"]
     errors = tmp_path / "errors"
     process = start_forked(
         *("train", *flags), env=os.environ, cwd=tmp_path, output=tmp_path / "output", errors=errors
     )
-    while process.is_alive() and "epoch  2/12" not in errors.read_text():
+    while process.is_alive() and "epoch 2/8" not in errors.read_text():
         time.sleep(0.01)
     process.terminate()
     process.join(120)
@@ -538,7 +538,7 @@ def test_the_command(cifarml: CommandLine, tmp_path: Path, dataset: Dataset) -> 
     assert "Traceback" not in error
     listed = cifarml("runs", "list").stdout
     assert "unfinished" in listed
-    assert "/12" in listed
+    assert "/8" in listed
     assert "Go on with one: cifarml train --resume runs/one" in listed
     refused = cifarml("train", "--resume", "one", "--epochs", 3, "--seed", 0, "--config", "a", "--no-wait")
     assert refused.returncode == 1
@@ -548,8 +548,8 @@ def test_the_command(cifarml: CommandLine, tmp_path: Path, dataset: Dataset) -> 
     done = cifarml("train", "--resume", "latest", "--runs-dir", tmp_path / "runs", "--json", cwd=elsewhere)
     assert done.returncode == 0, done.stderr
     assert "going on after epoch" in done.stderr
-    assert json.loads(done.stdout)["num_epochs"] == 12
-    config = TrainConfig(preset="tutorial", num_epochs=12)
+    assert json.loads(done.stdout)["num_epochs"] == 8
+    config = TrainConfig(preset="tutorial", num_epochs=8)
     whole = train_model(config, load_dataset(tmp_path / "pictures.zip"), tmp_path / "whole")
     resumed, expected = figures(tmp_path / "runs" / "one"), figures(whole.path)
     assert resumed[1:] == expected[1:]

@@ -1,18 +1,23 @@
-"""Blobs over a line with faults: the right bytes, or a clear error and nothing lost."""
+"""Blobs over a line with faults: the right bytes, or a clear error and nothing lost.
+
+Every third case of a list runs always, the others with
+``pytest -m exhaustive tests/azure/test_blob_faults.py``.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
 import os
 import secrets
 import signal
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from azure.storage.blob import BlobServiceClient
@@ -88,6 +93,12 @@ def refused(error: CifarMLError) -> None:
     assert error.hint
 
 
+def a_part(cases: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """The cases, of which every third runs always; three is odd, so that the kinds of fault take turns."""
+    rest = pytest.mark.exhaustive
+    return [case if not number % 3 else pytest.param(*case, marks=rest) for number, case in enumerate(cases)]
+
+
 def spread(count: int, size: int) -> list[int]:
     """So many positions all over ``size`` bytes, the first and last among them."""
     return sorted({0, 1, size - 1, *(round(size * i / (count - 1)) for i in range(1, count - 1))})
@@ -117,7 +128,7 @@ DOWNLOADS: list[tuple[str, Fault, int]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "fault", "number"), DOWNLOADS, ids=str)
+@pytest.mark.parametrize(("name", "fault", "number"), a_part(DOWNLOADS), ids=str)
 def test_download(
     storage: StorageBench, stored: Stored, tmp_path: Path, name: str, fault: Fault, number: int
 ) -> None:
@@ -152,7 +163,7 @@ UPLOADS: list[tuple[str, Fault, int]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "fault", "number"), UPLOADS, ids=str)
+@pytest.mark.parametrize(("name", "fault", "number"), a_part(UPLOADS), ids=str)
 def test_upload(
     storage: StorageBench,
     client: BlobServiceClient,
@@ -189,8 +200,7 @@ ALWAYS: list[Fault] = [
 ]
 
 
-@pytest.mark.parametrize("name", SIZES)
-@pytest.mark.parametrize("fault", ALWAYS, ids=str)
+@pytest.mark.parametrize(("name", "fault"), a_part(list(itertools.product(SIZES, ALWAYS))), ids=str)
 def test_a_line_that_stays_bad(
     storage: StorageBench, stored: Stored, tmp_path: Path, name: str, fault: Fault
 ) -> None:
@@ -210,9 +220,8 @@ def test_a_line_that_stays_bad(
 FOLDER: list[Fault] = [*STATUSES, CutResponse(10), Truncate(10), Flip(10), LoseReply(), Stall(60)]
 
 
-@pytest.mark.parametrize("number", [2, 5, 11])
-@pytest.mark.parametrize("fault", FOLDER, ids=str)
-def test_a_folder(storage: StorageBench, container: str, tmp_path: Path, fault: Fault, number: int) -> None:
+@pytest.mark.parametrize(("number", "fault"), a_part(list(itertools.product([2, 5, 11], FOLDER))), ids=str)
+def test_a_folder(storage: StorageBench, container: str, tmp_path: Path, number: int, fault: Fault) -> None:
     files = flat(6)
     folder = write_folder(tmp_path / "mine", files)
     storage.route(faulty=True)
@@ -441,7 +450,7 @@ def test_killed_again_and_again(storage: StorageBench, stored: Stored, tmp_path:
     assert target.read_bytes() == stored.contents["large"]
 
 
-@pytest.mark.parametrize("name", [*SIZES] * 3)
+@pytest.mark.parametrize("name", SIZES)
 def test_two_processes_download_to_one_file(
     storage: StorageBench, stored: Stored, tmp_path: Path, start: Start, name: str
 ) -> None:
@@ -459,7 +468,7 @@ def test_two_processes_download_to_one_file(
         assert len(ranges) == 3  # one has fetched, the other has waited
 
 
-@pytest.mark.parametrize("size", [SMALL, LARGE] * 3)
+@pytest.mark.parametrize("size", SIZES.values())
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_two_processes_write_one_blob(
     storage: StorageBench,

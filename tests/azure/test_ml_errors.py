@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,19 @@ def test_the_wrong_workspace(cloud: Cloud) -> None:
     ):
         with pytest.raises(CloudError, match=said):
             _ = AzureWorkspace(settings).info
+
+
+def test_a_notebook_goes_on_showing_errors(cloud: Cloud, python: Callable[[str], str]) -> None:
+    """TensorFlow's log goes to whatever shows errors; what is imported for a workspace closes nothing."""
+    told = python("""
+import io, sys
+sys.stderr = io.StringIO()
+import absl.logging
+absl.logging.use_absl_handler()
+from cifarml.azure.workspace import AzureWorkspace
+print(AzureWorkspace().location, "mlflow" in sys.modules, sys.stderr.closed)
+""")
+    assert told.split() == [cloud.location, "True", "False"]
 
 
 def test_no_right(cloud: Cloud, workspace: AzureWorkspace, make_bundle: MakeBundle) -> None:

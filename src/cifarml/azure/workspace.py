@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 from cifarml.azure.refusals import translate
 from cifarml.config_files import WORKSPACE
 from cifarml.errors import CifarMLError, CloudError, SettingsError
-from cifarml.settings import Settings, load_settings
+from cifarml.settings import Settings, hush_mlflow, load_settings
 
 if TYPE_CHECKING:
     from azure.ai.ml import MLClient
@@ -111,6 +111,7 @@ class AzureWorkspace:
     @cached_property
     def info(self) -> Any:
         """The workspace as the service describes it: location, storage account, tracking URI."""
+        _import_mlflow()
         with self.calling(f"look at workspace {self.name}"):
             return self.client.workspaces.get(self.name)
 
@@ -218,6 +219,16 @@ def _name(settings: Settings, setting: str) -> str:
 
 
 @functools.cache
+def _import_mlflow() -> None:
+    """Import MLflow, which the client does when it looks at a workspace, before its output is dropped.
+
+    MLflow sets up logging while it is imported, and so has others, such as TensorFlow, close the streams that
+    they log to, but for the standard ones: a notebook would never see an error again.
+    """
+    hush_mlflow()
+    import mlflow  # noqa: F401
+
+
 def _import_libraries() -> None:
     """Import the client, before its output is dropped.
 

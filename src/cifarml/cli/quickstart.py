@@ -112,8 +112,8 @@ def _train(dataset: Dataset, folder: Path, preset: str, num_epochs: int | None) 
     with show_progress() as on_progress:
         path = new_run_dir(folder / "runs", config.preset)
         bundle = train_model(config, dataset, path, on_progress=on_progress)
-    reached, of = bundle.info["test_accuracy"], bundle.info["num_test_images"]
-    _say(f"   {preset}, {bundle.info['num_epochs']} epochs: test accuracy {reached:.1%} on {of} pictures")
+    reached, of, epochs = (bundle.info[key] for key in ("test_accuracy", "num_test_images", "num_epochs"))
+    _say(f"   {preset}, {epochs} epoch{'s' * (epochs > 1)}: test accuracy {reached:.1%} on {of} pictures")
     return bundle
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from cifarml.registry.experiment import EXPERIMENT, RunRecord, milliseconds
-from cifarml.settings import hush_mlflow
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-__all__ = ["import_mlflow", "insert_run"]
+__all__ = ["insert_run"]
 
 _OUR_ID: Final = "cifarml_run_id"
 """Tag by which a run is known again: Azure ML gives it an id of its own."""
@@ -22,17 +21,8 @@ _MAX_ENTRIES: Final = 100
 """Most parameters or tags in one request, by MLflow's REST API; of metrics there may be a thousand."""
 
 
-def import_mlflow() -> None:
-    """Import MLflow, which takes seconds, while nobody has put a stream in the place of standard output.
-
-    It sets up logging while it is imported, and has others close streams that aren't the standard ones.
-    """
-    hush_mlflow()
-    import mlflow  # noqa: F401
-
-
 def insert_run(tracking_uri: str, run: RunRecord) -> str:
-    """Write a run, after :func:`import_mlflow`; one that is there stays, one that is half there is completed.
+    """Write a run; one that is there stays, one that is half there is completed.
 
     Args:
         tracking_uri: The workspace's, ``azureml://...``; the package azureml-mlflow answers to it.

@@ -14,7 +14,7 @@ from cifarml.azure.refusals import is_missing
 from cifarml.azure.workspace import TAG, AzureWorkspace
 from cifarml.bundle import Bundle
 from cifarml.errors import CloudError, CloudRegistryError, RegistryError
-from cifarml.registry.azure_runs import import_mlflow, insert_run
+from cifarml.registry.azure_runs import insert_run
 from cifarml.registry.base import (
     CHALLENGER,
     CHAMPION,
@@ -71,7 +71,6 @@ class AzureRegistry:
 
     def _insert(self, run: RunRecord) -> str:
         uri = str(self.workspace.info.mlflow_tracking_uri)
-        import_mlflow()
         with self._calling(f"log run {run.name}"):
             return insert_run(uri, run)
 

@@ -139,7 +139,7 @@ class Plan(NamedTuple):
         pruned = count_pruned(recipe, num_images, len(self.devices)) / num_images
         known = f"; an epoch leaves out {pruned:.0%} of them, known well" if pruned else ""
         widths = f", widths {_slashed(recipe.widths)}" if recipe.widths else ""
-        limit, length, speed = "", f"{recipe.num_epochs} epochs", ""
+        limit, length, speed = "", f"{recipe.num_epochs} epoch{'s' * (recipe.num_epochs > 1)}", ""
         if self.time:
             limit, length = f" in {self.time.budget_s:g} s", f"{self.time.num_epochs:.1f} epochs"
             speed = f" at {min(recipe.batch_size, num_images) / self.time.speed.step_s:,.0f} pictures/s"

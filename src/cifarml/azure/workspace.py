@@ -218,7 +218,6 @@ def _name(settings: Settings, setting: str) -> str:
     return text
 
 
-@functools.cache
 def _import_mlflow() -> None:
     """Import MLflow, which the client does when it looks at a workspace, before its output is dropped.
 
@@ -229,6 +228,7 @@ def _import_mlflow() -> None:
     import mlflow  # noqa: F401
 
 
+@functools.cache
 def _import_libraries() -> None:
     """Import the client, before its output is dropped.
 

@@ -19,7 +19,7 @@ from tests.conftest import CommandLine
 @pytest.fixture(scope="module")
 def longer(tmp_path_factory: pytest.TempPathFactory, drawn: Dataset) -> Bundle:
     """A run on the same pictures as `trained`, with other settings."""
-    config = TrainConfig(num_epochs=5, seed=1, batch_size=16)
+    config = TrainConfig(num_epochs=3, seed=1, batch_size=32)
     return train_model(config, drawn, tmp_path_factory.mktemp("runs") / "longer")
 
 
@@ -70,7 +70,7 @@ def test_kept_answers_say_what_asking_again_says(trained: Bundle, longer: Bundle
 
 def test_settings_that_differ(trained: Bundle, longer: Bundle) -> None:
     both = compare_runs(trained, longer)
-    assert both.differing == {"seed": (0, 1), "num_epochs": (2, 5), "batch_size": (64, 16)}
+    assert both.differing == {"seed": (0, 1), "num_epochs": (2, 3), "batch_size": (64, 32)}
     assert compare_runs(trained, trained).differing == {}
     assert both.first.model_bytes == (trained.path / "model.onnx").stat().st_size
     config = trained.read_json("config.json")
@@ -185,7 +185,7 @@ def test_command_line(cifarml: CommandLine, trained: Bundle, longer: Bundle, tmp
     assert "learning_rate" not in done.stdout, "what is the same is not shown"
     document = json.loads(cifarml("runs", "compare", trained.path, longer.path, "--json").stdout)
     assert [run["name"] for run in document["runs"]] == ["trained", "longer"]
-    assert document["differing_settings"]["num_epochs"] == [2, 5]
+    assert document["differing_settings"]["num_epochs"] == [2, 3]
     assert set(document["comparison"]) >= {"p_value", "gain_interval_95", "num_only_first", "num_images"}
 
     other = rewritten(trained, tmp_path / "runs" / "other", answers=None)

@@ -404,8 +404,10 @@ def test_jobs_that_end_otherwise(cloud: Cloud, client: Any, folder: Path) -> Non
     with pytest.raises(ResourceNotFoundError, match="ComputeTargetNotFound"):
         submit(client, "ls", folder / "code", compute="none")
     cloud.default_output = True  # as the service does; then this client signs with what is no key
+    running = submit(client, "sleep 60", folder / "code")
     with pytest.raises(Exception, match=r"padding|base64|Incorrect|AuthenticationFailed|Signature|Failed"):
-        client.jobs.stream(submit(client, "sleep 1", folder / "code").name)
+        client.jobs.stream(running.name)
+    client.jobs.begin_cancel(running.name).result()
 
 
 def wait(condition: Any) -> None:

@@ -93,15 +93,21 @@ def test_the_wrong_workspace(cloud: Cloud) -> None:
             _ = AzureWorkspace(settings).info
 
 
-def test_a_notebook_goes_on_showing_errors(cloud: Cloud, python: Callable[[str], str]) -> None:
+@pytest.mark.parametrize("is_nested", [False, True])
+def test_a_notebook_goes_on_showing_errors(
+    cloud: Cloud, python: Callable[[str], str], is_nested: bool
+) -> None:
     """TensorFlow's log goes to whatever shows errors; what is imported for a workspace closes nothing."""
-    told = python("""
-import io, sys
+    told = python(f"""
+import contextlib, io, sys
 sys.stderr = io.StringIO()
 import absl.logging
 absl.logging.use_absl_handler()
 from cifarml.azure.workspace import AzureWorkspace
-print(AzureWorkspace().location, "mlflow" in sys.modules, sys.stderr.closed)
+workspace = AzureWorkspace()
+with workspace.calling("look") if {is_nested} else contextlib.nullcontext():
+    location = workspace.location
+print(location, "mlflow" in sys.modules, sys.stderr.closed)
 """)
     assert told.split() == [cloud.location, "True", "False"]
 

@@ -111,7 +111,8 @@ class AzureWorkspace:
     @cached_property
     def info(self) -> Any:
         """The workspace as the service describes it: location, storage account, tracking URI."""
-        _import_mlflow()
+        with self.aside():
+            _import_mlflow()
         with self.calling(f"look at workspace {self.name}"):
             return self.client.workspaces.get(self.name)
 
@@ -219,7 +220,7 @@ def _name(settings: Settings, setting: str) -> str:
 
 
 def _import_mlflow() -> None:
-    """Import MLflow, which the client does when it looks at a workspace, before its output is dropped.
+    """Import MLflow, which the client does when it looks at a workspace, while no output is dropped.
 
     MLflow sets up logging while it is imported, and so has others, such as TensorFlow, close the streams that
     they log to, but for the standard ones: a notebook would never see an error again.

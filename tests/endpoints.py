@@ -75,7 +75,7 @@ import time
 init = ours.init
 def answer(requests):
     while not pathlib.Path(__file__).with_name("go").exists():
-        time.sleep(0.03)
+        time.sleep(0.05)
     return ours.answer(requests)
 """,
 }

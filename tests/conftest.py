@@ -31,17 +31,31 @@ for variable in (
 from filelock import FileLock
 
 from cifarml import Bundle, Dataset, TrainConfig, load_dataset, train_model
-from cifarml.bundle import MANIFEST
+from cifarml.run import MANIFEST
 from cifarml.settings import Settings
 from tests.processes import run_forked
 
-LONG = ("test_ml_", "test_blob", "test_train", "test_tune", "test_model", "test_cli", "test_docs")
+pytest_plugins = ["tests.emulators.fixtures"]
+
+LONG = (
+    "azure",
+    "deploy/azure",
+    "emulators",
+    "data/blob",
+    "train",
+    "tune",
+    "hardware",
+    "model",
+    "cli",
+    "test_docs",
+)
 CommandLine = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take long, so that no worker ends long after the others."""
-    items.sort(key=lambda item: not item.path.name.startswith(LONG))
+    folder = Path(__file__).parent
+    items.sort(key=lambda item: not item.path.relative_to(folder).as_posix().startswith(LONG))
 
 
 @pytest.fixture(autouse=True)

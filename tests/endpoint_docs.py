@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from cifarml.deploy.contract import (
+from cifarml.scoring.api_schema import (
     SERVER_CODES,
     ErrorAnswer,
     ErrorDetail,
@@ -20,7 +20,7 @@ from cifarml.deploy.contract import (
     ModelVersion,
     PicturePrediction,
 )
-from cifarml.deploy.request import CODES, MAX_BODY_BYTES, MAX_PICTURES, PICTURE_TYPES
+from cifarml.scoring.request import CODES, MAX_BODY_BYTES, MAX_PICTURES, PICTURE_TYPES
 
 ENDPOINT_DOCS = Path(__file__).parents[1] / "docs" / "endpoint.md"
 

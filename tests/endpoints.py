@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, Protocol, Self
 
 import urllib3
 
-from cifarml.deploy.local import SCORE, LocalHost
-from tests.pictures import picture
+from cifarml.deploy.local.host import SCORE, LocalHost
+from tests.image_files import picture
 
 FAULTS = {
     "crashes in init": "def init(): raise RuntimeError('no such model here')",

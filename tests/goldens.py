@@ -19,9 +19,9 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from cifarml.bundle import ONNX_MODEL, Bundle, write_manifest
 from cifarml.cifar10 import CLASS_NAMES
-from cifarml.deploy import score
+from cifarml.run import ONNX_MODEL, Bundle, write_manifest
+from cifarml.scoring import score
 
 ANSWERS = Path(__file__).with_name("goldens.json")
 JSON = "application/json"

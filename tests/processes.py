@@ -23,10 +23,10 @@ TIMEOUT_S = 280
 _PRELOADED = (
     "cifarml.cli.main",
     "cifarml.explain",
-    "cifarml.registry.local",
+    "cifarml.registry.local.registry",
     "cifarml.train.trainer",
-    "tests.azure.ml.flows",
-    "tests.azure.test_blob_faults",
+    "tests.emulators.azureml.flows",
+    "tests.data.blob.test_faults",
     "tf2onnx.convert",
 )
 

@@ -11,8 +11,8 @@ from pydantic import SecretStr
 
 from cifarml import doctor
 from cifarml.doctor import Check, run_checks
+from cifarml.hardware.devices import Memory, cpu_features, measure_memory
 from cifarml.settings import Settings
-from cifarml.train.device import Memory, cpu_features, measure_memory
 from tests.conftest import CommandLine
 
 NAMES = [

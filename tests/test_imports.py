@@ -11,7 +11,7 @@ import pytest
 
 import cifarml
 from cifarml import Bundle
-from tests.pictures import picture
+from tests.image_files import picture
 from tests.processes import run_on
 
 HEAVY = {
@@ -43,7 +43,7 @@ def test_importing_loads_nothing_heavy(python: Callable[[str], str]) -> None:
 
 
 def test_importing_what_is_for_azure_loads_none_of_it(python: Callable[[str], str]) -> None:
-    modules = "cifarml.deploy, cifarml.deploy.azureml, cifarml.registry.azureml"
+    modules = "cifarml.deploy, cifarml.deploy.azure.host, cifarml.registry.azure.registry"
     assert "azure" not in loaded(python, f"import {modules}")
 
 
@@ -134,7 +134,7 @@ def test_importing_leaves_the_environment_alone(python: Callable[[str], str]) ->
 import logging, os
 before = dict(os.environ)
 handlers = list(logging.root.handlers)
-import cifarml.cli.main, cifarml.data, cifarml.predict, cifarml.train.config, cifarml.train.report
+import cifarml.cli.main, cifarml.data, cifarml.predict, cifarml.train.config, cifarml.report.plots
 assert dict(os.environ) == before
 assert logging.root.handlers == handlers
 """

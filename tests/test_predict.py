@@ -18,11 +18,11 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from cifarml import Bundle, Dataset, Predictor, evaluate_model, load_dataset
-from cifarml.bundle import write_manifest
 from cifarml.errors import DataError, ModelFileError, PictureError
-from cifarml.metrics import evaluate_probabilities
-from cifarml.runs import find_run, list_runs, new_run_dir
-from tests.pictures import picture
+from cifarml.evaluation.metrics import evaluate_probabilities
+from cifarml.run import write_manifest
+from cifarml.run_folders import find_run, list_runs, new_run_dir
+from tests.image_files import picture
 
 
 @pytest.fixture

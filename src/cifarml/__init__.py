@@ -15,61 +15,61 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cifarml.bundle import Bundle
     from cifarml.data.check import check_source
     from cifarml.data.dataset import Dataset
     from cifarml.data.load import load_dataset
-    from cifarml.deploy.local import LocalHost
+    from cifarml.deploy.local.host import LocalHost
     from cifarml.deploy.rollout import deploy_model
     from cifarml.errors import CifarMLError
-    from cifarml.evaluate import evaluate_model
+    from cifarml.evaluation.compare_runs import compare_runs
+    from cifarml.evaluation.evaluate import evaluate_model
     from cifarml.explain.drawing import explanation_figure
     from cifarml.explain.gradcam import explain_picture
     from cifarml.images import decode_picture
-    from cifarml.model import build_model
+    from cifarml.model.presets import build_model
     from cifarml.predict import Prediction, Predictor
     from cifarml.progress import show_progress
-    from cifarml.registry.compare import compare_models, promote_if_better
-    from cifarml.registry.local import LocalRegistry
-    from cifarml.run_comparison import compare_runs
+    from cifarml.registry.local.registry import LocalRegistry
+    from cifarml.registry.promotion import compare_models, promote_if_better
+    from cifarml.report.image_grids import picture_grid, prediction_grid
+    from cifarml.report.live_plot import live_plot
+    from cifarml.report.plots import confusion_matrix, learning_curves
+    from cifarml.report.reliability_diagram import reliability_diagram
+    from cifarml.run import Bundle
     from cifarml.train.config import TrainConfig
-    from cifarml.train.grids import picture_grid, prediction_grid
-    from cifarml.train.live import live_plot
-    from cifarml.train.reliability import reliability_diagram
-    from cifarml.train.report import confusion_matrix, learning_curves
     from cifarml.train.trainer import resume_training, train_model
-    from cifarml.train.tune import tune_model
+    from cifarml.tune.search import tune_model
 
 _HOME = {
-    "Bundle": "cifarml.bundle",
+    "Bundle": "cifarml.run",
     "CifarMLError": "cifarml.errors",
     "Dataset": "cifarml.data.dataset",
-    "LocalHost": "cifarml.deploy.local",
-    "LocalRegistry": "cifarml.registry.local",
+    "LocalHost": "cifarml.deploy.local.host",
+    "LocalRegistry": "cifarml.registry.local.registry",
     "Prediction": "cifarml.predict",
     "Predictor": "cifarml.predict",
     "TrainConfig": "cifarml.train.config",
-    "build_model": "cifarml.model",
+    "build_model": "cifarml.model.presets",
     "check_source": "cifarml.data.check",
-    "compare_models": "cifarml.registry.compare",
-    "compare_runs": "cifarml.run_comparison",
-    "confusion_matrix": "cifarml.train.report",
+    "compare_models": "cifarml.registry.promotion",
+    "compare_runs": "cifarml.evaluation.compare_runs",
+    "confusion_matrix": "cifarml.report.plots",
     "decode_picture": "cifarml.images",
     "deploy_model": "cifarml.deploy.rollout",
-    "evaluate_model": "cifarml.evaluate",
+    "evaluate_model": "cifarml.evaluation.evaluate",
     "explain_picture": "cifarml.explain.gradcam",
     "explanation_figure": "cifarml.explain.drawing",
-    "learning_curves": "cifarml.train.report",
-    "live_plot": "cifarml.train.live",
+    "learning_curves": "cifarml.report.plots",
+    "live_plot": "cifarml.report.live_plot",
     "load_dataset": "cifarml.data.load",
-    "picture_grid": "cifarml.train.grids",
-    "prediction_grid": "cifarml.train.grids",
-    "promote_if_better": "cifarml.registry.compare",
-    "reliability_diagram": "cifarml.train.reliability",
+    "picture_grid": "cifarml.report.image_grids",
+    "prediction_grid": "cifarml.report.image_grids",
+    "promote_if_better": "cifarml.registry.promotion",
+    "reliability_diagram": "cifarml.report.reliability_diagram",
     "resume_training": "cifarml.train.trainer",
     "show_progress": "cifarml.progress",
     "train_model": "cifarml.train.trainer",
-    "tune_model": "cifarml.train.tune",
+    "tune_model": "cifarml.tune.search",
 }
 
 __all__ = [

@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
 from cifarml.errors import CifarMLError, SettingsError
+from cifarml.hardware.devices import Memory, cpu_features, has_nvidia_driver, measure_memory
 from cifarml.settings import Settings, describe_settings, load_settings
-from cifarml.train.device import Memory, cpu_features, has_nvidia_driver, measure_memory
 
 __all__ = ["Check", "OnCheck", "run_checks"]
 
 _GB: Final = 1e9
 _ASK = """
 import json, tensorflow
-from cifarml.train.device import describe_environment
+from cifarml.hardware.devices import describe_environment
 print(json.dumps(describe_environment()))
 """
 
@@ -208,7 +208,7 @@ def _check_storage(settings: Settings) -> Iterator[Check]:
         )
         return
     try:
-        from cifarml.data.blob import check_rights  # azure's libraries, only where they are used
+        from cifarml.data.blob.permissions import check_rights  # azure's libraries, only where they are used
 
         for right, refused in check_rights(settings):
             if refused is None:
@@ -226,7 +226,7 @@ def _check_storage(settings: Settings) -> Iterator[Check]:
 
 def _check_workspace(settings: Settings) -> Iterator[Check]:
     try:
-        from cifarml.azure.rights import check_workspace  # azure's libraries, only where they are used
+        from cifarml.azure.permissions import check_workspace  # azure's libraries, only where they are used
         from cifarml.azure.workspace import AzureWorkspace
 
         workspace = AzureWorkspace(settings)

@@ -121,7 +121,7 @@ class RequestError(CifarMLError):
     """What was sent to an endpoint can't be answered.
 
     Args:
-        code: What is wrong, in one word of :data:`cifarml.deploy.request.CODES`.
+        code: What is wrong, in one word of :data:`cifarml.scoring.request.CODES`.
         message: What is wrong, for whoever sent it; nothing of what was sent stands in it.
     """
 

@@ -10,11 +10,11 @@ from typing import Final, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
-from cifarml.bundle import ONNX_MODEL, Bundle
 from cifarml.cifar10 import IMAGE_SHAPE
 from cifarml.errors import DataError, ModelFileError, PictureError
 from cifarml.images import decode_picture
 from cifarml.progress import OnProgress, Progress, ignore_progress
+from cifarml.run import ONNX_MODEL, Bundle
 
 _QUIET: Final = "ORT_DISABLE_TELEMETRY"
 """Without it ONNX Runtime (since 1.29) tells Microsoft of every model; it looks once, while it is imported.

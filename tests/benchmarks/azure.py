@@ -13,16 +13,16 @@ from azure.ai.ml.entities import ManagedOnlineEndpoint
 
 from cifarml import Bundle, TrainConfig, load_dataset, train_model
 from cifarml.azure.workspace import AzureWorkspace
-from cifarml.bundle import write_json, write_manifest
-from cifarml.deploy.azure_specs import DeploymentOptions, build_deployment
-from cifarml.deploy.azureml import AzureHost
+from cifarml.deploy.azure.host import AzureHost
+from cifarml.deploy.azure.specs import DeploymentOptions, build_deployment
 from cifarml.deploy.rollout import deploy_model
-from cifarml.registry.azureml import AzureRegistry
+from cifarml.registry.azure.registry import AzureRegistry
 from cifarml.registry.base import RegisteredModel
-from tests.azure.ml.cloud import Cloud
+from cifarml.run import write_json, write_manifest
 from tests.benchmarks.pairs import row
+from tests.emulators.azureml.cloud import Cloud
+from tests.image_files import picture
 from tests.inference_server import InferenceServer
-from tests.pictures import picture
 
 OPERATION_S = 5.0
 SMOKE, CANARY, LIVE = 21, 40, 5
@@ -99,7 +99,7 @@ def _container(work: Path, bundle: Bundle, times: int = 5) -> None:
     """How large the scoring environment is, and how soon it answers."""
     import statistics
 
-    from cifarml.deploy.staging import stage_scoring
+    from cifarml.deploy.azure.staging import stage_scoring
     from tests.environments import environment
 
     folder = environment("inference-server").parent

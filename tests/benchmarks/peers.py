@@ -105,7 +105,7 @@ def sdk_read_blob(container: str, target: str) -> float:
 
 def our_read_blob(container: str, target: str, name: str = "large.bin") -> float:
     """The same, checked by its hash and renamed when it is whole."""
-    from cifarml.data.blob import BlobStore
+    from cifarml.data.blob.store import BlobStore
 
     started = time.perf_counter()
     with BlobStore(f"az://{container}") as store:
@@ -128,7 +128,7 @@ def sdk_read_many(container: str, _: str) -> float:
 
 def our_read_many(container: str, _: str) -> float:
     """The same as a source of pictures: checked by their hashes, kept in the cache."""
-    from cifarml.data.blob import open_blobs
+    from cifarml.data.blob.source import open_blobs
     from cifarml.settings import load_settings
 
     settings = load_settings()
@@ -156,7 +156,7 @@ def sdk_write_many(container: str, folder: str) -> float:
 
 def our_write_many(container: str, folder: str) -> float:
     """The same, with their hashes, and never over other content."""
-    from cifarml.data.blob import upload_path
+    from cifarml.data.blob.transfer import upload_path
 
     started = time.perf_counter()
     assert upload_path(folder, f"az://{container}/pictures")[1].num_sent == 2000
@@ -165,7 +165,7 @@ def our_write_many(container: str, folder: str) -> float:
 
 def our_write_blob(container: str, path: str) -> float:
     """One large file."""
-    from cifarml.data.blob import upload_path
+    from cifarml.data.blob.transfer import upload_path
 
     started = time.perf_counter()
     upload_path(path, f"az://{container}/{Path(path).name}")

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import trustme
 
-from tests.azure.emulator import Azurite, install
 from tests.benchmarks.pairs import SMALL, peer, row, timed
+from tests.emulators.azurite_server import Azurite, install
 
 
 def storage(work: Path, pairs: int = 3) -> None:

@@ -18,7 +18,7 @@ import filelock
 import platformdirs
 import pytest
 
-from cifarml.deploy import staging
+from cifarml.deploy.azure import staging
 
 FOLDER = Path(__file__).parent
 SHIPPED = {"inference-server": Path(staging.__file__).with_name("scoring-environment.txt")}

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from cifarml.azure.refusals import is_missing
+from cifarml.azure.errors import is_missing
 from cifarml.azure.workspace import TAG, AzureWorkspace, word
 from cifarml.errors import CloudError, SettingsError
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
-from cifarml.azure.refusals import translate
+from cifarml.azure.errors import translate
 from cifarml.config_files import WORKSPACE
 from cifarml.errors import CifarMLError, CloudError, SettingsError
 from cifarml.settings import Settings, hush_mlflow, load_settings

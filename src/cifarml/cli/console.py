@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cifarml.metrics import Evaluation
+    from cifarml.evaluation.metrics import Evaluation
 
 __all__ = [
     "console",

@@ -42,10 +42,10 @@ def show(
       cifarml data show drawn
       cifarml data show 2000pics_cifar10.zip -o pictures.png
     """
-    from cifarml.data import load_dataset
+    from cifarml.data.load import load_dataset
     from cifarml.progress import show_progress
-    from cifarml.train.grids import picture_grid
-    from cifarml.train.report import save_figure
+    from cifarml.report.image_grids import picture_grid
+    from cifarml.report.plots import save_figure
 
     with show_progress(quiet=quiet) as on_progress:
         dataset = load_dataset(source, subset=subset, seed=seed, skip_bad=skip_bad, on_progress=on_progress)
@@ -73,7 +73,7 @@ def check(
       cifarml data check 2000pics_cifar10.zip
       cifarml data check my_pictures/ --json
     """
-    from cifarml.data import check_source
+    from cifarml.data.check import check_source
     from cifarml.progress import show_progress
 
     with show_progress(quiet=quiet) as on_progress:
@@ -116,7 +116,7 @@ def unzip(
 
       cifarml data unzip 2000pics_cifar10.zip pictures
     """
-    from cifarml.data import extract_archive
+    from cifarml.data.archives.archive import extract_archive
     from cifarml.progress import show_progress
 
     with show_progress(quiet=quiet) as on_progress:
@@ -149,7 +149,7 @@ def upload(
       cifarml data upload 2000pics_cifar10.zip
       cifarml data upload my_pictures/ az://pictures/mine
     """
-    from cifarml.data.blob import upload_path
+    from cifarml.data.blob.transfer import upload_path
     from cifarml.progress import show_progress
 
     with show_progress(quiet=quiet) as on_progress:
@@ -187,7 +187,7 @@ def download(
       cifarml data download az://2000picscifar10/2000pics_cifar10.zip .
       cifarml data download az://pictures/mine my_pictures
     """
-    from cifarml.data.blob import download_path
+    from cifarml.data.blob.transfer import download_path
     from cifarml.progress import show_progress
 
     with show_progress(quiet=quiet) as on_progress:
@@ -224,8 +224,8 @@ def list_(
       cifarml data list
       cifarml data list az://2000picscifar10 --json
     """
-    from cifarml.data.address import BlobAddress
-    from cifarml.data.blob import BlobStore
+    from cifarml.data.blob.address import BlobAddress
+    from cifarml.data.blob.store import BlobStore
     from cifarml.settings import load_settings
 
     address = BlobAddress.parse(source or f"az://{load_settings().storage_container}")

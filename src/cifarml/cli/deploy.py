@@ -12,9 +12,9 @@ from cifarml.cli.console import note, print_json, print_plan
 from cifarml.cli.target import Target, open_host
 
 if TYPE_CHECKING:
-    from cifarml.deploy.azureml import AzureHost
+    from cifarml.deploy.azure.host import AzureHost
     from cifarml.deploy.base import Endpoint, EndpointHost
-    from cifarml.deploy.local import LocalHost
+    from cifarml.deploy.local.host import LocalHost
     from cifarml.registry.base import ModelRegistry, RegisteredModel
 
 __all__ = ["deploy", "find_model", "page_address"]
@@ -79,12 +79,12 @@ def deploy(
     import tempfile
 
     from cifarml.azure.compute import add_sizes
-    from cifarml.data import load_dataset
-    from cifarml.deploy.local import LocalHost
+    from cifarml.data.load import load_dataset
+    from cifarml.deploy.local.host import LocalHost
     from cifarml.deploy.rollout import deploy_model
     from cifarml.errors import CloudError
-    from cifarml.registry.azureml import AzureRegistry
-    from cifarml.registry.local import LocalRegistry
+    from cifarml.registry.azure.registry import AzureRegistry
+    from cifarml.registry.local.registry import LocalRegistry
 
     wanted = {
         "instance_type": instance_type,
@@ -157,10 +157,10 @@ def find_model(
         RegistryError: If there is no such model.
         ModelFileError: If there is no model and no run.
     """
-    from cifarml.bundle import Bundle
     from cifarml.errors import RegistryError
     from cifarml.registry.base import CHAMPION, RegisteredModel, parse_model
-    from cifarml.runs import find_run
+    from cifarml.run import Bundle
+    from cifarml.run_folders import find_run
     from cifarml.settings import load_settings
 
     name, version = parse_model(wanted)
@@ -187,8 +187,8 @@ def _write_yaml(
 ) -> None:
     import tempfile
 
-    from cifarml.deploy.azure_specs import write_yaml
-    from cifarml.deploy.local import LocalHost
+    from cifarml.deploy.azure.specs import write_yaml
+    from cifarml.deploy.local.host import LocalHost
     from cifarml.errors import SettingsError
 
     if isinstance(host, LocalHost):
@@ -219,7 +219,7 @@ def _new_deployment(host: EndpointHost, model: RegisteredModel, name: str) -> tu
 def _print_plan(
     host: LocalHost | AzureHost, model: RegisteredModel, name: str, canary: int, mirror: int, *, json: bool
 ) -> None:
-    from cifarml.deploy.local import LocalHost
+    from cifarml.deploy.local.host import LocalHost
     from cifarml.deploy.rollout import live_deployment
 
     new, endpoint = _new_deployment(host, model, name)

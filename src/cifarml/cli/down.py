@@ -29,7 +29,7 @@ def down(
       cifarml down --dry-run
       cifarml down
     """
-    from cifarml.azure.teardown import find_resources, tear_down
+    from cifarml.deploy.azure.teardown import find_resources, tear_down
 
     workspace = open_workspace()
     reasons: list[str] = []

@@ -11,7 +11,7 @@ from cifarml.cli.console import note, print_json, print_table
 from cifarml.cli.target import Target, open_host
 
 if TYPE_CHECKING:
-    from cifarml.deploy.azureml import AzureHost
+    from cifarml.deploy.azure.host import AzureHost
     from cifarml.deploy.base import Endpoint
 
 __all__ = ["app"]
@@ -53,7 +53,7 @@ def show(endpoint: options.Endpoint = "cifar10", target: Target = None, json: op
       cifarml endpoint show
       cifarml endpoint show demo --json
     """
-    from cifarml.deploy.local import LocalHost
+    from cifarml.deploy.local.host import LocalHost
 
     host = open_host(target)
     found = host.get_endpoint(endpoint)
@@ -107,8 +107,8 @@ def try_it(
       cifarml endpoint test
       cifarml endpoint test demo --data my_pictures/ --deployment v2
     """
-    from cifarml.data import load_dataset
-    from cifarml.deploy.known import check_endpoint
+    from cifarml.data.load import load_dataset
+    from cifarml.deploy.smoke_test import check_endpoint
 
     done = check_endpoint(open_host(target), endpoint, load_dataset(data), deployment=deployment)
     if json:
@@ -138,7 +138,7 @@ def logs(
       cifarml endpoint logs
       cifarml endpoint logs demo --deployment v2 --tail 200
     """
-    from cifarml.deploy.local import LocalHost
+    from cifarml.deploy.local.host import LocalHost
     from cifarml.errors import DeployError
 
     host = open_host(target)
@@ -223,7 +223,7 @@ def start(endpoint: options.Endpoint = "cifar10") -> None:
 
       cifarml endpoint start
     """
-    from cifarml.deploy.local import LocalHost
+    from cifarml.deploy.local.host import LocalHost
 
     started = LocalHost().start(endpoint)
     print(f"{endpoint} is {started.state}: {started.scoring_uri}")
@@ -237,7 +237,7 @@ def stop(endpoint: options.Endpoint = "cifar10") -> None:
 
       cifarml endpoint stop
     """
-    from cifarml.deploy.local import LocalHost
+    from cifarml.deploy.local.host import LocalHost
 
     LocalHost().stop(endpoint)
     print(f"{endpoint} is stopped. Start it with: cifarml endpoint start {endpoint}")

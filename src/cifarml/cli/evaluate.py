@@ -40,11 +40,11 @@ def evaluate(
       cifarml evaluate runs/first --data cifar10-images.zip
       cifarml evaluate first --data new_pictures/ --split all -o evaluation/
     """
-    from cifarml.data import load_dataset
-    from cifarml.evaluate import evaluate_model
+    from cifarml.data.load import load_dataset
+    from cifarml.evaluation.evaluate import evaluate_model
     from cifarml.predict import Predictor
     from cifarml.progress import show_progress
-    from cifarml.runs import find_run
+    from cifarml.run_folders import find_run
     from cifarml.settings import load_settings
 
     path = find_run(run, runs_dir or load_settings().runs_dir)
@@ -58,8 +58,8 @@ def evaluate(
         evaluation, dataset, probabilities = evaluate_model(predictor, dataset, on_progress=on_progress)
     files: list[Path] = []
     if output:
-        from cifarml.train.grids import prediction_grid
-        from cifarml.train.report import confusion_matrix, save_figure
+        from cifarml.report.image_grids import prediction_grid
+        from cifarml.report.plots import confusion_matrix, save_figure
 
         files = [
             save_figure(output / "confusion_matrix.png", confusion_matrix(evaluation)),

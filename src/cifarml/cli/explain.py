@@ -50,7 +50,7 @@ def explain(
     from cifarml.errors import DataError, PictureError, SettingsError
     from cifarml.images import decode_picture, picture_size
     from cifarml.progress import Progress, show_progress
-    from cifarml.runs import find_run
+    from cifarml.run_folders import find_run
     from cifarml.settings import load_settings
 
     output = output or picture.with_name(f"{picture.stem}_explained.png")
@@ -72,7 +72,7 @@ def explain(
         with hidden_native_noise():
             from cifarml.explain.drawing import explanation_figure
             from cifarml.explain.gradcam import explain_picture
-            from cifarml.train.report import save_figure
+            from cifarml.report.plots import save_figure
 
             explanation = explain_picture(path, content, class_name=class_name)
         save_figure(output, explanation_figure(explanation, shown, num_classes=top))

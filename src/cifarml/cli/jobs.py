@@ -11,7 +11,7 @@ from cifarml.cli.console import note, print_json, print_table, shown_path
 from cifarml.cli.target import open_workspace
 
 if TYPE_CHECKING:
-    from cifarml.azure.jobs import Job
+    from cifarml.azure.jobs.jobs import Job
 
 __all__ = ["app"]
 
@@ -28,7 +28,7 @@ def list_command(json: options.Json = False) -> None:
 
       cifarml jobs list
     """
-    from cifarml.azure.jobs import list_jobs
+    from cifarml.azure.jobs.jobs import list_jobs
 
     jobs = list_jobs(open_workspace())
     if json:
@@ -57,7 +57,7 @@ def show(name: Name, json: options.Json = False) -> None:
 
       cifarml jobs show cifarml-0123456789ab
     """
-    from cifarml.azure.jobs import get_job
+    from cifarml.azure.jobs.jobs import get_job
 
     job = get_job(open_workspace(), name)
     if json:
@@ -77,7 +77,7 @@ def logs(name: Name) -> None:
 
       cifarml jobs logs cifarml-0123456789ab
     """
-    from cifarml.azure.jobs import follow_job, get_job
+    from cifarml.azure.jobs.jobs import follow_job, get_job
 
     workspace = open_workspace()
     job = get_job(workspace, name)
@@ -97,7 +97,7 @@ def cancel(name: Name, json: options.Json = False) -> None:
 
       cifarml jobs cancel cifarml-0123456789ab
     """
-    from cifarml.azure.jobs import cancel_job
+    from cifarml.azure.jobs.jobs import cancel_job
 
     job = cancel_job(open_workspace(), name)
     if json:
@@ -116,7 +116,7 @@ def fetch(
 
       cifarml jobs fetch cifarml-0123456789ab
     """
-    from cifarml.azure.jobs import fetch_run, get_job
+    from cifarml.azure.jobs.jobs import fetch_run, get_job
     from cifarml.progress import show_progress
     from cifarml.settings import load_settings
 

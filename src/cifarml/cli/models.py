@@ -14,11 +14,11 @@ from cifarml.cli.console import print_json, print_table, shown_path
 from cifarml.cli.target import Target, open_registry
 
 if TYPE_CHECKING:
-    from cifarml.comparison import Comparison
-    from cifarml.data import Dataset
+    from cifarml.data.dataset import Dataset
+    from cifarml.evaluation.compare_models import Comparison
     from cifarml.progress import OnProgress
     from cifarml.registry.base import RegisteredModel
-    from cifarml.registry.gate import GateCheck
+    from cifarml.registry.promotion_gate import GateCheck
 
 __all__ = ["app"]
 
@@ -44,7 +44,7 @@ def list_command(
       cifarml models list
       cifarml models list cifar10 --json
     """
-    from cifarml.registry.local import LocalRegistry
+    from cifarml.registry.local.registry import LocalRegistry
 
     registry = open_registry(target)
     models = registry.list_models(name)
@@ -112,8 +112,8 @@ def register(
       cifarml models register
       cifarml models register runs/first --name pets
     """
-    from cifarml.bundle import Bundle
-    from cifarml.runs import find_run
+    from cifarml.run import Bundle
+    from cifarml.run_folders import find_run
     from cifarml.settings import load_settings
 
     bundle = Bundle.open(find_run(run, runs_dir or load_settings().runs_dir))
@@ -145,8 +145,8 @@ def compare(
       cifarml models compare cifar10:1 cifar10:2 --data my_pictures/ --json
     """
     from cifarml.registry.base import parse_model
-    from cifarml.registry.compare import compare_models
-    from cifarml.registry.gate import check_gate
+    from cifarml.registry.promotion import compare_models
+    from cifarml.registry.promotion_gate import check_gate
 
     registry = open_registry(target)
     both = registry.get(*parse_model(first)), registry.get(*parse_model(second))
@@ -191,8 +191,8 @@ def promote(
     """
     from cifarml.errors import SettingsError
     from cifarml.registry.base import CHAMPION, parse_model
-    from cifarml.registry.compare import promote_if_better
-    from cifarml.registry.gate import GateLimits
+    from cifarml.registry.promotion import promote_if_better
+    from cifarml.registry.promotion_gate import GateLimits
 
     registry = open_registry(target)
     found = registry.get(*parse_model(model))
@@ -263,7 +263,7 @@ def delete(model: Model, target: Target = None, json: options.Json = False) -> N
 @contextmanager
 def _test_pictures(source: str, subset: int | None, *, quiet: bool) -> Iterator[tuple[Dataset, OnProgress]]:
     """Load the test pictures of a source, with progress for what is done with them."""
-    from cifarml.data import load_dataset
+    from cifarml.data.load import load_dataset
     from cifarml.progress import show_progress
 
     with show_progress(quiet=quiet) as on_progress:

@@ -64,7 +64,7 @@ def predict(
         ask = partial(_ask_endpoint, endpoint, target)
     else:
         from cifarml.predict import Predictor
-        from cifarml.runs import find_run
+        from cifarml.run_folders import find_run
 
         predictor = Predictor.load(find_run(run, runs_dir or load_settings().runs_dir))
 

@@ -10,10 +10,10 @@ import typer
 from cifarml.cli.console import hidden_native_noise, shown_path
 
 if TYPE_CHECKING:
-    from cifarml.bundle import Bundle
-    from cifarml.data import Dataset
+    from cifarml.data.dataset import Dataset
     from cifarml.registry.base import RegisteredModel
-    from cifarml.registry.local import LocalRegistry
+    from cifarml.registry.local.registry import LocalRegistry
+    from cifarml.run import Bundle
 
 __all__ = ["quickstart"]
 
@@ -54,11 +54,11 @@ def quickstart(
       cifarml quickstart --dir /tmp/try --epochs 5
       cifarml quickstart --storage az://2000picscifar10
     """
-    from cifarml.data.address import BlobAddress
-    from cifarml.registry.local import LocalRegistry
-    from cifarml.runs import REPORT
-    from cifarml.train.grids import picture_grid
-    from cifarml.train.report import save_figure
+    from cifarml.data.blob.address import BlobAddress
+    from cifarml.registry.local.registry import LocalRegistry
+    from cifarml.report.image_grids import picture_grid
+    from cifarml.report.plots import save_figure
+    from cifarml.run_folders import REPORT
 
     if storage is not None:
         BlobAddress.parse(storage)  # a mistyped one is told at once
@@ -85,7 +85,7 @@ def quickstart(
 
 
 def _load_pictures() -> Dataset:
-    from cifarml.data import load_dataset
+    from cifarml.data.load import load_dataset
     from cifarml.errors import DownloadError
     from cifarml.progress import show_progress
 
@@ -100,12 +100,12 @@ def _load_pictures() -> Dataset:
 
 def _train(dataset: Dataset, folder: Path, preset: str, num_epochs: int | None) -> Bundle:
     from cifarml.progress import show_progress
-    from cifarml.runs import new_run_dir
+    from cifarml.run_folders import new_run_dir
     from cifarml.train.config import TrainConfig
 
     config = TrainConfig.make(preset=preset, num_epochs=num_epochs)
     with hidden_native_noise():
-        from cifarml.train.device import describe_environment
+        from cifarml.hardware.devices import describe_environment
         from cifarml.train.trainer import train_model
 
         describe_environment()
@@ -122,8 +122,8 @@ def _better_one(
 ) -> RegisteredModel:
     """Register both, and return the champion: the second, if the gate holds."""
     from cifarml.errors import GateError
-    from cifarml.registry.compare import promote_if_better
-    from cifarml.registry.gate import BEYOND_NOISE, GateLimits
+    from cifarml.registry.promotion import promote_if_better
+    from cifarml.registry.promotion_gate import BEYOND_NOISE, GateLimits
 
     _, rival = (registry.register(bundle, _NAME) for bundle in (first, second))
     # Few test pictures, and a first model that has hardly learned: only the gain is looked at strictly.
@@ -147,7 +147,7 @@ def _go_live(
     from PIL import Image
 
     from cifarml.cli.deploy import page_address
-    from cifarml.deploy.local import LocalHost
+    from cifarml.deploy.local.host import LocalHost
     from cifarml.deploy.rollout import deploy_model
 
     host = LocalHost()
@@ -178,8 +178,8 @@ def _go_live(
 
 def _through_storage(dataset: Dataset, folder: Path, address: str) -> Dataset:
     """Upload the pictures, and load them from there."""
-    from cifarml.data import load_dataset
-    from cifarml.data.blob import upload_path
+    from cifarml.data.blob.transfer import upload_path
+    from cifarml.data.load import load_dataset
     from cifarml.data.save import save_pictures
     from cifarml.progress import show_progress
 

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from cifarml.bundle import Bundle
     from cifarml.progress import OnProgress, Progress
+    from cifarml.run import Bundle
 
 __all__ = ["resume_run", "saying_how_to_go_on"]
 
@@ -38,8 +38,8 @@ def resume_run(context: typer.Context, run: str, runs_dir: Path, *, quiet: bool)
     from cifarml.cli.console import hidden_native_noise
     from cifarml.errors import SettingsError
     from cifarml.progress import show_progress
-    from cifarml.runs import find_unfinished_run
-    from cifarml.train.source import Source
+    from cifarml.run_folders import find_unfinished_run
+    from cifarml.train.data_source import Source
 
     given = {
         name
@@ -58,7 +58,7 @@ def resume_run(context: typer.Context, run: str, runs_dir: Path, *, quiet: bool)
     with show_progress(quiet=quiet) as on_progress:
         dataset = kept.model_copy(update=changes).load(on_progress=on_progress)
         with hidden_native_noise():
-            from cifarml.train.device import describe_environment
+            from cifarml.hardware.devices import describe_environment
             from cifarml.train.trainer import resume_training
 
             describe_environment()
@@ -89,7 +89,7 @@ def saying_how_to_go_on(run_dir: Path, on_progress: OnProgress) -> Iterator[OnPr
     Yields:
         What to tell progress to instead.
     """
-    from cifarml.runs import CONFIG, resume_command
+    from cifarml.run_folders import CONFIG, resume_command
 
     asked: list[object] = []
 

@@ -10,7 +10,7 @@ from cifarml.cli import options
 from cifarml.cli.console import print_json, print_table, shown_path
 
 if TYPE_CHECKING:
-    from cifarml.run_comparison import RunComparison, RunFigures
+    from cifarml.evaluation.compare_runs import RunComparison, RunFigures
 
 __all__ = ["app"]
 
@@ -30,8 +30,8 @@ def list_command(runs_dir: options.RunsDir = None, json: options.Json = False) -
     """
     from pathlib import Path
 
-    from cifarml.registry.local import LocalRegistry
-    from cifarml.runs import list_runs, resume_command
+    from cifarml.registry.local.registry import LocalRegistry
+    from cifarml.run_folders import list_runs, resume_command
     from cifarml.settings import load_settings
 
     only_here = runs_dir is not None
@@ -83,10 +83,10 @@ def show(
       cifarml runs show
       cifarml runs show runs/first --json
     """
-    from cifarml.bundle import Bundle
     from cifarml.cli.console import print_evaluation
-    from cifarml.metrics import Evaluation
-    from cifarml.runs import CONFIG, METRICS, REPORT, find_run, shown_settings
+    from cifarml.evaluation.metrics import Evaluation
+    from cifarml.run import Bundle
+    from cifarml.run_folders import CONFIG, METRICS, REPORT, find_run, shown_settings
     from cifarml.settings import load_settings
 
     bundle = Bundle.open(find_run(run, runs_dir or load_settings().runs_dir))
@@ -131,12 +131,12 @@ def compare(
       cifarml runs compare first latest --json
       cifarml runs compare runs/first elsewhere/second --data cifar10
     """
-    from cifarml.bundle import Bundle
-    from cifarml.data import load_dataset
+    from cifarml.data.load import load_dataset
     from cifarml.errors import SettingsError
+    from cifarml.evaluation.compare_runs import compare_runs
     from cifarml.progress import show_progress
-    from cifarml.run_comparison import compare_runs
-    from cifarml.runs import find_run
+    from cifarml.run import Bundle
+    from cifarml.run_folders import find_run
     from cifarml.settings import load_settings
 
     if subset is not None and data is None:

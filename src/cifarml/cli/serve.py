@@ -31,8 +31,8 @@ def serve(
     """
     import tempfile
 
-    from cifarml.deploy.foreground import serve_model
-    from cifarml.registry.local import LocalRegistry
+    from cifarml.deploy.local.foreground import serve_model
+    from cifarml.registry.local.registry import LocalRegistry
 
     registry = LocalRegistry()
     found = find_model(registry, model, runs_dir)

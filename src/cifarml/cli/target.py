@@ -10,10 +10,10 @@ from cifarml.cli.console import note
 
 if TYPE_CHECKING:
     from cifarml.azure.workspace import AzureWorkspace
-    from cifarml.deploy.azureml import AzureHost
-    from cifarml.deploy.local import LocalHost
-    from cifarml.registry.azureml import AzureRegistry
-    from cifarml.registry.local import LocalRegistry
+    from cifarml.deploy.azure.host import AzureHost
+    from cifarml.deploy.local.host import LocalHost
+    from cifarml.registry.azure.registry import AzureRegistry
+    from cifarml.registry.local.registry import LocalRegistry
 
 __all__ = ["Target", "open_host", "open_registry", "open_workspace", "resolve_target"]
 
@@ -50,10 +50,10 @@ def open_workspace() -> AzureWorkspace:
 def open_registry(target: str | None) -> LocalRegistry | AzureRegistry:
     """Return the registry of the target, and say which it is."""
     if resolve_target(target) == "local":
-        from cifarml.registry.local import LocalRegistry
+        from cifarml.registry.local.registry import LocalRegistry
 
         return LocalRegistry()
-    from cifarml.registry.azureml import AzureRegistry
+    from cifarml.registry.azure.registry import AzureRegistry
 
     return AzureRegistry(open_workspace())
 
@@ -66,16 +66,16 @@ def open_host(target: str | None, **options: Any) -> LocalHost | AzureHost:
         **options: How new deployments run in Azure; None stands for the default.
     """
     if resolve_target(target) == "local":
-        from cifarml.deploy.local import LocalHost
+        from cifarml.deploy.local.host import LocalHost
 
         return LocalHost()
-    from cifarml.deploy.azureml import AzureHost
+    from cifarml.deploy.azure.host import AzureHost
 
     return AzureHost(open_workspace(), build_options(**options))
 
 
 def build_options(**options: Any) -> Any:
     """Return how deployments run in Azure."""
-    from cifarml.deploy.azure_specs import DeploymentOptions
+    from cifarml.deploy.azure.specs import DeploymentOptions
 
     return DeploymentOptions(**{name: value for name, value in options.items() if value is not None})

@@ -13,8 +13,8 @@ from cifarml.cli.resume import resume_run, saying_how_to_go_on
 from cifarml.cli.target import Target, open_registry, open_workspace
 
 if TYPE_CHECKING:
-    from cifarml.bundle import Bundle
     from cifarml.registry.base import ModelRegistry
+    from cifarml.run import Bundle
 
 __all__ = ["train"]
 
@@ -112,10 +112,10 @@ def train(
 
     from cifarml.errors import SettingsError
     from cifarml.progress import show_progress
-    from cifarml.runs import new_run_dir
+    from cifarml.run_folders import new_run_dir
     from cifarml.settings import load_settings
     from cifarml.train.config import TrainConfig
-    from cifarml.train.source import Source
+    from cifarml.train.data_source import Source
 
     runs_dir = runs_dir or load_settings().runs_dir
     if resume is not None:
@@ -160,7 +160,7 @@ def train(
         given += ["--skip-bad"] if skip_bad else []
         run = name or new_run_dir(runs_dir, config.preset).name
         if yaml is not None:
-            from cifarml.azure.job_specs import write_job_yaml
+            from cifarml.azure.jobs.specs import write_job_yaml
 
             for path in write_job_yaml(yaml, compute, run, data, given, config=config_file):
                 print(f"az ml job create -f {path}")
@@ -183,7 +183,7 @@ def train(
             note(f"left out {picture.name}: {picture.reason}")
         run_dir = runs_dir / name if name else new_run_dir(runs_dir, config.preset)
         with hidden_native_noise():
-            from cifarml.train.device import describe_environment
+            from cifarml.hardware.devices import describe_environment
             from cifarml.train.trainer import train_model
 
             describe_environment()
@@ -204,7 +204,7 @@ def registry_beside(target: str | None) -> ModelRegistry | None:
 def log_run(bundle: Bundle, registry: ModelRegistry | None = None) -> None:
     """Write a run into the experiment, here and in another registry; the run is finished in any case."""
     from cifarml.errors import RegistryError
-    from cifarml.registry.local import LocalRegistry
+    from cifarml.registry.local.registry import LocalRegistry
 
     try:
         for each in (LocalRegistry(), registry):
@@ -228,10 +228,10 @@ def train_on_cluster(
     quiet: bool,
 ) -> None:
     """Send the training to a cluster, follow it, and bring its run home."""
-    from cifarml.azure.jobs import fetch_run, follow_job, submit_job
+    from cifarml.azure.jobs.jobs import fetch_run, follow_job, submit_job
     from cifarml.errors import TrainingError
     from cifarml.progress import show_progress
-    from cifarml.registry.azureml import AzureRegistry
+    from cifarml.registry.azure.registry import AzureRegistry
 
     workspace = open_workspace()
     job = submit_job(workspace, compute, run, data, flags, config=config)
@@ -257,7 +257,7 @@ def train_on_cluster(
 
 def print_run(bundle: Bundle, *, json: bool) -> None:
     """Print what came of a training."""
-    from cifarml.runs import REPORT
+    from cifarml.run_folders import REPORT
 
     if json:
         print_json({"path": str(bundle.path.resolve()), **bundle.info})

@@ -12,7 +12,7 @@ from cifarml.cli import options
 from cifarml.cli.console import hidden_native_noise, note, print_json, print_table, shown_path
 
 if TYPE_CHECKING:
-    from cifarml.train.trials import TuneResult
+    from cifarml.tune.trials import TuneResult
 
 __all__ = ["tune"]
 
@@ -73,7 +73,7 @@ def tune(
       cifarml tune --data my_pictures/ --preset fast --trials 20 --epochs 10
       cifarml train --subset 2000 --config runs/tuning/STUDY/best.toml
     """
-    from cifarml.data import load_dataset
+    from cifarml.data.load import load_dataset
     from cifarml.errors import SettingsError
     from cifarml.progress import show_progress
     from cifarml.settings import load_settings
@@ -97,8 +97,8 @@ def tune(
             note(f"left out {picture.name}: {picture.reason}")
         study_dir = runs_dir / "tuning" / (name or f"{config.preset}-{dataset.fingerprint[:8]}")
         with hidden_native_noise():
-            from cifarml.train.device import describe_environment
-            from cifarml.train.tune import tune_model
+            from cifarml.hardware.devices import describe_environment
+            from cifarml.tune.search import tune_model
 
             describe_environment()
         result = tune_model(

@@ -7,11 +7,11 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
-from cifarml.data.address import is_blob_address
+from cifarml.data.blob.address import is_blob_address
+from cifarml.data.cifar10.official import is_official
 from cifarml.data.dataset import BadPicture, Dataset
 from cifarml.data.layout import find_layout
 from cifarml.data.load import load_dataset, locate_source, open_source
-from cifarml.data.official import is_official
 from cifarml.errors import PictureError
 from cifarml.images import picture_size
 from cifarml.progress import OnProgress, ignore_progress

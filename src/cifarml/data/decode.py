@@ -13,7 +13,7 @@ import simplejpeg
 
 from cifarml.cifar10 import IMAGE_SHAPE
 from cifarml.data.dataset import BadPicture
-from cifarml.data.files import FileTree
+from cifarml.data.file_tree import FileTree
 from cifarml.errors import PictureError
 from cifarml.images import decode_picture
 from cifarml.progress import OnProgress, Progress, ignore_progress

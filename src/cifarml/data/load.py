@@ -14,15 +14,15 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from cifarml.data.address import is_blob_address
-from cifarml.data.archive import is_archive, open_archive
+from cifarml.data.archives.archive import is_archive, open_archive
+from cifarml.data.blob.address import is_blob_address
 from cifarml.data.cache import CacheWriter, read_cached
+from cifarml.data.cifar10.official import download_official, is_official, load_official
 from cifarml.data.dataset import BadPicture, Dataset
 from cifarml.data.decode import decode_pictures
-from cifarml.data.drawn import draw_dataset
-from cifarml.data.files import FileTree, Folder, KeyedTree
+from cifarml.data.drawn.drawings import draw_dataset
+from cifarml.data.file_tree import FileTree, Folder, KeyedTree
 from cifarml.data.layout import Layout, find_layout
-from cifarml.data.official import download_official, is_official, load_official
 from cifarml.errors import DataError, PictureError
 from cifarml.images import DECODER_VERSION
 from cifarml.progress import OnProgress, ignore_progress
@@ -89,7 +89,9 @@ def locate_source(
     if source == "cifar10":
         source = download_official(settings, on_progress=on_progress)
     elif isinstance(source, str) and is_blob_address(source):
-        from cifarml.data.blob import open_blobs  # only who has pictures in Azure waits for its libraries
+        from cifarml.data.blob.source import (
+            open_blobs,  # only who has pictures in Azure waits for its libraries
+        )
 
         return open_blobs(source, settings, on_progress=on_progress)
     return str(source), Path(source)

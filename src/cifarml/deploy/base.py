@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Protocol
 
-from cifarml.bundle import Bundle
 from cifarml.predict import Prediction
 from cifarml.registry.base import RegisteredModel
+from cifarml.run import Bundle
 
 __all__ = ["DEFAULT_ENDPOINT", "Deployment", "Endpoint", "EndpointHost", "read_answer"]
 

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final
 
-from cifarml.bundle import Bundle
 from cifarml.data.dataset import Dataset
 from cifarml.deploy.base import DEFAULT_ENDPOINT, Deployment, Endpoint, EndpointHost
-from cifarml.deploy.known import KnownPicture, ask_known, check_labels, known_pictures
+from cifarml.deploy.smoke_test import KnownPicture, ask_known, check_labels, known_pictures
 from cifarml.errors import CifarMLError, DeployError, PictureError, SmokeTestError
 from cifarml.registry.base import RegisteredModel
+from cifarml.run import Bundle
 
 __all__ = ["OnStep", "deploy_model", "deployment_name", "live_deployment", "roll_back"]
 

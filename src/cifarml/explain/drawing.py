@@ -10,7 +10,7 @@ from PIL import Image
 
 from cifarml.errors import DataError
 from cifarml.explain.gradcam import Explanation
-from cifarml.train.canvas import (
+from cifarml.report.figure import (
     INK,
     MARGIN,
     QUIET,
@@ -22,7 +22,7 @@ from cifarml.train.canvas import (
     write,
     write_heading,
 )
-from cifarml.train.report import FAINT, TRAIN
+from cifarml.report.plots import FAINT, TRAIN
 
 __all__ = ["explanation_figure"]
 

@@ -11,12 +11,12 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from cifarml.bundle import KERAS_MODEL, Bundle
 from cifarml.errors import ModelFileError, SettingsError
 from cifarml.images import decode_picture
-from cifarml.model import PRESETS
-from cifarml.model.views import ALONE, MIRRORED, MOVED, View, average, show
+from cifarml.model.presets import PRESETS
+from cifarml.model.test_time_augmentation import ALONE, MIRRORED, MOVED, View, average, show
 from cifarml.predict import Prediction, Predictor
+from cifarml.run import KERAS_MODEL, Bundle
 
 __all__ = ["Explanation", "explain_picture"]
 

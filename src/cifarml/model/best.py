@@ -19,8 +19,8 @@ import keras
 
 from cifarml.model import convnet, fast
 from cifarml.model.fast import FEW, reason
-from cifarml.model.views import MOVED
-from cifarml.recipe import Recipe, Size
+from cifarml.model.recipe import Recipe, Size
+from cifarml.model.test_time_augmentation import MOVED
 
 __all__ = ["VIEWS", "build", "choose_recipe", "reason", "sizes", "to_serve"]
 

@@ -27,7 +27,7 @@ from cifarml.model.layers import (
     QuickConv2D,
     whitening_filters,
 )
-from cifarml.model.views import View, average, show
+from cifarml.model.test_time_augmentation import View, average, show
 
 __all__ = ["build_network", "to_serve"]
 

@@ -18,8 +18,8 @@ from typing import Any, Final
 import keras
 
 from cifarml.model import convnet
-from cifarml.model.views import MIRRORED
-from cifarml.recipe import Recipe, Size
+from cifarml.model.recipe import Recipe, Size
+from cifarml.model.test_time_augmentation import MIRRORED
 
 __all__ = ["VIEWS", "build", "choose_recipe", "reason", "sizes", "to_serve"]
 

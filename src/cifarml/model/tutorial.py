@@ -17,8 +17,8 @@ import keras
 from keras import layers
 
 from cifarml.cifar10 import IMAGE_SHAPE
-from cifarml.model.views import ALONE
-from cifarml.recipe import Recipe, Size
+from cifarml.model.recipe import Recipe, Size
+from cifarml.model.test_time_augmentation import ALONE
 
 __all__ = ["VIEWS", "build", "choose_recipe", "reason", "sizes", "to_serve"]
 

@@ -9,11 +9,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
-from cifarml.bundle import Bundle
 from cifarml.errors import RegistryError
+from cifarml.run import Bundle
 
 if TYPE_CHECKING:
-    from cifarml.registry.experiment import RunRecord
+    from cifarml.registry.run_record import RunRecord
 
 __all__ = [
     "CHALLENGER",

@@ -7,9 +7,9 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from cifarml.bundle import MANIFEST, Bundle
 from cifarml.errors import ModelFileError, RegistryError
 from cifarml.registry.base import CHAMPION, LATEST, RegisteredModel
+from cifarml.run import MANIFEST, Bundle
 
 __all__ = ["check_deletable", "copy_whole", "download_into", "find_version"]
 

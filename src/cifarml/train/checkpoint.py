@@ -26,7 +26,8 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cifarml.errors import SettingsError, TrainingError
-from cifarml.runs import (
+from cifarml.hardware.devices import describe_environment
+from cifarml.run_folders import (
     ABOUT,
     CHECKPOINT,
     CONFIG,
@@ -37,7 +38,6 @@ from cifarml.runs import (
     being_trained,
     resume_command,
 )
-from cifarml.train.device import describe_environment
 from cifarml.train.plan import Plan
 
 __all__ = ["Checkpoint", "EpochsKept", "Reached", "going_on_explained"]

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from cifarml.config_files import read_train_settings
 from cifarml.errors import SettingsError
-from cifarml.recipe import Recipe
+from cifarml.model.recipe import Recipe
 
 __all__ = ["Precision", "PresetName", "TrainConfig"]
 
@@ -28,7 +28,7 @@ _LENGTHS: Final = {"num_epochs", "time_budget_s"}
 class TrainConfig(BaseModel):
     """The settings of a training run. Nothing in it can be changed; None leaves a choice to the preset.
 
-    Besides the settings below it takes each one of :class:`~cifarml.recipe.Recipe`.
+    Besides the settings below it takes each one of :class:`~cifarml.model.recipe.Recipe`.
 
     Raises:
         SettingsError: From :meth:`make`, if a value is out of range or unknown.

@@ -5,10 +5,10 @@ from __future__ import annotations
 import keras
 
 from cifarml.data.dataset import Dataset
-from cifarml.train.batches import count_pruned
-from cifarml.train.optimizer import build_optimizer
+from cifarml.train.callbacks.data_pruning import WeighedCrossentropy
+from cifarml.train.inputs.batches import count_pruned
+from cifarml.train.optimizers.schedule import build_optimizer
 from cifarml.train.plan import Plan
-from cifarml.train.pruning import WeighedCrossentropy
 
 __all__ = ["compile_network"]
 

@@ -11,11 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cifarml.data.dataset import Dataset
 from cifarml.errors import SettingsError
-from cifarml.model import PRESETS, Preset, Recipe, Size
-from cifarml.train.batches import count_pruned
-from cifarml.train.budget import TimePlan
+from cifarml.hardware.devices import choose_devices, choose_precision, describe_machine, explain_precision
+from cifarml.model.presets import PRESETS, Preset
+from cifarml.model.recipe import Recipe, Size
 from cifarml.train.config import TrainConfig
-from cifarml.train.device import choose_devices, choose_precision, describe_machine, explain_precision
+from cifarml.train.inputs.batches import count_pruned
+from cifarml.train.time_budget import TimePlan
 
 __all__ = ["Plan"]
 
@@ -88,7 +89,7 @@ class Plan(NamedTuple):
     def make(cls, config: TrainConfig, pictures: Dataset) -> Self:
         """Choose what ``config`` leaves open.
 
-        What only the stopwatch can tell is chosen by :func:`cifarml.train.measure.choose_by_measuring`.
+        What only the stopwatch can tell is chosen by :func:`cifarml.train.speed_probe.choose_by_measuring`.
 
         Args:
             config: What was asked.

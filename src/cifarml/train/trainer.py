@@ -13,7 +13,18 @@ from typing import Final
 import keras
 import numpy as np
 
-from cifarml.bundle import (
+from cifarml.data.dataset import Dataset, DatasetSplits
+from cifarml.errors import DataError, TrainingError
+from cifarml.evaluation.calibration import fit_temperature
+from cifarml.evaluation.compare_runs import Answers
+from cifarml.evaluation.metrics import calibration_error, evaluate_probabilities
+from cifarml.hardware.devices import describe_environment
+from cifarml.model.presets import Preset
+from cifarml.progress import OnProgress, Progress, ignore_progress
+from cifarml.report.html_report import write_report
+from cifarml.report.image_grids import prediction_grid
+from cifarml.report.plots import confusion_matrix, learning_curves, save_figure
+from cifarml.run import (
     KERAS_MODEL,
     MANIFEST,
     ONNX_MODEL,
@@ -22,26 +33,23 @@ from cifarml.bundle import (
     write_json,
     write_manifest,
 )
-from cifarml.data.dataset import Dataset, DatasetSplits
-from cifarml.errors import DataError, TrainingError
-from cifarml.metrics import calibration_error, evaluate_probabilities
-from cifarml.model import Preset
-from cifarml.progress import OnProgress, Progress, ignore_progress
-from cifarml.run_comparison import Answers
-from cifarml.runs import ANSWERS, CHECKPOINT, CONFIG, HISTORY, METRICS, check_unfinished, resume_command
-from cifarml.train.calibrate import fit_temperature
+from cifarml.run_folders import (
+    ANSWERS,
+    CHECKPOINT,
+    CONFIG,
+    HISTORY,
+    METRICS,
+    check_unfinished,
+    resume_command,
+)
 from cifarml.train.checkpoint import Checkpoint, going_on_explained
 from cifarml.train.config import TrainConfig
-from cifarml.train.device import describe_environment
+from cifarml.train.data_source import Source
 from cifarml.train.export import export_onnx
-from cifarml.train.fitting import fit_network
-from cifarml.train.grids import prediction_grid
-from cifarml.train.measure import choose_by_measuring
-from cifarml.train.memory import explained_memory
+from cifarml.train.fit import fit_network
+from cifarml.train.out_of_memory import explained_memory
 from cifarml.train.plan import Plan
-from cifarml.train.report import confusion_matrix, learning_curves, save_figure
-from cifarml.train.report_page import write_report
-from cifarml.train.source import Source
+from cifarml.train.speed_probe import choose_by_measuring
 
 __all__ = ["resume_training", "serve", "train_model"]
 

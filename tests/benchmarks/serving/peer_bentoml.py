@@ -4,7 +4,7 @@ import json
 
 import bentoml
 
-from cifarml.deploy import score
+from cifarml.scoring import score
 
 
 @bentoml.service(workers=1, traffic={"timeout": 30})

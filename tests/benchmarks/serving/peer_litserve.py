@@ -5,7 +5,7 @@ import sys
 
 import litserve
 
-from cifarml.deploy import score
+from cifarml.scoring import score
 
 
 class Cifar10(litserve.LitAPI):

@@ -4,7 +4,7 @@ import json
 
 import mlflow
 
-from cifarml.deploy import score
+from cifarml.scoring import score
 
 
 class Cifar10(mlflow.pyfunc.PythonModel):

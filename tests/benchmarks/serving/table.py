@@ -34,7 +34,7 @@ Served = contextlib.AbstractContextManager[tuple[int, bytes]]
 def serving(work: Path) -> None:
     """Latency with one client, rate with 16: ours, the article's, and peers."""
     from cifarml import TrainConfig, load_dataset, train_model
-    from cifarml.deploy.staging import stage_scoring
+    from cifarml.deploy.azure.staging import stage_scoring
 
     bundle = train_model(TrainConfig(num_epochs=1), load_dataset("drawn:200"), work / "cifar10" / "1")
     stage_scoring(work / "code")
@@ -121,7 +121,7 @@ def _http(path: str, body: bytes, *more: str) -> bytes:
 @contextlib.contextmanager
 def _ours(work: Path, body: bytes) -> Iterator[tuple[int, bytes]]:
     from cifarml import Bundle
-    from cifarml.deploy.local import LocalHost
+    from cifarml.deploy.local.host import LocalHost
     from cifarml.deploy.rollout import deploy_model
     from cifarml.registry.base import RegisteredModel
 
@@ -140,7 +140,7 @@ def _inference_server(work: Path, body: bytes) -> Iterator[tuple[int, bytes]]:
     home = work / "home"
     home.mkdir(exist_ok=True)
     code = work / "code"
-    server = InferenceServer(code, code / "cifarml" / "deploy" / "score.py", work / "cifar10" / "1", home)
+    server = InferenceServer(code, code / "cifarml" / "scoring" / "score.py", work / "cifar10" / "1", home)
     try:
         yield server.port, _http("/score", body)
     finally:
@@ -262,7 +262,7 @@ def _mlflow(work: Path, picture: bytes) -> Iterator[tuple[int, bytes]]:
 def _in_process_ms(model: Path, body: bytes) -> float:
     code = f"""
 import statistics, time
-from cifarml.deploy import score
+from cifarml.scoring import score
 score.init()
 body, times = {body!r}, []
 for _ in range(2000):

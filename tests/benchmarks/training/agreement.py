@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from cifarml import TrainConfig, load_dataset
-from cifarml.model import Preset
-from cifarml.model.views import average, show
+from cifarml.model.presets import Preset
+from cifarml.model.test_time_augmentation import average, show
 from cifarml.train.export import export_onnx
-from cifarml.train.fitting import fit_network
+from cifarml.train.fit import fit_network
 from cifarml.train.plan import Plan
 from cifarml.train.trainer import serve
 

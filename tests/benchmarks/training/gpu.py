@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from cifarml.train.device import has_nvidia_driver
+from cifarml.hardware.devices import has_nvidia_driver
 from tests.benchmarks.pairs import LARGE
 from tests.benchmarks.training.command import SEEDS, line, run_program, spread, table
 

@@ -17,8 +17,8 @@ from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
 from cifarml import Dataset, TrainConfig
 from cifarml.cifar10 import CLASS_NAMES
-from cifarml.train.batches import Batch, Batches
-from cifarml.train.feeding import feed_training
+from cifarml.train.inputs.batches import Batch, Batches
+from cifarml.train.inputs.keras_feed import feed_training
 from cifarml.train.network import compile_network
 from cifarml.train.plan import Plan
 

@@ -11,9 +11,9 @@ import sys
 import time
 
 from cifarml import TrainConfig, load_dataset
+from cifarml.hardware.devices import describe_machine
 from cifarml.progress import Progress
-from cifarml.train.device import describe_machine
-from cifarml.train.fitting import fit_network
+from cifarml.train.fit import fit_network
 from cifarml.train.plan import Plan
 from tests.benchmarks.training.agreement import ask
 

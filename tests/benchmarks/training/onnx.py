@@ -14,7 +14,7 @@ EPOCHS = os.environ.get("CIFARML_BENCHMARK_EPOCHS", "5")
 
 def onnx(work: Path) -> None:
     """The largest difference of a probability, and the accuracies, on the 10,000 test pictures."""
-    from cifarml.model import PRESETS
+    from cifarml.model.presets import PRESETS
 
     table(
         "preset, precision", "ONNX - Keras", "ONNX - as trained", "accuracy: ONNX, Keras, as trained", "bar"

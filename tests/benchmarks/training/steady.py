@@ -6,9 +6,9 @@ import sys
 import time
 
 from cifarml import TrainConfig, load_dataset
-from cifarml.model import PRESETS
-from cifarml.train.batches import Batches
-from cifarml.train.feeding import feed_training, feed_validation
+from cifarml.model.presets import PRESETS
+from cifarml.train.inputs.batches import Batches
+from cifarml.train.inputs.keras_feed import feed_training, feed_validation
 from cifarml.train.network import compile_network
 from cifarml.train.plan import Plan
 

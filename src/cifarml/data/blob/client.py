@@ -18,7 +18,7 @@ from azure.core.pipeline.policies import RetryPolicy
 from azure.core.pipeline.transport import HttpRequest
 from azure.storage.blob import BlobServiceClient, LocationMode
 
-from cifarml.data.address import BlobAddress, is_blob_host
+from cifarml.data.blob.address import BlobAddress, is_blob_host
 from cifarml.errors import SettingsError
 from cifarml.settings import Settings
 

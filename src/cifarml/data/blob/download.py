@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from filelock import FileLock
 
+from cifarml.data.blob.http import CONNECTIONS, ChangedError, Wire
 from cifarml.data.blob.info import BlobInfo
-from cifarml.data.blob.wire import CONNECTIONS, ChangedError, Wire
 from cifarml.errors import CloudError, DataError
 
 __all__ = ["PART_BYTES", "download_blob", "download_small", "has_content", "read_small"]

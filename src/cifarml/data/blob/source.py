@@ -9,12 +9,12 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Final, Self
 
-from cifarml.data.address import BlobAddress
+from cifarml.data.blob.address import BlobAddress
+from cifarml.data.blob.blob_cache import KeptBlobs
 from cifarml.data.blob.download import PART_BYTES
 from cifarml.data.blob.info import BlobInfo
-from cifarml.data.blob.kept import KeptBlobs
 from cifarml.data.blob.store import BlobStore
-from cifarml.data.files import MAX_FILE_BYTES
+from cifarml.data.file_tree import MAX_FILE_BYTES
 from cifarml.errors import DataError, PictureError
 from cifarml.images import SUFFIXES
 from cifarml.progress import OnProgress, ignore_progress

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Self
 
 from azure.core.exceptions import ResourceExistsError, ResourceNotFoundError
 
-from cifarml.data.address import BlobAddress
+from cifarml.data.blob.address import BlobAddress
 from cifarml.data.blob.client import open_access
 from cifarml.data.blob.download import (
     PART_BYTES,
@@ -20,11 +20,11 @@ from cifarml.data.blob.download import (
     has_content,
     read_small,
 )
+from cifarml.data.blob.errors import other_content, translated
+from cifarml.data.blob.http import ChangedError, Wire
 from cifarml.data.blob.info import BlobInfo
-from cifarml.data.blob.refusals import other_content, translated
-from cifarml.data.blob.tally import Tally, in_threads
+from cifarml.data.blob.transfer_progress import Tally, in_threads
 from cifarml.data.blob.upload import SMALL_BYTES, upload_large, upload_small
-from cifarml.data.blob.wire import ChangedError, Wire
 from cifarml.errors import CloudError, DataError
 from cifarml.progress import OnProgress, ignore_progress
 from cifarml.settings import Settings, load_settings

@@ -14,8 +14,8 @@ from azure.core import MatchConditions
 from azure.core.exceptions import HttpResponseError, ResourceExistsError, ResourceModifiedError
 from azure.storage.blob import BlobBlock, BlobClient, ContentSettings
 
+from cifarml.data.blob.http import CONNECTIONS, ChangedError, Wire
 from cifarml.data.blob.info import SHA256
-from cifarml.data.blob.wire import CONNECTIONS, ChangedError, Wire
 
 __all__ = ["SMALL_BYTES", "upload_large", "upload_small"]
 

@@ -1,0 +1,1 @@
+"""Training jobs in Azure ML."""

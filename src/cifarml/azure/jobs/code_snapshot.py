@@ -1,0 +1,94 @@
+"""What a training job takes along: this package as it is installed, and pinned versions of what it needs."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Final
+
+from packaging.requirements import Requirement
+
+from cifarml.errors import SettingsError, TrainingError
+
+__all__ = ["conda_file", "stage_package", "stage_settings", "training_requirements"]
+
+_PACKAGE: Final = Path(__file__).parents[2]
+_NOT_THERE: Final = ("azure-ai-ml", "azureml-mlflow")
+"""A job trains; what talks to the workspace stays here."""
+
+
+def stage_package(folder: Path) -> None:
+    """Copy the package, and what says its version, into a job's code folder.
+
+    Raises:
+        TrainingError: If it can't be copied.
+    """
+    try:
+        ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
+        shutil.copytree(_PACKAGE, folder / "cifarml", ignore=ignored, dirs_exist_ok=True)
+        info = folder / f"cifarml-{metadata.version('cifarml')}.dist-info"
+        info.mkdir(exist_ok=True)
+        text = metadata.distribution("cifarml").read_text("METADATA") or ""
+        (info / "METADATA").write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise TrainingError(f"can't stage the code in {folder}: {error.strerror or error}") from error
+
+
+def stage_settings(config: Path, folder: Path) -> str:
+    """Copy a file of training settings into a job's code folder, where a job starts.
+
+    Returns:
+        Its name there.
+
+    Raises:
+        SettingsError: If it can't be copied.
+    """
+    name = "train.json" if config.suffix.lower() == ".json" else "train.toml"
+    try:
+        shutil.copyfile(config, folder / name)
+    except OSError as error:
+        raise SettingsError(f"can't copy {config}: {error.strerror or error}") from error
+    return name
+
+
+def training_requirements() -> list[str]:
+    """Return what a job installs: all that training needs, in the versions that are installed here.
+
+    Returns:
+        Lines for pip, such as ``"keras==3.15.1"``; TensorFlow comes with its GPU libraries.
+    """
+    pinned: dict[str, str] = {}
+    waiting = list(metadata.requires("cifarml") or ())
+    while waiting:
+        requirement = Requirement(waiting.pop())
+        name = _normal(requirement.name)
+        if name in pinned or name in _NOT_THERE:
+            continue
+        if requirement.marker and not any(
+            requirement.marker.evaluate({"extra": extra}) for extra in (*requirement.extras, "")
+        ):
+            continue
+        try:
+            pinned[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:  # for another system, or an extra that isn't installed
+            continue
+        waiting += metadata.requires(name) or ()
+    pinned["tensorflow[and-cuda]"] = pinned.pop("tensorflow")
+    return [f"{name}=={pinned[name]}" for name in sorted(pinned)]
+
+
+def conda_file() -> dict[str, Any]:
+    """Return a job's environment as conda reads it."""
+    python = ".".join(map(str, sys.version_info[:2]))
+    return {
+        "name": "cifarml-training",
+        "channels": ["conda-forge"],
+        "dependencies": [f"python={python}", "pip", {"pip": training_requirements()}],
+    }
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()

@@ -1,0 +1,108 @@
+"""The files of a tar or tar.gz archive."""
+
+from __future__ import annotations
+
+import gzip
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Final, Self, cast
+
+from cifarml.data.archives.limits import DAMAGED, ArchiveLimits, Members
+from cifarml.errors import ArchiveError, PictureError
+
+__all__ = ["TarTree"]
+
+_GZIP_MAGIC: Final = b"\x1f\x8b"
+_MAX_HEADER_BYTES: Final = 256 * 2**10
+_MAX_COMMON_ENTRIES: Final = 100
+
+
+class TarTree:
+    """The files of a .tar or .tar.gz; reading them in order is quick, going back starts from the front."""
+
+    def __init__(self, path: Path, limits: ArchiveLimits) -> None:
+        self.origin = str(path)
+        size_bytes = path.stat().st_size
+        self._file = path.open("rb")
+        try:
+            packed = self._file.read(2) == _GZIP_MAGIC
+            self._file.seek(0)
+            stream = gzip.GzipFile(fileobj=self._file) if packed else self._file
+            self._stream = _LimitedStream(cast("IO[bytes]", stream), size_bytes, limits)
+            self._stream.most_at_once = _MAX_HEADER_BYTES  # nothing but headers is read before read()
+            self._tar = tarfile.open(fileobj=cast("IO[bytes]", self._stream), mode="r:")  # noqa: SIM115
+            members = Members(size_bytes, limits)
+            self._infos = {members.add(i.name, i.size, is_folder=i.isdir()): i for i in self._checked()}
+            self._check_end()
+            self._stream.most_at_once = limits.max_file_bytes
+        except BaseException:  # raised again, with the file closed
+            self._file.close()
+            raise
+        self.files = members.files
+        self.folders = frozenset(members.folders)
+
+    def _checked(self) -> Iterator[tarfile.TarInfo]:
+        for info in self._tar:
+            if len(self._tar.pax_headers) > _MAX_COMMON_ENTRIES:  # tarfile copies them for every member
+                raise ArchiveError("its common header is too large")
+            info.pax_headers = {}
+            if not (info.isdir() or (info.isreg() and not info.issparse())):
+                raise ArchiveError(f"{info.name!r} in it is a link, a device or a sparse file")
+            yield info
+
+    def _check_end(self) -> None:
+        """Raise if tarfile took a damaged header, or nothing at all, for the end, as it does.
+
+        Reading on to the last byte makes gzip compare its checksum of the whole.
+        """
+        self._stream.seek(self._tar.offset)
+        if self._stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise ArchiveError(f"damaged archive: no readable header at byte {self._tar.offset:,}")
+        while self._stream.read(_MAX_HEADER_BYTES):
+            pass
+
+    def read(self, name: str) -> bytes:
+        """Return the content of a file; see FileTree."""
+        info = self._infos[name]
+        try:
+            file = self._tar.extractfile(info)
+            content = file.read() if file else b""
+        except DAMAGED as error:
+            raise PictureError(f"damaged in the archive: {error or type(error).__name__}") from error
+        if len(content) != info.size:
+            raise PictureError("ends early in the archive")
+        return content
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._tar.close()
+        self._file.close()
+
+
+class _LimitedStream:
+    """A seekable stream that stops before more comes out of it than the limits allow."""
+
+    def __init__(self, stream: IO[bytes], archive_bytes: int, limits: ArchiveLimits) -> None:
+        self._stream = stream
+        self._archive_bytes = archive_bytes
+        self._limits = limits
+        self.most_at_once = limits.max_file_bytes
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= self.most_at_once:
+            raise ArchiveError(f"it asks for {size:,} bytes at once")
+        self._limits.check_total(self.tell() + size, self._archive_bytes)
+        return self._stream.read(size)
+
+    def seek(self, position: int) -> int:
+        self._limits.check_total(position, self._archive_bytes)
+        return self._stream.seek(position)
+
+    def tell(self) -> int:
+        return self._stream.tell()

@@ -1,0 +1,133 @@
+"""Whole files and folders to Azure Storage and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from cifarml.data.archives.limits import ArchiveLimits, Members
+from cifarml.data.blob.address import BlobAddress
+from cifarml.data.blob.download import has_content
+from cifarml.data.blob.errors import other_content
+from cifarml.data.blob.info import BlobInfo
+from cifarml.data.blob.store import BlobStore, Upload
+from cifarml.data.file_tree import Folder
+from cifarml.errors import ArchiveError, DataError
+from cifarml.progress import OnProgress, ignore_progress
+from cifarml.settings import Settings, load_settings
+
+__all__ = ["Download", "download_path", "upload_path"]
+
+_LIMITS: Final = ArchiveLimits(max_total_bytes=2**60, max_file_bytes=2**60, max_ratio=float("inf"))
+
+
+class Download(NamedTuple):
+    """What a download did.
+
+    Attributes:
+        paths: The files, whether fetched now or there already.
+        fetched_bytes: How much was fetched.
+        saved_bytes: How much was there already.
+    """
+
+    paths: tuple[Path, ...]
+    fetched_bytes: int
+    saved_bytes: int
+
+
+def upload_path(
+    path: str | Path,
+    destination: str = "",
+    *,
+    overwrite: bool = False,
+    settings: Settings | None = None,
+    on_progress: OnProgress = ignore_progress,
+) -> tuple[BlobAddress, Upload]:
+    """Upload a file, or all files of a folder but hidden ones.
+
+    Args:
+        path: The file or folder.
+        destination: ``az://CONTAINER/NAME``. A name that ends in ``/`` is a folder to put the file into.
+            When left out: the container of the settings, under the file's or folder's own name.
+        overwrite: Replace other content.
+        settings: Which account, container, and how to sign in.
+        on_progress: Called while bytes go.
+
+    Returns:
+        The address that :func:`cifarml.load_dataset` takes, and what was done.
+
+    Raises:
+        DataError: If there is nothing to upload, or other content is there.
+        CloudError: If Azure Storage refuses, or can't be reached.
+    """
+    settings = settings or load_settings()
+    address = BlobAddress.parse(destination or f"az://{settings.storage_container}")
+    try:
+        path = Path(path).resolve(strict=True)
+        is_folder = path.is_dir()
+    except (OSError, ValueError, RuntimeError) as error:  # a NUL in the name; links in a circle
+        raise DataError(
+            f"can't read {str(path)[:300]!r}: {getattr(error, 'strerror', None) or error}"
+        ) from error
+    if is_folder:
+        address = address.at(address.name.rstrip("/") if address.name.strip("/") else path.name)
+        found = [name for name in Folder(path).files if not any(p.startswith(".") for p in name.split("/"))]
+        files = {f"{address.name}/{name}": path / name for name in found}
+    else:
+        if not address.name or address.name.endswith("/"):
+            address = address.at(address.name + path.name)
+        files = {address.name: path}
+    if not files:
+        raise DataError(f"there are no files in {path}", "hidden files are not uploaded")
+    for name in files:
+        address.at(name)  # raises where Azure would not take the name
+    with BlobStore(address, settings=settings, on_progress=on_progress) as store:
+        return address, store.upload(files, overwrite=overwrite)
+
+
+def download_path(
+    source: str,
+    target: str | Path,
+    *,
+    overwrite: bool = False,
+    settings: Settings | None = None,
+    on_progress: OnProgress = ignore_progress,
+) -> Download:
+    """Download a blob into a file, or all blobs of a folder into a folder.
+
+    Args:
+        source: ``az://CONTAINER/NAME`` or an https URL.
+        target: The file or folder to make. A blob goes into a folder that is there, under its own name.
+        overwrite: Replace files with other content.
+        settings: Which account, and how to sign in.
+        on_progress: Called while bytes come.
+
+    Raises:
+        DataError: If files with other content are there, or can't be written, or a name is unsafe.
+        CloudError: If there is no such blob, or Azure Storage refuses or can't be reached.
+    """
+    address, target = BlobAddress.parse(source), Path(target)
+    with BlobStore(address, settings=settings, on_progress=on_progress) as store:
+        wanted = _wanted(store, address, target)
+        if not overwrite:
+            other = [str(path) for blob, path in wanted if path.exists() and not has_content(path, blob)]
+            if other:
+                raise other_content(other)
+        fetched_bytes = store.download(wanted)
+        total_bytes = sum(blob.size_bytes for blob, _ in wanted)
+        return Download(tuple(path for _, path in wanted), fetched_bytes, total_bytes - fetched_bytes)
+
+
+def _wanted(store: BlobStore, address: BlobAddress, target: Path) -> list[tuple[BlobInfo, Path]]:
+    prefix, blobs = store.find_all(address.name)
+    if prefix is None:
+        blob = blobs[0]
+        return [(blob, target / blob.name.rpartition("/")[2] if target.is_dir() else target)]
+    members = Members(1, _LIMITS)  # a blob may have any name; a file on this machine may not
+    try:
+        return [
+            (blob, target / members.add(blob.name[len(prefix) :], blob.size_bytes, is_folder=False))
+            for blob in blobs
+        ]
+    except ArchiveError as error:
+        raise DataError(f"{address} can't become a folder here: {error.message}") from error

@@ -1,0 +1,1 @@
+"""The official CIFAR-10 archives."""

@@ -1,0 +1,1 @@
+"""Managed online endpoints in Azure ML."""

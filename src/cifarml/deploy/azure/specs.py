@@ -1,0 +1,279 @@
+"""What an endpoint in Azure is made of, as Azure ML's own entities: made with them, and written as YAML."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from cifarml.azure.workspace import TAG
+from cifarml.azure.yaml_files import SCHEMA, new_folder, write_documents
+from cifarml.deploy.azure.staging import SCORING_SCRIPT, locked_requirements, scoring_files, stage_scoring
+from cifarml.errors import DeployError, SettingsError
+from cifarml.registry.base import RegisteredModel
+
+if TYPE_CHECKING:
+    from azure.ai.ml.entities import Environment, ManagedOnlineDeployment, ManagedOnlineEndpoint
+
+__all__ = [
+    "ENVIRONMENT",
+    "DeploymentOptions",
+    "build_deployment",
+    "build_endpoint",
+    "build_environment",
+    "write_yaml",
+]
+
+ENVIRONMENT: Final = "cifarml-scoring"
+"""Name of the environment; its version is a hash of what is in it."""
+
+IMAGE: Final = "mcr.microsoft.com/azureml/minimal-py312-inference:latest"
+"""Azure ML's smallest image for inference:
+https://learn.microsoft.com/azure/machine-learning/concept-prebuilt-docker-images-inference"""
+
+_PYTHON: Final = "3.12"
+_CODE: Final = "code"
+
+
+@dataclass(frozen=True)
+class DeploymentOptions:
+    """How a deployment runs.
+
+    Args:
+        instance_type: Size of its machines.
+        instance_count: How many.
+        workers: Processes on each, which is also how many requests each machine takes at a time.
+        request_timeout_s: How long a request may take, 1 to 180 seconds.
+        auth: How callers show who they are: by the endpoint's key, or by a token of Entra ID.
+
+    Raises:
+        SettingsError: If one is out of range.
+    """
+
+    instance_type: str = "Standard_F2s_v2"
+    instance_count: int = 1
+    workers: int = 2
+    request_timeout_s: int = 10
+    auth: Literal["key", "entra"] = "key"
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("instance_count", 1, 500),
+            ("workers", 1, 64),
+            ("request_timeout_s", 1, 180),
+        ):
+            if not low <= getattr(self, name) <= high:
+                raise SettingsError(f"{name} must be {low} to {high}. Received: {getattr(self, name)}")
+        if not self.instance_type.replace("_", "").isalnum() or len(self.instance_type) > 64:
+            raise SettingsError(
+                f"instance_type must be a size of virtual machines. Received: {self.instance_type[:64]!r}",
+                hint="such as Standard_F2s_v2; https://learn.microsoft.com/azure/machine-learning/"
+                "reference-managed-online-endpoints-vm-sku-list lists them",
+            )
+
+
+def fingerprint(options: DeploymentOptions, script: Path | None = None) -> str:
+    """Return a hash of all that a deployment is made of but its model: code, environment, machines."""
+    files = scoring_files() | ({} if script is None else {script.name: script})
+    code = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
+    made_of = json.dumps([asdict(options), code, environment_version()], sort_keys=True)
+    return hashlib.sha256(made_of.encode()).hexdigest()[:32]
+
+
+def environment_version() -> str:
+    """Return the version of the environment: another one wherever anything in it differs."""
+    return hashlib.sha256(json.dumps([IMAGE, conda_file()]).encode()).hexdigest()[:16]
+
+
+def conda_file() -> dict[str, Any]:
+    """Return the environment as conda reads it; pip checks each file against its hashes."""
+    return {
+        "name": ENVIRONMENT,
+        "channels": ["conda-forge"],
+        "dependencies": [f"python={_PYTHON}", "pip", {"pip": locked_requirements()}],
+    }
+
+
+def build_environment() -> Environment:
+    """Return the environment: the smallest image, the inference server and the scoring libraries."""
+    from azure.ai.ml.entities import Environment
+
+    return Environment(
+        name=ENVIRONMENT,
+        version=environment_version(),
+        description="What cifarml's scoring script needs, each file pinned by its hash.",
+        image=IMAGE,
+        conda_file=conda_file(),
+        tags={TAG: version("cifarml")},
+    )
+
+
+def build_endpoint(name: str, options: DeploymentOptions) -> ManagedOnlineEndpoint:
+    """Return an endpoint without deployments, with an identity of its own."""
+    from azure.ai.ml.entities import ManagedOnlineEndpoint
+
+    return ManagedOnlineEndpoint(
+        name=name,
+        description="Names what is in a picture; made by cifarml",
+        auth_mode="key" if options.auth == "key" else "aad_token",
+        tags={TAG: version("cifarml")},
+    )
+
+
+def build_deployment(
+    endpoint: str,
+    name: str,
+    model: RegisteredModel,
+    options: DeploymentOptions,
+    *,
+    folder: Path,
+    tags: Mapping[str, str],
+    script: Path | None = None,
+) -> ManagedOnlineDeployment:
+    """Return a deployment, its code staged.
+
+    Args:
+        endpoint: Name of the endpoint.
+        name: Name of the deployment.
+        model: What it serves; registered in the workspace.
+        options: How it runs.
+        folder: Where its code folder is made.
+        tags: What else is to be known of it.
+        script: Another scoring script than ours, which may import ours as ``cifarml.scoring.score``.
+
+    Raises:
+        DeployError: If the code can't be staged.
+    """
+    from azure.ai.ml.entities import (
+        CodeConfiguration,
+        ManagedOnlineDeployment,
+        OnlineRequestSettings,
+        ProbeSettings,
+    )
+
+    try:
+        stage_scoring(folder / _CODE)
+        if script is not None:
+            shutil.copyfile(script, folder / _CODE / script.name)
+    except OSError as error:
+        raise DeployError(f"can't stage the code in {folder}: {error.strerror}") from error
+    timeout_ms = options.request_timeout_s * 1000
+    return ManagedOnlineDeployment(
+        name=name,
+        endpoint_name=endpoint,
+        model=f"azureml:{model.name}:{model.version}",
+        environment=f"azureml:{ENVIRONMENT}:{environment_version()}",
+        code_configuration=CodeConfiguration(
+            code=str(folder / _CODE), scoring_script=script.name if script else SCORING_SCRIPT
+        ),
+        instance_type=options.instance_type,
+        instance_count=options.instance_count,
+        request_settings=OnlineRequestSettings(
+            request_timeout_ms=timeout_ms,
+            max_concurrent_requests_per_instance=options.workers,
+            max_queue_wait_ms=min(timeout_ms, 500),
+        ),
+        environment_variables={
+            "WORKER_COUNT": str(options.workers),
+            "SCORING_TIMEOUT_MS": str(timeout_ms),
+        },
+        liveness_probe=ProbeSettings(
+            initial_delay=10, period=10, timeout=2, success_threshold=1, failure_threshold=30
+        ),
+        readiness_probe=ProbeSettings(
+            initial_delay=5, period=5, timeout=2, success_threshold=1, failure_threshold=30
+        ),
+        app_insights_enabled=False,
+        tags={TAG: version("cifarml"), "cifarml_model": str(model), **tags},
+    )
+
+
+def write_yaml(
+    folder: Path,
+    endpoint: str,
+    deployment: str,
+    model: RegisteredModel,
+    bundle: Path | None,
+    options: DeploymentOptions,
+) -> list[Path]:
+    """Write the plan as files that ``az ml`` takes, in the order in which it takes them.
+
+    Args:
+        folder: Where; a new folder.
+        endpoint: Name of the endpoint.
+        deployment: Name of the deployment.
+        model: What is deployed.
+        bundle: Folder with its files, which are copied beside model.yml.
+        options: How it runs.
+
+    Raises:
+        CloudError: If the folder is not empty, or can't be written.
+        DeployError: If the code can't be staged.
+    """
+    new_folder(folder)
+    if bundle is not None:
+        try:
+            shutil.copytree(bundle, folder / "model")
+        except OSError as error:
+            raise DeployError(f"can't write to {folder}: {error.strerror}") from error
+    made = build_deployment(endpoint, deployment, model, options, folder=folder, tags={})
+    environment, made_endpoint = build_environment(), build_endpoint(endpoint, options)
+    settings: Any = made.request_settings
+    probes = {name: _probe(getattr(made, name)) for name in ("liveness_probe", "readiness_probe")}
+    documents: dict[str, dict[str, Any]] = {
+        "environment.yml": {
+            "$schema": SCHEMA.format("environment"),
+            "name": environment.name,
+            "version": environment.version,
+            "description": environment.description,
+            "image": environment.image,
+            "conda_file": conda_file(),
+            "tags": dict(environment.tags or {}),
+        },
+        "model.yml": {
+            "$schema": SCHEMA.format("model"),
+            "name": model.name,
+            "version": model.version,
+            "type": "custom_model",
+            "path": "./model",
+            "tags": {TAG: version("cifarml"), "bundle_sha256": model.bundle_sha256},
+        },
+        "endpoint.yml": {
+            "$schema": SCHEMA.format("managedOnlineEndpoint"),
+            "name": made_endpoint.name,
+            "description": made_endpoint.description,
+            "auth_mode": made_endpoint.auth_mode,
+            "tags": dict(made_endpoint.tags or {}),
+        },
+        "deployment.yml": {
+            "$schema": SCHEMA.format("managedOnlineDeployment"),
+            "name": made.name,
+            "endpoint_name": made.endpoint_name,
+            "model": made.model,
+            "environment": made.environment,
+            "code_configuration": {"code": f"./{_CODE}", "scoring_script": SCORING_SCRIPT},
+            "instance_type": made.instance_type,
+            "instance_count": made.instance_count,
+            "request_settings": {
+                "request_timeout_ms": settings.request_timeout_ms,
+                "max_concurrent_requests_per_instance": settings.max_concurrent_requests_per_instance,
+                "max_queue_wait_ms": settings.max_queue_wait_ms,
+            },
+            "environment_variables": dict(made.environment_variables or {}),
+            **probes,
+            "tags": dict(made.tags or {}),
+        },
+    }
+    if bundle is None:
+        del documents["model.yml"]
+    return write_documents(folder, documents)
+
+
+def _probe(probe: Any) -> dict[str, int]:
+    names = ("initial_delay", "period", "timeout", "success_threshold", "failure_threshold")
+    return {name: getattr(probe, name) for name in names}

@@ -1,0 +1,169 @@
+"""Endpoints and deployments as Azure ML's client describes them, in our words."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from cifarml.azure.errors import is_missing
+from cifarml.azure.workspace import AzureWorkspace, word
+from cifarml.deploy.base import Deployment, Endpoint
+from cifarml.errors import CloudDeployError, CloudError, DeployError
+from cifarml.serve.endpoint_folder import check_deployment_name, check_endpoint_name
+
+if TYPE_CHECKING:
+    from azure.ai.ml.entities import OnlineDeployment, OnlineEndpoint
+
+__all__ = ["EndpointReader", "check_name", "parse_endpoint"]
+
+_STATES: Final = {
+    "succeeded": "ready",
+    "creating": "starting",
+    "updating": "starting",
+    "scaling": "starting",
+    "failed": "failed",
+    "deleting": "deleting",
+}
+_MIN_NAME: Final = 3
+_BUSY: Final = {"creating", "updating", "deleting", "scaling"}
+_SETTLE_TIMEOUT_S: Final = 1800.0
+_FIRST_WAIT_S: Final = 0.1
+
+
+class EndpointReader:
+    """Looks at the endpoints of a workspace, and waits until nothing is being done to them.
+
+    Args:
+        workspace: Where.
+        poll_s: How long is waited, at most, before it is asked again whether an operation is over.
+    """
+
+    def __init__(self, workspace: AzureWorkspace, poll_s: float) -> None:
+        self.workspace = workspace
+        self._poll_s = poll_s
+
+    def _get(self, name: str) -> OnlineEndpoint:
+        found = self._try_get(check_endpoint_name(name))
+        if found is None:
+            raise DeployError(
+                f"there is no endpoint {name} in workspace {self.workspace.name}",
+                hint="list them with: cifarml endpoint list; make one with: cifarml deploy",
+            )
+        return found
+
+    def _try_get(self, name: str) -> OnlineEndpoint | None:
+        with self._calling(f"look at endpoint {name}"):
+            try:
+                found: OnlineEndpoint = self.workspace.client.online_endpoints.get(name)
+            except Exception as error:
+                if is_missing(error):
+                    return None
+                raise
+            return found
+
+    def _settled(self, name: str) -> OnlineEndpoint | None:
+        """Return an endpoint once nothing is done to it or its deployments; None where there is none."""
+        ends, wait_s = time.monotonic() + _SETTLE_TIMEOUT_S, _FIRST_WAIT_S
+        while (found := self._try_get(name)) is not None:
+            things: list[Any] = [found, *self._deployments(name)]
+            states = {word(each.provisioning_state) for each in things}
+            if not states & _BUSY:
+                return found
+            if time.monotonic() > ends:
+                raise DeployError(f"endpoint {name} is still being changed", hint="try again later")
+            time.sleep(wait_s)
+            wait_s = min(2 * wait_s, self._poll_s)
+        return None
+
+    def _endpoint(self, found: OnlineEndpoint) -> Endpoint:
+        return parse_endpoint(found, self._deployments(str(found.name)))
+
+    def _deployments(self, endpoint: str) -> list[OnlineDeployment]:
+        with self._calling(f"list the deployments of {endpoint}"):
+            try:
+                return list(self.workspace.client.online_deployments.list(endpoint))
+            except Exception as error:
+                if is_missing(error):  # the endpoint has just gone
+                    return []
+                raise
+
+    def _names(self, endpoint: str) -> set[str]:
+        self._settled(endpoint)
+        return {str(each.name) for each in self._deployments(endpoint)}
+
+    def _find(self, endpoint: str, deployment: str) -> Deployment:
+        for each in self._endpoint(self._get(endpoint)).deployments:
+            if each.name == deployment:
+                return each
+        raise DeployError(
+            f"endpoint {endpoint} has no deployment {deployment!r}",
+            hint=f"see which there are: cifarml endpoint show {endpoint}",
+        )
+
+    @contextmanager
+    def _unless(self, is_done: Callable[[], bool]) -> Iterator[None]:
+        """Forgive an error where what was wanted has come true: the answer may have been lost, say."""
+        try:
+            yield
+        except CloudDeployError:
+            with suppress(CloudError):
+                if is_done():
+                    return
+            raise
+
+    @contextmanager
+    def _calling(self, what: str) -> Iterator[None]:
+        with self.workspace.calling(what, CloudDeployError):
+            yield
+
+
+def parse_endpoint(found: OnlineEndpoint, deployments: Sequence[OnlineDeployment]) -> Endpoint:
+    """Return an endpoint with its deployments, the oldest first."""
+    parsed = sorted(map(_parse_deployment, deployments), key=lambda each: each.created_at)
+    state = word(found.provisioning_state)
+    return Endpoint(
+        str(found.name),
+        str(found.scoring_uri or ""),
+        "running" if state == "succeeded" else state,
+        {str(name): int(share) for name, share in (found.traffic or {}).items() if share},
+        tuple(parsed),
+    )
+
+
+def _parse_deployment(found: Any) -> Deployment:
+    tags: dict[str, str] = dict(found.tags or {})
+    state = word(found.provisioning_state)
+    try:
+        created_at = datetime.fromisoformat(tags.get("created_at", ""))
+    except ValueError:
+        created_at = datetime.fromtimestamp(0, UTC)
+    return Deployment(
+        str(found.name),
+        tags.get("cifarml_model") or _model_of(str(found.model or "")),
+        _STATES.get(state, state),
+        created_at if created_at.tzinfo else created_at.replace(tzinfo=UTC),
+        tags.get("bundle_sha256", ""),
+        made_with=tags.get("made_with", ""),
+        instance_type=str(found.instance_type or ""),
+        instance_count=int(found.instance_count or 1),
+    )
+
+
+def check_name(deployment: str) -> str:
+    """Return a deployment's name, if Azure takes it.
+
+    Raises:
+        DeployError: If not.
+    """
+    if len(check_deployment_name(deployment)) < _MIN_NAME:
+        raise DeployError(f"a deployment's name in Azure has 3 to 32 characters. Received: {deployment!r}")
+    return deployment
+
+
+def _model_of(resource_id: str) -> str:
+    found = re.search(r"/models/([^/]+)/versions/([^/]+)$", resource_id)
+    return f"{found[1]}:{found[2]}" if found else resource_id

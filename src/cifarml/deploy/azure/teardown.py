@@ -1,0 +1,125 @@
+"""Everything of ours that costs, found and deleted, and asked for once more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import NamedTuple
+
+from cifarml.azure.compute import delete_cluster, list_clusters
+from cifarml.azure.jobs.jobs import cancel_job, list_jobs
+from cifarml.azure.prices import find_price
+from cifarml.azure.workspace import TAG, AzureWorkspace
+from cifarml.errors import CifarMLError
+
+__all__ = ["Resource", "find_resources", "tear_down"]
+
+
+class Resource(NamedTuple):
+    """Something of ours in the workspace.
+
+    Attributes:
+        kind: ``job``, ``endpoint``, ``deployment``, ``cluster`` or ``environment``.
+        name: Its name; of a deployment ``endpoint/deployment``.
+        state: What the service says of it.
+        costs: What it costs, for people.
+    """
+
+    kind: str
+    name: str
+    state: str
+    costs: str
+
+
+OnStep = Callable[[str], None]
+
+
+def find_resources(workspace: AzureWorkspace) -> list[Resource]:
+    """Return everything in the workspace that we made and that costs, or belongs to what costs.
+
+    Models and runs stay: what they cost is the storage of some megabytes.
+
+    Raises:
+        CloudError: If Azure refuses.
+    """
+    return list(_find(workspace))
+
+
+def _find(workspace: AzureWorkspace) -> Iterator[Resource]:
+    from cifarml.deploy.azure.host import AzureHost
+
+    region = workspace.location
+    for job in list_jobs(workspace):
+        if not job.has_ended:
+            yield Resource("job", job.name, job.state, f"a machine of {job.compute} while it runs")
+    for endpoint in AzureHost(workspace).list_endpoints():
+        yield Resource("endpoint", endpoint.name, endpoint.state, "its deployments")
+        for each in endpoint.deployments:
+            price = find_price(each.instance_type, region).shown(each.instance_count)
+            name = f"{endpoint.name}/{each.name}"
+            yield Resource("deployment", name, each.state, f"{each.machines}: {price}")
+    for cluster in list_clusters(workspace):
+        if cluster.is_ours:
+            price = find_price(cluster.size, region, low_priority=cluster.low_priority).shown()
+            costs = f"nothing while idle; a {cluster.size} at work: {price}"
+            yield Resource("cluster", cluster.name, cluster.state, costs)
+    with workspace.calling("list the environments"):
+        names = [each.name for each in workspace.client.environments.list() if each.name == "cifarml-scoring"]
+        versions = [
+            each
+            for name in names
+            for each in workspace.client.environments.list(name)
+            if TAG in (each.tags or {})
+        ]
+    for version in versions:
+        yield Resource(
+            "environment", f"{version.name}:{version.version}", "registered", "its image's storage"
+        )
+
+
+def tear_down(
+    workspace: AzureWorkspace, *, on_step: OnStep = lambda _: None
+) -> tuple[list[Resource], list[str]]:
+    """Delete what we made: jobs first, then endpoints with their deployments, clusters, environments.
+
+    What can't be deleted does not keep the rest; at the end the service is asked again what is left.
+
+    Args:
+        workspace: Where.
+        on_step: Told what is done.
+
+    Returns:
+        What is left, and why.
+
+    Raises:
+        CloudError: If Azure can't be asked.
+    """
+    from cifarml.deploy.azure.host import AzureHost
+
+    reasons: list[str] = []
+
+    def attempt(what: str, action: Callable[[], object]) -> None:
+        try:
+            action()
+            on_step(what)
+        except CifarMLError as error:
+            reasons.append(error.message)
+            on_step(f"not done: {error.message}")
+
+    host = AzureHost(workspace)
+    for kind, name, *_ in find_resources(workspace):
+        if kind == "job":
+            attempt(f"job {name} is cancelled", partial(cancel_job, workspace, name))
+        elif kind == "endpoint":
+            attempt(f"endpoint {name} is deleted, with its deployments", partial(host.delete, name))
+        elif kind == "cluster":
+            attempt(f"cluster {name} is deleted", partial(delete_cluster, workspace, name))
+        elif kind == "environment":
+            attempt(f"environment {name} is archived", partial(_archive, workspace, name))
+    return find_resources(workspace), reasons
+
+
+def _archive(workspace: AzureWorkspace, environment: str) -> None:
+    name, _, version = environment.partition(":")
+    with workspace.calling(f"archive environment {environment}"):
+        workspace.client.environments.archive(name, version=version)

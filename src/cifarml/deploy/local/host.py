@@ -1,0 +1,349 @@
+"""Endpoints on this machine: each a server process that outlives the command that made it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import shutil
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from filelock import FileLock
+
+from cifarml.deploy.base import Deployment, Endpoint, read_answer
+from cifarml.deploy.local.server_client import ServerClient
+from cifarml.errors import DeployError, EndpointTimeoutError, ModelFileError, PictureError
+from cifarml.predict import Prediction
+from cifarml.registry.base import RegisteredModel
+from cifarml.run import MANIFEST, Bundle
+from cifarml.serve.endpoint_folder import (
+    HOST,
+    DeploymentRecord,
+    EndpointFolder,
+    EndpointRecord,
+    ServerRecord,
+    check_deployment_name,
+    check_endpoint_name,
+    new_key,
+    tail_of,
+)
+from cifarml.settings import load_settings
+
+__all__ = ["SCORE", "LocalHost", "copy_bundle"]
+
+SCORE: Final = Path(__file__).parents[2] / "scoring" / "score.py"
+"""The scoring script, the same as in the cloud."""
+
+_ANSWER_TIMEOUT_S: Final = 60.0
+
+
+class LocalHost:
+    """Keeps endpoints on this machine, on 127.0.0.1, each with a key.
+
+    Args:
+        endpoints_dir: Where they are kept; the setting ``endpoints_dir`` when left out.
+        script: The scoring script of new deployments.
+        timeout_s: How long a new deployment may take for a request.
+        max_memory_bytes: How much memory its process may take before it is replaced.
+        patience_s: How long a caller of a new endpoint may take to send the headers of a request.
+
+    Example:
+        >>> host = LocalHost()  # doctest: +SKIP
+        >>> host.invoke("cifar10", Path("ship.png").read_bytes()).label  # doctest: +SKIP
+        'ship'
+    """
+
+    def __init__(
+        self,
+        endpoints_dir: Path | None = None,
+        *,
+        script: Path = SCORE,
+        timeout_s: float = 10.0,
+        max_memory_bytes: int = 1 << 30,
+        patience_s: float = 10.0,
+    ) -> None:
+        self._dir = (endpoints_dir or load_settings().endpoints_dir).absolute()
+        self._script = script.absolute()
+        self._timeout_s = timeout_s
+        self._max_memory_bytes = max_memory_bytes
+        self._patience_s = patience_s
+        self._server = ServerClient()
+
+    stem = "v"
+
+    @property
+    def made_with(self) -> str:
+        """The scoring script of new deployments."""
+        return str(self._script)
+
+    def folder(self, name: str) -> Path:
+        """Return where an endpoint is kept.
+
+        Raises:
+            DeployError: If there is none of that name.
+        """
+        return self._folder(name).path
+
+    def list_endpoints(self) -> list[Endpoint]:
+        """Return all endpoints, sorted by name; one whose files can't be read is ``damaged``."""
+        if not self._dir.is_dir():
+            return []
+        found = []
+        for path in sorted(self._dir.iterdir()):
+            if EndpointFolder(path).exists():
+                try:
+                    found.append(self.get_endpoint(path.name))
+                except DeployError:
+                    found.append(Endpoint(path.name, "", "damaged", {}, ()))
+        return found
+
+    def get_endpoint(self, name: str) -> Endpoint:
+        """Return an endpoint.
+
+        Raises:
+            DeployError: If there is none of that name.
+        """
+        folder = self._folder(name)
+        record, live = folder.read(), {}
+        server = folder.running_server()
+        if server is not None:
+            about = self._server.control(folder, server, "GET", "endpoint")
+            record, live = EndpointRecord.from_json(about["record"]), about["live"]
+        return _endpoint(name, record, live, running=server is not None)
+
+    def create_endpoint(self, name: str) -> Endpoint:
+        """Make an endpoint without deployments, or return the one that is there, running.
+
+        Raises:
+            DeployError: If the name is not allowed, or the endpoint can't be made.
+        """
+        folder = EndpointFolder(self._dir / check_endpoint_name(name))
+        with self._one_at_a_time():
+            is_new = not folder.exists()
+            try:
+                folder.make(EndpointRecord(patience_s=self._patience_s))
+                self._server.start(folder)
+            except OSError as error:
+                raise DeployError(f"can't make endpoint {name} in {self._dir}: {error.strerror}") from error
+            except DeployError:
+                if is_new:
+                    shutil.rmtree(folder.path, ignore_errors=True)
+                raise
+        return self.get_endpoint(name)
+
+    def create_deployment(
+        self, endpoint: str, deployment: str, model: RegisteredModel, bundle: Bundle
+    ) -> None:
+        """Start a model behind an endpoint, without any traffic; returns once it is ready.
+
+        The bundle is copied: what becomes of the original does no harm.
+
+        Raises:
+            DeployError: If it did not become ready; its logs can still be read, and it can be deleted.
+            ModelFileError: If the bundle is damaged.
+        """
+        if any(Path(part).name != part for part in (model.name, model.version)):
+            raise DeployError(f"{model} can't be a folder's name, so it can't be deployed")
+        folder, server = self._running(endpoint)
+        record = DeploymentRecord(
+            check_deployment_name(deployment),
+            model.name,
+            model.version,
+            model.bundle_sha256,
+            datetime.now(UTC).isoformat(),
+            str(self._script),
+            self._timeout_s,
+            self._max_memory_bytes,
+        )
+        if deployment in {each.name for each in folder.read().deployments}:
+            raise DeployError(f"there is a deployment {deployment} already")
+        try:
+            shutil.rmtree(folder.deployment(deployment), ignore_errors=True)  # left by a kill
+            copy_bundle(bundle, folder.model_dir(record))
+        except OSError as error:
+            shutil.rmtree(folder.deployment(deployment), ignore_errors=True)
+            raise DeployError(f"can't copy the model to {folder.path}: {error.strerror}") from error
+        except ModelFileError:
+            shutil.rmtree(folder.deployment(deployment), ignore_errors=True)
+            raise
+        self._server.control(folder, server, "POST", "deployments", dataclasses.asdict(record))
+
+    def invoke(self, endpoint: str, picture: bytes, *, deployment: str | None = None) -> Prediction:
+        """Ask the endpoint about a picture file; a deployment by name, or else as traffic says.
+
+        An endpoint that is stopped, as after a restart of the machine, is started first.
+
+        Raises:
+            PictureError: If the endpoint can't read the picture.
+            EndpointTimeoutError: If no answer came in time.
+            DeployError: If there is no such endpoint or deployment, or it fails.
+        """
+        folder, server = self._running(endpoint)
+        # Of whatever kind it is: that is seen by looking at it.
+        headers = {"authorization": f"Bearer {folder.read_key()}", "content-type": "image/png"}
+        if deployment is not None:
+            headers["azureml-model-deployment"] = check_deployment_name(deployment)
+        status, answer = self._server.ask(
+            folder, server, "POST", "/score", picture, headers, _ANSWER_TIMEOUT_S
+        )
+        try:
+            if status == 200:
+                return read_answer(answer)
+            message = f"endpoint {endpoint}: {answer['error']['message']} ({status})"
+        except (LookupError, TypeError, AttributeError, ValueError):
+            asked = f"deployment {deployment}" if deployment else "its deployment"
+            raise DeployError(f"endpoint {endpoint}: {asked} answered nonsense ({status})") from None
+        if status in {400, 413, 415, 422}:
+            raise PictureError(message)
+        if status in {408, 504}:
+            raise EndpointTimeoutError(message, hint=f"look at: cifarml endpoint logs {endpoint}")
+        raise DeployError(message, hint=f"look at: cifarml endpoint show {endpoint}")
+
+    def read_key(self, endpoint: str, *, regenerate: bool = False) -> str:
+        """Return the key that callers show; ``regenerate`` makes a new one, and the old one is void.
+
+        Raises:
+            DeployError: If there is no such endpoint.
+        """
+        folder = self._folder(endpoint)
+        if regenerate:
+            with self._one_at_a_time():
+                server = folder.running_server()
+                if server is None:
+                    folder.write_key(new_key())
+                else:
+                    self._server.control(folder, server, "POST", "key")
+        return folder.read_key()
+
+    def set_traffic(self, endpoint: str, traffic: Mapping[str, int]) -> None:
+        """Divide the requests among the deployments, all at once.
+
+        Raises:
+            DeployError: If shares don't add up to 0 or 100, or a deployment is missing or not ready.
+        """
+        self._server.control(*self._running(endpoint), "PUT", "traffic", dict(traffic))
+
+    def set_mirror(self, endpoint: str, mirror: Mapping[str, int]) -> None:  # noqa: ARG002
+        """Refuse: requests of endpoints on this machine are not mirrored.
+
+        Raises:
+            DeployError: Always.
+        """
+        raise DeployError("an endpoint on this machine can't mirror requests", hint="leave out --mirror")
+
+    def logs(self, endpoint: str, deployment: str, *, tail: int = 50) -> str:
+        """Return the last lines that a deployment has written.
+
+        Raises:
+            DeployError: If there is none of that name.
+        """
+        folder = self._folder(endpoint)
+        if not folder.deployment(check_deployment_name(deployment)).is_dir():
+            raise DeployError(
+                f"endpoint {endpoint} has no deployment {deployment!r}",
+                hint=f"see which there are: cifarml endpoint show {endpoint}",
+            )
+        return tail_of(folder.worker_log(deployment), tail)
+
+    def delete(self, endpoint: str, deployment: str | None = None) -> None:
+        """Delete a deployment without traffic, or an endpoint with all that belongs to it.
+
+        Raises:
+            DeployError: If there is none of that name, or the deployment has traffic.
+        """
+        if deployment is not None:
+            self._server.control(
+                *self._running(endpoint), "DELETE", f"deployments/{check_deployment_name(deployment)}"
+            )
+            return
+        folder = self._folder(endpoint)
+        with self._one_at_a_time():
+            self._server.stop(folder)
+            try:
+                shutil.rmtree(folder.path)
+            except OSError as error:
+                raise DeployError(f"can't delete {folder.path}: {error.strerror}") from error
+
+    def start(self, name: str) -> Endpoint:
+        """Start an endpoint that is stopped.
+
+        Raises:
+            DeployError: If there is none of that name, or it can't be started.
+        """
+        self._running(name)
+        return self.get_endpoint(name)
+
+    def stop(self, name: str) -> None:
+        """Stop an endpoint, after what is in flight; it keeps all it has.
+
+        Raises:
+            DeployError: If there is none of that name.
+        """
+        folder = self._folder(name)
+        with self._one_at_a_time():
+            self._server.stop(folder)
+
+    def _folder(self, name: str) -> EndpointFolder:
+        folder = EndpointFolder(self._dir / check_endpoint_name(name))
+        if not folder.exists():
+            raise DeployError(
+                f"there is no endpoint {name} on this machine",
+                hint="list them with: cifarml endpoint list; make one with: cifarml deploy",
+            )
+        return folder
+
+    @contextlib.contextmanager
+    def _one_at_a_time(self) -> Iterator[None]:
+        """Let no other command make, start or delete endpoints meanwhile."""
+        try:
+            self._dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+            lock = FileLock(self._dir / ".lock", mode=0o600)
+            lock.acquire()
+        except OSError as error:
+            raise DeployError(
+                f"can't write to {self._dir}: {error.strerror}",
+                hint="set CIFARML_ENDPOINTS_DIR to a folder of your own",
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _running(self, name: str) -> tuple[EndpointFolder, ServerRecord]:
+        """Return the endpoint and its server, started where there is none."""
+        folder = self._folder(name)
+        server = folder.running_server()
+        if server is None:
+            with self._one_at_a_time():
+                server = self._server.start(folder)
+        return folder, server
+
+
+def _endpoint(name: str, record: EndpointRecord, live: dict[str, Any], *, running: bool) -> Endpoint:
+    deployments = tuple(
+        Deployment(
+            each.name,
+            f"{each.model}:{each.version}",
+            created_at=datetime.fromisoformat(each.created_at),
+            bundle_sha256=each.bundle_sha256,
+            made_with=each.script,
+            **(live.get(each.name) or {"state": "failed" if each.failed else "stopped"}),
+        )
+        for each in record.deployments
+    )
+    uri = f"http://{HOST}:{record.port}/score"
+    return Endpoint(name, uri, "running" if running else "stopped", record.traffic, deployments)
+
+
+def copy_bundle(bundle: Bundle, to: Path) -> None:
+    """Copy a bundle into a new folder, checking the hash of each file.
+
+    Raises:
+        ModelFileError: If one is missing or changed.
+    """
+    to.mkdir(parents=True)
+    for name in bundle.files:
+        (to / name).write_bytes(bundle.read(name))
+    shutil.copyfile(bundle.path / MANIFEST, to / MANIFEST)

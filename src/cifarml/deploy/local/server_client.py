@@ -1,0 +1,166 @@
+"""The server of an endpoint as the commands see it: started, asked, ended."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import time
+from typing import Any, Final
+
+import psutil
+import urllib3
+from urllib3.exceptions import HTTPError
+from urllib3.exceptions import TimeoutError as NoAnswer
+
+from cifarml.errors import DeployError, EndpointTimeoutError
+from cifarml.serve.endpoint_folder import HOST, READY, EndpointFolder, ServerRecord, tail_of
+
+__all__ = ["ServerClient"]
+
+_START_TIMEOUT_S: Final = 60.0
+_STOP_TIMEOUT_S: Final = 40.0
+_CONTROL_TIMEOUT_S: Final = 120.0
+
+
+class ServerClient:
+    """Talks to the servers of endpoints, never through a proxy."""
+
+    def __init__(self) -> None:
+        self._http = urllib3.PoolManager(maxsize=16, retries=False)
+
+    def start(self, folder: EndpointFolder) -> ServerRecord:
+        """Return the server of an endpoint, started where there is none, its deployments ready or failed.
+
+        Raises:
+            DeployError: If it does not start.
+        """
+        if (server := folder.running_server()) is not None:
+            return server
+        folder.check_owner()
+        folder.read()
+        command = [sys.executable, "-P", "-m", "cifarml.serve.server", str(folder.path)]
+        try:
+            done = subprocess.run(  # noqa: S603  # our own interpreter and module
+                command,
+                cwd=folder.path,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                timeout=_START_TIMEOUT_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise DeployError(f"the server of endpoint {folder.name} did not start in time") from None
+        server = folder.running_server()
+        if not done.stdout.endswith(READY) or server is None:
+            said = done.stdout.strip() or tail_of(folder.server_log, 5) or f"exit code {done.returncode}"
+            raise DeployError(f"the server of endpoint {folder.name} did not start: {said}")
+        self._await_deployments(folder, server)
+        return server
+
+    def _await_deployments(self, folder: EndpointFolder, server: ServerRecord) -> None:
+        """Wait until each deployment is ready, or has failed."""
+        ends = time.monotonic() + _START_TIMEOUT_S
+        while time.monotonic() < ends:
+            live = self.control(folder, server, "GET", "endpoint")["live"]
+            if all(each["state"] != "starting" for each in live.values()):
+                return
+            time.sleep(0.05)
+
+    def stop(self, folder: EndpointFolder) -> None:
+        """End the server and its workers, gently and then not."""
+        server = folder.running_server()
+        if server is None:
+            return
+        with contextlib.suppress(psutil.Error):
+            process = psutil.Process(server.pid)
+            family = [process, *process.children(recursive=True)]
+            process.terminate()
+            if not _await_end(family):
+                for each in family:
+                    with contextlib.suppress(psutil.Error):
+                        each.kill()
+                _await_end(family)
+
+    def control(
+        self, folder: EndpointFolder, server: ServerRecord, method: str, path: str, values: object = None
+    ) -> Any:
+        """Ask the server to tell or to change something.
+
+        Args:
+            folder: The endpoint.
+            server: Its server.
+            method: HTTP method.
+            path: What is asked, such as ``"deployments/v1"``.
+            values: What is sent, as JSON values.
+
+        Returns:
+            What is answered, as JSON values.
+
+        Raises:
+            DeployError: If it refuses, breaks off or is silent.
+        """
+        headers = {"authorization": f"Bearer {server.control_key}", "content-type": "application/json"}
+        body = None if values is None else json.dumps(values).encode()
+        path = f"/control/{path}"
+        status, answer = self.ask(folder, server, method, path, body, headers, _CONTROL_TIMEOUT_S)
+        if status != 200:
+            error = answer["error"]
+            raise DeployError(f"endpoint {folder.name}: {error['message']}", error.get("hint"))
+        return answer
+
+    def ask(
+        self,
+        folder: EndpointFolder,
+        server: ServerRecord,
+        method: str,
+        path: str,
+        body: bytes | None,
+        headers: dict[str, str],
+        timeout_s: float,
+    ) -> tuple[int, Any]:
+        """Ask the server as any caller would.
+
+        Returns:
+            The status, and what is answered, as JSON values.
+
+        Raises:
+            EndpointTimeoutError: If no answer comes in time.
+            DeployError: If it breaks off, or answers no JSON.
+        """
+        url = f"http://{HOST}:{server.port}{path}"
+        try:
+            response = self._http.request(method, url, body=body, headers=headers, timeout=timeout_s)
+            return response.status, response.json()
+        except NoAnswer as error:
+            raise EndpointTimeoutError(
+                f"endpoint {folder.name} did not answer in {timeout_s:.0f} s"
+            ) from error
+        except HTTPError as error:
+            raise DeployError(
+                f"endpoint {folder.name} broke off: {type(error).__name__}",
+                hint=f"look at {folder.server_log}",
+            ) from error
+        except ValueError as error:
+            raise DeployError(f"endpoint {folder.name} answered nonsense ({response.status})") from error
+
+
+def _await_end(processes: list[psutil.Process]) -> bool:
+    """Wait until all have ended, whoever has to collect them; tell whether they have in time."""
+    ends = time.monotonic() + _STOP_TIMEOUT_S
+    while time.monotonic() < ends:
+        if all(map(_has_ended, processes)):
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def _has_ended(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True

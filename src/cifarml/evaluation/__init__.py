@@ -1,0 +1,1 @@
+"""Metrics, calibration and comparisons of models and runs."""

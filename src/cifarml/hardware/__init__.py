@@ -1,0 +1,1 @@
+"""Devices, memory and precision of this machine."""

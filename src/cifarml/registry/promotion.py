@@ -1,0 +1,146 @@
+"""Two registered models side by side, and the better one in use."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from cifarml.data.dataset import Dataset
+from cifarml.errors import GateError
+from cifarml.evaluation.compare_models import Comparison, compare_bundles
+from cifarml.progress import OnProgress, ignore_progress
+from cifarml.registry.base import CHAMPION, ModelRegistry, RegisteredModel
+from cifarml.registry.promotion_gate import GateCheck, GateLimits, check_gate
+from cifarml.registry.run_record import Metric, RunRecord
+
+__all__ = ["Promotion", "compare_models", "promote_if_better"]
+
+
+class Promotion(NamedTuple):
+    """What came of it.
+
+    Attributes:
+        model: The champion now.
+        comparison: How it did beside the one before; None where there was none, or it was this one.
+        checks: What was asked of it.
+    """
+
+    model: RegisteredModel
+    comparison: Comparison | None
+    checks: list[GateCheck]
+
+
+def compare_models(
+    registry: ModelRegistry,
+    first: RegisteredModel,
+    second: RegisteredModel,
+    dataset: Dataset,
+    *,
+    on_progress: OnProgress = ignore_progress,
+) -> Comparison:
+    """Ask two models about the same pictures, and log both in one run of the experiment ``cifar10``.
+
+    Args:
+        registry: Where they are.
+        first: The one in use.
+        second: The one that may replace it.
+        dataset: The pictures, all of which are used: pass ``dataset.test`` for the test pictures alone.
+        on_progress: Called after every batch.
+
+    Raises:
+        DataError: If there are no pictures, or of a class that one of the models doesn't know.
+        RegistryError: If one of them isn't there, or the run can't be logged.
+        ModelFileError: If a model is damaged.
+
+    Example:
+        >>> compare_models(
+        ...     registry,
+        ...     registry.get("cifar10", "1"),
+        ...     registry.get("cifar10", "2"),
+        ...     load_dataset("cifar10").test,
+        ... ).p_value  # doctest: +SKIP
+        0.031
+    """
+    started = datetime.now(UTC)
+    with tempfile.TemporaryDirectory(prefix="cifarml-") as folder:
+        comparison = compare_bundles(
+            registry.download(first, Path(folder, "first")),
+            registry.download(second, Path(folder, "second")),
+            dataset,
+            names=(str(first), str(second)),
+            on_progress=on_progress,
+        )
+    registry.insert_run(_record(comparison, started))
+    return comparison
+
+
+def promote_if_better(
+    registry: ModelRegistry,
+    model: RegisteredModel,
+    dataset: Dataset,
+    *,
+    limits: GateLimits | None = None,
+    on_progress: OnProgress = ignore_progress,
+) -> Promotion:
+    """Make a model the champion, if it is better than the one that is.
+
+    Args:
+        registry: Where they are.
+        model: The one that may become champion.
+        dataset: Test pictures, new to both.
+        limits: How much is asked of it.
+        on_progress: Called after every batch.
+
+    Raises:
+        GateError: If it isn't better; it says why.
+        RegistryError: If it isn't there, or another one became champion meanwhile.
+        DataError: If there are no pictures, or of a class that one of the models doesn't know.
+        ModelFileError: If a model is damaged.
+    """
+    champion = next((each for each in registry.list_models(model.name) if CHAMPION in each.aliases), None)
+    if champion is None:
+        return Promotion(registry.set_alias(model), None, [])
+    if champion.version == model.version:
+        return Promotion(champion, None, [])
+    comparison = compare_models(registry, champion, model, dataset, on_progress=on_progress)
+    checks = check_gate(comparison, limits)
+    if not all(check.holds for check in checks):
+        failed = "\n".join(f"- {check.name}: no; {check.reason}" for check in checks if not check.holds)
+        raise GateError(
+            f"{model} does not become champion; {champion} stays:\n{failed}",
+            hint=f"without the gate: cifarml models promote {model}",
+        )
+    return Promotion(registry.set_alias(model, instead_of=champion), comparison, checks)
+
+
+def _record(comparison: Comparison, started: datetime) -> RunRecord:
+    both = (comparison.first, comparison.second)
+    same = "\n".join((*(each.bundle_sha256 for each in both), comparison.fingerprint))
+    figures = {
+        f"{each.name.replace(':', '_')}/{what}": value
+        for each in both
+        for what, value in (
+            ("accuracy", each.accuracy),
+            ("loss", each.loss),
+            ("calibration_error", each.calibration_error),
+            *((f"recall_{name}", recall) for name, recall in each.recall.items()),
+        )
+    }
+    figures |= {
+        "num_images": comparison.num_images,
+        "num_only_first": comparison.num_only_first,
+        "num_only_second": comparison.num_only_second,
+        "p_value": comparison.p_value,
+    }
+    return RunRecord(
+        run_id=hashlib.sha256(same.encode()).hexdigest()[:32],
+        name=f"{both[0].name} and {both[1].name}",
+        started_at=started,
+        ended_at=datetime.now(UTC),
+        metrics=tuple(Metric(name, value) for name, value in figures.items()),
+        parameters={"first": both[0].name, "second": both[1].name, "data": comparison.data},
+        tags={"data_fingerprint": comparison.fingerprint, "kind": "comparison"},
+    )

@@ -1,0 +1,204 @@
+"""The report of a run: one HTML page that needs nothing else, made of what lies in the run folder."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from matplotlib.figure import Figure
+from PIL import Image
+
+from cifarml.data.dataset import Dataset
+from cifarml.evaluation.calibration import scale_probabilities
+from cifarml.evaluation.metrics import Evaluation, Reliability, measure_reliability
+from cifarml.evaluation.statistics import wilson_interval
+from cifarml.hardware.devices import describe_machine
+from cifarml.report.figure import percent
+from cifarml.report.plots import confusion_matrix, learning_curve
+from cifarml.report.reliability_diagram import reliability_diagram
+from cifarml.run_folders import CONFIG, HISTORY, METRICS, REPORT
+
+__all__ = ["write_report"]
+
+_MISTAKES: Final = 24
+_CONFUSIONS: Final = 6
+_SKIPPED: Final = 20
+"""So many are shown."""
+
+
+class _Mistake(NamedTuple):
+    """A picture that the model is wrong about."""
+
+    picture: str
+    predicted: str
+    probability: float
+    truth: str
+    truth_probability: float
+    source: str
+
+
+class _Confusion(NamedTuple):
+    """One class that is taken for another."""
+
+    truth: str
+    predicted: str
+    num_taken: int
+    num_images: int
+
+
+def write_report(
+    run_dir: Path, info: Mapping[str, Any], test: Dataset, probabilities: npt.NDArray[np.float32]
+) -> Path:
+    """Write ``report.html`` into a run folder.
+
+    The page is whole by itself: plots and pictures lie inside it, and it loads and runs nothing. Names and
+    addresses in it come from users' files, and are shown as they are.
+
+    Args:
+        run_dir: The folder; settings, history, metrics, data and machine are read from its JSON files.
+        info: The entries of the manifest.
+        test: The test pictures.
+        probabilities: What the model that is served said of them, float32, shape (N, classes).
+
+    Returns:
+        The file written.
+
+    Raises:
+        OSError: If a file is missing, or the page can't be written.
+    """
+
+    def read(name: str) -> Any:
+        return json.loads((run_dir / name).read_text(encoding="utf-8"))
+
+    evaluation = Evaluation.from_json(read(METRICS)["test"])
+    history, data, machine = read(HISTORY), read("dataset.json"), read("environment.json")
+    num_right = round(evaluation.accuracy * evaluation.num_images)
+    low, high = wilson_interval(num_right, evaluation.num_images)
+    calibration = _calibration(probabilities, test.labels, float(info["temperature"]))
+    settings = read(CONFIG)
+    made_on = settings.pop("machine")
+    page = _ENVIRONMENT.get_template(REPORT).render(
+        name=info["run"],
+        argument=shlex.quote(str(info["run"])),
+        info=info,
+        evaluation=evaluation,
+        accuracy_interval=(low, high),
+        chance=1 / len(evaluation.classes),
+        has_validation="val_loss" in history,
+        curves={key: _plot(learning_curve(history, key)) for key in _CURVES},
+        matrix=_plot(confusion_matrix(evaluation)),
+        confusions=_worst_confusions(evaluation),
+        mistakes=_sure_mistakes(test, probabilities),
+        num_mistakes=round((1 - evaluation.accuracy) * evaluation.num_images),
+        calibration={title: each.calibration_error for title, each in calibration.items()},
+        diagrams={title: _plot(reliability_diagram({title: each})) for title, each in calibration.items()},
+        recipe=_shown(settings),
+        data=data,
+        skipped=data["skipped"][:_SKIPPED],
+        machine=_shown(machine) | {"machine": describe_machine(made_on["devices"])},
+        packages=machine["packages"],
+    )
+    path = run_dir / REPORT
+    # File names that are no Unicode (surrogates) are escaped rather than refused.
+    path.write_text(page, encoding="utf-8", errors="backslashreplace")
+    return path
+
+
+_CURVES: Final[tuple[Literal["accuracy", "loss"], ...]] = ("accuracy", "loss")
+
+
+def _calibration(
+    probabilities: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], temperature: float
+) -> dict[str, Reliability]:
+    """Measure before and after temperature scaling; once where nothing was scaled."""
+    served = measure_reliability(probabilities, labels)
+    if temperature == 1:
+        return {"as it is served": served}
+    before = measure_reliability(scale_probabilities(probabilities, 1 / temperature), labels)
+    return {"before scaling": before, "as it is served": served}
+
+
+def _worst_confusions(evaluation: Evaluation) -> list[_Confusion]:
+    wrong = evaluation.confusion * (1 - np.eye(len(evaluation.confusion), dtype=np.int64))
+    totals = evaluation.confusion.sum(axis=1)
+    names = [each.name for each in evaluation.classes]
+    found = []
+    for place in np.argsort(-wrong, axis=None, kind="stable")[:_CONFUSIONS].tolist():
+        truth, predicted = divmod(place, len(names))
+        if wrong[truth, predicted]:
+            taken, there = int(wrong[truth, predicted]), int(totals[truth])
+            found.append(_Confusion(names[truth], names[predicted], taken, there))
+    return found
+
+
+def _sure_mistakes(test: Dataset, probabilities: npt.NDArray[np.float32]) -> list[_Mistake]:
+    """Return the pictures that the model is wrong about and most sure of."""
+    predicted, names = probabilities.argmax(axis=1), test.class_names
+    wrong = np.flatnonzero(predicted != test.labels)
+    order = wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")]
+    return [
+        _Mistake(
+            picture=_picture(test.images[index]),
+            predicted=names[predicted[index]],
+            probability=float(probabilities[index, predicted[index]]),
+            truth=names[test.labels[index]],
+            truth_probability=float(probabilities[index, test.labels[index]]),
+            source=test.sources[index],
+        )
+        for index in order[:_MISTAKES].tolist()
+    ]
+
+
+def _plot(figure: Figure) -> str:
+    """Return a figure as an SVG without a ground of its own: crisp, small, and dark where the page is."""
+    file = io.BytesIO()
+    figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return _data_uri("image/svg+xml", file.getvalue())
+
+
+def _picture(image: npt.NDArray[np.uint8]) -> str:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    return _data_uri("image/png", file.getvalue())
+
+
+def _data_uri(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def _shown(values: Mapping[str, Any]) -> dict[str, str]:
+    """Write settings for people: lists with commas, and no tables in tables."""
+    return {
+        name.replace("_", " "): ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        for name, value in values.items()
+        if not isinstance(value, dict)
+    }
+
+
+def _percent(share: float, digits: int = 0) -> str:
+    return percent(share, digits).replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    minutes, left = divmod(round(seconds), 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 120 else f"{minutes} min {left} s"
+
+
+_ENVIRONMENT: Final = Environment(
+    loader=FileSystemLoader(Path(__file__).parent),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_ENVIRONMENT.filters |= {"percent": _percent, "duration": _duration}

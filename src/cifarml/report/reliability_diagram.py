@@ -1,0 +1,88 @@
+"""The reliability diagram: is a model as often right as it is sure?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from cifarml.errors import DataError
+from cifarml.evaluation.metrics import Reliability
+from cifarml.report.figure import INK, QUIET, ReportFigure, axes_at, percent, write
+from cifarml.report.plots import FAINT, TRAIN
+
+__all__ = ["reliability_diagram"]
+
+_SIDE = 2.5
+_LOW = 0.55
+"""Inches: a panel's side, and the height of the bars beneath it."""
+_TOO_SURE, _TOO_MODEST = "#E8A87C", "#8FC1E3"
+_TICKS = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+def reliability_diagram(panels: Mapping[str, Reliability]) -> Figure:
+    """Draw how often a model is right, by how sure it is, and beneath how many pictures that are.
+
+    Bars that end on the diagonal are honest. The gap between how sure the model is and how often it is right
+    is orange where it is too sure, and light blue where it is not sure enough (Guo et al., "On Calibration
+    of Modern Neural Networks", ICML 2017, figure 1).
+
+    Args:
+        panels: What to draw side by side, each under its title, such as ``"before"`` and ``"after"``;
+            from :func:`cifarml.evaluation.metrics.measure_reliability`.
+
+    Returns:
+        The figure.
+
+    Raises:
+        DataError: If there is nothing to draw.
+    """
+    if not panels:
+        raise DataError("a reliability diagram needs one panel at least. Received: none")
+    step = _SIDE + 0.85
+    height = _SIDE + _LOW + 1.35
+    figure = ReportFigure(figsize=(0.75 + step * len(panels) - 0.55, height), facecolor="white")
+    for index, (title, reliability) in enumerate(panels.items()):
+        left = 0.75 + step * index
+        upper = axes_at(figure, left, _LOW + 0.75, _SIDE, _SIDE)
+        lower = axes_at(figure, left, 0.6, _SIDE, _LOW)
+        _draw(upper, lower, reliability)
+        off = f"off by {percent(reliability.calibration_error, 1)} on average"
+        write(upper, 0, 1.11, title, transform=upper.transAxes, size=10.5, weight="bold")
+        write(upper, 0, 1.03, off, transform=upper.transAxes, color=QUIET)
+        if not index:
+            write(upper, -0.235, 0.5, "how often it is right", transform=upper.transAxes, color=QUIET,
+                  rotation=90, ha="center", va="center")  # fmt: skip
+    return figure
+
+
+def _draw(upper: Axes, lower: Axes, reliability: Reliability) -> None:
+    bins = len(reliability.num_images)
+    middle, width = (np.arange(bins) + 0.5) / bins, 0.9 / bins
+    some = reliability.num_images > 0
+    right, sure = reliability.accuracy[some], reliability.confidence[some]
+    upper.bar(middle[some], np.minimum(sure, right), width, color=TRAIN)
+    gap = [_TOO_SURE if over else _TOO_MODEST for over in sure > right]
+    upper.bar(middle[some], np.abs(sure - right), width, np.minimum(sure, right), color=gap)
+    upper.plot([0, 1], [0, 1], color=INK, linewidth=0.9, linestyle=(0, (3, 3)))
+    lower.bar(middle, reliability.num_images / reliability.num_images.sum(), width, color=QUIET)
+    for axes in (upper, lower):
+        axes.set_xlim(0, 1)
+        axes.set_facecolor("white")
+        axes.set_axisbelow(True)
+        axes.tick_params(length=0)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.spines["bottom"].set_color(QUIET)
+        axes.set_xticks(_TICKS, labels=[])
+    upper.set_ylim(0, 1)
+    upper.set_yticks(_TICKS, labels=[])
+    upper.grid(visible=True, axis="y", color=FAINT, linewidth=0.8)
+    lower.set_yticks([])
+    for tick in _TICKS:
+        write(upper, -0.02, tick, percent(tick), color=QUIET, size=8, ha="right", va="center")
+        write(lower, tick, -0.12, percent(tick), color=QUIET, size=8, ha="center", va="top",
+              transform=lower.get_xaxis_transform())  # fmt: skip
+    write(lower, 0.5, -0.62, "how sure it is (grey: share of the pictures)", transform=lower.transAxes,
+          color=QUIET, ha="center", va="center")  # fmt: skip

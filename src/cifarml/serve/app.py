@@ -1,0 +1,160 @@
+"""The routes of an endpoint."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any, Final
+
+from fastapi import FastAPI, Request
+from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.exceptions import HTTPException
+from starlette.staticfiles import StaticFiles
+
+from cifarml.cifar10 import CLASS_NAMES
+from cifarml.scoring.api_schema import SCORE_REQUEST, SCORE_RESPONSES
+from cifarml.scoring.request import MAX_BODY_BYTES, PICTURE_TYPES
+from cifarml.serve.api_docs import render_reference
+from cifarml.serve.batching_queue import Busy, TimedOut, Unavailable
+from cifarml.serve.middleware import error_response
+from cifarml.serve.router import Gateway, UnknownDeployment
+from cifarml.serve.telemetry import Figures
+
+__all__ = ["make_app"]
+
+PAGE: Final = Path(__file__).with_name("page")
+_DEPLOYMENT: Final = "azureml-model-deployment"
+
+_ERRORS: Final = {status: about for status, about in SCORE_RESPONSES.items() if status != 200}
+_PNG: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"description": "A PNG file of 32x32 pixels.", "content": {"image/png": {}}}
+}
+_PICTURE_FILE: Final = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            kind: {"schema": {"type": "string", "format": "binary"}} for kind in sorted(PICTURE_TYPES)
+        },
+    }
+}
+
+
+def make_app(gateway: Gateway, lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]) -> FastAPI:
+    """Return the application of an endpoint.
+
+    Args:
+        gateway: Who answers.
+        lifespan: What happens before and after.
+    """
+    app = FastAPI(
+        title=f"cifarml endpoint {gateway.folder.name}",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    figures = Figures()
+
+    @app.exception_handler(HTTPException)
+    async def http_error(_: Request, error: HTTPException) -> Response:
+        code = {404: "not_found", 405: "wrong_method", 413: "too_large"}.get(error.status_code, "bad_http")
+        return error_response(error.status_code, code, str(error.detail), error.headers)
+
+    @app.post("/score", openapi_extra=SCORE_REQUEST, responses=SCORE_RESPONSES)
+    async def score(request: Request) -> Response:
+        body = await _read_body(request)
+        started = time.perf_counter()
+        name, answer = "", b""
+        try:
+            status, answer, name = await gateway.score(
+                request.headers.get("content-type", "").encode("latin-1"),
+                body,
+                request.headers.get(_DEPLOYMENT),
+            )
+            response = Response(answer, status, {_DEPLOYMENT: name}, "application/json")
+        except (UnknownDeployment, Unavailable) as error:
+            response = _refusal(error)
+        figures.count(name, response.status_code, time.perf_counter() - started, answer)
+        request.scope["state"]["deployment"] = name
+        return response
+
+    @app.post("/seen", response_class=Response, openapi_extra=_PICTURE_FILE, responses=_PNG | _ERRORS)
+    async def seen(request: Request) -> Response:
+        kind = request.headers.get("content-type", "").encode("latin-1")
+        return await _picture(gateway, b"picture/" + kind, await _read_body(request))
+
+    @app.get("/samples")
+    async def samples() -> list[str]:
+        return list(CLASS_NAMES)
+
+    @app.get("/samples/{name}.png", response_class=Response, responses=_PNG | _ERRORS)
+    async def sample(name: str) -> Response:
+        return await _picture(gateway, b"sample", name.encode())
+
+    @app.get("/health/live")
+    async def live() -> dict[str, str]:
+        return {"status": "live"}
+
+    @app.get("/health/ready", responses={503: _ERRORS[503]})
+    async def ready() -> Response:
+        if gateway.ready:
+            return Response('{"status": "ready"}', media_type="application/json")
+        return error_response(503, "not_ready", "not all deployments with traffic are ready")
+
+    @app.get("/metrics", response_class=PlainTextResponse, responses={401: _ERRORS[401]})
+    async def metrics() -> Response:
+        known = [(each.name, each.model, each.version) for each in gateway.record.deployments]
+        text = figures.text(known, gateway.record.traffic)
+        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    if (PAGE / "index.html").is_file():
+        app.mount("/page", StaticFiles(directory=PAGE), name="page")
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> Response:
+        if (PAGE / "index.html").is_file():
+            return HTMLResponse((PAGE / "index.html").read_bytes())
+        return RedirectResponse("/docs")
+
+    @app.get("/docs", include_in_schema=False)
+    async def reference() -> Response:
+        return HTMLResponse(render_reference(app.openapi()))
+
+    return app
+
+
+async def _read_body(request: Request) -> bytes:
+    """Return the body, but never hold more than may be sent."""
+    too_large = HTTPException(
+        413, f"a request may have {MAX_BODY_BYTES:,} bytes at the most", {"connection": "close"}
+    )
+    length = request.headers.get("content-length", "0")
+    if not length.isascii() or not length.isdigit() or int(length[:20]) > MAX_BODY_BYTES:
+        raise too_large
+    chunks, size_bytes = [], 0
+    async for chunk in request.stream():
+        size_bytes += len(chunk)
+        if size_bytes > MAX_BODY_BYTES:
+            raise too_large
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+async def _picture(gateway: Gateway, kind: bytes, body: bytes) -> Response:
+    try:
+        status, answer = await gateway.picture(kind, body)
+    except Unavailable as error:
+        return _refusal(error)
+    return Response(answer, status, media_type="image/png" if status == 200 else "application/json")
+
+
+def _refusal(error: UnknownDeployment | Unavailable) -> Response:
+    again = {"retry-after": "1"}
+    if isinstance(error, UnknownDeployment):
+        return error_response(404, "unknown_deployment", str(error))
+    if isinstance(error, Busy):
+        return error_response(429, "busy", str(error), again)
+    if isinstance(error, TimedOut):
+        return error_response(504, "timeout", str(error))
+    return error_response(503, "unavailable", str(error), again)

@@ -1,0 +1,129 @@
+"""What every request passes before anything else sees it: who may ask, from where, and what is noted.
+
+The server listens on this machine only, and still trusts nobody here: a web page in the user's browser can
+send requests to 127.0.0.1, also under a name of its own. So the Host must be this machine's, the Origin
+(where a browser tells one) our own, and whatever isn't plainly public needs the key.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import logging
+import re
+import secrets
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from cifarml.serve.router import Gateway
+from cifarml.serve.telemetry import AccessLog
+
+__all__ = ["Guard", "error_response"]
+
+_log = logging.getLogger(__name__)
+
+_PUBLIC: Final = re.compile(r"/|/health/(live|ready)|/openapi\.json|/docs|/samples(/[a-z]+\.png)?|/page/.*")
+_HOST: Final = re.compile(rb"(127\.0\.0\.1|localhost)(:\d{1,5})?")
+_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+_HEADERS: Final = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cache-control", b"no-store"),
+    (
+        b"content-security-policy",
+        b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
+        b"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
+]
+
+
+def error_response(
+    status: int, code: str, message: str, headers: Mapping[str, str] | None = None, **more: Any
+) -> Response:
+    """Return an error as every route tells it: ``{"error": {"code", "message"}}``."""
+    body = json.dumps({"error": {"code": code, "message": message, **more}})
+    return Response(body, status, headers, "application/json")
+
+
+class Guard:
+    """Lets requests pass to the application, or answers them itself.
+
+    Args:
+        app: The application.
+        gateway: Knows the key.
+        control_key: What ``/control`` asks for.
+        log: Gets a line for each request.
+    """
+
+    def __init__(self, app: ASGIApp, gateway: Gateway, control_key: str, log: AccessLog) -> None:
+        self._app = app
+        self._gateway = gateway
+        self._control_key = control_key
+        self._log = log
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        headers = dict(scope["headers"])
+        given = headers.get(b"x-request-id", b"")
+        request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8).encode()
+        scope["state"]["request_id"] = request_id.decode()
+        status, sent_bytes = 0, 0
+
+        async def send_marked(message: Message) -> None:
+            nonlocal status, sent_bytes
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], *_HEADERS, (b"x-request-id", request_id)]
+            else:
+                sent_bytes += len(message.get("body", b""))
+            await send(message)
+
+        try:
+            app = self._refusal(scope, headers) or self._app
+            await app(scope, receive, send_marked)
+        except ClientDisconnect:
+            status = 499
+        except Exception:  # noqa: BLE001  # whatever it is, the caller gets an answer without its details
+            _log.exception("request %s failed", request_id.decode())
+            if not status:
+                failed = error_response(500, "internal", f"request {request_id.decode()} failed; see the log")
+                await failed(scope, receive, send_marked)
+        finally:
+            self._log.write(
+                request_id=request_id.decode(),
+                method=scope["method"][:16],
+                path=scope["path"][:200],
+                status=status,
+                deployment=scope["state"].get("deployment"),
+                seconds=round(time.perf_counter() - started, 6),
+                sent_bytes=sent_bytes,
+            )
+
+    def _refusal(self, scope: Scope, headers: dict[bytes, bytes]) -> Response | None:
+        host = headers.get(b"host", b"").lower()
+        if not _HOST.fullmatch(host) or sum(name == b"host" for name, _ in scope["headers"]) != 1:
+            return error_response(421, "wrong_host", "this endpoint answers to 127.0.0.1 and localhost only")
+        origin = headers.get(b"origin")
+        if origin is not None and origin != b"http://" + host:
+            return error_response(403, "wrong_origin", "other sites may not ask this endpoint")
+        if _PUBLIC.fullmatch(scope["path"]):
+            return None
+        control = scope["path"].startswith("/control/")
+        key = self._control_key if control else self._gateway.key
+        scheme, _, shown = headers.get(b"authorization", b"").partition(b" ")
+        if scheme.lower() == b"bearer" and hmac.compare_digest(shown.strip(), key.encode()):
+            return None
+        message = (
+            "show the endpoint's key: Authorization: Bearer KEY; it is printed by: cifarml endpoint keys"
+        )
+        return error_response(401, "unauthorized", message, {"www-authenticate": "Bearer"})

@@ -1,0 +1,71 @@
+"""Where the pictures of a run come from, kept so that the run can go on with the very same ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cifarml.data.blob.address import BlobAddress, is_blob_address
+from cifarml.data.dataset import Dataset
+from cifarml.data.load import is_path, load_dataset
+from cifarml.errors import TrainingError
+from cifarml.progress import OnProgress, ignore_progress
+from cifarml.run import write_json
+from cifarml.run_folders import CHECKPOINT, SOURCE
+
+__all__ = ["Source"]
+
+
+class Source(BaseModel):
+    """What :func:`cifarml.load_dataset` is asked for. Nothing in it can be changed.
+
+    Example:
+        >>> len(Source(data="drawn:2000", subset=100).load())
+        100
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data: str = Field(description="A path, an address or a name.")
+    subset: int | None = Field(default=None, description="Only so many pictures, balanced over the classes.")
+    subset_seed: int = Field(default=0, description="Which pictures the subset takes.")
+    skip_bad: bool = Field(default=False, description="Go on without pictures that can't be read.")
+
+    def load(self, *, on_progress: OnProgress = ignore_progress) -> Dataset:
+        """Load the pictures; errors are those of :func:`cifarml.load_dataset`."""
+        return load_dataset(
+            self.data,
+            subset=self.subset,
+            seed=self.subset_seed,
+            skip_bad=self.skip_bad,
+            on_progress=on_progress,
+        )
+
+    def write(self, run_dir: Path) -> None:
+        """Keep it in an unfinished run folder: no secret of an address, and paths from the root on."""
+        data = self.data
+        if is_blob_address(data):
+            data = str(BlobAddress.parse(data))
+        elif is_path(data):
+            data = str(Path(data).resolve())
+        write_json(run_dir / CHECKPOINT / SOURCE, self.model_copy(update={"data": data}).model_dump())
+
+    @classmethod
+    def read(cls, run_dir: Path) -> Self:
+        """Return what an unfinished run was trained on.
+
+        Raises:
+            TrainingError: If nobody has kept it, or what was kept is damaged.
+        """
+        path = run_dir / CHECKPOINT / SOURCE
+        hint = "say which pictures it was trained on: --data SOURCE (and --subset, if it was given)"
+        try:
+            return cls.model_validate_json(path.read_bytes(), strict=True)
+        except FileNotFoundError:
+            raise TrainingError(f"{run_dir} does not say where its pictures come from", hint) from None
+        except (OSError, ValidationError) as error:
+            raise TrainingError(
+                f"can't read {path}, which says where the pictures come from", hint
+            ) from error

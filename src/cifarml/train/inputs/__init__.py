@@ -1,0 +1,1 @@
+"""The input pipeline: batches and augmentation."""

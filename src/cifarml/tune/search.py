@@ -1,0 +1,299 @@
+"""Search for better settings of a preset, within a time budget."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import optuna
+from optuna.trial import FrozenTrial
+
+from cifarml.data.dataset import Dataset, DatasetSplits
+from cifarml.errors import DataError, SettingsError, TrainingError
+from cifarml.progress import OnProgress, Progress, ignore_progress
+from cifarml.train.config import TrainConfig
+from cifarml.train.fit import Fitted, fit_network
+from cifarml.train.interrupts import interrupts_noted
+from cifarml.train.out_of_memory import is_out_of_memory
+from cifarml.train.plan import Plan
+from cifarml.tune.search_space import search_space
+from cifarml.tune.study import OWN, Study
+from cifarml.tune.trials import TuneResult, find_best, find_own, p_value_of, pack, read_trial
+
+__all__ = ["SETTINGS", "tune_model"]
+
+SETTINGS: Final = "best.toml"
+_KEPT: Final = {"preset", "precision", "validation_fraction", "seed"}
+"""What is kept of what was asked, besides the recipe."""
+_OVER: Final = 1.1
+"""A trial that would end later than at so much of the budget is not begun, or is ended."""
+_MAX_FAILURES: Final = 3
+"""So many in a row are no bad luck."""
+
+
+def tune_model(
+    config: TrainConfig,
+    dataset: Dataset,
+    study_dir: str | Path,
+    *,
+    time_budget_s: float = 1800.0,
+    num_trials: int | None = None,
+    on_progress: OnProgress = ignore_progress,
+) -> TuneResult:
+    """Try settings of a preset, and keep the best.
+
+    Validation pictures are drawn from the pictures to train on, as ``train_model`` does, and every trial is
+    scored on the same ones; the test pictures are not looked at. The first trial takes the preset's own
+    settings; the others are chosen by a tree-structured Parzen estimator (J. Bergstra et al., "Algorithms for
+    Hyper-Parameter Optimization", 2011) and ended early where they are worse than the median of those
+    before (D. Golovin et al., "Google Vizier", 2017, section 3.2.2). What ``config`` sets is not searched.
+
+    The folder holds study.db, which Optuna reads, and best.toml. Called again with the same folder the search
+    goes on; a killed process loses no more than the trial under way, and several may search at once.
+
+    Args:
+        config: The preset, and what is set already.
+        dataset: Pictures to train on.
+        study_dir: The folder of the search; made where there is none.
+        time_budget_s: How long this call may take, in seconds. It is kept to within a tenth: by the trials so
+            far the next one must fit, and one that turns out not to is ended.
+        num_trials: End when the search has so many trials, those of earlier calls included.
+        on_progress: Called several times a second, and with a line after every trial.
+
+    Returns:
+        What was found, also after Ctrl-C.
+
+    Raises:
+        SettingsError: If the budget is none, or the folder holds a search about something else.
+        DataError: If there are no validation pictures.
+        TrainingError: If no trial ends well in that time, or the folder's file is damaged or not writable.
+        KeyboardInterrupt: If it is interrupted before the first trial ends.
+    """
+    if not 0 < time_budget_s < float("inf"):
+        raise SettingsError(f"the time budget must be more than 0 s. Received: {time_budget_s}")
+    if num_trials is not None and num_trials < 1:
+        raise SettingsError(f"the number of trials must be at least 1. Received: {num_trials}")
+    splits = dataset.split(validation_fraction=config.validation_fraction, seed=config.seed)
+    if not len(splits.validation):
+        raise DataError(
+            f"{dataset.origin}: no pictures are left to score trials on",
+            hint="take more pictures, or a larger share of them: --validation-fraction 0.2",
+        )
+    plan = Plan.make(config, splits.train)
+    about = {
+        "data": dataset.fingerprint,
+        **config.model_dump(include=_KEPT, exclude_none=True),
+        **plan.recipe.model_dump(mode="json"),
+        "set": sorted(config.changes),
+    }
+    pruner = optuna.pruners.MedianPruner(
+        n_startup_trials=4, n_warmup_steps=max(2, plan.recipe.num_epochs // 4)
+    )
+    logging.getLogger("tensorflow").addFilter(_is_worth_telling)
+    study = Study(Path(study_dir), about, pruner=pruner, seed=config.seed)
+    search = _Search(study, plan, splits, time_budget_s, on_progress)
+    on_progress(Progress("tuning", 0, round(time_budget_s), unit="s", line=plan.say(len(splits.train))))
+    search.keep_best()
+    with interrupts_noted() as search.interrupts:
+        try:
+            while search.goes_on() and (num_trials is None or search.num_ended() < num_trials):
+                search.try_next()
+        except KeyboardInterrupt:
+            if search.keep_best() is None:
+                raise
+        return search.result()
+
+
+class _OutOfTime(Exception):  # noqa: N818 - no error: the trial ends here
+    """The time is over, in the midst of an epoch."""
+
+
+class _Search:
+    """The trials of one call."""
+
+    def __init__(
+        self, study: Study, plan: Plan, splits: DatasetSplits, budget_s: float, on_progress: OnProgress
+    ) -> None:
+        self.study = study
+        self._plan = plan
+        self._splits = splits
+        self._on_progress = on_progress
+        self._budget_s = budget_s
+        self._started = time.monotonic()
+        self.interrupts: Sequence[object] = ()
+        self._whole_s: list[float] = []
+        self._needed_s = 0.0
+        self._failure: TrainingError | None = None
+        self._num_failures = 0
+        space = search_space(plan.config.preset, plan.recipe)
+        self._space = {name: each for name, each in space.items() if name not in plan.config.changes}
+        self._best = ""
+
+    def goes_on(self) -> bool:
+        """Whether nothing speaks against one more, and a trial as long as those before would end in time."""
+        spent = time.monotonic() - self._started
+        if self.interrupts or self._num_failures >= _MAX_FAILURES:
+            return False
+        if not self._whole_s:  # its own epochs will tell
+            return spent < self._budget_s and not self._needed_s
+        return spent + median(self._whole_s) <= self._budget_s * _OVER
+
+    def num_ended(self) -> int:
+        """How many trials are neither running nor lost."""
+        return sum(trial.state.name in {"COMPLETE", "PRUNED"} for trial in self.study.trials)
+
+    def try_next(self) -> None:
+        """Make one trial, and keep its settings where it is the best."""
+        recipe = self._plan.recipe.model_dump()
+        own = {name: recipe[name] for name in self._space}
+        trial = self.study.ask(self._space, own)
+        plan = self._plan._replace(recipe=self._plan.recipe.changed(**trial.params))
+        started = time.monotonic()
+        ended, fitted = self._fit(trial, plan)
+        duration_s = time.monotonic() - started
+        accuracy, more = None, {}
+        if fitted is not None and ended == "finished":
+            self._whole_s.append(duration_s)
+            right = _named_rightly(fitted.network, self._splits.validation)
+            accuracy, more = float(right.mean()), {"right": pack(right)}
+        self.study.tell(trial, ended, accuracy, duration_s=duration_s, **more)
+        self.keep_best()
+        reached = "" if accuracy is None else f" {accuracy:.1%}"
+        settings = "  ".join(f"{name} {_short(value)}" for name, value in trial.params.items())
+        whose = "the preset's own settings" if OWN in trial.user_attrs else settings
+        self._tell(line=f"trial {trial.number} {ended}{reached}  {whose}")
+        if ended == "interrupted":
+            raise KeyboardInterrupt
+
+    def keep_best(self) -> FrozenTrial | None:
+        """Write the settings of the best trial of all, if there is one, and return it."""
+        with self.study.locked():
+            best = find_best(self.study.trials)
+            if best is not None:
+                self._best = f"best {best.value:.1%} (trial {best.number})"
+                self._write_settings(best)
+        return best
+
+    def result(self) -> TuneResult:
+        """Sum up.
+
+        Raises:
+            TrainingError: If no trial is finished.
+        """
+        self.study.close_lost()
+        trials = self.study.trials
+        best, own = self.keep_best(), find_own(trials)
+        if best is None:
+            if self._failure is not None:
+                raise self._failure
+            needed = f": one needs about {self._needed_s:.0f} s" if self._needed_s else ""
+            raise TrainingError(
+                f"no trial ends in {self._budget_s:.0f} s{needed}",
+                hint="give it more time (--time-budget), or fewer --epochs, or fewer pictures: --subset 2000",
+            )
+        return TuneResult(
+            best=read_trial(best),
+            own=None if own is None else read_trial(own),
+            trials=tuple(map(read_trial, trials)),
+            num_validation=len(self._splits.validation),
+            p_value=None if own is None else p_value_of(best, own, trials),
+            settings_file=self.study.folder / SETTINGS,
+            interrupted=bool(self.interrupts),
+        )
+
+    def _fit(self, trial: optuna.Trial, plan: Plan) -> tuple[str, Fitted | None]:
+        """Train, and say how it ended."""
+        ended = "finished"
+        started = first_ended = time.monotonic()
+        total = plan.recipe.num_epochs
+
+        def on_epoch(epoch: int, figures: Any) -> bool:
+            nonlocal ended, first_ended
+            worse = self.study.report(trial, epoch, float(figures["val_accuracy"]))
+            now = time.monotonic()
+            if epoch == 1:  # which holds the compiling
+                first_ended = now
+            if epoch == total:
+                return False
+            needed_s = first_ended - started + (now - first_ended) / max(epoch - 1, 1) * (total - 1)
+            if self.interrupts:
+                ended = "interrupted"
+            elif epoch > 1 and started + needed_s > self._started + self._budget_s * _OVER:
+                ended, self._needed_s = "out of time", needed_s
+            elif worse:
+                ended = "pruned"
+            return ended != "finished"
+
+        def on_progress(progress: Progress) -> None:
+            self._tell(detail=f"trial {trial.number}  {progress.detail.partition('  ')[0]}")
+            now = time.monotonic()
+            if now > self._started + self._budget_s * _OVER:
+                if progress.task == "training" and progress.done and progress.total:
+                    self._needed_s = (now - started) * progress.total / progress.done
+                raise _OutOfTime
+
+        try:
+            keras.utils.clear_session()
+            fitted = fit_network(
+                plan, self._splits.train, self._splits.validation, on_progress=on_progress, on_epoch=on_epoch
+            )
+        except TrainingError as error:
+            self._failure = error
+            self._num_failures += 1
+            short = error.__cause__ is not None and is_out_of_memory(error.__cause__)
+            return "out of memory" if short else "diverged", None
+        except KeyboardInterrupt:
+            return "interrupted", None
+        except _OutOfTime:
+            return "out of time", None
+        self._num_failures = 0
+        return ("interrupted" if fitted.interrupted else ended), fitted
+
+    def _tell(self, detail: str = "", line: str = "") -> None:
+        total = round(self._budget_s)
+        done = min(round(time.monotonic() - self._started), total)
+        detail = "  ".join(part for part in (detail, self._best) if part)
+        self._on_progress(Progress("tuning", done, total, unit="s", detail=detail, line=line))
+
+    def _write_settings(self, best: FrozenTrial) -> None:
+        """Write what ``train --config`` reads, all at once or not at all."""
+        config = self._plan.config
+        recipe = self._plan.recipe.changed(**best.params)
+        values = config.model_dump(include=_KEPT, exclude_none=True)
+        values |= recipe.model_dump(mode="json")
+        about = (
+            f"# {best.value:.2%} of {len(self._splits.validation):,} validation pictures, after training on "
+            f"{len(self._splits.train):,}; trial {best.number} of the search in this folder.\n"
+        )
+        text = about + "".join(f"{name} = {json.dumps(value)}\n" for name, value in values.items())
+        partial = self.study.folder / f".{SETTINGS}.partial"
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(self.study.folder / SETTINGS)
+
+
+def _named_rightly(network: keras.Model, validation: Dataset) -> npt.NDArray[np.bool_]:
+    blocks = np.array_split(validation.images, -(-len(validation) // 256))
+    answers = np.concatenate([np.asarray(network(block, training=False)) for block in blocks])
+    right: npt.NDArray[np.bool_] = answers.argmax(axis=1) == validation.labels
+    return right
+
+
+def _is_worth_telling(record: logging.LogRecord) -> bool:
+    """Drop TensorFlow's warning that functions are compiled often: each trial has a network of its own."""
+    return "tf.function retracing" not in record.getMessage()
+
+
+def _short(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,36 @@
+"""What a search may change of a preset's recipe, and how far."""
+
+from __future__ import annotations
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from cifarml.model.recipe import Recipe
+
+__all__ = ["search_space"]
+
+
+def search_space(preset: str, own: Recipe) -> dict[str, BaseDistribution]:
+    """Return the settings to search, by name; the preset's own choice is always among them.
+
+    What a network costs stays as it is (epochs, widths, and how many pictures are left out), so that trials
+    can be compared. No preset has any weight decay.
+
+    Args:
+        preset: Name of the preset.
+        own: What it chooses for these pictures.
+    """
+    space: dict[str, BaseDistribution] = {
+        "learning_rate": FloatDistribution(own.learning_rate / 8, min(own.learning_rate * 8, 100), log=True),
+        "batch_size": CategoricalDistribution(
+            sorted({max(own.batch_size // 2, 1), own.batch_size, min(own.batch_size * 2, 65_536)})
+        ),
+        "label_smoothing": FloatDistribution(0, max(0.3, own.label_smoothing)),
+        "shift": IntDistribution(0, max(4, own.shift)),
+        "cutout": IntDistribution(0, max(12, own.cutout)),
+        "distortion": FloatDistribution(0, max(0.5, own.distortion)),
+        "colour": FloatDistribution(0, max(0.5, own.colour)),
+        "mixing": FloatDistribution(0, 1),
+    }
+    if preset != "tutorial":  # the article's network has dropout of its own
+        space["dropout"] = FloatDistribution(0, max(0.5, own.dropout))
+    return space

@@ -1,0 +1,135 @@
+"""What came of a search: its trials, and how much better the best is than the preset's own settings."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from optuna.trial import FrozenTrial
+
+from cifarml.evaluation.statistics import mcnemar_p_value
+from cifarml.tune.study import ENDED, OWN
+
+__all__ = ["Trial", "TuneResult", "find_best", "find_own", "p_value_of", "pack", "read_trial"]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training of a search.
+
+    Args:
+        number: Counted from 0 in the order in which they began.
+        ended: ``finished``; ``pruned`` (worse than half of the others after as many epochs); ``out of time``
+            (the budget would not have lasted); ``diverged``, ``out of memory``, ``interrupted``,
+            ``killed``; or ``running``.
+        is_own: Whether the settings are the preset's own.
+        accuracy: Of the validation pictures, after the last epoch that it made; None before the first.
+        num_epochs: How many it made.
+        duration_s: How long it took, in seconds; None where nobody knows.
+        settings: What was searched, by name.
+    """
+
+    number: int
+    ended: str
+    is_own: bool
+    accuracy: float | None
+    num_epochs: int
+    duration_s: float | None
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TuneResult:
+    """What came of a search.
+
+    Args:
+        best: The finished trial with the highest validation accuracy; of equals the first.
+        own: The finished trial of the preset's own settings, if there is one.
+        trials: All, in their order, those of earlier calls included.
+        num_validation: How many pictures all were scored on.
+        p_value: How often chance alone makes the best of so many trials differ so much from the preset's
+            own settings; None where there is nothing to compare. McNemar's exact test (Psychometrika 12,
+            1947), times the number of finished trials (Bonferroni).
+        settings_file: What ``TrainConfig.load`` reads.
+        interrupted: Whether Ctrl-C ended the search.
+    """
+
+    best: Trial
+    own: Trial | None
+    trials: tuple[Trial, ...]
+    num_validation: int
+    p_value: float | None
+    settings_file: Path
+    interrupted: bool
+
+    @property
+    def gain(self) -> float | None:
+        """How much higher the best accuracy is than that of the preset's own settings, 0 to 1."""
+        if self.own is None or self.own.accuracy is None or self.best.accuracy is None:
+            return None
+        return self.best.accuracy - self.own.accuracy
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain JSON values."""
+        return {
+            "settings_file": str(self.settings_file.resolve()),
+            "best": vars(self.best),
+            "own": None if self.own is None else vars(self.own),
+            "gain": self.gain,
+            "p_value": self.p_value,
+            "num_validation": self.num_validation,
+            "interrupted": self.interrupted,
+            "trials": [vars(trial) for trial in self.trials],
+        }
+
+
+def read_trial(trial: FrozenTrial) -> Trial:
+    """Return a trial of Optuna as one of ours."""
+    reported = trial.intermediate_values
+    last = reported[max(reported)] if reported else None
+    ended = trial.user_attrs.get(ENDED)
+    running = trial.state.name in {"RUNNING", "WAITING"}
+    return Trial(
+        number=trial.number,
+        ended=str(ended or ("running" if running else "killed")),
+        is_own=bool(trial.user_attrs.get(OWN)),
+        accuracy=trial.value if ended == "finished" else last,
+        num_epochs=len(reported),
+        duration_s=trial.user_attrs.get("duration_s"),
+        settings=dict(trial.params),
+    )
+
+
+def find_best(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
+    """Return the best of the finished trials; of equals the first."""
+    return max(_finished(trials), key=lambda trial: trial.value or 0.0, default=None)
+
+
+def find_own(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
+    """Return the finished trial of the preset's own settings."""
+    return next((trial for trial in _finished(trials) if trial.user_attrs.get(OWN)), None)
+
+
+def p_value_of(best: FrozenTrial, own: FrozenTrial, trials: Sequence[FrozenTrial]) -> float:
+    """Return how often chance alone makes the best of the trials differ so much from the own one."""
+    first, second = (_unpack(trial.user_attrs["right"]) for trial in (own, best))
+    won, lost = int((second & ~first).sum()), int((first & ~second).sum())
+    return min(1.0, mcnemar_p_value(lost, won) * max(1, len(_finished(trials)) - 1))
+
+
+def pack(right: npt.NDArray[np.bool_]) -> str:
+    """Return which pictures a trial named rightly, bool of shape (N,), as a text."""
+    return base64.b64encode(np.packbits(right).tobytes()).decode()
+
+
+def _unpack(text: str) -> npt.NDArray[np.bool_]:
+    return np.unpackbits(np.frombuffer(base64.b64decode(text), np.uint8)).astype(np.bool_)
+
+
+def _finished(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    return [trial for trial in trials if trial.user_attrs.get(ENDED) == "finished"]

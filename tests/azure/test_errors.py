@@ -1,0 +1,392 @@
+"""What can go wrong between us and an Azure ML workspace, and what is said about it."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cifarml import Bundle
+from cifarml.azure.compute import ClusterOptions, create_cluster, delete_cluster, get_cluster, list_clusters
+from cifarml.azure.jobs.jobs import cancel_job, fetch_run, follow_job, get_job, list_jobs, submit_job
+from cifarml.azure.permissions import RIGHTS, check_workspace, custom_role
+from cifarml.azure.workspace import AzureWorkspace
+from cifarml.deploy.azure.host import AzureHost
+from cifarml.deploy.azure.teardown import find_resources, tear_down
+from cifarml.doctor import run_checks
+from cifarml.errors import CloudError, DataError, RegistryError, SettingsError, TrainingError
+from cifarml.registry.azure.registry import AzureRegistry
+from cifarml.registry.base import RegisteredModel
+from cifarml.settings import load_settings
+from tests.conftest import CommandLine
+from tests.emulators.azureml.cloud import Cloud
+from tests.emulators.azureml.faults import Drop, Refuse
+from tests.registry.test_contract import MakeBundle, make_bundle
+
+__all__ = ["make_bundle"]  # fixtures
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+@pytest.fixture
+def workspace(cloud: Cloud) -> AzureWorkspace:
+    return AzureWorkspace()
+
+
+def test_no_workspace_is_set(monkeypatch: pytest.MonkeyPatch, cifarml: CommandLine) -> None:
+    for name in ("SUBSCRIPTION_ID", "RESOURCE_GROUP", "WORKSPACE_NAME"):
+        monkeypatch.delenv(f"AZURE_{name}", raising=False)
+    with pytest.raises(SettingsError, match="no Azure ML workspace is set"):
+        AzureWorkspace()
+    done = cifarml("models", "list", "--target", "azure")
+    assert done.returncode == 1
+    assert "config.json" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "a?b", "a b", "ä", "", "x" * 91, "a\nb", "a."])
+def test_names_that_would_change_a_request(cloud: Cloud, name: str) -> None:
+    with pytest.raises(SettingsError):
+        AzureWorkspace(load_settings(resource_group=name))
+    assert cloud.requests == []
+
+
+def test_the_target(
+    cloud: Cloud, cifarml: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert load_settings().effective_target == "azure"
+    monkeypatch.setenv("CIFARML_TARGET", "local")
+    assert load_settings().effective_target == "local"
+    assert cifarml("models", "list").stderr == "Target: this machine\n"
+    assert cifarml("models", "list", "--target", "azure").stderr.startswith("Target: Azure, workspace")
+    monkeypatch.delenv("CIFARML_TARGET")
+    config = {
+        "subscription_id": cloud.subscription_id,
+        "resource_group": cloud.resource_group,
+        "workspace_name": cloud.workspace_name,
+    }
+    for name in config:
+        monkeypatch.delenv(f"AZURE_{name.upper()}")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    done = cifarml("models", "list", "--json")
+    assert done.stderr.startswith("Target: Azure, workspace cifarml-ws")
+    assert json.loads(done.stdout) == []
+
+
+def test_not_signed_in(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AZURE_CLIENT_SECRET", "wrong-secret-of-somebody")
+    with pytest.raises(CloudError, match="no way to sign in") as caught:
+        AzureRegistry(AzureWorkspace()).list_models()
+    assert "az login" in str(caught.value.hint)
+    assert "wrong-secret" not in str(caught.value)
+
+
+def test_the_wrong_workspace(cloud: Cloud) -> None:
+    for settings, said in (
+        (load_settings(workspace_name="other"), "no workspace other"),
+        (load_settings(resource_group="other"), "no (resource group|workspace)"),
+    ):
+        with pytest.raises(CloudError, match=said):
+            _ = AzureWorkspace(settings).info
+
+
+@pytest.mark.parametrize("is_nested", [False, True])
+def test_a_notebook_goes_on_showing_errors(
+    cloud: Cloud, python: Callable[[str], str], is_nested: bool
+) -> None:
+    """TensorFlow's log goes to whatever shows errors; what is imported for a workspace closes nothing."""
+    told = python(f"""
+import contextlib, io, sys
+sys.stderr = io.StringIO()
+import absl.logging
+absl.logging.use_absl_handler()
+from cifarml.azure.workspace import AzureWorkspace
+workspace = AzureWorkspace()
+with workspace.calling("look") if {is_nested} else contextlib.nullcontext():
+    location = workspace.location
+print(location, "mlflow" in sys.modules, sys.stderr.closed)
+""")
+    assert told.split() == [cloud.location, "True", "False"]
+
+
+def test_no_right(cloud: Cloud, workspace: AzureWorkspace, make_bundle: MakeBundle) -> None:
+    cloud.denied = {("PUT", r".*/models/.*")}
+    with pytest.raises(CloudError, match="no right to do this") as caught:
+        AzureRegistry(workspace).register(make_bundle(1))
+    assert "AzureML Data Scientist" in str(caught.value.hint)
+    assert workspace.resource_id in str(caught.value.hint)
+    assert caught.value.code == "AuthorizationFailed"
+    assert caught.value.request_id
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (Refuse(429, "TooManyRequests", {"Retry-After": "1"}), "throttled"),
+        (Refuse(500, "InternalServerError"), "trouble of its own"),
+        (Refuse(404, "NotFound", {}, "<html>no JSON at all"), "workspace"),
+        (Refuse(418, "Strange", {}, "token=abc123 Bearer eyJhbGciOiJIUzI1NiJ9.secretsecret"), "Strange"),
+        (Drop(), "connection|no answer"),
+    ],
+    ids=str,
+)
+def test_the_service_goes_on_refusing(
+    cloud: Cloud, workspace: AzureWorkspace, fault: Refuse, said: str
+) -> None:
+    cloud.plan = lambda request: fault if request.host == "management.azure.com" else None
+    with pytest.raises(CloudError, match=said) as caught:
+        _ = workspace.info
+    assert "abc123" not in str(caught.value)
+    assert "secretsecret" not in str(caught.value)
+
+
+def test_answers_that_make_no_sense(cloud: Cloud, workspace: AzureWorkspace, make_bundle: MakeBundle) -> None:
+    """A version with tags of somebody else, or damaged ones, is passed over."""
+    registry = AzureRegistry(workspace)
+    model = registry.register(make_bundle(1))
+    cloud.models["cifar10"]["1"]["properties"]["tags"]["alias.champion"] = "not a number"
+    cloud.models["cifar10"]["1"]["properties"]["properties"]["metric.test_accuracy"] = "much"
+    found = registry.get("cifar10", "1")
+    assert (found.aliases, found.bundle_sha256) == ((), model.bundle_sha256)
+    cloud.models["cifar10"]["1"]["properties"]["tags"]["bundle_sha256"] = "../../etc/passwd"
+    assert registry.list_models() == []
+
+
+# --- two at once ---
+
+
+def test_two_promote_at_once(workspace: AzureWorkspace, make_bundle: MakeBundle) -> None:
+    """One of them is told that the other was first."""
+    registry = AzureRegistry(workspace)
+    for number in (1, 2, 3):
+        registry.register(make_bundle(number))
+    won: list[str] = []
+    lost: list[str] = []
+    barrier = threading.Barrier(2)
+
+    class Slow(AzureRegistry):
+        def _write_tags(self, model: RegisteredModel, added: object, dropped: set[str]) -> None:
+            if added:
+                barrier.wait(10)  # both have seen the same champion
+            super()._write_tags(model, added, dropped)  # type: ignore[arg-type]
+
+    def promote(version: str) -> None:
+        other = Slow(AzureWorkspace())
+        try:
+            other.set_alias(other.get("cifar10", version), instead_of=other.get("cifar10", "1"))
+        except RegistryError as error:
+            lost.append(error.message)
+        else:
+            won.append(version)
+
+    threads = [threading.Thread(target=promote, args=(version,)) for version in "23"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1, (won, lost)
+    assert "became champion" in lost[0]
+    assert registry.get().version == won[0]
+    champions = [model for model in registry.list_models("cifar10") if "champion" in model.aliases]
+    assert len(champions) == 1
+
+
+def test_a_champion_that_nobody_has_looked_at(workspace: AzureWorkspace, make_bundle: MakeBundle) -> None:
+    registry = AzureRegistry(workspace)
+    first, second, third = (registry.register(make_bundle(number)) for number in (1, 2, 3))
+    registry.set_alias(second)
+    with pytest.raises(RegistryError, match="cifar10:2 became champion"):
+        registry.set_alias(third, instead_of=first)
+    assert registry.get().version == "2"
+
+
+def test_two_register_at_once(workspace: AzureWorkspace, make_bundle: MakeBundle) -> None:
+    bundles = [make_bundle(number) for number in (1, 2, 3, 1)]
+    threads = [
+        threading.Thread(target=AzureRegistry(AzureWorkspace()).register, args=(bundle,))
+        for bundle in bundles
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found = AzureRegistry(workspace).list_models("cifar10")
+    assert {model.bundle_sha256 for model in found} == {bundle.sha256 for bundle in bundles}
+    assert sum("champion" in model.aliases for model in found) == 1
+
+
+def test_damaged_files_in_the_workspace(
+    cloud: Cloud, workspace: AzureWorkspace, make_bundle: MakeBundle, tmp_path: Path
+) -> None:
+    registry = AzureRegistry(workspace)
+    model = registry.register(make_bundle(1))
+    cloud.models["cifar10"]["1"]["properties"]["tags"]["bundle_sha256"] = "0" * 64
+    with pytest.raises(RegistryError, match="damaged"):
+        registry.download(registry.get("cifar10", model.version), tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
+
+
+# --- clusters and jobs ---
+
+
+def test_clusters(cloud: Cloud, workspace: AzureWorkspace) -> None:
+    made = create_cluster(workspace, "gpu", ClusterOptions(max_nodes=2, low_priority=True))
+    assert (made.min_nodes, made.max_nodes, made.low_priority, made.is_ours) == (0, 2, True, True)
+    assert create_cluster(workspace, "gpu", ClusterOptions()).max_nodes == 1, "it is changed"
+    cloud.computes["gpu"].body["tags"] = {}
+    for refused in (
+        lambda: create_cluster(workspace, "gpu", ClusterOptions()),
+        lambda: delete_cluster(workspace, "gpu"),
+    ):
+        with pytest.raises(SettingsError, match="did not make"):
+            refused()
+    assert find_resources(workspace) == [], "what others made is not ours to delete"
+    assert [cluster.name for cluster in list_clusters(workspace)] == ["gpu"]
+    with pytest.raises(CloudError, match="no cluster none"):
+        get_cluster(workspace, "none")
+    for name in ("", "1st", "a_b", "x" * 33, "../x", "ends-"):
+        with pytest.raises(SettingsError, match="Received"):
+            create_cluster(workspace, name, ClusterOptions())
+    for wrong in ({"max_nodes": 0}, {"idle_minutes": 0}, {"size": "a b"}):
+        with pytest.raises(SettingsError, match="Received"):
+            ClusterOptions(**wrong)
+
+
+def test_too_little_quota_for_a_cluster(cloud: Cloud, workspace: AzureWorkspace) -> None:
+    cloud.quota_cores = {"total": 2}
+    with pytest.raises(CloudError, match="not enough quota") as caught:
+        create_cluster(workspace, "gpu", ClusterOptions("Standard_NC4as_T4_v3"))
+    assert "fit into what is left: Standard_" in str(caught.value.hint)
+
+
+def test_jobs(cloud: Cloud, workspace: AzureWorkspace, tmp_path: Path) -> None:
+    """One is cancelled, one trains on an uploaded folder and is fetched, one fails."""
+    create_cluster(workspace, "gpu", ClusterOptions())
+    with pytest.raises(CloudError, match="no cluster none"):
+        submit_job(workspace, "none", "run", "drawn:40", [])
+    with pytest.raises(DataError, match="no file or folder"):
+        submit_job(workspace, "gpu", "run", "nowhere.zip", [])
+    long = submit_job(workspace, "gpu", "long", "drawn:400", ["--epochs", "5000"])
+    with pytest.raises(TrainingError, match=r"is (queued|preparing|running|starting)"):
+        fetch_run(workspace, long, tmp_path)
+    assert cancel_job(workspace, long.name).state == "canceled"
+    assert cancel_job(workspace, long.name).state == "canceled", "twice does no harm"
+    with pytest.raises(TrainingError, match="left no run"):
+        fetch_run(workspace, get_job(workspace, long.name), tmp_path)
+    lines: list[str] = []
+    wrong = follow_job(workspace, submit_job(workspace, "gpu", "wrong", "drawn:nonsense", []), lines.append)
+    assert wrong.state == "failed"
+    assert any("Error: " in line for line in lines)
+    settings = tmp_path / "settings.toml"
+    settings.write_text("num_epochs = 3\nlabel_smoothing = 0.25\n")
+    sent = submit_job(workspace, "gpu", "good", "drawn:100", ["--epochs", "1"], config=settings)
+    settings.unlink()  # it has gone along
+    good = follow_job(workspace, sent, lines.append)
+    assert good.state == "completed", lines
+    bundle = fetch_run(workspace, good, tmp_path)
+    bundle.verify()
+    assert (bundle.path, bundle.info["num_epochs"]) == (tmp_path / "good", 1)
+    assert bundle.read_json("config.json")["label_smoothing"] == 0.25
+    assert fetch_run(workspace, good, tmp_path).sha256 == bundle.sha256, "twice is once"
+    assert [path.name for path in tmp_path.iterdir()] == ["good"]
+    (bundle.path / "manifest.json").write_text(
+        (bundle.path / "manifest.json").read_text().replace("good", "bad")
+    )
+    assert [job.run for job in list_jobs(workspace)] == ["long", "wrong", "good"]
+    with pytest.raises(CloudError, match="no job"):
+        get_job(workspace, "../../x")
+
+
+def test_ctrl_c_leaves_a_job_running(cloud: Cloud, workspace: AzureWorkspace) -> None:
+    create_cluster(workspace, "gpu", ClusterOptions())
+    job = submit_job(workspace, "gpu", "long", "drawn:400", ["--epochs", "5000"])
+
+    def interrupt(_: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        follow_job(workspace, job, interrupt)
+    assert not get_job(workspace, job.name).has_ended
+    left, reasons = tear_down(workspace)
+    assert (left, reasons) == ([], [])
+    assert get_job(workspace, job.name).state == "canceled"
+
+
+def test_down_says_what_it_could_not_delete(
+    cloud: Cloud, workspace: AzureWorkspace, cifarml: CommandLine
+) -> None:
+    create_cluster(workspace, "gpu", ClusterOptions())
+    AzureHost(workspace).create_endpoint("stays")
+    cloud.denied = {("DELETE", r".*/onlineEndpoints/.*")}
+    done = cifarml("down")
+    assert done.returncode == 1
+    assert "stays" in done.stdout
+    assert "no right to do this" in done.stdout
+    assert not cloud.computes, "the others are deleted all the same"
+    cloud.denied = set()
+    assert cifarml("down").returncode == 0
+    assert not cloud.endpoints
+
+
+# --- rights ---
+
+
+def test_rights(
+    cloud: Cloud, workspace: AzureWorkspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert [refused for _, refused in check_workspace(workspace)] == [None] * (2 + len(RIGHTS))
+    all_of = "Microsoft.MachineLearningServices/workspaces/"
+    not_those = (
+        "delete",
+        "write",
+        "computes/*/write",
+        "computes/*/delete",
+        "computes/write",
+        "computes/delete",
+    )
+    cloud.permissions = [  # AzureML Data Scientist
+        {
+            "actions": [f"{all_of}{verb}" for verb in ("read", "*/read", "*/action", "*/delete", "*/write")],
+            "notActions": [f"{all_of}{verb}" for verb in not_those],
+        }
+    ]
+    lacking = {what: refused for what, refused in check_workspace(workspace) if refused is not None}
+    assert set(lacking) == {"compute create, delete", "down"}
+    assert "computes/write" in lacking["compute create, delete"].message
+    assert "AzureML Compute Operator" in str(lacking["compute create, delete"].hint)
+    (tmp_path / "tensorflow.py").write_text("raise ImportError")  # it takes long, and is not asked for here
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    checks = {check.name: check.status for check in run_checks(target="azure") if "azure" in check.name}
+    assert checks["azure: workspace"] == "ok"
+    assert checks["azure: compute create, delete"] == "warning"
+
+
+def test_the_role_of_the_page() -> None:
+    role = json.loads((DOCS / "azure-role.json").read_text())
+    assert role == custom_role("/subscriptions/SUBSCRIPTION/resourceGroups/GROUP")
+
+
+def test_what_is_asked_is_in_the_role(cloud: Cloud, workspace: AzureWorkspace, trained: Bundle) -> None:
+    """Every write in Azure Resource Manager has its right in the table."""
+    registry = AzureRegistry(workspace)
+    registry.register(trained)
+    create_cluster(workspace, "gpu", ClusterOptions())
+    host = AzureHost(workspace)
+    host.create_endpoint("rights")
+    host.create_deployment("rights", "version-1", registry.get(), trained)
+    host.read_key("rights", regenerate=True)
+    tear_down(workspace)
+    granted = {action.lower() for actions in RIGHTS.values() for action in actions}
+    verbs = {"PUT": "write", "DELETE": "delete", "POST": "action"}
+    for request in cloud.requests:
+        _, _, rest = request.path.partition("/workspaces/cifarml-ws/")
+        if request.host != "management.azure.com" or request.method not in verbs or not rest:
+            continue
+        parts = rest.strip("/").split("/")
+        kinds = parts[::2] if request.method != "POST" else [*parts[:-1][::2], parts[-1]]
+        action = (
+            f"microsoft.machinelearningservices/workspaces/{'/'.join(kinds)}/{verbs[request.method]}".lower()
+        )
+        assert action in granted or "startpendingupload" in action, action

@@ -1,0 +1,256 @@
+"""The command line, as a user types it: real processes, exit codes, messages, JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from cifarml import Bundle
+from tests.conftest import CommandLine, in_folder
+from tests.image_files import flat, picture, write_folder, write_tar, write_zip
+from tests.processes import CLI, run_new
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> CommandLine:
+    """Run the installed command, as a shell does."""
+    return in_folder(run_new, tmp_path)
+
+
+def test_version_and_help(cifarml: CommandLine, installed: CommandLine) -> None:
+    assert installed("--version").stdout.startswith("cifarml 0.")
+    for command in ("train", "evaluate", "predict", "quickstart", "data show", "data check", "data unzip",
+                    "runs list", "runs show", "runs compare", "explain", "config show", "doctor",
+                    "models list", "models register",
+                    "models promote", "models download", "models delete", "deploy", "endpoint list",
+                    "endpoint traffic", "serve"):  # fmt: skip
+        shown = cifarml(*command.split(), "--help")
+        assert shown.returncode == 0
+        assert "Examples" in shown.stdout
+        assert f"cifarml {command}" in shown.stdout
+    assert installed().returncode == 2, "no command is wrong usage, and shows the help"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["predic"], ["train", "--epochs", "many"], ["predict"], ["data", "show"], ["train", "--nothing"],
+     ["predict", "x.png", "--top", "0"], ["evaluate", "x", "--split", "none"]],
+)  # fmt: skip
+def test_wrong_usage_exits_with_2(installed: CommandLine, arguments: list[str]) -> None:
+    done = installed(*arguments)
+    assert done.returncode == 2
+    assert "Error" in done.stderr
+    assert not done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "hint"),
+    [
+        (["predict", "x.png"], "no trained model", "cifarml train"),
+        (["predict", "x.png", "--run", "none"], "no run 'none'", "cifarml runs list"),
+        (["evaluate", "none"], "no run 'none'", "cifarml runs list"),
+        (["train", "--data", "none"], "no folder or archive none", "drawn"),
+        (["train", "--data", "drawn:100", "--epochs", "0"], "num_epochs", "--help"),
+        (["train", "--data", "drawn:100", "--name", "../x"], "plain folder name", ""),
+        (["train", "--data", "drawn:100", "--preset", "none"], "preset", "--help"),
+        (["train"], "can't fetch", "resumes"),
+        (["train", "--data", "drawn:100", "--subset", "5000"], "needs", "--subset"),
+        (["data", "show", "drawn:1"], "20", ""),
+        (["runs", "show"], "no trained model", "cifarml train"),
+    ],
+)
+def test_errors_exit_with_1_and_say_what_to_do(
+    cifarml: CommandLine, tmp_path: Path, arguments: list[str], message: str, hint: str
+) -> None:
+    done = cifarml(*arguments)
+    assert done.returncode == 1
+    assert not done.stdout
+    assert "Traceback" not in done.stderr
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("drawing: ")]
+    error, *rest = lines
+    assert error.startswith("Error: ")
+    assert message in error
+    assert hint in "\n".join(rest)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_debug_shows_the_traceback(installed: CommandLine) -> None:
+    assert "Traceback" in installed("runs", "show", env={"CIFARML_DEBUG": "1"}).stderr
+    assert "Traceback" not in installed("runs", "show", env={"CIFARML_DEBUG": "0"}).stderr
+
+
+def test_a_wrong_setting_is_named(installed: CommandLine) -> None:
+    done = installed("train", env={"CIFARML_CIFAR10_URL": "not a url"})
+    assert done.returncode == 1
+    assert "CIFARML_CIFAR10_URL" in done.stderr
+
+
+def test_the_story(installed: CommandLine, cifarml: CommandLine, tmp_path: Path) -> None:
+    """Train, list, show, predict, evaluate, each as text and as JSON."""
+    trained = installed("train", "--data", "drawn:100", "--epochs", 1, "--name", "first", "--json")
+    assert trained.returncode == 0, trained.stderr
+    about = json.loads(trained.stdout)
+    assert about["run"] == "first"
+    assert Path(about["path"]) == tmp_path / "runs" / "first"
+    assert "fast: 1 epoch of " in trained.stderr
+    assert "epoch 1/1" in trained.stderr
+    assert "tensorflow" not in trained.stderr.lower(), "TensorFlow's chatter is hidden"
+    assert "\x1b" not in trained.stderr, "plain where nobody looks"
+
+    (listed,) = json.loads(cifarml("runs", "list", "--json").stdout)
+    assert (listed["name"], listed["state"]) == ("first", "finished")
+    assert "first" in cifarml("runs", "list").stdout
+    shown = json.loads(cifarml("runs", "show", "--json").stdout)
+    assert shown["config"]["num_epochs"] == 1
+    assert shown["metrics"]["test"]["num_images"] == 10
+    told = cifarml("runs", "show", "first").stdout
+    assert "Accuracy" in told
+    assert "runs/first/report.html   (open it with a browser)" in told
+
+    (tmp_path / "image.png").write_bytes(picture())
+    one = cifarml("predict", "image.png")
+    assert one.returncode == 0
+    assert one.stdout.count("%") == 3
+    (answer,) = json.loads(cifarml("predict", "image.png", "--top", 2, "--json").stdout)
+    assert answer["path"] == "image.png"
+    assert len(answer["probabilities"]) == 2
+    assert f"{answer['label']} {answer['probability']:.1%}" in one.stdout
+
+    evaluated = cifarml("evaluate", "first", "--data", "drawn:60:5", "--split", "all", "--json", "-o", "out")
+    assert json.loads(evaluated.stdout)["num_images"] == 60
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"confusion_matrix.png", "predictions.png"}
+    assert "Accuracy" in cifarml("evaluate", "latest", "--data", "drawn:60:5").stdout
+
+    again = cifarml("train", "--data", "drawn:100", "--epochs", 1, "--name", "first")
+    assert again.returncode == 1
+    assert "already exists" in again.stderr
+
+
+def test_predict_many(cifarml: CommandLine, trained: Bundle, tmp_path: Path) -> None:
+    files = {f"sub/{i}.png": picture(i) for i in range(300)} | {"sub/bad.png": b"?", "sub/notes.txt": b""}
+    write_folder(tmp_path / "many", files)
+    done = cifarml("predict", "many", "--run", trained.path)
+    assert done.returncode == 1, "one could not be read"
+    assert len(done.stdout.splitlines()) == 300
+    assert "bad.png: not a PNG" in done.stderr
+    answers = json.loads(cifarml("predict", "many", "--run", trained.path, "--json").stdout)
+    assert len(answers) == 301
+    assert sum("error" in answer for answer in answers) == 1
+    (tmp_path / "empty").mkdir()
+    assert "no pictures in empty" in cifarml("predict", "empty", "--run", trained.path).stderr
+    assert "no file gone.png" in cifarml("predict", "gone.png", "--run", trained.path).stderr
+
+
+def test_data_show(cifarml: CommandLine, tmp_path: Path) -> None:
+    done = cifarml("data", "show", "drawn:200", "-o", "deep/grid.png")
+    assert done.returncode == 0
+    assert "deep/grid.png" in done.stdout
+    with Image.open(tmp_path / "deep" / "grid.png") as image:
+        assert min(image.size) > 800
+
+
+def test_data_check(cifarml: CommandLine, tmp_path: Path) -> None:
+    write_zip(tmp_path / "good.zip", flat(20))
+    good = cifarml("data", "check", "good.zip")
+    assert good.returncode == 0
+    assert "Good to train on." in good.stdout
+    write_zip(tmp_path / "bad.zip", flat(20) | {"cat_3.png": b"", "dog_20.png": picture(0)})
+    bad = cifarml("data", "check", "bad.zip")
+    assert bad.returncode == 1
+    assert "cat_3.png: the file is empty" in bad.stdout
+    assert "Problems: " in bad.stdout
+    found = json.loads(cifarml("data", "check", "bad.zip", "--json").stdout)
+    assert found["leaks"] == found["conflicts"] == [["cat_1.png", "dog_20.png"]]
+
+
+def test_skip_bad(cifarml: CommandLine, tmp_path: Path) -> None:
+    write_zip(tmp_path / "x.zip", flat(20) | {"cat_3.png": b""})
+    failed = cifarml("train", "--data", "x.zip", "--epochs", 1)
+    assert failed.returncode == 1
+    assert "cat_3.png" in failed.stderr
+    done = cifarml("train", "--data", "x.zip", "--epochs", 1, "--skip-bad")
+    assert done.returncode == 0
+    assert "left out cat_3.png" in done.stderr
+    report = next(line for line in done.stdout.splitlines() if line.startswith("Report:")).split()[1]
+    assert "cat_3.png" in (tmp_path / report).read_text(encoding="utf-8")
+
+
+def test_data_unzip(cifarml: CommandLine, tmp_path: Path) -> None:
+    write_tar(tmp_path / "x.tar.gz", flat(3))
+    assert cifarml("data", "unzip", "x.tar.gz", "pictures").returncode == 0
+    assert len(list((tmp_path / "pictures").iterdir())) == 6
+    again = cifarml("data", "unzip", "x.tar.gz", "pictures")
+    assert again.returncode == 1
+    assert "already exists" in again.stderr
+
+
+def test_hostile_names_are_printed_as_they_are(installed: CommandLine, tmp_path: Path) -> None:
+    classes = ["[red]no markup", "猫", "$x_1$", "%s %d {}"]
+    write_folder(tmp_path / "x", {f"{name}/{i}.png": picture(i) for name in classes for i in range(20)})
+    done = installed("data", "check", "x")
+    assert all(name in done.stdout for name in classes)
+    for encoding in ("ascii", "utf-8"):
+        assert installed("data", "check", "x", env={"PYTHONIOENCODING": encoding}).returncode == 1
+    assert installed("data", "show", "x").returncode == 0
+
+
+def test_a_bar_where_somebody_looks(tmp_path: Path) -> None:
+    """In a terminal progress is drawn on standard error, and answers still go to a file."""
+    primary, secondary = pty.openpty()
+    command = [CLI, "data", "show", "drawn:400", "--json"]
+    with (tmp_path / "out.json").open("wb") as out:
+        process = subprocess.Popen(
+            command, cwd=tmp_path, stdout=out, stderr=secondary, env=os.environ | {"TERM": "xterm"}
+        )
+        os.close(secondary)
+        drawn = b""
+        try:
+            while block := os.read(primary, 65536):
+                drawn += block
+        except OSError:  # the terminal closes with the process
+            pass
+        finally:
+            os.close(primary)
+        assert process.wait() == 0
+    assert "━".encode() in drawn
+    assert json.loads((tmp_path / "out.json").read_text())["num_images"] == 400
+
+
+def test_a_closed_pipe_is_no_error(cifarml: CommandLine, trained: Bundle, tmp_path: Path) -> None:
+    write_folder(tmp_path / "many", {f"{i}.png": picture(i) for i in range(200)})
+    done = subprocess.run(
+        f"{CLI} predict many --run {trained.path} | head -1",
+        shell=True, cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
+
+
+def endpoint_names(cifarml: CommandLine) -> list[str]:
+    return [each["name"] for each in json.loads(cifarml("endpoint", "list", "--json").stdout)]
+
+
+def test_quickstart_without_network_uses_drawings_and_says_so(cifarml: CommandLine, tmp_path: Path) -> None:
+    done = cifarml("quickstart", "--epochs", 1, "--keep")
+    assert done.returncode == 0, done.stderr
+    assert "drawings of our own, not photographs" in done.stdout
+    assert (tmp_path / "quickstart" / "pictures.png").exists()
+    assert "quickstart/ship.png" in done.stdout
+    _, run = sorted((tmp_path / "quickstart" / "runs").iterdir())
+    Bundle.open(run).verify()
+    for line in done.stdout.splitlines():
+        if line.endswith(".png"):
+            assert (tmp_path / line.split()[-1]).exists()
+    again = cifarml("predict", "quickstart/ship.png", "--runs-dir", "quickstart/runs")
+    assert again.returncode == 0
+    assert endpoint_names(cifarml) == ["quickstart"]
+    asked = cifarml("predict", "quickstart/ship.png", "--endpoint", "quickstart")
+    assert asked.stdout.strip() in done.stdout
+    assert cifarml("endpoint", "delete", "quickstart").returncode == 0
+    assert endpoint_names(cifarml) == []

@@ -1,0 +1,159 @@
+"""What of blobs needs no service: lists, and what is kept in the cache."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from cifarml.data.blob.blob_cache import KeptBlobs
+from cifarml.data.blob.info import BlobInfo
+from cifarml.data.blob.listing import parse_listing
+from cifarml.errors import DataError
+
+LIST = """<?xml version="1.0" encoding="utf-8"?>
+<EnumerationResults ServiceEndpoint="https://x.blob.core.windows.net/" ContainerName="pics"><Blobs>
+<Blob><Name>a/b &amp; c.png</Name><Properties><Last-Modified>Mon, 02 Nov 2026 10:00:00 GMT</Last-Modified>
+<Etag>0x8D1</Etag><Content-Length>7</Content-Length><Content-MD5>/////////////////////w==</Content-MD5>
+</Properties><Metadata><Sha256>{hash}</Sha256></Metadata></Blob>
+<Blob><Name Encoded="true">odd%EF%BF%BE.png</Name><Properties><Etag>0x8D2</Etag>
+<Content-Length>0</Content-Length></Properties></Blob>
+</Blobs><NextMarker>more</NextMarker></EnumerationResults>""".replace("{hash}", "ab" * 32)
+
+
+def test_a_list() -> None:
+    (first, second), marker = parse_listing(LIST.encode())
+    assert marker == "more"
+    assert (first.name, first.size_bytes, first.etag) == ("a/b & c.png", 7, '"0x8D1"')
+    assert first.sha256 == "ab" * 32
+    assert first.md5 == b"\xff" * 16
+    assert first.modified
+    assert first.modified.isoformat() == "2026-11-02T10:00:00+00:00"
+    assert second == BlobInfo("odd\ufffe.png", 0, '"0x8D2"')
+
+
+ENTITIES = [f'<!ENTITY {b} "{f"&{a};" * 10}">' for a, b in zip("abcdefghi", "bcdefghij", strict=True)]
+BOMB = (
+    f'<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa">{"".join(ENTITIES)}]><EnumerationResults>&j;</EnumerationResults>'
+)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("</Blobs>", ""),
+        ("<Name>a/b &amp; c.png</Name>", ""),
+        ("<Name>a/b &amp; c.png</Name>", "<Name/>"),
+        ("<Etag>0x8D1</Etag>", ""),
+        (">7<", ">seven<"),
+        (">7<", "><"),
+        (">7<", ">-7<"),
+        (">7<", ">\u0667<"),
+        ("Mon, 02", "Mon, 99"),
+        ("/////////////////////w==", "?"),
+        ("EnumerationResults", "Error"),
+        (LIST, ""),
+        (LIST, "\0"),
+        (LIST, BOMB),
+    ],
+)
+def test_lists_that_are_none(old: str, new: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        parse_listing(LIST.replace(old, new).encode())
+
+
+def blob(name: str, etag: str = "1", size_bytes: int = 3) -> BlobInfo:
+    return BlobInfo(name, size_bytes, etag, md5=None, sha256=None)
+
+
+def test_kept_blobs(tmp_path: Path) -> None:
+    path = tmp_path / "cache" / "small.sqlite"
+    blobs = [blob(f"{number}.png") for number in range(1000)]
+    with closing(KeptBlobs(path, "https://a/c")) as kept:
+        assert kept.missing(blobs) == blobs
+        for one in blobs[:700]:
+            kept.add(one, one.name.encode())
+        kept.flush()
+    with closing(KeptBlobs(path, "https://a/c")) as kept, closing(KeptBlobs(path, "https://a/d")) as other:
+        assert kept.missing(blobs) == blobs[700:]
+        assert other.missing(blobs) == blobs
+        assert kept.read(blobs[5]) == b"5.png"
+        assert other.read(blobs[5]) is None
+        newer = blob("5.png", "2")
+        assert kept.missing([newer]) == [newer]
+        kept.add(newer, b"new")
+        kept.flush()
+        assert kept.read(newer) == b"new"
+        assert kept.read(blobs[5]) is None  # replaced
+    with sqlite3.connect(path) as database:
+        assert database.execute("SELECT count(*) FROM blobs").fetchone() == (700,)
+    database.close()
+
+
+def test_what_is_damaged_is_forgotten(tmp_path: Path) -> None:
+    path = tmp_path / "small.sqlite"
+    checked = BlobInfo("x", 3, "1", sha256="ab" * 32)
+    with closing(KeptBlobs(path, "https://a/c")) as kept:
+        kept.add(checked, b"abc")
+        kept.flush()
+        assert kept.missing([checked]) == []
+        assert kept.read(checked) is None
+        assert kept.missing([checked]) == [checked]
+
+
+@pytest.mark.parametrize("damage", ["text", "middle", "truncated", "empty"])
+def test_a_damaged_file_is_thrown_away(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "small.sqlite"
+    blobs = [blob(f"{number}.png") for number in range(300)]
+    with closing(KeptBlobs(path, "https://a/c")) as kept:
+        for one in blobs:
+            kept.add(one, one.name.encode() * 100)
+        kept.flush()
+    content = path.read_bytes()
+    damaged = {
+        "text": b"not a database",
+        "middle": content[:4096] + b"\xff" * (len(content) - 4096),
+        "truncated": content[: len(content) // 2],
+        "empty": b"",
+    }
+    path.write_bytes(damaged[damage])
+    with closing(KeptBlobs(path, "https://a/c")) as kept:
+        for one in kept.missing(blobs):
+            kept.add(one, one.name.encode())
+        kept.flush()
+        kept.missing(blobs)
+    with closing(KeptBlobs(path, "https://a/c")) as kept:
+        assert not [one for one in blobs if (kept.read(one) or b"")[:4] not in {one.name.encode()[:4], b""}]
+
+
+def test_many_threads_write(tmp_path: Path) -> None:
+    path = tmp_path / "small.sqlite"
+
+    def write(first: int) -> None:
+        with closing(KeptBlobs(path, "https://a/c")) as kept:
+            for number in range(first, first + 300):
+                kept.add(blob(str(number)), b"abc")
+            kept.flush()
+
+    threads = [threading.Thread(target=write, args=(100 * number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with closing(KeptBlobs(path, "https://a/c")) as kept:
+        assert kept.missing([blob(str(number)) for number in range(600)]) == []
+
+
+def test_where_nothing_can_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="can't write") as caught:
+        KeptBlobs(tmp_path / "file" / "small.sqlite", "https://a/c")
+    assert "CIFARML_CACHE_DIR" in str(caught.value.hint)
+    with closing(KeptBlobs(tmp_path / "x", "https://a/c")) as kept:
+        kept._database.execute("PRAGMA max_page_count = 4")  # as full as a disk can be
+        kept.add(blob("x", size_bytes=100_000), b"x" * 100_000)
+        with pytest.raises(DataError, match="full"):
+            kept.flush()

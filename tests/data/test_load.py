@@ -1,0 +1,381 @@
+"""load_dataset: every layout from every kind of holder, and what goes wrong."""
+
+from __future__ import annotations
+
+import resource
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from filelock import FileLock
+
+from cifarml import Dataset, load_dataset
+from cifarml.data.check import check_dataset, check_source
+from cifarml.errors import DataError, DownloadError, PictureError
+from cifarml.images import decode_picture
+from cifarml.progress import Progress
+from tests.image_files import WRITERS, flat, picture, pictures, write_folder, write_zip
+
+
+@pytest.fixture(params=list(WRITERS))
+def holder(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def write(tmp_path: Path, holder: str, files: dict[str, bytes]) -> Path:
+    return WRITERS[holder](tmp_path / holder, files)
+
+
+def test_flat_names_split_by_number(tmp_path: Path, holder: str) -> None:
+    files = flat(20)
+    dataset = load_dataset(write(tmp_path, holder, files))
+    assert dataset.class_names == ("cat", "dog")
+    assert sorted(dataset.sources) == sorted(files)
+    assert set(dataset.test.sources) == {"cat_19.png", "cat_20.png", "dog_19.png", "dog_20.png"}
+    for image, label, name in zip(dataset.images, dataset.labels, dataset.sources, strict=True):
+        assert np.array_equal(image, decode_picture(files[name]))
+        assert name.startswith(dataset.class_names[label])
+
+
+def test_every_holder_gives_the_same_content(tmp_path: Path) -> None:
+    files = dict(sorted(flat(12).items()))
+    prints = {load_dataset(write(tmp_path, holder, files)).fingerprint for holder in WRITERS}
+    assert len(prints) == 1
+
+
+def test_the_article_splits_180_to_20(tmp_path: Path) -> None:
+    content = picture()
+    files = {f"{name}_{i}.png": content for name in ("ship", "truck") for i in range(1, 201)}
+    test = load_dataset(write_zip(tmp_path / "a.zip", files)).test
+    assert {int(name.split("_")[1][:-4]) for name in test.sources} == set(range(181, 201))
+
+
+@pytest.mark.parametrize("wrapper", ["", "data/", "a/b/c/"])
+def test_tree_with_train_and_test(tmp_path: Path, holder: str, wrapper: str) -> None:
+    names = [
+        f"{wrapper}{split}/{name}/{i}.png"
+        for split in ("train", "test")
+        for name in ("cat", "dog", "emu")
+        for i in range(2)
+    ]
+    dataset = load_dataset(write(tmp_path, holder, pictures(names)))
+    assert dataset.class_names == ("cat", "dog", "emu")
+    assert set(dataset.test.sources) == {name for name in names if "/test/" in f"/{name}"}
+
+
+@pytest.mark.parametrize("wrapper", ["", "data/"])
+def test_tree_of_classes(tmp_path: Path, holder: str, wrapper: str) -> None:
+    names = [f"{wrapper}{name}/IMG_{i}.png" for name in ("red panda", "train") for i in range(1, 13)]
+    dataset = load_dataset(write(tmp_path, holder, pictures(names)))
+    assert dataset.class_names == ("red panda", "train"), "a class may be called train"
+    assert {name.rpartition("/")[2] for name in dataset.test.sources} == {"IMG_12.png"}
+
+
+@pytest.mark.parametrize(("split", "tests"), [("test", 4), ("train", 2)])
+def test_one_kind_only(tmp_path: Path, split: str, tests: int) -> None:
+    names = [f"{split}/{name}/{i}.png" for name in ("cat", "dog") for i in range(2)]
+    assert load_dataset(write_folder(tmp_path / "x", pictures(names))).is_test.sum() == tests
+
+
+def test_flat_names_inside_train_and_test(tmp_path: Path) -> None:
+    names = [
+        f"{split}/{name}_{i}.png" for split in ("train", "test") for name in ("a", "b") for i in range(2)
+    ]
+    dataset = load_dataset(write_folder(tmp_path / "x", pictures(names)))
+    assert dataset.class_names == ("a", "b")
+    assert all(name.startswith("test/") for name in dataset.test.sources)
+
+
+def test_names_in_any_script_and_of_any_kind(tmp_path: Path, holder: str) -> None:
+    classes = ("猫", "собака", "قطة", "naïve café", "🐸", "[red]b", "$x_1$")
+    files = pictures(f"{name}/{i}.png" for name in classes for i in range(2))
+    dataset = load_dataset(write(tmp_path, holder, files))
+    assert dataset.class_names == tuple(sorted(classes))
+
+
+def test_what_is_no_picture_is_passed_over(tmp_path: Path, holder: str) -> None:
+    extra = {
+        "README.txt": b"hello",
+        ".hidden/cat_99.png": b"?",
+        "__MACOSX/._cat_1.png": b"?",
+        "._dog_1.png": b"?",
+        "more.zip": b"PK",
+    }
+    dataset = load_dataset(write(tmp_path, holder, flat() | extra))
+    assert len(dataset) == 20
+
+
+def test_links_in_a_folder_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+    write_folder(tmp_path / "elsewhere", pictures(["1.png", "2.png"]))
+    root = write_folder(tmp_path / "x", pictures(["cat/1.png", "cat/2.png"]))
+    (root / "dog").symlink_to(tmp_path / "elsewhere")
+    (root / "cat" / "loop").symlink_to(root)
+    (root / "cat" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    assert load_dataset(root).class_names == ("cat", "dog")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP"])
+def test_formats_and_sizes(tmp_path: Path, kind: str) -> None:
+    files = {f"{name}_{i}.{kind.lower()}": picture(i, kind, (50, 40)) for name in "ab" for i in (1, 2)}
+    assert load_dataset(write_folder(tmp_path / "x", files)).images.shape == (4, 32, 32, 3)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, "no pictures"),
+        ({"notes.txt": b"x"}, "no pictures"),
+        (flat(10, ["cat"]), "2 to 1000"),
+        ({f"cat/{i}.png": picture(i) for i in range(3)}, "no label"),
+        (pictures(["cat_1.png", "cat_2.png", "dog_1.png"]), "single picture: 'dog'"),
+        (pictures(["one.png", "two.png"]), "no label"),
+        (pictures(["cat_1.png", "cat_2.png", "dog.png"]), "1 of 3 pictures have no label: 'dog.png'"),
+        (pictures(["cat/1.png", "dog/1.png", "top.png"]), "no known layout"),
+        (pictures(["train/cat/1.png", "valid/cat/1.png"]), "no known layout"),
+        (pictures(["a/b/c/1.png", "a/b/2.png", "d/3.png"]), "no known layout"),
+        (pictures(["a\n/1.png", "a\n/2.png", "b/1.png", "b/2.png"]), "printable"),
+        ({f"{i}/{j}.png": b"" for i in range(1001) for j in range(2)}, "2 to 1000"),
+    ],
+)
+def test_what_can_not_be_labelled(tmp_path: Path, files: dict[str, bytes], message: str) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        load_dataset(write_folder(tmp_path / "source", files))
+    assert str(tmp_path / "source") in str(caught.value) or "2 to 1000" in str(caught.value)
+
+
+def test_a_class_folder_without_pictures(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "x", pictures(f"{name}/{i}.png" for name in ("a", "b") for i in range(3)))
+    (root / "c").mkdir()
+    with pytest.raises(DataError, match="class folders without pictures: 'c'"):
+        load_dataset(root)
+
+
+@pytest.mark.parametrize("source", ["nowhere", "nowhere.zip", "drawn:x", "CIFAR10", ""])
+def test_no_such_source(tmp_path: Path, source: str) -> None:
+    if source:
+        with pytest.raises(DataError, match="there is no folder or archive"):
+            load_dataset(source)
+    else:
+        with pytest.raises(DataError):
+            load_dataset(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"just a text", b"PK\x03\x04", b"\x1f\x8b\x08\x00"])
+def test_a_file_that_is_no_archive(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "pictures.zip"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"pictures\.zip"):
+        load_dataset(path)
+
+
+def test_cifar10_without_network_says_so() -> None:
+    with pytest.raises(DownloadError, match="no connection") as caught:
+        load_dataset("cifar10")
+    assert caught.value.hint
+
+
+BAD = {
+    "cat_3.png": b"",
+    "dog_4.png": picture()[:200],
+    "dog_5.png": b"a text",
+    "dog_6.png": picture(0, "TIFF"),
+}
+
+
+def test_all_bad_pictures_are_named(tmp_path: Path, holder: str) -> None:
+    with pytest.raises(PictureError, match=r"4 of 20 pictures can't be read") as caught:
+        load_dataset(write(tmp_path, holder, flat() | BAD))
+    assert all(name in caught.value.message for name in BAD)
+    assert caught.value.hint
+    assert "--skip-bad" in caught.value.hint
+
+
+def test_skip_bad_goes_on_without_them(tmp_path: Path, holder: str) -> None:
+    dataset = load_dataset(write(tmp_path, holder, flat() | BAD), skip_bad=True)
+    assert len(dataset) == 16
+    assert {picture.name for picture in dataset.skipped} == set(BAD)
+    whole = load_dataset(write(tmp_path / "good", "folder", flat()))
+    for name in dataset.sources:
+        assert np.array_equal(
+            dataset.images[dataset.sources.index(name)], whole.images[whole.sources.index(name)]
+        )
+
+
+def test_a_class_of_bad_pictures_only(tmp_path: Path) -> None:
+    files = flat(3, ["cat", "dog"]) | {f"emu_{i}.png": b"?" for i in range(3)}
+    with pytest.raises(DataError, match="no picture can be read of the classes 'emu'"):
+        load_dataset(write_folder(tmp_path / "x", files), skip_bad=True)
+
+
+def test_many_bad_pictures_are_counted(tmp_path: Path) -> None:
+    with pytest.raises(PictureError, match="and 40 more"):
+        load_dataset(
+            write_folder(tmp_path / "x", {f"{name}_{i}.png": b"" for name in "ab" for i in range(30)})
+        )
+
+
+def test_subset_and_progress(tmp_path: Path) -> None:
+    told: list[Progress] = []
+    path = write_zip(tmp_path / "x.zip", flat(30))
+    dataset = load_dataset(path, subset=20, seed=1, on_progress=told.append)
+    assert dataset.class_counts().tolist() == [10, 10]
+    assert told[-1].done == told[-1].total == 60
+
+
+class TestCache:
+    """Decoded pictures of a large source are kept: the second load reads no picture."""
+
+    @pytest.fixture
+    def large(self, tmp_path: Path) -> Path:
+        """An archive over the threshold of 5,000 files."""
+        content = [picture(i) for i in range(50)]
+        files = {f"{'cat' if i % 2 else 'dog'}_{i}.png": content[i % 50] for i in range(5_000)}
+        return write_zip(tmp_path / "large.zip", files)
+
+    def load(self, path: Path) -> tuple[Dataset, int]:
+        told: list[Progress] = []
+        dataset = load_dataset(path, on_progress=told.append)
+        return dataset, len(told)
+
+    def test_second_load(self, large: Path, own_cache: Path) -> None:
+        first, reading = self.load(large)
+        second, again = self.load(large)
+        assert reading > 0
+        assert again == 0, "nothing was decoded"
+        assert (first.fingerprint, first.sources) == (second.fingerprint, second.sources)
+        with pytest.raises(ValueError, match="read-only"):
+            second.images[0] = 0
+        assert [path.suffix for path in (own_cache / "decoded").glob("*.npy")] == [".npy"]
+
+    def test_another_content_is_another_entry(self, large: Path) -> None:
+        self.load(large)
+        write_zip(large, {f"{name}_{i}.png": picture(i % 9) for name in "ab" for i in range(2_500)})
+        dataset, reading = self.load(large)
+        assert reading > 0
+        assert dataset.class_names == ("a", "b")
+
+    def test_a_changed_file_in_a_folder_is_seen(self, tmp_path: Path) -> None:
+        root = write_folder(tmp_path / "x", {f"{n}_{i}.png": picture(1) for n in "ab" for i in range(2_500)})
+        before, _ = self.load(root)
+        assert self.load(root)[1] == 0
+        time.sleep(0.02)
+        (root / "a_7.png").write_bytes(picture(2))
+        after, reading = self.load(root)
+        assert reading > 0
+        assert before.fingerprint != after.fingerprint
+
+    @pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "pickle"])
+    def test_a_damaged_entry_is_decoded_again(self, large: Path, own_cache: Path, damage: str) -> None:
+        first, _ = self.load(large)
+        (entry,) = (own_cache / "decoded").glob("*.npy")
+        content = bytearray(entry.read_bytes())
+        if damage == "flip":
+            content[len(content) // 2] ^= 1
+        elif damage == "truncate":
+            del content[len(content) // 2 :]
+        else:
+            content[:] = b"" if damage == "empty" else b"\x80\x04cos\nsystem\n."
+        entry.write_bytes(content)
+        second, reading = self.load(large)
+        assert reading > 0
+        assert first.fingerprint == second.fingerprint
+        assert self.load(large)[1] == 0, "and it is whole again"
+
+    def test_a_cache_that_can_not_be_written_stops_nothing(
+        self, large: Path, own_cache: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        (own_cache / "decoded").write_bytes(b"a file where the folder should be")
+        assert len(self.load(large)[0]) == 5_000
+        assert "not kept" in caplog.text
+
+    def test_another_process_at_it_stops_nothing(
+        self, large: Path, own_cache: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        folder = own_cache / "decoded"
+        folder.mkdir()
+        with FileLock(folder / "lock"):
+            (folder / "being-written").write_bytes(b"by the other")
+            assert len(self.load(large)[0]) == 5_000
+            assert (folder / "being-written").read_bytes() == b"by the other"
+        assert "not kept" in caplog.text
+
+    def test_a_full_disk_stops_nothing(
+        self, large: Path, own_cache: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, limits[1]))  # as a full disk: the write fails
+        try:
+            assert len(self.load(large)[0]) == 5_000
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert "not kept" in caplog.text
+        assert [path.name for path in (own_cache / "decoded").iterdir()] == ["lock"]
+
+    def test_an_interrupted_load_leaves_nothing(self, large: Path, own_cache: Path) -> None:
+        def interrupt(_: Progress) -> None:
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            load_dataset(large, on_progress=interrupt)
+        assert [path.name for path in (own_cache / "decoded").iterdir()] == ["lock"]
+
+    def test_bad_pictures_are_not_hidden_by_it(self, tmp_path: Path) -> None:
+        files = {f"{n}_{i}.png": picture(1) for n in "ab" for i in range(2_500)} | {"a_0.png": b""}
+        path = write_zip(tmp_path / "x.zip", files)
+        assert len(load_dataset(path, skip_bad=True)) == 4_999
+        with pytest.raises(PictureError, match="a_0"):
+            load_dataset(path)
+
+
+class TestCheck:
+    """What would make training wrong is found."""
+
+    def test_good(self, tmp_path: Path) -> None:
+        found = check_source(write_zip(tmp_path / "x.zip", flat(20)))
+        assert found.problems == found.warnings == ()
+        assert found.sizes == (((32, 32), 40),)
+        assert [tuple(count) for count in found.classes] == [("cat", 18, 2), ("dog", 18, 2)]
+
+    def test_leaks_conflicts_duplicates_and_bad_files(self, tmp_path: Path) -> None:
+        files = flat(20)
+        files["cat_2.png"] = files["cat_1.png"]  # twice in train
+        files["cat_20.png"] = files["cat_3.png"]  # in train and test
+        files["dog_5.png"] = files["cat_5.png"]  # two labels
+        files["dog_6.png"] = b"?"
+        files["dog_7.jpg"] = picture(7, "JPEG", (60, 20))
+        found = check_source(write_folder(tmp_path / "x", files))
+        assert {frozenset(group) for group in found.duplicates} == {frozenset({"cat_1.png", "cat_2.png"})}
+        assert {frozenset(group) for group in found.leaks} == {frozenset({"cat_20.png", "cat_3.png"})}
+        assert {frozenset(group) for group in found.conflicts} == {frozenset({"cat_5.png", "dog_5.png"})}
+        assert [picture.name for picture in found.unreadable] == ["dog_6.png"]
+        assert found.sizes == (((32, 32), 39), ((60, 20), 1))
+        assert len(found.problems) == 3
+        assert found.warnings == ("1 picture is there more than once",)
+
+    def test_duplicates_are_found_by_pixels_not_by_files(self, tmp_path: Path) -> None:
+        files = flat(20)
+        files["cat_20.bmp"] = picture(2, "BMP")  # the pixels of cat_3.png in another format
+        del files["cat_20.png"]
+        assert len(check_source(write_folder(tmp_path / "x", files)).leaks) == 1
+
+    def test_missing_parts_and_imbalance(self, tmp_path: Path) -> None:
+        names = [f"train/cat/{i}.png" for i in range(30)] + [f"train/dog/{i}.png" for i in range(2)]
+        names += ["test/cat/x.png", "test/emu/y.png", "test/emu/z.png"]
+        found = check_source(write_folder(tmp_path / "x", pictures(names)))
+        assert "class 'emu' has no pictures to train on" in found.problems
+        assert "class 'dog' has no test pictures" in found.problems
+        assert "'cat' has 30" in found.warnings[0]
+
+    def test_drawings_are_good_to_train_on(self, drawn: Dataset) -> None:
+        assert check_dataset(drawn).problems == ()
+
+
+def test_real_pictures(real_data: Path) -> None:
+    small = load_dataset(real_data / "2000pics_cifar10.zip")
+    assert len(small.train) == 1800
+    assert small.test.class_counts().tolist() == [20] * 10
+    large = load_dataset(real_data / "cifar10-images.zip")
+    assert large.train.class_counts().tolist() == [5000] * 10
+    assert large.test.class_counts().tolist() == [1000] * 10
+    assert check_dataset(small).unreadable == check_dataset(large).unreadable == ()

@@ -1,0 +1,347 @@
+"""Going live in Azure: bad containers are refused, callers notice nothing, and plans touch nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from azure.ai.ml import (
+    load_compute,
+    load_environment,
+    load_job,
+    load_model,
+    load_online_deployment,
+    load_online_endpoint,
+)
+
+from cifarml import Bundle
+from cifarml.azure.compute import ClusterOptions
+from cifarml.azure.workspace import AzureWorkspace
+from cifarml.azure.yaml_files import write_cluster_yaml
+from cifarml.deploy.azure.host import AzureHost
+from cifarml.deploy.azure.specs import DeploymentOptions, write_yaml
+from cifarml.deploy.rollout import deploy_model, roll_back
+from cifarml.deploy.smoke_test import check_endpoint
+from cifarml.errors import CloudDeployError, CloudError, DeployError, SettingsError, SmokeTestError
+from cifarml.registry.azure.registry import AzureRegistry
+from cifarml.registry.base import RegisteredModel
+from tests.conftest import CommandLine
+from tests.emulators.azureml.cloud import Cloud
+from tests.endpoints import Steady
+from tests.image_files import picture
+
+OURS = "import cifarml.scoring.score as ours\ninit = ours.init\n"
+FAULTS = {
+    "crashes in init": "def init(): raise RuntimeError('no such model here')\ndef run(request): pass",
+    "exits in init": "import os\ndef init(): os._exit(9)\ndef run(request): pass",
+    "no script": "this is no Python (",
+    "crashes": OURS + "def run(request): raise RuntimeError('oh no')",
+    "hangs": OURS + "import time\ndef run(request): time.sleep(3600)",
+    "slow": OURS
+    + """
+import time
+from azureml_inference_server_http.api.aml_request import rawhttp
+@rawhttp
+def run(request):
+    time.sleep(5.5)
+    return ours.run(request)
+""",
+    "answers wrong": OURS
+    + """
+import json
+from azureml_inference_server_http.api.aml_request import rawhttp
+from azureml_inference_server_http.api.aml_response import AMLResponse
+@rawhttp
+def run(request):
+    answer = ours.run(request)
+    if answer.status_code != 200:
+        return answer
+    document = json.loads(answer.get_data())  # of one picture
+    names = list(document["probabilities"])
+    shares = list(document["probabilities"].values())
+    document["probabilities"] = dict(zip(names, shares[1:] + shares[:1]))
+    return AMLResponse(document, 200, json_str=True)
+""",
+    "answers nonsense": OURS + "def run(request): return [1, 2]",
+}
+REFUSED = {
+    "crashes in init": "no such model here",
+    "exits in init": "crashed",
+    "no script": "SyntaxError",
+    "crashes": "oh no",
+    "hangs": "408|in time|Scoring timeout",
+    "slow": "5\\.\\d s for one answer|408",
+    "answers wrong": "answers wrongly",
+    "answers nonsense": "nonsense",
+}
+
+ALWAYS = {"crashes in init", "exits in init", "hangs", "answers wrong"}
+"""The others are left to ``-m exhaustive``."""
+
+
+class AzureCaller:
+    """Asks an endpoint in Azure as any program would."""
+
+    def __init__(self, host: AzureHost, name: str) -> None:
+        self.uri = host.get_endpoint(name).scoring_uri
+        self.headers = {"Authorization": f"Bearer {host.read_key(name)}", "Content-Type": "image/png"}
+        self.session = requests.Session()
+
+    def score(self) -> Answer:
+        reply = self.session.post(self.uri, data=picture(), headers=self.headers, timeout=60)
+        return Answer(reply.status_code, reply.content)
+
+
+class Answer:
+    def __init__(self, status: int, body: bytes) -> None:
+        self.status, self.body = status, body
+
+
+@pytest.fixture
+def registry(cloud: Cloud) -> AzureRegistry:
+    return AzureRegistry(AzureWorkspace())
+
+
+@pytest.fixture
+def models(registry: AzureRegistry, trained: Bundle) -> list[RegisteredModel]:
+    """Two models of the same content, under two names."""
+    return [registry.register(trained, name) for name in ("one", "two")]
+
+
+@pytest.fixture
+def host(registry: AzureRegistry) -> AzureHost:
+    return AzureHost(registry.workspace, poll_s=0.05)
+
+
+@pytest.fixture
+def live(host: AzureHost, models: list[RegisteredModel], trained: Bundle) -> str:
+    deploy_model(host, models[0], trained, name="live")
+    return "live"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [pytest.param(fault, marks=() if fault in ALWAYS else pytest.mark.exhaustive) for fault in REFUSED],
+)
+def test_a_bad_container_is_refused(
+    cloud: Cloud,
+    host: AzureHost,
+    live: str,
+    models: list[RegisteredModel],
+    trained: Bundle,
+    tmp_path: Path,
+    fault: str,
+) -> None:
+    """The old one goes on, no caller sees a failure, and the error shows the log."""
+    script = tmp_path / "faulty_score.py"
+    script.write_text(FAULTS[fault])
+    if fault == "exits in init":  # it is started until then
+        cloud.start_timeout_s = 8
+    timeout_s = 2 if fault == "hangs" else 10
+    options = DeploymentOptions(request_timeout_s=timeout_s)
+    bad = AzureHost(host.workspace, options, script=script, poll_s=0.05)
+    with (
+        Steady(AzureCaller(host, live)) as steady,
+        pytest.raises(DeployError, match=REFUSED[fault]) as caught,
+    ):
+        deploy_model(bad, models[1], trained, name=live, canary_s=0.2)
+    assert steady.failures == []
+    assert steady.num_answers > 0
+    endpoint = host.get_endpoint(live)
+    assert endpoint.traffic == {"version-1": 100}
+    assert [each.name for each in endpoint.deployments] == ["version-1"]
+    if fault in {"crashes in init", "no script"}:
+        assert "Traceback" in caught.value.message
+        assert isinstance(caught.value, CloudDeployError)
+    if fault in {"answers wrong", "slow"}:
+        assert isinstance(caught.value, SmokeTestError | DeployError)
+
+
+def test_a_second_version_goes_live_and_back(
+    cloud: Cloud, host: AzureHost, live: str, models: list[RegisteredModel], trained: Bundle
+) -> None:
+    """A client that never stops calling sees no failed request."""
+    steps: list[str] = []
+    with Steady(AzureCaller(host, live)) as steady:
+        deploy_model(
+            host, models[1], trained, name=live, canary=20, canary_s=0.5, mirror=20, on_step=steps.append
+        )
+        assert host.get_endpoint(live).traffic == {"version-1-2": 100}
+        assert roll_back(host, live).traffic == {"version-1": 100}
+        again: list[str] = []
+        deploy_model(host, models[1], trained, name=live, canary_s=0.2, on_step=again.append)
+        assert "there already" in "".join(again), "what is there already is not made again"
+    assert steady.failures == []
+    assert steady.num_answers > 20
+    assert cloud.endpoints[live].deployments["version-1-2"].num_mirrored > 0
+    assert cloud.endpoints[live].mirror_traffic == {}
+    told = "\n".join(steps)
+    assert told.index("smoke") < told.index("mirror") < told.index("20 %") < told.index("live: version-1-2")
+    checked = check_endpoint(host, live)
+    assert checked.errors == []
+    assert "Downloading model" in host.storage_logs(live, "version-1-2")
+
+
+def test_endpoints_with_tokens(cloud: Cloud, registry: AzureRegistry, trained: Bundle) -> None:
+    model = registry.register(trained)
+    host = AzureHost(registry.workspace, DeploymentOptions(auth="entra"), poll_s=0.05)
+    deploy_model(host, model, trained, name="tokens")
+    assert cloud.endpoints["tokens"].auth_mode == "AADToken"
+    assert host.invoke("tokens", picture()).label in trained.class_names
+    with pytest.raises(DeployError, match="has no key"):
+        host.read_key("tokens", regenerate=True)
+
+
+def test_a_new_key_voids_the_old_one(host: AzureHost, live: str) -> None:
+    old = AzureCaller(host, live)
+    host.invoke(live, picture())
+    host.read_key(live, regenerate=True)
+    assert old.score().status == 401
+    assert host.invoke(live, picture()).label
+
+
+def test_an_endpoint_of_somebody_else(cloud: Cloud, host: AzureHost, live: str) -> None:
+    cloud.endpoints[live].body["tags"] = {}
+    with pytest.raises(DeployError, match="did not make"):
+        host.create_endpoint(live)
+    assert host.list_endpoints() == []
+
+
+def test_a_name_that_is_taken_in_the_region(cloud: Cloud, host: AzureHost) -> None:
+    cloud.parts.endpoints.taken.add("popular")
+    with pytest.raises(CloudDeployError, match=r"taken|unique") as caught:
+        host.create_endpoint("popular")
+    assert "--name" in str(caught.value.hint)
+
+
+def test_too_little_quota(
+    cloud: Cloud, registry: AzureRegistry, trained: Bundle, cifarml: CommandLine, tmp_path: Path
+) -> None:
+    """The error names sizes that fit, and nothing is left."""
+    registry.register(trained)
+    cloud.quota_cores = {"total": 2}
+    done = cifarml("deploy", "--instance-type", "Standard_F4s_v2")
+    assert done.returncode == 1
+    assert "not enough quota" in done.stderr
+    assert "fit into what is left" in done.stderr
+    assert re.search(r"Standard_\w+", done.stderr.partition("Hint:")[2])
+    assert not cloud.endpoints
+
+
+def test_somebody_else_is_changing_it(cloud: Cloud, host: AzureHost, live: str) -> None:
+    """We wait until that is over."""
+    cloud.operations.delay_s = 0.5
+    client = host.workspace.client
+    endpoint = client.online_endpoints.get(live)
+    endpoint.tags["touched"] = "yes"
+    started = time.monotonic()
+    client.online_endpoints.begin_create_or_update(endpoint)
+    host.set_traffic(live, {"version-1": 100})
+    assert time.monotonic() - started > 0.5
+
+
+def test_a_plan_touches_nothing(
+    cloud: Cloud, registry: AzureRegistry, trained: Bundle, cifarml: CommandLine
+) -> None:
+    registry.register(trained)
+    del cloud.requests[:]
+    shown = cifarml("deploy", "--dry-run", "--json")
+    assert shown.returncode == 0, shown.stderr
+    steps = json.loads(shown.stdout)["steps"]
+    assert "0.085 USD an hour" in steps[-1]
+    made = cifarml("compute", "create", "gpu", "--dry-run")
+    assert "0.526 USD an hour" in made.stdout
+    assert {request.method for request in cloud.requests} <= {"GET", "HEAD"}
+    assert not cloud.endpoints
+    assert not cloud.computes
+
+
+def test_plans_as_yaml(
+    cloud: Cloud, registry: AzureRegistry, trained: Bundle, cifarml: CommandLine, tmp_path: Path
+) -> None:
+    """Azure ML's own loaders read them, and say what we would have made."""
+    registry.register(trained)
+    done = cifarml("deploy", "--yaml", tmp_path / "plan", "--instances", 2)
+    assert done.returncode == 0, done.stderr
+    assert [line.split(" -f ")[0] for line in done.stdout.splitlines()] == [
+        "az ml environment create",
+        "az ml model create",
+        "az ml online-endpoint create",
+        "az ml online-deployment create",
+    ]
+    plan = tmp_path / "plan"
+    assert load_environment(plan / "environment.yml").name == "cifarml-scoring"
+    model = load_model(plan / "model.yml")
+    assert (model.name, model.version) == ("cifar10", "1")
+    assert Bundle.open(plan / "model").sha256 == trained.sha256
+    assert load_online_endpoint(plan / "endpoint.yml").auth_mode == "key"
+    deployment = load_online_deployment(plan / "deployment.yml")
+    assert (deployment.instance_count, deployment.instance_type) == (2, "Standard_F2s_v2")
+    settings: Any = deployment.request_settings
+    assert settings.max_concurrent_requests_per_instance == 2
+    assert deployment.environment_variables["WORKER_COUNT"] == "2"
+    assert (plan / "code" / "cifarml" / "scoring" / "score.py").is_file()
+    (path,) = write_cluster_yaml(tmp_path / "cluster", "gpu", ClusterOptions(low_priority=True))
+    cluster: Any = load_compute(path)
+    assert (cluster.name, cluster.min_instances, cluster.tier) == ("gpu", 0, "low_priority")
+    (tmp_path / "my settings.toml").write_text("dropout = 0.1\n")
+    written = cifarml(
+        *("train", "--compute", "gpu", "--data", "az://pictures/a b.zip", "--yaml", tmp_path / "job"),
+        *("--config", tmp_path / "my settings.toml"),
+    )
+    assert written.returncode == 0, written.stderr
+    job: Any = load_job(tmp_path / "job" / "job.yml")
+    assert "cifarml train --data" in job.command.replace("'", "")
+    assert job.command.endswith("'--config' 'train.toml'")
+    assert (tmp_path / "job" / "code" / "train.toml").read_text() == "dropout = 0.1\n"
+    assert job.inputs["pictures"].path.endswith(".blob.core.windows.net/pictures/a%20b.zip")
+    assert (tmp_path / "job" / "code" / "cifarml" / "cli" / "train.py").is_file()
+    again = cifarml("deploy", "--yaml", plan)
+    assert again.returncode == 1
+    assert "not empty" in again.stderr
+    with pytest.raises(CloudError, match="not empty"):
+        write_yaml(plan, "live", "version-1", registry.get(), None, DeploymentOptions())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"instance_count": 0},
+        {"workers": 65},
+        {"request_timeout_s": 181},
+        {"instance_type": "../x"},
+        {"instance_type": ""},
+    ],
+    ids=str,
+)
+def test_options_that_are_none(wrong: dict[str, object]) -> None:
+    with pytest.raises(SettingsError, match="Received"):
+        DeploymentOptions(**wrong)  # type: ignore[arg-type]
+
+
+def test_prices_that_cannot_be_had(
+    cloud: Cloud, registry: AzureRegistry, trained: Bundle, cifarml: CommandLine
+) -> None:
+    registry.register(trained)
+    cloud.bench.proxy.hosts.pop("prices.azure.com")
+    try:
+        done = cifarml("deploy", "--dry-run")
+    finally:
+        cloud.bench.proxy.hosts["prices.azure.com"] = cloud.gateway.port
+        cloud.bench.proxy.refused.clear()
+    assert done.returncode == 0, done.stderr
+    assert "price not known: prices.azure.com can't be reached" in done.stdout
+
+
+def test_no_secret_is_in_what_is_sent(cloud: Cloud, host: AzureHost, live: str) -> None:
+    """Neither keys nor tokens are in a deployment, an environment or its code."""
+    sent = json.dumps([request.body for request in cloud.requests if request.method == "PUT"])
+    for secret in [*cloud.bench.entra.tokens, cloud.bench.entra.client_secret, cloud.bench.key]:
+        assert secret not in sent
+    assert os.environ["AZURE_CLIENT_ID"] not in sent

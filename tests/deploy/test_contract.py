@@ -1,0 +1,172 @@
+"""What every host of endpoints does, run over each implementation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from cifarml import Bundle, Predictor
+from cifarml.deploy.azure.host import AzureHost
+from cifarml.deploy.base import EndpointHost
+from cifarml.deploy.local.host import LocalHost
+from cifarml.errors import DeployError, PictureError
+from cifarml.registry.azure.registry import AzureRegistry
+from cifarml.registry.base import RegisteredModel
+from tests.image_files import picture
+
+Register = Callable[[Bundle], RegisteredModel]
+
+
+@pytest.fixture(scope="module", params=["local", "azure"])
+def host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EndpointHost]:
+    host: EndpointHost
+    if request.param == "azure":
+        request.getfixturevalue("workspace_of_module")
+        host = AzureHost(poll_s=0.05)
+    else:
+        host = LocalHost(tmp_path_factory.mktemp("host") / "endpoints")
+    yield host
+    for endpoint in host.list_endpoints():
+        host.delete(endpoint.name)
+
+
+@pytest.fixture(scope="module")
+def register(host: EndpointHost) -> Register:
+    """Make a bundle a model that can be deployed: in Azure, it comes from the workspace."""
+    if isinstance(host, AzureHost):
+        return AzureRegistry(host.workspace).register
+    return lambda _: RegisteredModel("cifar10", "1", bundle_sha256="0" * 64)
+
+
+@pytest.fixture(scope="module")
+def model(register: Register, trained: Bundle) -> RegisteredModel:
+    return register(trained)
+
+
+@pytest.fixture(scope="module")
+def live(host: EndpointHost, model: RegisteredModel, trained: Bundle) -> str:
+    """An endpoint with one deployment that has all the traffic."""
+    host.create_endpoint("live")
+    host.create_deployment("live", "ver1", model, trained)
+    host.set_traffic("live", {"ver1": 100})
+    return "live"
+
+
+def test_an_endpoint_is_made_once(host: EndpointHost) -> None:
+    made = host.create_endpoint("first")
+    assert (made.name, made.state, dict(made.traffic), made.deployments) == ("first", "running", {}, ())
+    assert made.scoring_uri.startswith("http")
+    assert host.create_endpoint("first") == made == host.get_endpoint("first")
+    assert made in host.list_endpoints()
+    with pytest.raises(DeployError, match="no deployment gets traffic"):
+        host.invoke("first", picture())
+    host.delete("first")
+    assert "first" not in {each.name for each in host.list_endpoints()}
+
+
+@pytest.mark.parametrize("name", ["", "ab", "Big", "1st", "a_b", "../../x", "a" * 33, "ends-", "ümlaut"])
+def test_names_that_are_not_allowed(
+    host: EndpointHost, live: str, model: RegisteredModel, trained: Bundle, name: str
+) -> None:
+    with pytest.raises(DeployError, match="Received"):
+        host.create_endpoint(name)
+    if len(name) != 2 and name != "ends-":
+        with pytest.raises(DeployError, match="Received"):
+            host.create_deployment(live, name, model, trained)
+
+
+def test_what_is_not_there(host: EndpointHost, live: str) -> None:
+    for ask in (
+        lambda: host.get_endpoint("none"),
+        lambda: host.invoke("none", picture()),
+        lambda: host.set_traffic("none", {}),
+        lambda: host.delete("none"),
+        lambda: host.read_key("none"),
+        lambda: host.logs("none", "ver1"),
+        lambda: host.invoke(live, picture(), deployment="none"),
+        lambda: host.set_traffic(live, {"none": 100}),
+        lambda: host.delete(live, "none"),
+        lambda: host.logs(live, "none"),
+    ):
+        with pytest.raises(DeployError, match="none"):
+            ask()
+
+
+def test_it_answers_as_the_model_does(host: EndpointHost, live: str, trained: Bundle) -> None:
+    predictor = Predictor.load(trained.path)
+    for seed, kind in enumerate(("PNG", "JPEG", "WEBP", "GIF", "BMP")):
+        file = picture(seed, kind, (40, 48))
+        answer, expected = host.invoke(live, file), predictor.predict(file)
+        assert answer.label == expected.label
+        assert answer.probability == pytest.approx(expected.probability, abs=1e-5)
+        assert answer.probabilities == pytest.approx(expected.probabilities, abs=1e-5)
+        assert list(answer.probabilities) == sorted(
+            answer.probabilities, key=lambda name: -answer.probabilities[name]
+        )
+
+
+@pytest.mark.parametrize("file", [b"", b"no picture", picture()[:60]])
+def test_a_bad_picture(host: EndpointHost, live: str, file: bytes) -> None:
+    with pytest.raises(PictureError):
+        host.invoke(live, file)
+
+
+def test_traffic(host: EndpointHost, live: str, model: RegisteredModel, trained: Bundle) -> None:
+    host.create_deployment(live, "ver2", model, trained)
+    assert [each.name for each in host.get_endpoint(live).deployments] == ["ver1", "ver2"], "in order of age"
+    assert host.get_endpoint(live).traffic == {"ver1": 100}, "a new deployment has none"
+    with pytest.raises(DeployError, match="already"):
+        host.create_deployment(live, "ver2", model, trained)
+    for wrong in ({"ver1": 50}, {"ver1": 90, "ver2": 20}, {"ver1": 150, "ver2": -50}):
+        with pytest.raises(DeployError, match="add up"):
+            host.set_traffic(live, wrong)
+    host.set_traffic(live, {"ver1": 75, "ver2": 25})
+    assert host.get_endpoint(live).traffic == {"ver1": 75, "ver2": 25}
+    for name in ("ver1", "ver2", None):
+        host.invoke(live, picture(), deployment=name)
+    with pytest.raises(DeployError, match="traffic"):
+        host.delete(live, "ver2")
+    host.set_traffic(live, {"ver1": 100, "ver2": 0})
+    host.delete(live, "ver2")
+    assert [each.name for each in host.get_endpoint(live).deployments] == ["ver1"]
+
+
+def test_keys(host: EndpointHost, live: str) -> None:
+    key = host.read_key(live)
+    assert len(key) >= 32
+    assert host.read_key(live) == key
+    new = host.read_key(live, regenerate=True)
+    assert new not in {key, ""}
+    assert host.read_key(live) == new
+    host.invoke(live, picture())
+
+
+def test_a_deployment_that_does_not_start(
+    host: EndpointHost, live: str, register: Register, tmp_path: Path, trained: Bundle
+) -> None:
+    damaged = broken_model(trained, tmp_path / "damaged")
+    with pytest.raises(DeployError, match="ver9"):
+        host.create_deployment(live, "ver9", register(damaged), damaged)
+    assert {each.name: each.state for each in host.get_endpoint(live).deployments} == {
+        "ver1": "ready",
+        "ver9": "failed",
+    }
+    assert "Traceback" in host.logs(live, "ver9")
+    assert host.logs(live, "ver9", tail=1).count("\n") == 0
+    with pytest.raises(DeployError, match="not ready"):
+        host.set_traffic(live, {"ver9": 100})
+    host.delete(live, "ver9")
+    host.invoke(live, picture())
+
+
+def broken_model(bundle: Bundle, to: Path) -> Bundle:
+    """A bundle in good order whose model is no model."""
+    from cifarml.run import ONNX_MODEL, write_manifest
+
+    to.mkdir()
+    (to / ONNX_MODEL).write_bytes(b"not a model")
+    for name in ("config.json", "metrics.json", "history.json"):
+        (to / name).write_bytes(bundle.read(name))
+    return write_manifest(to, bundle.class_names, bundle.info)

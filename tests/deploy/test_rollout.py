@@ -1,0 +1,224 @@
+"""Going live: step by step, and back again where anything goes wrong, without one failed request."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cifarml import Bundle, load_dataset
+from cifarml.deploy.local.host import LocalHost
+from cifarml.deploy.rollout import deploy_model, roll_back
+from cifarml.deploy.smoke_test import check_endpoint
+from cifarml.errors import DataError, DeployError, ModelFileError, SmokeTestError
+from cifarml.registry.base import RegisteredModel
+from cifarml.run import MANIFEST, write_manifest
+from tests.endpoints import FAULTS, Caller, Steady, faulty
+from tests.image_files import picture
+
+V1, V2, V3 = (RegisteredModel("cifar10", version, bundle_sha256=version * 64) for version in "123")
+REFUSED = {
+    "crashes in init": "no such model here",
+    "exits in init": "going",
+    "no script": "SyntaxError",
+    "no init": "AttributeError",
+    "crashes": "oh no",
+    "answers wrong": "answers wrongly",
+    "answers nonsense": "v2",
+    "answers too few": "nonsense",
+    "hangs": "in time|in 4 s",
+    "leaks": "leaks",
+    "takes text for pictures": "ten bytes of text",
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def threads_before() -> int:
+    """How many threads this process had before: servers of other files run in it."""
+    return threading.active_count()
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory, trained: Bundle) -> Iterator[LocalHost]:
+    """A host whose endpoint answers with model 1."""
+    host = LocalHost(tmp_path_factory.mktemp("rollout") / "endpoints")
+    deploy_model(host, V1, trained, name="live")
+    yield host
+    host.delete("live")
+
+
+def unchanged(host: LocalHost) -> bool:
+    endpoint = host.get_endpoint("live")
+    return endpoint.traffic == {"v1": 100} and [each.name for each in endpoint.deployments] == ["v1"]
+
+
+@pytest.mark.parametrize("fault", REFUSED)
+def test_a_bad_deployment_is_refused(host: LocalHost, trained: Bundle, tmp_path: Path, fault: str) -> None:
+    """The old one goes on, no caller sees a failure, and the error shows the log."""
+    bad = LocalHost(host.folder("live").parent, script=faulty(tmp_path, fault), timeout_s=4)
+    with Steady(Caller(host, "live")) as steady, pytest.raises(DeployError, match=REFUSED[fault]) as caught:
+        deploy_model(bad, V2, trained, name="live", canary_s=0.2)
+    assert steady.failures == []
+    assert steady.num_answers > 0
+    assert unchanged(host)
+    if fault in {"crashes in init", "crashes", "no script"}:
+        assert "Traceback" in caught.value.message
+    if fault in {"answers wrong", "leaks", "takes text for pictures"}:
+        assert isinstance(caught.value, SmokeTestError)
+
+
+@pytest.mark.parametrize("fault", ["crashes", "hangs", "slow"])
+def test_a_deployment_that_goes_wrong_under_traffic(
+    host: LocalHost, trained: Bundle, tmp_path: Path, fault: str
+) -> None:
+    """It passes the smoke test and fails as canary: others answer in its stead."""
+    script = tmp_path / "later.py"
+    text = faulty(tmp_path, fault).read_text()
+    flag = tmp_path / "flag"
+    script.write_text(
+        f"{text}\nimport os\nbad = answer\n"
+        f"def answer(requests): return (bad if os.path.exists({str(flag)!r}) else ours.answer)(requests)\n"
+    )
+    bad = LocalHost(host.folder("live").parent, script=script, timeout_s=4)
+
+    def step(text: str) -> None:
+        if text.startswith("canary: v2 gets"):
+            flag.touch()
+
+    with Steady(Caller(host, "live")) as steady, pytest.raises(DeployError, match="v2"):
+        deploy_model(bad, V2, trained, name="live", canary=30, canary_s=1, on_step=step)
+    assert steady.failures == []
+    assert unchanged(host)
+
+
+def test_a_good_deployment_goes_live_and_back(host: LocalHost, trained: Bundle) -> None:
+    steps: list[str] = []
+    with Steady(Caller(host, "live")) as steady:
+        deploy_model(host, V2, trained, name="live", canary=20, canary_s=0.3, on_step=steps.append)
+        assert host.get_endpoint("live").traffic == {"v2": 100}
+        again: list[str] = []
+        deploy_model(host, V2, trained, name="live", on_step=again.append)
+        assert "live already" in again[-1]
+        deploy_model(host, V3, trained, name="live", canary_s=0.3)
+        endpoint = host.get_endpoint("live")
+        assert [each.name for each in endpoint.deployments] == ["v2", "v3"], "one is kept, not all"
+        assert roll_back(host, "live").traffic == {"v2": 100}
+        assert roll_back(host, "live").traffic == {"v3": 100}
+        changed = dataclasses.replace(V3, bundle_sha256="f" * 64)
+        assert deploy_model(host, changed, trained, name="live", canary_s=0.3).traffic == {"v3-2": 100}
+        deploy_model(host, V1, trained, name="live", canary_s=0.3)
+        host.delete("live", "v3-2")
+    assert steady.failures == []
+    assert unchanged(host)
+    told = "\n".join(steps)
+    assert told.index("smoke test") < told.index("20 %") < told.index("no errors") < told.index("live: v2")
+
+
+def test_nothing_to_go_back_to(host: LocalHost) -> None:
+    with pytest.raises(DeployError, match="no other deployment"):
+        roll_back(host, "live")
+
+
+def test_a_first_deployment_that_fails_leaves_no_endpoint(
+    tmp_path: Path, host: LocalHost, trained: Bundle
+) -> None:
+    bad = LocalHost(host.folder("live").parent, script=faulty(tmp_path, "answers wrong"))
+    with pytest.raises(SmokeTestError):
+        deploy_model(bad, V1, trained, name="second")
+    assert [each.name for each in host.list_endpoints()] == ["live"]
+
+
+def test_a_model_that_is_not_as_good_as_it_says(host: LocalHost, trained: Bundle, tmp_path: Path) -> None:
+    """Its classes were mixed up after the test, say: then known pictures of its kind are answered wrongly."""
+    shutil.copytree(trained.path, tmp_path / "boasts")
+    (tmp_path / "boasts" / MANIFEST).unlink()
+    boasting = write_manifest(
+        tmp_path / "boasts", trained.class_names[::-1], dict(trained.info) | {"test_accuracy": 0.95}
+    )
+    with pytest.raises(SmokeTestError, match="rightly"):
+        deploy_model(host, V2, boasting, name="live")
+    assert unchanged(host)
+
+
+def test_a_damaged_bundle(host: LocalHost, trained: Bundle, tmp_path: Path) -> None:
+    damaged = Bundle.open(shutil.copytree(trained.path, tmp_path / "damaged"))
+    (damaged.path / "history.json").write_text("{}")
+    with pytest.raises(ModelFileError, match="changed"):
+        deploy_model(host, V2, damaged, name="live")
+    assert unchanged(host)
+
+
+def test_pictures_of_other_things(host: LocalHost, trained: Bundle, tmp_path: Path) -> None:
+    for name in ("apple", "pear"):
+        (tmp_path / name).mkdir()
+        for number in range(10):
+            (tmp_path / name / f"{number}.png").write_bytes(picture(number))
+    with pytest.raises(DataError, match="none of the model's classes"):
+        deploy_model(host, V2, trained, name="live", pictures=load_dataset(tmp_path))
+
+
+def test_somebody_else_changes_traffic_meanwhile(host: LocalHost, trained: Bundle) -> None:
+    host.create_deployment("live", "other", V3, trained)
+
+    def step(text: str) -> None:
+        if text.startswith("canary: v2 gets"):
+            host.set_traffic("live", {"v1": 50, "other": 50})
+
+    with pytest.raises(DeployError, match="somebody else"):
+        deploy_model(host, V2, trained, name="live", canary_s=0, on_step=step)
+    endpoint = host.get_endpoint("live")
+    assert endpoint.traffic == {"v1": 50, "other": 50}, "what they want stays"
+    assert "v2" not in {each.name for each in endpoint.deployments}
+    host.set_traffic("live", {"v1": 100})
+    host.delete("live", "other")
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted(host: LocalHost, trained: Bundle, tmp_path: Path, how: signal.Signals) -> None:
+    code = f"""
+import signal
+from pathlib import Path
+from cifarml import Bundle
+from cifarml.deploy.local.host import LocalHost
+from cifarml.deploy.rollout import deploy_model
+from cifarml.registry.base import RegisteredModel
+signal.signal(signal.SIGTERM, signal.default_int_handler)
+def say(step): print(step, flush=True)
+deploy_model(LocalHost(Path({str(host.folder("live").parent)!r})), RegisteredModel("cifar10", "2"),
+    Bundle.open({str(trained.path)!r}), name="live", canary_s=60, on_step=say)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("canary: v2 gets"):
+                break
+        time.sleep(0.2)
+        assert host.get_endpoint("live").traffic == {"v1": 90, "v2": 10}
+        process.send_signal(how)
+        rest, errors = process.communicate(timeout=60)
+        assert process.returncode != 0
+        assert "putting everything back" in rest
+        assert "KeyboardInterrupt" in errors
+    assert unchanged(host)
+
+
+def test_check_endpoint(host: LocalHost) -> None:
+    done = check_endpoint(host, "live")
+    assert (done.num_pictures, done.errors) == (20, [])
+    assert 0 < done.median_s <= done.slowest_s
+    assert len(check_endpoint(host, "live", deployment="none").errors) == 20
+
+
+def test_every_fault_is_tried(threads_before: int) -> None:
+    assert set(FAULTS) - set(REFUSED) == {"slow", "waits"}
+    assert threading.active_count() - threads_before < 20

@@ -1,0 +1,285 @@
+"""A reverse proxy in front of Azurite that does to chosen requests what networks and services do."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import http.server
+import socket
+import ssl
+import threading
+import time
+import urllib.parse
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from tests.emulators.loopback_servers import LoopbackServer, hang_up
+
+BLOCK = 65536
+
+
+@dataclass
+class Request:
+    """A request as it came; ``number`` starts at 1, header names are in lower case."""
+
+    number: int
+    method: str
+    path: str
+    query: dict[str, str]
+    headers: dict[str, str]
+    status: int | None = None  # of the reply, once there is one
+
+
+@dataclass(frozen=True)
+class Status:
+    """Answer with an error of Azure Storage; nothing is forwarded."""
+
+    code: int
+    error_code: str = "ServerBusy"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    message: str = "The server is busy."
+
+
+@dataclass(frozen=True)
+class CutRequest:
+    """Forward only so many bytes of the request's body, never all, then hang up on both sides."""
+
+    after_bytes: int
+
+
+@dataclass(frozen=True)
+class CutResponse:
+    """Hang up after so many bytes of the reply's body."""
+
+    after_bytes: int
+
+
+@dataclass(frozen=True)
+class Truncate:
+    """End the reply in good order, but so many bytes before its Content-Length."""
+
+    missing_bytes: int
+
+
+@dataclass(frozen=True)
+class Stall:
+    """Let the request take effect, then wait before the reply; ``reset`` and ``close`` hang up instead."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Flip:
+    """Flip a bit of this byte of the reply's body (counted round and round in a shorter body)."""
+
+    byte_index: int
+
+
+@dataclass(frozen=True)
+class FlipRequest:
+    """Flip a bit of this byte of the request's body (counted round and round in a shorter body)."""
+
+    byte_index: int
+
+
+@dataclass(frozen=True)
+class LoseReply:
+    """Let the request take effect, then hang up instead of passing the reply on."""
+
+
+Fault = Status | CutRequest | CutResponse | Truncate | Stall | Flip | FlipRequest | LoseReply
+Plan = Callable[[Request], Fault | None]
+
+
+def no_fault(_: Request) -> Fault | None:
+    return None
+
+
+class FaultProxy(LoopbackServer):
+    """Forward each request to the port ``target``, with the fault that ``plan`` names for it, if any."""
+
+    def __init__(self, target: int, tls: ssl.SSLContext, trust: ssl.SSLContext) -> None:
+        self.target = target
+        self.trust = trust
+        self._lock = threading.Lock()
+        self.over = threading.Event()
+        self.reset()
+        super().__init__(_Forward, tls)
+
+    def reset(self, plan: Plan = no_fault) -> None:
+        """Forget the requests seen, end stalls, and follow this plan."""
+        with self._lock:
+            self.over.set()
+            self.over = threading.Event()
+            self.requests: list[Request] = []
+            self.plan = plan
+
+    def note(self, method: str, target: str, headers: Mapping[str, str]) -> tuple[Request, Fault | None]:
+        path, _, query = target.partition("?")
+        fields = dict(urllib.parse.parse_qsl(query, keep_blank_values=True))
+        lowered = {name.lower(): value for name, value in headers.items()}
+        with self._lock:
+            request = Request(len(self.requests) + 1, method, path, fields, lowered)
+            self.requests.append(request)
+            plan = self.plan
+        return request, plan(request)
+
+    def close(self) -> None:
+        self.over.set()
+        super().close()
+
+
+class _Forward(http.server.BaseHTTPRequestHandler):
+    """One client's connection, and one to the target that is kept as long."""
+
+    protocol_version = "HTTP/1.1"
+    server: FaultProxy
+    connection: ssl.SSLSocket
+
+    def setup(self) -> None:
+        super().setup()
+        self.onward = http.client.HTTPSConnection(
+            "127.0.0.1", self.server.target, context=self.server.trust, timeout=120
+        )
+        self.used = 0.0
+
+    def finish(self) -> None:
+        self.onward.close()
+        super().finish()
+
+    def do_GET(self) -> None:
+        self.close_connection = self.headers.get("Connection", "").lower() == "close"
+        over = self.server.over
+        request, fault = self.server.note(self.command, self.path, dict(self.headers))
+        if isinstance(fault, Status):
+            for _ in self._body():
+                pass
+            self._refuse(request, fault)
+            return
+        try:
+            reply = self._ask(fault)
+            request.status = reply.status
+            if isinstance(fault, LoseReply):
+                reply.read()
+            if isinstance(fault, LoseReply) or (isinstance(fault, Stall) and over.wait(fault.seconds)):
+                raise _HangUp
+            self._pass_on(reply, fault)
+        except (OSError, http.client.HTTPException, _HangUp):
+            self.close_connection = True
+            self.onward.close()
+            hang_up(self.connection)
+
+    do_HEAD = do_PUT = do_POST = do_DELETE = do_PATCH = do_OPTIONS = do_GET  # noqa: N815
+
+    def _body(self) -> Iterator[bytes]:
+        left = int(self.headers.get("Content-Length", 0))
+        while left and (block := self.rfile.read(min(left, BLOCK))):
+            left -= len(block)
+            yield block
+        if left:
+            raise _HangUp  # the client went away
+
+    def _ask(self, fault: Fault | None) -> http.client.HTTPResponse:
+        """Send the request on, and return the reply, its body still unread."""
+        length = int(self.headers.get("Content-Length", 0))
+        if "Transfer-Encoding" in self.headers or (isinstance(fault, CutRequest) and not length):
+            raise _HangUp
+        if time.monotonic() - self.used > 2:  # the target may be about to close it
+            self.onward.close()
+        self.onward.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+        for name, value in self.headers.items():
+            if name.lower() not in ("connection", "expect"):
+                self.onward.putheader(name, value)
+        self.onward.endheaders()
+        body = self._body()
+        if isinstance(fault, CutRequest):
+            body = _first(body, min(fault.after_bytes, length - 1))
+        elif isinstance(fault, FlipRequest):
+            body = _flipped(body, fault.byte_index, length)
+        for block in body:
+            self.onward.send(block)
+        if isinstance(fault, CutRequest):
+            raise _HangUp
+        reply = self.onward.getresponse()
+        self.used = time.monotonic()
+        return reply
+
+    def _pass_on(self, reply: http.client.HTTPResponse, fault: Fault | None) -> None:
+        headers = [
+            (name, value)
+            for name, value in reply.getheaders()
+            if name.lower() not in ("connection", "keep-alive", "transfer-encoding")
+        ]
+        if reply.chunked:
+            content = reply.read()
+            blocks, length = iter([content] if content else []), len(content)
+            headers.append(("Content-Length", str(length)))
+        else:
+            blocks, length = iter(lambda: reply.read(BLOCK), b""), reply.length or 0
+        if isinstance(fault, CutResponse):
+            blocks = _first(blocks, min(fault.after_bytes, length))
+        elif isinstance(fault, Truncate):
+            blocks = _first(blocks, max(length - fault.missing_bytes, 0))
+        elif isinstance(fault, Flip):
+            blocks = _flipped(blocks, fault.byte_index, length)
+        self._send(reply.status, reply.reason, headers, blocks)
+        self.used = time.monotonic()
+        if isinstance(fault, CutResponse):
+            raise _HangUp
+        if isinstance(fault, Truncate):
+            self.close_connection = True
+            self.onward.close()
+            self.connection.settimeout(1)
+            with contextlib.suppress(OSError):
+                self.connection.unwrap().shutdown(socket.SHUT_WR)
+
+    def _refuse(self, request: Request, fault: Status) -> None:
+        request.status = fault.code
+        body = (
+            f'<?xml version="1.0" encoding="utf-8"?><Error><Code>{fault.error_code}</Code>'
+            f"<Message>{fault.message}</Message></Error>"
+        ).encode()
+        headers = [
+            ("Content-Type", "application/xml"),
+            ("Content-Length", str(len(body))),
+            ("x-ms-error-code", fault.error_code),
+            ("x-ms-request-id", f"00000000-0000-0000-0000-{request.number:012}"),
+            *fault.headers.items(),
+        ]
+        blocks = [] if self.command == "HEAD" else [body]
+        self._send(fault.code, fault.error_code, headers, iter(blocks))
+
+    def _send(
+        self, status: int, reason: str, headers: list[tuple[str, str]], blocks: Iterator[bytes]
+    ) -> None:
+        """Send a reply; its head and first block go out together, or a client waits 40 ms between them."""
+        lines = [f"HTTP/1.1 {status} {reason}", *(f"{name}: {value}" for name, value in headers), "", ""]
+        self.connection.sendall("\r\n".join(lines).encode("latin-1") + next(blocks, b""))
+        for block in blocks:
+            self.connection.sendall(block)
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+class _HangUp(Exception):  # noqa: N818 - not an error
+    """The connection is to end without a word."""
+
+
+def _first(blocks: Iterator[bytes], count: int) -> Iterator[bytes]:
+    while count and (block := next(blocks, b"")):
+        yield block[:count]
+        count -= min(len(block), count)
+
+
+def _flipped(blocks: Iterator[bytes], index: int, length: int) -> Iterator[bytes]:
+    index = index % length if length else 0
+    start = 0
+    for block in blocks:
+        if start <= index < start + len(block):
+            changed = bytearray(block)
+            changed[index - start] ^= 1
+            yield bytes(changed)
+        else:
+            yield block
+        start += len(block)

@@ -1,0 +1,162 @@
+"""What every registry of models does."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cifarml import Bundle
+from cifarml.errors import ModelFileError, RegistryError
+from cifarml.registry.azure.registry import AzureRegistry
+from cifarml.registry.base import ModelRegistry, RegisteredModel, parse_model
+from cifarml.registry.local.registry import LocalRegistry
+from cifarml.run import write_json, write_manifest
+
+MakeBundle = Callable[[int], Bundle]
+
+
+@pytest.fixture
+def make_bundle(trained: Bundle, tmp_path: Path) -> MakeBundle:
+    """Make a finished run of its own content for each number."""
+
+    def make(number: int) -> Bundle:
+        path = tmp_path / "runs" / f"run{number}"
+        if not path.exists():
+            shutil.copytree(trained.path, path)
+            (path / "manifest.json").unlink()
+            write_json(path / "extra.json", number)
+        return write_manifest(path, trained.class_names, dict(trained.info) | {"run": f"run{number}"})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's tables, which take it seconds to make."""
+    folder = tmp_path_factory.mktemp("made")
+    with LocalRegistry(folder)._database.writing():
+        pass
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def local_registry(own_cache: Path, made: Path) -> LocalRegistry:
+    folder = own_cache / "registry"
+    folder.mkdir()
+    shutil.copyfile(made, folder / "mlflow.db")
+    return LocalRegistry()
+
+
+@pytest.fixture(params=["local", "azure"])
+def registry(request: pytest.FixtureRequest) -> ModelRegistry:
+    found: ModelRegistry
+    if request.param == "azure":
+        request.getfixturevalue("workspace_of_module").reset()
+        found = AzureRegistry()
+    else:
+        found = request.getfixturevalue("local_registry")
+    return found
+
+
+def test_register_and_get(registry: ModelRegistry, make_bundle: MakeBundle, tmp_path: Path) -> None:
+    with pytest.raises(RegistryError, match="no model named 'cifar10'") as caught:
+        registry.get()
+    assert "models register" in str(caught.value.hint)
+    first = registry.register(make_bundle(1))
+    assert (first.name, first.version, first.aliases) == ("cifar10", "1", ("champion",))
+    assert first.run == "run1"
+    assert first.bundle_sha256 == make_bundle(1).sha256
+    assert first.metrics["test_accuracy"] == make_bundle(1).info["test_accuracy"]
+    assert first.tags["dataset_fingerprint"] == make_bundle(1).info["dataset_fingerprint"]
+    assert first.created_at
+    assert first.created_at.tzinfo
+    second = registry.register(make_bundle(2))
+    assert (second.version, second.aliases) == ("2", ("challenger",))
+    assert registry.register(make_bundle(1)) == first  # the same content is the same version
+    assert registry.get("cifar10") == registry.get("cifar10", "1") == first
+    assert registry.get("cifar10", "latest") == registry.get("cifar10", "challenger") == second
+    other = registry.register(make_bundle(1), "pets")
+    assert str(other) == "pets:1"
+    assert registry.list_models() == [first, second, other]
+    assert registry.list_models("cifar10") == [first, second]
+    assert registry.list_models("nobody") == []
+    with pytest.raises(RegistryError, match=r"no version '7'; it has 1 \(champion\), 2 \(challenger\)"):
+        registry.get("cifar10", "7")
+
+
+def test_download(registry: ModelRegistry, make_bundle: MakeBundle, tmp_path: Path) -> None:
+    bundle = make_bundle(1)
+    model = registry.register(bundle)
+    shutil.rmtree(bundle.path)  # the registry has its own copy
+    copy = registry.download(model, tmp_path / "copy")
+    copy.verify()
+    assert copy.sha256 == model.bundle_sha256
+    assert registry.download(model, tmp_path / "copy").path == copy.path
+    assert [path.name for path in tmp_path.iterdir() if path.name != "runs"] == ["copy"]
+    (tmp_path / "copy" / "model.onnx").write_bytes(b"other")
+    with pytest.raises(RegistryError, match="holds something else"):
+        registry.download(model, tmp_path / "copy")
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(RegistryError):
+        registry.download(model, tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_aliases(registry: ModelRegistry, make_bundle: MakeBundle) -> None:
+    first, second = registry.register(make_bundle(1)), registry.register(make_bundle(2))
+    second = registry.set_alias(second)
+    assert second.aliases == ("champion",)
+    assert registry.get("cifar10", "1").aliases == ()
+    assert registry.get() == second
+    first = registry.set_alias(first, "best-of-monday")
+    assert registry.get("cifar10", "best-of-monday") == first
+    for alias in ("", "latest", "v1", "1", "A", "a" * 65, "../x", "a b"):
+        with pytest.raises(RegistryError, match="alias"):
+            registry.set_alias(first, alias)
+    with pytest.raises(RegistryError, match="no model"):
+        registry.set_alias(RegisteredModel("cifar10", "9"))
+
+
+def test_delete(registry: ModelRegistry, make_bundle: MakeBundle) -> None:
+    first, second = registry.register(make_bundle(1)), registry.register(make_bundle(2))
+    with pytest.raises(RegistryError, match="champion"):
+        registry.delete(first)
+    registry.delete(second)
+    assert registry.list_models() == [first]
+    with pytest.raises(RegistryError, match="no version '2'"):
+        registry.delete(second)
+    assert registry.register(make_bundle(2)).version == "3"  # a number is never given twice
+
+
+def test_damaged_bundles_are_refused(registry: ModelRegistry, make_bundle: MakeBundle) -> None:
+    bundle = make_bundle(1)
+    (bundle.path / "model.onnx").write_bytes(b"changed")
+    with pytest.raises(ModelFileError, match="changed after training"):
+        registry.register(bundle)
+    assert registry.list_models() == []
+    with pytest.raises(ModelFileError):
+        registry.register(dataclasses.replace(bundle, path=bundle.path / "nowhere"))
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a/b", ".hidden", "-x", "a b", "ä", "x" * 129, "a\0b", "a\n"])
+def test_names_that_are_none(registry: ModelRegistry, make_bundle: MakeBundle, name: str) -> None:
+    with pytest.raises(RegistryError, match="name must be"):
+        registry.register(make_bundle(1), name)
+    with pytest.raises(RegistryError, match="name must be"):
+        registry.get(name)
+    assert registry.list_models() == []
+
+
+def test_models_as_people_type_them() -> None:
+    assert parse_model("cifar10:3") == ("cifar10", "3")
+    assert parse_model("pets@challenger") == ("pets", "challenger")
+    assert parse_model("pets") == ("pets", "champion")
+    assert parse_model("3") == ("cifar10", "3")
+    assert parse_model("latest") == ("cifar10", "latest")
+    for text in ("a:b", "a:0", "a:-1", "a@", "@x", ":3", "a@V", "a:1:2", "a:" + "9" * 20):
+        with pytest.raises(RegistryError):
+            parse_model(text)

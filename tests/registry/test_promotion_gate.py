@@ -1,0 +1,246 @@
+"""The gate: who is better, told in words, and nobody calls noise an improvement."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cifarml import Bundle, Dataset, TrainConfig, load_dataset, train_model
+from cifarml.cifar10 import CLASS_NAMES
+from cifarml.errors import DataError, GateError, ModelFileError, RegistryError
+from cifarml.evaluation.compare_models import Comparison, ModelFigures, compare_bundles
+from cifarml.evaluation.metrics import calibration_error
+from cifarml.registry.local.registry import LocalRegistry
+from cifarml.registry.promotion import compare_models, promote_if_better
+from cifarml.registry.promotion_gate import GateLimits, check_gate
+from cifarml.run import MANIFEST, write_manifest
+from tests.conftest import CommandLine
+
+
+@pytest.fixture(scope="module")
+def test_pictures() -> Dataset:
+    return load_dataset("drawn:1000:5")
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A real run that is much better than `trained`."""
+    path = tmp_path_factory.mktemp("runs") / "good"
+    config = TrainConfig.make(num_epochs=4, widths=(16, 32, 32))
+    return train_model(config, load_dataset("drawn:800"), path)
+
+
+def compared(only_first: int, only_second: int, *, num_images: int = 1000) -> Comparison:
+    figures = ModelFigures("m:1", "a" * 64, "f" * 64, 0.5, 1.0, 0.05, {"cat": 0.6, "dog": 0.4})
+    gain = (only_second - only_first) / num_images
+    second = dataclasses.replace(figures, name="m:2", bundle_sha256="b" * 64, accuracy=0.5 + gain)
+    counts = {"cat": num_images // 2, "dog": num_images - num_images // 2}
+    return Comparison(figures, second, "here", "c" * 64, counts, only_first, only_second)
+
+
+def failed(comparison: Comparison, limits: GateLimits | None = None) -> list[str]:
+    return [check.name for check in check_gate(comparison, limits) if not check.holds]
+
+
+def binomial_p(won: int, lost: int) -> float:
+    n = won + lost
+    tail = sum(math.comb(n, k) for k in range(min(won, lost) + 1)) / 2**n
+    return min(1.0, 2.0 * float(tail))
+
+
+@pytest.mark.parametrize(("lost", "won"), [(0, 0), (0, 1), (5, 5), (3, 12), (40, 70), (0, 6), (200, 150)])
+def test_p_value(lost: int, won: int) -> None:
+    """By the textbook: twice the smaller tail of the binomial distribution with one half."""
+    assert compared(lost, won).p_value == pytest.approx(binomial_p(won, lost), rel=1e-9)
+
+
+def test_interval() -> None:
+    low, high = compared(30, 70).interval
+    assert low < 0.04 < high
+    assert high - low == pytest.approx(2 * 1.96 * math.sqrt(100 - 1.6) / 1000, rel=0.02)
+    wide = compared(3, 7, num_images=100).interval
+    assert wide[0] < 0 < wide[1]
+    assert compared(0, 0).interval[0] < 0 < compared(0, 0).interval[1]
+
+
+@pytest.mark.parametrize(
+    ("lost", "won", "said"),
+    [(10, 30, "beyond the noise"), (10, 15, "within the noise"), (15, 10, "no gain"), (5, 5, "no gain")],
+)
+def test_better_not_by_chance(lost: int, won: int, said: str) -> None:
+    check = check_gate(compared(lost, won))[1]
+    assert said in check.reason
+    assert check.holds == (said == "beyond the noise")
+    assert f"right about {won} pictures" in check.reason
+
+
+def test_noise_alone_seldom_passes() -> None:
+    """Two equally good models: the gate holds for at most 1 in 40, as the half of 1 in 20 that is a gain."""
+    rng = np.random.default_rng(7)
+    wins = rng.binomial(100, 0.5, size=2000)
+    passed = sum(not failed(compared(100 - int(won), int(won))) for won in wins)
+    assert passed / 2000 < 0.025 + 3 * math.sqrt(0.025 / 2000)
+
+
+def test_a_class_loses() -> None:
+    both = compared(10, 60)
+    second = dataclasses.replace(both.second, recall={"cat": 0.8, "dog": 0.29})
+    worse = dataclasses.replace(both, second=second)
+    assert failed(worse) == ["no class loses"]
+    (reason,) = (check.reason for check in check_gate(worse) if not check.holds)
+    assert "dog (40% to 29% of 500 pictures)" in reason
+    assert failed(worse, GateLimits(max_class_loss=0.11)) == []
+    assert failed(both, GateLimits(max_class_loss=0)) == [], "equal is no loss"
+
+
+def test_calibration() -> None:
+    both = compared(10, 60)
+    off = dataclasses.replace(both, second=dataclasses.replace(both.second, calibration_error=0.08))
+    assert failed(off) == ["calibration no worse"]
+    assert failed(off, GateLimits(max_calibration_loss=0.04)) == []
+
+
+def test_trained_on_other_pictures() -> None:
+    both = compared(10, 60)
+    other = dataclasses.replace(both, second=dataclasses.replace(both.second, trained_on="e" * 64))
+    assert "new to both" in check_gate(other)[0].reason
+    assert "new to both" not in check_gate(both)[0].reason
+
+
+def test_calibration_error() -> None:
+    """Who says 0.8 and is right 8 of 10 times is off by nothing; who is always right, by 0.2."""
+    sure = np.tile(np.array([[0.8, 0.2]], np.float32), (10, 1))
+    assert calibration_error(sure, np.array([0] * 8 + [1] * 2)) == pytest.approx(0, abs=1e-6)
+    assert calibration_error(sure, np.zeros(10, np.int64)) == pytest.approx(0.2, abs=1e-6)
+    certain = np.tile(np.array([[1.0, 0.0]], np.float32), (10, 1))
+    assert calibration_error(certain, np.ones(10, np.int64)) == pytest.approx(1.0)
+    two_bins = np.concatenate([sure, certain])
+    assert calibration_error(two_bins, np.zeros(20, np.int64)) == pytest.approx(0.1, abs=1e-6)
+
+
+def test_real_models(good: Bundle, trained: Bundle, test_pictures: Dataset) -> None:
+    both = compare_bundles(trained, good, test_pictures, names=("old", "new"))
+    assert both.second.accuracy - both.first.accuracy == pytest.approx(
+        (both.num_only_second - both.num_only_first) / both.num_images
+    )
+    assert both.num_images == len(test_pictures)
+    assert check_gate(both)[1].holds
+    json.dumps(both.to_json(), allow_nan=False)
+    same = compare_bundles(good, good, test_pictures)
+    assert (same.num_only_first, same.num_only_second, same.p_value) == (0, 0, 1.0)
+    assert failed(same) == ["better, not by chance"]
+
+
+def test_logged_and_promoted(good: Bundle, trained: Bundle, test_pictures: Dataset) -> None:
+    registry = LocalRegistry()
+    old, new = registry.register(trained), registry.register(good)
+    limits = GateLimits(max_class_loss=1, max_calibration_loss=1)
+    done = promote_if_better(registry, new, test_pictures, limits=limits)
+    assert registry.get("cifar10", "champion").version == new.version
+    assert done.comparison is not None
+    compare_models(registry, old, new, test_pictures)
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{registry.folder}/mlflow.db")
+    experiment = client.get_experiment_by_name("cifar10")
+    assert experiment
+    runs = client.search_runs([experiment.experiment_id], "tags.kind = 'comparison'")
+    assert [run.info.run_name for run in runs] == ["cifar10:1 and cifar10:2"], "again is the same run"
+    metrics = runs[0].data.metrics
+    assert metrics["cifar10_1/accuracy"] == pytest.approx(done.comparison.first.accuracy)
+    assert metrics["cifar10_2/accuracy"] == pytest.approx(done.comparison.second.accuracy)
+    assert metrics["p_value"] == pytest.approx(done.comparison.p_value)
+    assert {f"cifar10_2/recall_{name}" for name in CLASS_NAMES} <= set(metrics)
+    assert len(registry.list_runs()) == 2, "a comparison is no training run"
+
+    with pytest.raises(GateError, match="no gain") as caught:
+        promote_if_better(registry, old, test_pictures)
+    assert "cifar10:2 stays" in caught.value.message
+    assert registry.get("cifar10", "champion").version == new.version
+    assert promote_if_better(registry, new, test_pictures).comparison is None, "it is the champion already"
+
+
+class Overtaken(LocalRegistry):
+    """A registry where somebody else promotes meanwhile."""
+
+    def insert_run(self, run: object) -> None:
+        super().insert_run(run)  # type: ignore[arg-type]
+        self.set_alias(self.get("cifar10", "3"))
+
+
+def test_somebody_else_promotes_meanwhile(good: Bundle, trained: Bundle, tmp_path: Path) -> None:
+    registry = Overtaken()
+    registry.register(trained)
+    new = registry.register(good)
+    shutil.copytree(good.path, tmp_path / "third")
+    (tmp_path / "third" / MANIFEST).unlink()
+    (tmp_path / "third" / "history.json").write_text("{}")
+    third = registry.register(write_manifest(tmp_path / "third", good.class_names, dict(good.info)))
+    assert third.version == "3"
+    limits = GateLimits(max_class_loss=1, max_calibration_loss=1)
+    with pytest.raises(RegistryError, match="cifar10:3 became champion"):
+        promote_if_better(registry, new, load_dataset("drawn:1000:5"), limits=limits)
+    assert registry.get("cifar10", "champion").version == "3"
+
+
+def test_what_cannot_be_compared(trained: Bundle, drawn: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(DataError):
+        compare_bundles(trained, trained, drawn.take(np.array([], np.int64)))
+    strange = dataclasses.replace(drawn, class_names=tuple("abcdefghij"))
+    with pytest.raises(DataError, match="does not know 'a'"):
+        compare_bundles(trained, trained, strange)
+    registry = LocalRegistry()
+    model = registry.register(trained)
+    second = registry.set_alias(model, "challenger")
+    with pytest.raises(RegistryError):
+        compare_models(registry, model, dataclasses.replace(model, version="9"), drawn)
+    (registry.folder / "models" / "cifar10" / "1" / "model.onnx").write_bytes(b"gone")
+    with pytest.raises(ModelFileError):
+        compare_models(registry, model, second, drawn)
+
+
+def run_ok(cifarml: CommandLine, *arguments: object) -> str:
+    done = cifarml(*arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_command_line(cifarml: CommandLine, good: Bundle, trained: Bundle) -> None:
+    for bundle in (trained, good):
+        run_ok(cifarml, "models", "register", bundle.path)
+    data: Sequence[object] = ("--data", "drawn:2000:5", "-q")
+    told = run_ok(cifarml, "models", "compare", "champion", "challenger", *data)
+    for part in ("recall of ship", "95 % confidence", "McNemar", "calibration"):
+        assert part in told
+    document = json.loads(run_ok(cifarml, "models", "compare", "1", "2", *data, "--json"))
+    assert [each["name"] for each in document["models"]] == ["cifar10:1", "cifar10:2"]
+    assert {"name", "holds", "reason"} == set(document["checks"][0])
+
+    wrong = cifarml("models", "promote", "2", "--if-better", "--alias", "best")
+    assert wrong.returncode == 1
+    assert "--if-better --alias best" in wrong.stderr
+    run_ok(cifarml, "models", "promote", "2")
+    refused = cifarml("models", "promote", "1", "--if-better", *data)
+    assert refused.returncode == 1
+    assert "cifar10:2 stays" in refused.stderr
+    assert "cifarml models promote cifar10:1" in refused.stderr
+
+
+def test_runs_list_shows_what_was_logged(cifarml: CommandLine, trained: Bundle, tmp_path: Path) -> None:
+    copy = Bundle.open(shutil.copytree(trained.path, tmp_path / "elsewhere" / "trained"))
+    run_ok(cifarml, "models", "register", copy.path)
+    (found,) = json.loads(run_ok(cifarml, "runs", "list", "--json"))
+    assert (found["name"], found["state"]) == ("trained", "finished")
+    assert found["test_accuracy"] == pytest.approx(trained.info["test_accuracy"])
+    assert found["path"] == str(copy.path.resolve())
+    assert "trained" in run_ok(cifarml, "runs", "list")
+    shutil.rmtree(copy.path)
+    assert json.loads(run_ok(cifarml, "runs", "list", "--json"))[0]["state"] == "deleted"
+    assert json.loads(run_ok(cifarml, "runs", "list", "--runs-dir", "runs", "--json")) == []

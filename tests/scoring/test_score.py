@@ -1,0 +1,271 @@
+"""The scoring script: what it answers, what it refuses, and what it needs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import pickle
+import shutil
+from pathlib import Path
+
+import jsonschema
+import pytest
+from fastapi import FastAPI
+from PIL import Image
+
+from cifarml.errors import ModelFileError, PictureError, RequestError
+from cifarml.scoring import score
+from cifarml.scoring.api_schema import (
+    SCORE_REQUEST,
+    SCORE_RESPONSES,
+    ErrorAnswer,
+    ImageAnswer,
+    ImagesAnswer,
+)
+from cifarml.scoring.request import CODES
+from tests.goldens import JSON, Golden, asked, colour_bundle, encoded, goldens, plain
+
+GOLDENS = goldens()
+NAMES = [golden.name for golden in GOLDENS]
+ELSEWHERE = {"wrong_method", "broken_body", "model_failed"}
+"""Codes that no request of the goldens leads to; tests of their own do."""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model of the goldens, where Azure ML would put it."""
+    return colour_bundle(tmp_path_factory.mktemp("azureml-models") / "cifar10" / "3").path
+
+
+@pytest.fixture
+def serving(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(score.MODEL_DIR, str(model))
+    score.init()
+
+
+# Answers
+
+
+@pytest.mark.usefixtures("serving")
+@pytest.mark.parametrize("golden", GOLDENS, ids=NAMES)
+def test_goldens(golden: Golden) -> None:
+    ((status, content),) = score.answer([(golden.content_type, golden.body)])
+    golden.check(status, content)
+
+
+@pytest.mark.parametrize("golden", GOLDENS, ids=NAMES)
+def test_goldens_are_what_their_names_say(golden: Golden) -> None:
+    code = golden.name.partition(":")[0]
+    if code == "ok":
+        assert golden.status == 200
+    else:
+        assert golden.status == CODES[code][0]
+        assert golden.answer["error"]["code"] == code
+
+
+def test_every_code_has_a_golden() -> None:
+    assert {golden.name.partition(":")[0] for golden in GOLDENS} == {"ok", *CODES} - ELSEWHERE
+
+
+def test_all_at_once_gives_the_same_answers(serving: None) -> None:
+    """Good and bad requests in one call: none changes the answer to another."""
+    answers = score.answer([(golden.content_type, golden.body) for golden in GOLDENS])
+    for golden, (status, content) in zip(GOLDENS, answers, strict=True):
+        golden.check(status, content)
+    assert score.answer([]) == []
+
+
+def test_the_classes_of_a_list_stand_in_order(serving: None) -> None:
+    names = ["ship", "frog", "deer", "truck"]
+    ((_, content),) = score.answer([(JSON, asked(images=[encoded(plain(name)) for name in names]))])
+    assert [entry["result"] for entry in json.loads(content)["predictions"]] == names
+
+
+def test_nothing_of_a_request_stands_in_an_error(serving: None) -> None:
+    secret = "geheim"
+    for content_type, body in (
+        (JSON, asked(imagebase64=secret + "!")),
+        (JSON, asked(imagebase64=encoded(secret.encode() * 9))),
+        (JSON, secret.encode()),
+        (JSON, asked(**{secret: secret})),
+        (JSON, asked(images=[{secret: secret}])),
+        ("image/png", secret.encode()),
+        ("image/png", b"\x89PNG\r\n\x1a\n" + secret.encode() * 9),
+        (f"text/{secret}", secret.encode()),
+    ):
+        ((status, content),) = score.answer([(content_type, body)])
+        assert 400 <= status < 500
+        assert secret.encode() not in content
+        assert encoded(secret.encode())[:6].encode() not in content
+
+
+def test_run_in_a_plain_call(serving: None) -> None:
+    text = asked(imagebase64=encoded(plain("ship"))).decode()
+    assert score.run(text)["result"] == score.run(text.encode())["result"] == "ship"
+    assert score.run("{}")["error"]["code"] == "wrong_fields"
+    assert score.run("\ud800")["error"]["code"] == "not_json"
+
+
+# The contract
+
+
+@pytest.mark.parametrize("golden", GOLDENS, ids=NAMES)
+def test_answers_keep_the_contract(golden: Golden) -> None:
+    content = json.dumps(golden.answer)
+    assert golden.status in SCORE_RESPONSES
+    if golden.status != 200:
+        ErrorAnswer.model_validate_json(content)
+    elif "predictions" in golden.answer:
+        answer = ImagesAnswer.model_validate_json(content)
+        assert len(answer.predictions) == len(json.loads(golden.body)["images"])
+    else:
+        ImageAnswer.model_validate_json(content)
+
+
+@pytest.mark.parametrize(
+    "golden",
+    [golden for golden in GOLDENS if golden.name.startswith(("ok", "wrong_fields", "too_many_pict"))],
+)
+def test_the_schema_allows_what_is_answered_and_nothing_else(golden: Golden) -> None:
+    contents = SCORE_REQUEST["requestBody"]["content"]
+    kind = golden.content_type.partition(";")[0].lower() or JSON
+    if kind != JSON:
+        assert kind in contents
+    else:
+        validator = jsonschema.Draft202012Validator(contents[JSON]["schema"])
+        assert validator.is_valid(json.loads(golden.body.decode("utf-8-sig"))) == golden.name.startswith("ok")
+
+
+def test_answers_validate_against_the_openapi_document() -> None:
+    app = FastAPI()
+
+    @app.post("/score", openapi_extra=SCORE_REQUEST, responses=SCORE_RESPONSES, response_model=None)
+    async def _() -> None: ...
+
+    document = app.openapi()
+    assert set(document["paths"]["/score"]["post"]["requestBody"]["content"]) > {JSON, "image/png"}
+    for golden in GOLDENS:
+        schema = document["paths"]["/score"]["post"]["responses"][str(golden.status)]["content"][JSON][
+            "schema"
+        ]
+        jsonschema.validate(golden.answer, schema | {"components": document["components"]})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"result": "frog"},
+        {"probability": 0.5},
+        {"probabilities": {"ship": 0.4, "frog": 0.6}},
+        {"probabilities": {"ship": 0.9, "frog": 0.6}},
+        {"model": None},
+        {"more": 1},
+    ],
+)
+def test_the_contract_refuses_other_answers(change: dict[str, object]) -> None:
+    answer = {
+        "result": "ship",
+        "probability": 0.9,
+        "probabilities": {"ship": 0.9, "frog": 0.1},
+        "model": {"name": "cifar10", "version": "3"},
+    }
+    ImageAnswer.model_validate_json(json.dumps(answer))
+    with pytest.raises(ValueError, match="validation error"):
+        ImageAnswer.model_validate_json(json.dumps(answer | change))
+    with pytest.raises(ValueError, match="no code of ours"):
+        ErrorAnswer.model_validate({"error": {"code": "odd", "message": ""}})
+
+
+# The start
+
+
+def test_the_bundle_may_lie_in_a_folder_of_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that was registered as a folder keeps the folder's name in Azure ML."""
+    colour_bundle(tmp_path / "sketch" / "12" / "2026-11-23_12-00-00_tutorial")
+    monkeypatch.setenv(score.MODEL_DIR, f"{tmp_path}/sketch/12/")
+    score.init()
+    ((_, content),) = score.answer([("image/png", plain("ship"))])
+    assert json.loads(content)["model"] == {"name": "sketch", "version": "12"}
+
+
+def flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (shutil.rmtree, "there is no model folder"),
+        (lambda path: flip(path / "model.onnx"), "model.onnx was changed after training"),
+        (lambda path: (path / "model.onnx").unlink(), "can't read .*model.onnx"),
+        (lambda path: (path / "manifest.json").write_text("{"), "manifest.json is damaged"),
+        (lambda path: (path / "manifest.json").unlink(), "holds neither a manifest.json nor one folder"),
+        (lambda path: (path / "model.pkl").touch(), "'model.pkl' has no place"),
+        (lambda path: [(path / "a").mkdir(), (path / "b").mkdir()], "'[ab]' has no place"),
+    ],
+)
+def test_a_damaged_model_fails_at_the_start_in_one_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    serving: None,
+    change: object,
+    reason: str,
+) -> None:
+    path = colour_bundle(tmp_path / "cifar10" / "4").path
+    assert callable(change)
+    change(path)
+    monkeypatch.setenv(score.MODEL_DIR, str(path))
+    with pytest.raises(ModelFileError, match=reason):
+        score.init()
+    (record,) = caplog.records
+    assert record.levelno == logging.ERROR
+    assert "\n" not in record.getMessage()
+    with pytest.raises(RuntimeError, match="init"):  # nor does the former model go on
+        score.answer([])
+
+
+@pytest.mark.parametrize("value", [None, "", "/"])
+def test_without_a_model_folder(monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
+    monkeypatch.delenv(score.MODEL_DIR, raising=False)
+    if value is not None:
+        monkeypatch.setenv(score.MODEL_DIR, value)
+    with pytest.raises(ModelFileError, match=score.MODEL_DIR):
+        score.init()
+
+
+@pytest.mark.parametrize("flaw", ["nan", "crash"])
+def test_a_model_that_fails_harms_no_wrong_request_and_no_later_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, flaw: str
+) -> None:
+    monkeypatch.setenv(score.MODEL_DIR, str(colour_bundle(tmp_path / "cifar10" / "5", flaw=flaw).path))
+    score.init()
+    blank = Image.new("RGB", (32, 32), "white")
+    blank.save(tmp_path / "white.png")
+    white = (tmp_path / "white.png").read_bytes()
+    wrong, failed, in_list = score.answer(
+        [(JSON, b"{}"), ("image/png", white), (JSON, asked(images=[encoded(white)]))]
+    )
+    assert wrong[0] == 400
+    for status, content in (failed, in_list):
+        assert status == 500
+        assert ErrorAnswer.model_validate_json(content).error.code == "model_failed"
+        assert b"Traceback" not in content
+    assert "Traceback" in caplog.text
+    assert score.answer([("image/png", plain("ship"))])[0][0] == 200
+
+
+def test_a_model_that_can_not_answer_at_all_fails_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(score.MODEL_DIR, str(colour_bundle(tmp_path / "m" / "1", flaw="always nan").path))
+    with pytest.raises(ModelFileError, match="can't answer"):
+        score.init()
+
+
+def test_errors_cross_a_process_border() -> None:
+    for error in (PictureError("odd", code="not_a_picture"), RequestError("not_json", "odd")):
+        copy = pickle.loads(pickle.dumps(error))
+        assert (type(copy), copy.code, copy.message) == (type(error), error.code, "odd")

@@ -1,0 +1,246 @@
+"""An endpoint under load, under fire, and after its server was killed."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from cifarml import Bundle
+from cifarml.deploy.local.host import LocalHost
+from cifarml.errors import DeployError
+from cifarml.registry.base import RegisteredModel
+from cifarml.serve.endpoint_folder import EndpointFolder
+from tests.data.test_fuzz import sample_pictures
+from tests.endpoints import Caller, Steady
+from tests.goldens import Golden, colour_bundle, goldens, plain, requests
+from tests.scoring.test_fuzz import check, mutated_request
+
+NUM_REQUESTS = 20_000
+NUM_CLIENTS = 8
+MAX_GROWTH_BYTES = 24 << 20
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalHost]:
+    """A host whose endpoint answers with the model of the goldens."""
+    host = LocalHost(tmp_path_factory.mktemp("load") / "endpoints")
+    host.create_endpoint("live")
+    bundle = colour_bundle(tmp_path_factory.mktemp("model") / "colours")
+    host.create_deployment("live", "v3", RegisteredModel("cifar10", "3"), bundle)
+    host.set_traffic("live", {"v3": 100})
+    yield host
+    host.delete("live")
+
+
+def kill_server(host: LocalHost) -> None:
+    process = psutil.Process(server_pid(host))
+    process.kill()
+    psutil.wait_procs([process], timeout=10)
+
+
+def server_pid(host: LocalHost) -> int:
+    server = EndpointFolder(host.folder("live")).running_server()
+    assert server is not None
+    return server.pid
+
+
+def processes(host: LocalHost) -> list[psutil.Process]:
+    """The server and its workers."""
+    server = psutil.Process(server_pid(host))
+    return [server, *server.children(recursive=True)]
+
+
+@pytest.mark.parametrize("golden", goldens(), ids=lambda golden: golden.name)
+def test_goldens_through_the_server(host: LocalHost, golden: Golden) -> None:
+    """As from score.py itself, but that a body that is too large is not even read."""
+    if golden.name.startswith("too_large"):
+        refused = Caller(host, "live").raw(
+            b"POST /score HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\nauthorization: Bearer "
+            + f"{host.read_key('live')}\r\ncontent-length: {len(golden.body)}\r\n\r\n".encode()
+        )
+        assert refused.startswith(b"HTTP/1.1 413 ")
+        assert b'"too_large"' in refused
+        return
+    headers = {"content-type": golden.content_type} if golden.content_type else {}
+    answer = Caller(host, "live").ask("POST", "/score", golden.body, headers)
+    golden.check(answer.status, answer.body)
+
+
+class Client:
+    """Sends one mutated request after the other over one connection, as long as it is kept."""
+
+    def __init__(self, caller: Caller, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+        small = [request for request in requests().values() if len(request[1]) < 20_000]
+        self.seeds = [*small, *((f"image/{kind}", file) for kind, file in sample_pictures().items())]
+        self.caller = caller
+        self.codes: Counter[str] = Counter()
+
+    def run(self, num_requests: int) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self.caller.port, timeout=60)
+        for _ in range(num_requests):
+            kind, body = mutated_request(self.rng, self.seeds)
+            headers = {"authorization": f"Bearer {self.caller.key}"}
+            if kind.isprintable() and kind.isascii() and kind:
+                headers["content-type"] = kind
+            connection.request("POST", "/score", body, headers)
+            response = connection.getresponse()
+            self.codes[check(response.status, response.read())] += 1
+        connection.close()
+
+
+def test_mutated_requests_over_http(host: LocalHost) -> None:
+    """No 5xx, an answer of the contract to each, no process replaced, and no memory that stays.
+
+    More requests at once than ever before may take more memory, once; a leak takes more every time.
+    """
+    caller = Caller(host, "live")
+    clients = [Client(caller, seed) for seed in range(NUM_CLIENTS)]
+
+    def send(num_requests: int) -> int:
+        with ThreadPoolExecutor(NUM_CLIENTS) as pool:
+            list(pool.map(lambda client: client.run(num_requests // NUM_CLIENTS), clients))
+        return sum(each.memory_info().rss for each in processes(host))
+
+    taken = [send(NUM_REQUESTS * 3 // 10)]  # by then everything is loaded
+    before = [each.pid for each in processes(host)]
+    while len(taken) < 4 and (len(taken) == 1 or taken[-1] - taken[-2] >= MAX_GROWTH_BYTES):
+        taken.append(send(NUM_REQUESTS * 7 // 10))
+    codes = sum((client.codes for client in clients), Counter())
+    assert sum(codes.values()) >= NUM_REQUESTS
+    assert codes["a picture"] > NUM_REQUESTS / 50
+    assert len(codes) > 8, codes
+    assert [each.pid for each in processes(host)] == before
+    assert taken[-1] - taken[-2] < MAX_GROWTH_BYTES, taken
+
+
+def test_the_openapi_document(host: LocalHost) -> None:
+    """Schemathesis asks whatever the document allows, and what it doesn't; answers are as it says."""
+    caller = Caller(host, "live")
+    checks = (
+        "not_a_server_error,status_code_conformance,content_type_conformance,"
+        "response_headers_conformance,response_schema_conformance,ignored_auth"
+    )
+    done = subprocess.run(
+        [
+            *(Path(sys.executable).with_name("st"), "run", f"http://127.0.0.1:{caller.port}/openapi.json"),
+            *("--header", f"Authorization: Bearer {caller.key}", "--checks", checks),
+            *("--phases", "examples,coverage,fuzzing", "--max-examples", "100", "--seed", "1"),
+            *("--suppress-health-check", "all", "--no-color"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+        cwd=host.folder("live").parent.parent,
+    )
+    assert done.returncode == 0, done.stdout.replace(caller.key, "KEY")[-6000:]
+
+
+def test_killed_under_load_and_started_again(host: LocalHost) -> None:
+    """The same address, key, deployments and traffic; what was in flight fails, and nothing after."""
+    caller = Caller(host, "live")
+    workers = processes(host)[1:]
+    with Steady(caller, clients=8) as steady:
+        time.sleep(0.3)
+        kill_server(host)
+        endpoint = host.start("live")
+        failed, answered = len(steady.failures), steady.num_answers
+        time.sleep(0.5)
+        assert len(steady.failures) <= failed + 8, "at most what was on its way"
+    assert steady.num_answers > answered + 8
+    assert endpoint.scoring_uri.endswith(f":{caller.port}/score")
+    assert host.get_endpoint("live").traffic == {"v3": 100}
+    _, alive = psutil.wait_procs(workers, timeout=10)
+    assert alive == [], "its workers ended with it"
+
+
+def test_another_program_has_its_port(host: LocalHost) -> None:
+    port = Caller(host, "live").port
+    kill_server(host)
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                other.bind(("127.0.0.1", port))
+                break
+            except OSError:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+        other.listen()
+        host.start("live")
+        assert Caller(host, "live").port != port
+        assert Caller(host, "live").score(plain("ship")).json()["result"] == "ship"
+
+
+def test_a_model_that_was_damaged_on_disk(host: LocalHost, tmp_path: Path) -> None:
+    """It is refused at the next start, and says so; another deployment goes on."""
+    host.create_deployment(
+        "live", "other", RegisteredModel("cifar10", "4"), colour_bundle(tmp_path / "colours")
+    )
+    host.set_traffic("live", {"v3": 50, "other": 50})
+    (model,) = (host.folder("live") / "deployments" / "other").rglob("model.onnx")
+    damaged = bytearray(model.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    model.chmod(0o600)
+    model.write_bytes(damaged)
+    kill_server(host)
+    host.start("live")
+    caller = Caller(host, "live")
+    assert {caller.score(plain("frog")).json()["model"]["version"] for _ in range(10)} == {"3"}
+    assert "SHA-256" in host.logs("live", "other")
+    refused = caller.score(plain("frog"), azureml_model_deployment="other")
+    assert refused.status == 503
+    with pytest.raises(DeployError):
+        host.set_traffic("live", {"other": 100})
+    host.set_traffic("live", {"v3": 100})
+    host.delete("live", "other")
+
+
+def test_a_full_disk(host: LocalHost, trained: Bundle) -> None:
+    """No file may grow beyond 64 kB, as on a disk without room: it is said, and all stays as it was."""
+    code = f"""
+import resource
+from pathlib import Path
+from cifarml import Bundle
+from cifarml.deploy.local.host import LocalHost
+from cifarml.deploy.rollout import deploy_model
+from cifarml.errors import DeployError
+from cifarml.registry.base import RegisteredModel
+resource.setrlimit(resource.RLIMIT_FSIZE, (64_000, 64_000))
+host = LocalHost(Path({str(host.folder("live").parent)!r}))
+try:
+    deploy_model(host, RegisteredModel("cifar10", "9"), Bundle.open({str(trained.path)!r}), name="live")
+except DeployError as error:
+    print(error.message)
+"""
+    before = sorted(path.name for path in (host.folder("live") / "deployments").iterdir())
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert "File too large" in done.stdout, done.stderr
+    assert sorted(path.name for path in (host.folder("live") / "deployments").iterdir()) == before
+    assert [each.name for each in host.get_endpoint("live").deployments] == ["v3"]
+    assert Caller(host, "live").score(plain("dog")).json()["result"] == "dog"
+
+
+def test_a_clock_that_goes_back(host: LocalHost, tmp_path: Path) -> None:
+    """Nothing that is known of an endpoint hangs on its files being older than now."""
+    for path in host.folder("live").rglob("*"):
+        os.utime(path, (time.time() + 86_400,) * 2, follow_symlinks=False)
+    assert host.get_endpoint("live").traffic == {"v3": 100}
+    assert host.start("live").deployments[0].state == "ready"
+    assert Caller(host, "live").score(plain("cat")).json()["result"] == "cat"

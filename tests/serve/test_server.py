@@ -1,0 +1,305 @@
+"""The server of an endpoint, asked as any program, browser or attacker would."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cifarml import Bundle, decode_picture
+from cifarml.cifar10 import CLASS_NAMES
+from cifarml.deploy.local.host import LocalHost
+from cifarml.registry.base import RegisteredModel
+from tests.endpoints import Caller, faulty
+from tests.image_files import picture
+
+PUBLIC = ["/", "/health/live", "/health/ready", "/openapi.json", "/docs", "/samples", "/samples/ship.png"]
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory, trained: Bundle) -> Iterator[LocalHost]:
+    """A host with one endpoint, whose v1 has 90 % of the traffic and v2 has 10 %."""
+    host = LocalHost(tmp_path_factory.mktemp("server") / "endpoints", patience_s=1.5)
+    host.create_endpoint("live")
+    for version in "12":
+        host.create_deployment("live", f"v{version}", RegisteredModel("cifar10", version), trained)
+    host.set_traffic("live", {"v1": 90, "v2": 10})
+    yield host
+    host.delete("live")
+
+
+@pytest.fixture(scope="module")
+def caller(host: LocalHost) -> Caller:
+    return Caller(host, "live")
+
+
+@pytest.fixture(scope="module")
+def folder(host: LocalHost) -> Path:
+    return host.folder("live")
+
+
+def test_score(caller: Caller) -> None:
+    answer = caller.score()
+    assert answer.status == 200
+    document = answer.json()
+    assert document["result"] in CLASS_NAMES
+    assert document["probability"] == max(document["probabilities"].values())
+    assert document["model"]["name"] == "cifar10"
+    assert answer.headers["azureml-model-deployment"] == f"v{document['model']['version']}"
+
+
+def test_a_raw_picture_gives_the_same(caller: Caller) -> None:
+    named = {"azureml-model-deployment": "v1"}
+    raw = caller.ask("POST", "/score", picture(), {"content-type": "image/png"} | named)
+    assert raw.json() == caller.score(picture(), **named).json()
+
+
+def test_only_with_the_key(caller: Caller, host: LocalHost) -> None:
+    for method, path in (
+        *(("POST", "/score"), ("POST", "/seen"), ("GET", "/metrics")),
+        *(("GET", "/control/endpoint"), ("POST", "/control/key"), ("GET", "/none"), ("GET", "//score")),
+    ):
+        for key in (None, "wrong", caller.key + "x", caller.key[:-1], "ü"):
+            refused = caller.ask(method, path, b"", key=key)
+            assert refused.status == 401, (path, key)
+            assert refused.code == "unauthorized"
+            assert caller.key not in refused.body.decode()
+    assert caller.ask("GET", "/control/endpoint").status == 401, "the callers' key changes nothing"
+    for scheme in ("Basic ", "bearer", ""):
+        assert (
+            caller.ask("GET", "/metrics", headers={"authorization": scheme + caller.key}, key=None).status
+            == 401
+        )
+    assert caller.ask("GET", "/metrics", headers={"authorization": f"bearer {caller.key}"}).status == 200
+
+
+@pytest.mark.parametrize("path", PUBLIC)
+def test_what_is_public(caller: Caller, path: str) -> None:
+    answer = caller.ask("GET", path, key=None)
+    assert answer.status in {200, 307}
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert "server" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    "name", ["evil.example", "127.0.0.1.evil.example", "evil.example:80", "", "localhost.", "[::1]"]
+)
+def test_other_names_for_this_machine_are_refused(caller: Caller, name: str) -> None:
+    """A web page can give 127.0.0.1 a name of its own; then the browser takes us for that page's server."""
+    refused = caller.ask("GET", "/health/live", headers={"host": name})
+    assert (refused.status, refused.code) == (421, "wrong_host")
+    assert caller.ask("GET", "/health/live", headers={"host": f"localhost:{caller.port}"}).status == 200
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", "https://127.0.0.1", "http://localhost"])
+def test_other_sites_are_refused(caller: Caller, origin: str) -> None:
+    refused = caller.score(origin=origin)
+    assert (refused.status, refused.code) == (403, "wrong_origin")
+    assert "access-control-allow-origin" not in refused.headers
+    assert caller.score(origin=f"http://127.0.0.1:{caller.port}").status == 200
+
+
+def test_a_deployment_by_name(caller: Caller) -> None:
+    for name in ("v1", "v2"):
+        assert caller.score(azureml_model_deployment=name).headers["azureml-model-deployment"] == name
+    unknown = caller.score(azureml_model_deployment="v3")
+    assert (unknown.status, unknown.code) == (404, "unknown_deployment")
+    assert "'v3'" in unknown.json()["error"]["message"]
+
+
+def test_traffic_is_divided_exactly(caller: Caller) -> None:
+    answered = [caller.score().headers["azureml-model-deployment"] for _ in range(100)]
+    assert answered.count("v2") == 10
+
+
+def test_a_body_that_is_too_large(caller: Caller) -> None:
+    refused = caller.ask("POST", "/score", b"x" * ((16 << 20) + 1))
+    assert (refused.status, refused.code) == (413, "too_large")
+    head = f"POST /score HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {caller.key}\r\n"
+    told = caller.raw(f"{head}content-length: 99999999999999999999999\r\n\r\n".encode())
+    assert b"400" in told.split(b"\r\n")[0] or b"413" in told.split(b"\r\n")[0]
+    with caller.connect() as connection:  # without saying how large
+        connection.sendall(f"{head}transfer-encoding: chunked\r\n\r\n".encode())
+        chunk = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
+        try:
+            for _ in range(17 * 16):
+                connection.sendall(chunk)
+            received = connection.recv(65536)
+        except ConnectionError:
+            received = b"HTTP/1.1 413 "
+    assert received.startswith(b"HTTP/1.1 413 ")
+    assert caller.score().status == 200
+
+
+def test_headers_that_are_too_large(caller: Caller) -> None:
+    for header in (b"x: " + b"y" * 40_000, b"\r\n".join(b"x%d: y" % i for i in range(8000))):
+        told = caller.raw(b"GET /health/live HTTP/1.1\r\nhost: localhost\r\n" + header + b"\r\n\r\n")
+        assert told.startswith(b"HTTP/1.1 431 ")
+        assert b"headers_too_large" in told
+    with caller.connect() as connection, pytest.raises(ConnectionError):  # one that never ends
+        connection.sendall(b"GET / HTTP/1.1\r\nx: " + b"y" * 10_000_000)
+    assert caller.raw(b"\x16\x03\x01 this is TLS\r\n\r\n").startswith(b"HTTP/1.1 400 ")
+
+
+def test_request_ids(caller: Caller, folder: Path) -> None:
+    assert caller.score(x_request_id="my-request.1").headers["x-request-id"] == "my-request.1"
+    for wrong in ("", "a b", "x" * 65, '"', "ü"):
+        made = caller.score(x_request_id=wrong).headers["x-request-id"]
+        assert made != wrong
+        assert len(made) == 16
+    lines = log_lines(folder, "my-request.1")
+    assert [line["status"] for line in lines] == [200]
+    assert lines[0]["deployment"] in {"v1", "v2"}
+    assert lines[0]["path"] == "/score"
+
+
+def test_no_secret_and_no_picture_is_written_down(caller: Caller, host: LocalHost, folder: Path) -> None:
+    marked = b"\x89PNG" + b"marked picture" * 20
+    caller.ask("POST", f"/score?key={caller.key}", marked)
+    caller.ask("GET", f"/{caller.key}"[:10], key=None)
+    caller.ask("POST", "/score", json.dumps({"imagebase64": base64.b64encode(marked).decode()}).encode())
+    time.sleep(0.7)
+    assert not folder.stat().st_mode & 0o077, "nobody else can look into it"
+    assert not (folder / "key").stat().st_mode & 0o077
+    shown = repr(host.get_endpoint("live")) + repr(host.list_endpoints())
+    control_key = json.loads((folder / "server.json").read_text())["control_key"]
+    for path in folder.rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            assert (caller.key.encode() in content) == (path.name == "key"), path
+            assert (control_key.encode() in content) == (path.name == "server.json"), path
+            assert b"marked picture" not in content
+            assert base64.b64encode(b"marked picture" * 20)[8:60] not in content
+    assert caller.key not in shown
+    assert control_key not in shown
+    pid = json.loads((folder / "server.json").read_text())["pid"]
+    for about in ("cmdline", "environ"):
+        content = Path(f"/proc/{pid}/{about}").read_bytes()
+        assert caller.key.encode() not in content
+        assert control_key.encode() not in content
+
+
+def test_a_new_key_voids_the_old_one(host: LocalHost, caller: Caller) -> None:
+    old = caller.key
+    caller.key = host.read_key("live", regenerate=True)
+    assert caller.score().status == 200
+    assert caller.ask("GET", "/metrics", key=old).status == 401
+
+
+def test_metrics(caller: Caller) -> None:
+    label = caller.score(azureml_model_deployment="v2").json()["result"]
+    caller.ask("POST", "/score", b"{", {"content-type": "application/json", "azureml-model-deployment": "v2"})
+    answer = caller.ask("GET", "/metrics")
+    assert answer.headers["content-type"].startswith("text/plain")
+    figures = dict(
+        line.rsplit(" ", 1) for line in answer.body.decode().splitlines() if not line.startswith("#")
+    )
+    assert float(figures['cifarml_requests_total{deployment="v2",status="200"}']) >= 1
+    assert float(figures['cifarml_requests_total{deployment="v2",status="400"}']) >= 1
+    assert float(figures[f'cifarml_predictions_total{{deployment="v2",label="{label}"}}']) >= 1
+    assert float(figures['cifarml_request_seconds_bucket{deployment="v2",le="+Inf"}']) >= 2
+    assert figures['cifarml_model_info{deployment="v1",model="cifar10",version="1"}'] == "1.0"
+    assert figures['cifarml_traffic_percent{deployment="v2"}'] == "10.0"
+
+
+def test_what_the_network_sees(caller: Caller) -> None:
+    file = picture(3, "JPEG", (200, 100))
+    seen = caller.ask("POST", "/seen", file)
+    assert (seen.status, seen.headers["content-type"]) == (200, "image/png")
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(seen.body))), decode_picture(file))
+    refused = caller.ask("POST", "/seen", b"no picture")
+    assert (refused.status, refused.code) == (422, "not_a_picture")
+
+
+def test_samples(caller: Caller) -> None:
+    assert caller.ask("GET", "/samples", key=None).json() == list(CLASS_NAMES)
+    files = [caller.ask("GET", f"/samples/{name}.png", key=None) for name in CLASS_NAMES]
+    assert all(file.headers["content-type"] == "image/png" for file in files)
+    assert len({file.body for file in files}) == 10
+    assert decode_picture(files[0].body).shape == (32, 32, 3)
+    assert caller.ask("GET", "/samples/unicorn.png").status == 404
+
+
+def test_what_is_not_there(caller: Caller) -> None:
+    for method, path, status, code in (
+        ("GET", "/none", 404, "not_found"),
+        ("GET", "/score", 405, "wrong_method"),
+        ("DELETE", "/", 405, "wrong_method"),
+        ("POST", "/metrics", 405, "wrong_method"),
+    ):
+        answer = caller.ask(method, path)
+        assert (answer.status, answer.code) == (status, code)
+
+
+def test_a_hundred_callers_at_once(caller: Caller) -> None:
+    with ThreadPoolExecutor(100) as pool:
+        answers = list(pool.map(lambda number: (number % 7, caller.score(picture(number % 7))), range(600)))
+    assert {answer.status for _, answer in answers} == {200}
+    by_picture = {(number, json.dumps(answer.json()["probabilities"])) for number, answer in answers}
+    assert len({number for number, _ in by_picture}) == 7
+    for number, shares in by_picture:  # in batches of any size, each gets its own answer
+        alone = caller.score(picture(number)).json()["probabilities"]
+        assert json.loads(shares) == pytest.approx(alone, abs=1e-5)
+
+
+def test_too_many_wait(host: LocalHost, caller: Caller, trained: Bundle, tmp_path: Path) -> None:
+    """What finds the line full is told to come again, and nothing fails."""
+    slow = LocalHost(host.folder("live").parent, script=faulty(tmp_path, "waits"))
+    slow.create_deployment("live", "slow", RegisteredModel("cifar10", "3"), trained)
+    go = tmp_path / "go"
+    with ThreadPoolExecutor(400) as pool:
+        asked = [pool.submit(caller.score, azureml_model_deployment="slow") for _ in range(400)]
+        next(as_completed(asked))  # nothing is answered before go: this one was refused
+        go.touch()
+        answers = [future.result() for future in asked]
+    host.delete("live", "slow")
+    refused = [answer for answer in answers if answer.status != 200]
+    assert {(answer.status, answer.code) for answer in refused} == {(429, "busy")}
+    assert {answer.headers["retry-after"] for answer in refused} == {"1"}
+    assert caller.score().status == 200
+
+
+def test_slow_callers_are_hung_up_on(caller: Caller) -> None:
+    """Many connections that send a byte now and then hold nobody up, and are closed."""
+    connections = [caller.connect() for _ in range(60)]
+    head = b"GET /health/live HTTP/1.1\r\nhost: localhost\r\n"
+    body = f"POST /score HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {caller.key}\r\n".encode()
+    started = time.monotonic()
+    closed: dict[int, bytes] = {}
+    for number, connection in enumerate(connections):
+        connection.settimeout(0.001)
+        connection.sendall((b"", head, body + b"content-length: 1000\r\n\r\n")[number % 3])
+    while len(closed) < len(connections) and time.monotonic() - started < 30:
+        time.sleep(0.2)
+        assert caller.score().status == 200
+        for number, connection in enumerate(connections):
+            try:
+                connection.sendall(b"x")
+                closed.setdefault(number, connection.recv(4096))
+            except TimeoutError:
+                pass
+            except ConnectionError:
+                closed.setdefault(number, b"")
+    for connection in connections:
+        connection.close()
+    assert len(closed) == 60
+    assert sum(b"408" in told for told in closed.values()) > 30
+
+
+def log_lines(folder: Path, request_id: str) -> list[dict[str, object]]:
+    """The lines of the access log with this request id, once they are written."""
+    for _ in range(50):
+        lines = [json.loads(line) for line in (folder / "access.log").read_text().splitlines()]
+        if found := [line for line in lines if line["request_id"] == request_id]:
+            return found
+        time.sleep(0.1)
+    return []

@@ -1,0 +1,54 @@
+"""What Keras is given: every picture, in order, from iterators that don't tune themselves."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import keras
+import numpy as np
+import pytest
+
+from cifarml import Dataset
+from cifarml.model.recipe import Recipe
+from cifarml.train.inputs.batches import Batches, one_hot
+from cifarml.train.inputs.keras_feed import feed_training, feed_validation
+
+RECIPE = Recipe(
+    num_epochs=1, batch_size=32, optimizer="sgd", learning_rate=0.1, flip=True, shift=2, mixing=0.5
+)
+
+
+def test_training_goes_on_from_an_epoch_on_into_the_next_ones(drawn: Dataset) -> None:
+    batches = Batches(drawn.train, RECIPE, seed=0)
+    fed = feed_training(batches, first_epoch=3)
+    assert fed["steps_per_epoch"] == len(batches)
+    expected = [*batches.epoch(3), *batches.epoch(4)]
+    for (images, targets), batch in zip(islice(fed["x"], 2 * len(batches)), expected, strict=True):
+        assert np.array_equal(images, batch[0])
+        assert np.array_equal(targets, batch[1])
+
+
+@pytest.mark.parametrize(("batch_size", "num_replicas"), [(64, 1), (7, 2), (1000, 3)])
+def test_validation_looks_at_each_picture_once(drawn: Dataset, batch_size: int, num_replicas: int) -> None:
+    looked = feed_validation(drawn, batch_size, num_replicas=num_replicas)["validation_data"]
+    for _ in range(2):  # after every epoch
+        images, targets = (np.concatenate(parts) for parts in zip(*looked, strict=True))
+        assert len(images) == len(drawn) - len(drawn) % num_replicas
+        assert np.array_equal(images, drawn.images[: len(images)])
+        assert np.array_equal(targets, one_hot(drawn.labels[: len(images)], len(drawn.class_names)))
+    assert all(len(images) % num_replicas == 0 for images, _ in looked)
+    assert len(looked) == len(list(looked)), "Keras warns where it does not know how many come"
+
+
+def test_nothing_to_look_at(drawn: Dataset) -> None:
+    assert feed_validation(drawn.take(np.arange(0)), 64) == {}
+    assert feed_validation(drawn.take(np.arange(1)), 64, num_replicas=2) == {}
+
+
+@pytest.mark.skipif(keras.config.backend() != "tensorflow", reason="tf.data is TensorFlow's")
+def test_nothing_tunes_itself(drawn: Dataset) -> None:
+    for fed in (
+        feed_training(Batches(drawn.train, RECIPE, seed=0))["x"],
+        feed_validation(drawn, 64)["validation_data"],
+    ):
+        assert fed.options().autotune.enabled is False

@@ -1,0 +1,83 @@
+"""What normalisation goes by once a network is trained."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from cifarml import Dataset, TrainConfig
+from cifarml.progress import Progress
+from cifarml.train.inputs.batches import Batches
+from cifarml.train.network import compile_network
+from cifarml.train.plan import Plan
+from cifarml.train.precise_batchnorm import estimate_population
+from cifarml.train.speed_probe import measure_speed
+
+NORMALISATION = keras.layers.BatchNormalization
+
+
+def planned(pictures: Dataset, **settings: object) -> Plan:
+    return Plan.make(TrainConfig.make(preset="best", widths=(8, 16), seed=3, **settings), pictures)
+
+
+def by_hand(network: keras.Model, images: np.ndarray) -> list[np.ndarray]:
+    """Return mean and variance of what each normalisation gets, while each goes by this batch."""
+    found, values = [], keras.ops.convert_to_tensor(images)
+    for layer in network.layers:
+        if isinstance(layer, NORMALISATION):
+            values = np.asarray(values, np.float64)
+            found += [values.mean(axis=(0, 1, 2)), values.var(axis=(0, 1, 2))]
+            values = (values - found[-2]) / np.sqrt(found[-1] + layer.epsilon) + np.asarray(layer.beta)
+            values = keras.ops.convert_to_tensor(values.astype(np.float32))
+        else:
+            values = layer(values)
+    return found
+
+
+def test_figures_are_those_of_many_pictures_as_they_will_be_asked_about(drawn: Dataset) -> None:
+    pictures = drawn.train.take(np.arange(2 * 256 + 20) % len(drawn.train))
+    plan = planned(pictures, mixing=1.0, colour=1.0, cutout=8, batch_size=64)
+    network = compile_network(plan, pictures, 10)
+    before = [weights.copy() for weights in network.get_weights()]
+    momenta = [layer.momentum for layer in network.layers if isinstance(layer, NORMALISATION)]
+    seen: list[Progress] = []
+    estimate_population(network, pictures, plan, seen.append)
+
+    only_moved = plan.recipe.changed(mixing=0.0, colour=0.0, cutout=0, pruning=0.0, batch_size=256)
+    batches = [images for images, _ in Batches(pictures, only_moved, seed=3).epoch(0)]
+    expected = np.mean([np.concatenate(by_hand(network, images)) for images in batches], axis=0)
+    layers = [layer for layer in network.layers if isinstance(layer, NORMALISATION)]
+    found = np.concatenate(
+        [np.asarray(v) for layer in layers for v in (layer.moving_mean, layer.moving_variance)]
+    )
+    assert found == pytest.approx(expected, rel=1e-3, abs=1e-3)
+    assert [layer.momentum for layer in layers] == momenta
+    assert [progress.done for progress in seen] == [0, 1] == list(range(len(batches)))
+    changed = [
+        name
+        for name, old, new in zip(
+            (v.path for v in network.weights), before, network.get_weights(), strict=True
+        )
+        if not np.array_equal(old, new)
+    ]
+    assert len(changed) == 2 * len(layers)
+    assert all("moving_" in name for name in changed)
+
+
+def test_a_network_without_normalisation_stays_as_it_is(drawn: Dataset) -> None:
+    plan = Plan.make(TrainConfig.make(preset="tutorial"), drawn.train)
+    network = compile_network(plan, drawn.train, 10)
+    before = network.get_weights()
+    seen: list[Progress] = []
+    estimate_population(network, drawn.train, plan, seen.append)
+    assert not seen
+    assert all(np.array_equal(old, new) for old, new in zip(before, network.get_weights(), strict=True))
+
+
+@pytest.mark.parametrize("preset", ["fast", "tutorial"])
+def test_a_time_budget_leaves_time_for_it(preset: str, drawn: Dataset) -> None:
+    plan = Plan.make(TrainConfig.make(preset=preset), drawn.train)
+    speed = measure_speed(plan, drawn.split(seed=0), seconds=0.0)
+    assert (speed.finish_s > speed.step_s) == (preset == "fast")
+    assert (speed.finish_s == 0) == (preset == "tutorial")

@@ -78,7 +78,7 @@ def real_data() -> Path:
     """The folder with 2000pics_cifar10.zip and cifar10-images.zip."""
     folder = os.environ.get("CIFARML_TEST_DATA")
     if not folder:
-        pytest.skip("CIFARML_TEST_DATA names no folder with real pictures")
+        pytest.skip("CIFARML_TEST_DATA names no folder with real images")
     return Path(folder)
 
 
@@ -89,7 +89,7 @@ def drawn() -> Dataset:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory, drawn: Dataset) -> Bundle:
-    """A real run, trained for two epochs on 200 drawn pictures; once for all workers."""
+    """A real run, trained for two epochs on 200 drawn images; once for all workers."""
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "all"
     folder.mkdir(exist_ok=True)

@@ -14,13 +14,13 @@ from cifarml.scoring.api_schema import (
     ErrorAnswer,
     ErrorDetail,
     ImageAnswer,
+    ImagePrediction,
     ImageRequest,
     ImagesAnswer,
     ImagesRequest,
     ModelVersion,
-    PicturePrediction,
 )
-from cifarml.scoring.request import CODES, MAX_BODY_BYTES, MAX_PICTURES, PICTURE_TYPES
+from cifarml.scoring.request import CODES, IMAGE_TYPES, MAX_BODY_BYTES, MAX_IMAGES
 
 ENDPOINT_DOCS = Path(__file__).parents[1] / "docs" / "endpoint.md"
 
@@ -58,24 +58,24 @@ def shown(answer: BaseModel) -> str:
 
 def parts() -> dict[str, str]:
     """Each generated part by its name."""
-    prediction = PicturePrediction(**example(PicturePrediction))
+    prediction = ImagePrediction(**example(ImagePrediction))
     model = ModelVersion(**example(ModelVersion))
     error = ErrorAnswer(error=ErrorDetail(**example(ErrorDetail)))
-    kinds = ", ".join(f"`{kind}`" for kind in sorted(PICTURE_TYPES))
+    kinds = ", ".join(f"`{kind}`" for kind in sorted(IMAGE_TYPES))
     return {
         "request": table(
             ["Content-Type", "body"],
             [
-                ["`application/json`, or none", '`{"imagebase64": "..."}` for one picture'],
-                ["", f'`{{"images": ["...", "..."]}}` for 1 to {MAX_PICTURES} pictures'],
-                [kinds, "the picture file"],
+                ["`application/json`, or none", '`{"imagebase64": "..."}` for one image'],
+                ["", f'`{{"images": ["...", "..."]}}` for 1 to {MAX_IMAGES} images'],
+                [kinds, "the image file"],
             ],
         )
         + f"\n\nAt most {MAX_BODY_BYTES:,} bytes. Other fields are passed over.\n\n"
         + fields(one=ImageRequest, several=ImagesRequest),
         "answer": shown(ImageAnswer(**prediction.model_dump(), model=model)),
         "answers": shown(ImagesAnswer(predictions=[prediction, error], model=model)),
-        "fields": fields(one=PicturePrediction, several=ImagesAnswer, model=ModelVersion),
+        "fields": fields(one=ImagePrediction, several=ImagesAnswer, model=ModelVersion),
         "error": shown(error),
         "errors": meanings(CODES),
         "server errors": meanings(SERVER_CODES),

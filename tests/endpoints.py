@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol, Self
 import urllib3
 
 from cifarml.deploy.local.host import SCORE, LocalHost
-from tests.image_files import picture
+from tests.image_files import image_bytes
 
 FAULTS = {
     "crashes in init": "def init(): raise RuntimeError('no such model here')",
@@ -56,7 +56,7 @@ def answer(requests):
     kept.append(b"x" * 300_000)
     return ours.answer(requests)
 """,
-    "takes text for pictures": """
+    "takes text for images": """
 init = ours.init
 def answer(requests):
     return [(200, b'{"result": "cat", "probability": 1.0, "probabilities": {"cat": 1.0}}')
@@ -140,7 +140,7 @@ class Caller:
         return Answer(response.status, response.headers, response.data)
 
     def score(self, file: bytes | None = None, **headers: str) -> Answer:
-        body = json.dumps({"imagebase64": base64.b64encode(file or picture()).decode()}).encode()
+        body = json.dumps({"imagebase64": base64.b64encode(file or image_bytes()).decode()}).encode()
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return self.ask("POST", "/score", body, {"content-type": "application/json"} | named)
 
@@ -168,7 +168,7 @@ class Scored(Protocol):
 
 
 class Scorer(Protocol):
-    """Asks an endpoint about a picture."""
+    """Asks an endpoint about an image."""
 
     def score(self) -> Scored: ...
 

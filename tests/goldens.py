@@ -1,7 +1,7 @@
 """Requests to an endpoint and the answers that every server of ours must give to them.
 
 The model behind them is small enough to be understood: it names the class whose colour is nearest to the
-picture's mean. ``python -m tests.goldens`` writes the answers anew, to be read before they are kept.
+image's mean. ``python -m tests.goldens`` writes the answers anew, to be read before they are kept.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def colour_model(*, flaw: str = "") -> bytes:
     """The model, as an .onnx file.
 
     Args:
-        flaw: ``"nan"`` gives no numbers for a white picture, ``"crash"`` can't compute it at all,
+        flaw: ``"nan"`` gives no numbers for a white image, ``"crash"`` can't compute it at all,
             ``"always nan"`` gives no numbers for any.
     """
     colors = np.array([COLORS[name] for name in CLASS_NAMES], np.float32)
@@ -102,14 +102,14 @@ def colour_bundle(path: Path, *, flaw: str = "") -> Bundle:
 
 
 def plain(name: str, kind: str = "PNG", size: tuple[int, int] = (32, 32)) -> bytes:
-    """A picture file in the colour of a class."""
+    """An image file in the colour of a class."""
     file = io.BytesIO()
     Image.new("RGB", size, COLORS[name]).save(file, kind, **({"lossless": True} if kind == "WEBP" else {}))
     return file.getvalue()
 
 
-def encoded(picture: bytes) -> str:
-    return base64.b64encode(picture).decode()
+def encoded(image: bytes) -> str:
+    return base64.b64encode(image).decode()
 
 
 def asked(**fields: object) -> bytes:
@@ -164,12 +164,12 @@ def requests() -> dict[str, tuple[str, bytes]]:
         "ok: a large one": ("image/png", plain("airplane", size=(3000, 2000))),
         "ok: transparent": ("image/png", _transparent()),
         "empty_body: JSON": (JSON, b""),
-        "empty_body: picture": ("image/png", b""),
+        "empty_body: image": ("image/png", b""),
         "empty_body: without content type": ("", b""),
         "not_json: a text": (JSON, b"ship"),
         "not_json: cut off": (JSON, asked(imagebase64=text)[:-5]),
         "not_json: two of it": (JSON, asked(imagebase64=text) * 2),
-        "not_json: a picture": ("", ship),
+        "not_json: an image": ("", ship),
         "not_json: not UTF-8": (JSON, b'{"imagebase64": "\xff\xfe"}'),
         "not_json: UTF-16": (JSON, asked(imagebase64=text).decode().encode("utf-16")),
         "not_json: NaN": (JSON, b'{"imagebase64": NaN}'),
@@ -199,16 +199,16 @@ def requests() -> dict[str, tuple[str, bytes]]:
         "wrong_fields: only a text": (JSON, json.dumps(text).encode()),
         "wrong_fields: only null": (JSON, b"null"),
         "too_large: JSON": (JSON, asked(imagebase64="A" * 10_485_760)),
-        "too_large: picture": ("image/bmp", plain("ship", "BMP", (2000, 1800))),
-        "too_many_pictures: 65": (JSON, asked(images=[text] * 65)),
-        "too_many_pictures: 100,000": (JSON, asked(images=[""] * 100_000)),
+        "too_large: image": ("image/bmp", plain("ship", "BMP", (2000, 1800))),
+        "too_many_images: 65": (JSON, asked(images=[text] * 65)),
+        "too_many_images: 100,000": (JSON, asked(images=[""] * 100_000)),
         "wrong_content_type: text": ("text/plain", asked(imagebase64=text)),
         "wrong_content_type: form": ("application/x-www-form-urlencoded", asked(imagebase64=text)),
         "wrong_content_type: TIFF": ("image/tiff", ship),
         "wrong_content_type: SVG": ("image/svg+xml", b"<svg xmlns='http://www.w3.org/2000/svg'/>"),
         "wrong_content_type: strange": ("äöü, */*;;;", ship),
         "wrong_content_type: empty body": ("text/html", b""),
-        "not_base64: a sentence": (JSON, asked(imagebase64="a picture of a ship")),
+        "not_base64: a sentence": (JSON, asked(imagebase64="an image of a ship")),
         "not_base64: a data URL": (JSON, asked(imagebase64=f"data:image/png;base64,{text}")),
         "not_base64: for URLs": (JSON, asked(imagebase64=base64.urlsafe_b64encode(b"\xfb\xff" * 9).decode())),
         "not_base64: without its end": (JSON, asked(imagebase64=text.rstrip("=")[:-1])),
@@ -216,13 +216,13 @@ def requests() -> dict[str, tuple[str, bytes]]:
         "not_base64: lone surrogate": (JSON, b'{"imagebase64": "\\ud800"}'),
         "not_base64: not ASCII": (JSON, asked(imagebase64="schön")),
         "not_base64: hexadecimal": (JSON, asked(imagebase64=ship.hex() + "0")),
-        "not_a_picture: a text": (JSON, asked(imagebase64=encoded(b"hello, I am a text"))),
-        "not_a_picture: nothing": (JSON, asked(imagebase64="")),
-        "not_a_picture: a zip": ("image/png", b"PK\x03\x04" + bytes(60)),
-        "not_a_picture: a text as PNG": ("image/png", b"<html>no</html>"),
-        "not_a_picture: TIFF": (JSON, asked(imagebase64=encoded(plain("ship", "TIFF")))),
-        "damaged_picture: cut off": ("image/png", noise.getvalue()[:-200]),
-        "damaged_picture: JPEG, cut off": ("image/jpeg", plain("ship", "JPEG", (300, 300))[:-500]),
+        "not_an_image: a text": (JSON, asked(imagebase64=encoded(b"hello, I am a text"))),
+        "not_an_image: nothing": (JSON, asked(imagebase64="")),
+        "not_an_image: a zip": ("image/png", b"PK\x03\x04" + bytes(60)),
+        "not_an_image: a text as PNG": ("image/png", b"<html>no</html>"),
+        "not_an_image: TIFF": (JSON, asked(imagebase64=encoded(plain("ship", "TIFF")))),
+        "damaged_image: cut off": ("image/png", noise.getvalue()[:-200]),
+        "damaged_image: JPEG, cut off": ("image/jpeg", plain("ship", "JPEG", (300, 300))[:-500]),
         "too_many_pixels: a bomb": ("image/png", _bomb(9000)),
         "too_many_pixels: a bomb in JSON": (JSON, asked(imagebase64=encoded(_bomb(9000)))),
         "too_many_pixels: a list of large ones": (JSON, asked(images=[encoded(_bomb(8000))] * 2)),

@@ -62,7 +62,7 @@ def test_every_dependency_has_its_line() -> None:
 
 
 def test_the_notebook_runs(tmp_path: Path) -> None:
-    """Every cell runs, in a fresh kernel, and pictures are shown; with fewer of them and fewer epochs."""
+    """Every cell runs, in a fresh kernel, and images are shown; with fewer of them and fewer epochs."""
     text = (ROOT / "docs" / "quickstart.ipynb").read_text(encoding="utf-8")
     notebook: Any = nbformat.reads(text, as_version=4)  # type: ignore[no-untyped-call]
     assert not any(cell.get("outputs") for cell in notebook.cells), "it is kept without outputs"
@@ -81,7 +81,7 @@ def test_the_notebook_runs(tmp_path: Path) -> None:
 
 
 def test_nothing_of_the_data_is_in_the_project() -> None:
-    """No pictures, archives or models are kept in the repository."""
+    """No images, archives or models are kept in the repository."""
     done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
     names = done.stdout.splitlines()
     assert not [name for name in names if re.search(r"\.(zip|gz|jpe?g|npy|onnx|keras|h5)$", name)]

@@ -40,7 +40,7 @@ def test_the_library_tells_each_check_as_it_is_done(tmp_path: Path) -> None:
     by_name = {check.name: check for check in checks}
     assert by_name["python"].status == by_name["tensorflow"].status == by_name["processor"].status == "ok"
     assert "Keras 3." in by_name["tensorflow"].message
-    assert "pictures come from this machine" in by_name["storage"].message
+    assert "images come from this machine" in by_name["storage"].message
     assert all(check.hint for check in checks if check.status != "ok")
 
 

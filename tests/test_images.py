@@ -12,8 +12,8 @@ import numpy.typing as npt
 import pytest
 from PIL import Image, ImageDraw
 
-from cifarml.errors import PictureError
-from cifarml.images import MAX_PIXELS, decode_picture, picture_size
+from cifarml.errors import ImageError
+from cifarml.images import MAX_PIXELS, decode_image, image_size
 
 
 def encode(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
@@ -28,7 +28,7 @@ def noise(width: int = 32, height: int = 32) -> Image.Image:
 
 
 def corners(width: int, height: int) -> Image.Image:
-    """A picture whose four quarters are red, green, blue and white."""
+    """An image whose four quarters are red, green, blue and white."""
     image = Image.new("RGB", (width, height))
     draw = ImageDraw.Draw(image)
     w, h = width // 2, height // 2
@@ -51,33 +51,33 @@ def quarters(pixels: npt.NDArray[np.uint8]) -> list[str]:
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "WEBP"])
 def test_32x32_keeps_its_pixels(kind: str) -> None:
     options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
-    pixels = decode_picture(encode(noise(), kind, **options))
+    pixels = decode_image(encode(noise(), kind, **options))
     assert pixels.dtype == np.uint8
     assert np.array_equal(pixels, np.asarray(noise()))
 
 
 def test_jpeg_is_what_pillow_decodes() -> None:
     data = encode(noise(), "JPEG", quality=80)
-    assert np.array_equal(decode_picture(data), np.asarray(Image.open(io.BytesIO(data))))
+    assert np.array_equal(decode_image(data), np.asarray(Image.open(io.BytesIO(data))))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 500), (500, 1), (31, 33), (640, 480), (480, 640), (3000, 2000)])
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
 def test_any_size_becomes_32x32(size: tuple[int, int], kind: str) -> None:
-    assert decode_picture(encode(Image.new("RGB", size, "red"), kind)).shape == (32, 32, 3)
+    assert decode_image(encode(Image.new("RGB", size, "red"), kind)).shape == (32, 32, 3)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
 def test_the_centred_square_is_taken(kind: str) -> None:
     image = Image.new("RGB", (900, 300), "black")
     image.paste(corners(300, 300), (300, 0))
-    pixels = decode_picture(encode(image, kind, **({"quality": 95} if kind == "JPEG" else {})))
+    pixels = decode_image(encode(image, kind, **({"quality": 95} if kind == "JPEG" else {})))
     assert quarters(pixels) == ["red", "lime", "blue", "white"]
 
 
 def test_shrinking_is_antialiased() -> None:
     checkers = np.indices((320, 320)).sum(axis=0) % 2 * 255
-    pixels = decode_picture(encode(Image.fromarray(checkers.astype(np.uint8))))
+    pixels = decode_image(encode(Image.fromarray(checkers.astype(np.uint8))))
     assert np.abs(pixels.astype(int) - 127).max() <= 3
 
 
@@ -102,14 +102,14 @@ def test_orientation(orientation: int, expected: list[str], kind: str, size: tup
     image = Image.new("RGB", size)
     side = min(size)
     image.paste(corners(side, side), ((size[0] - side) // 2, (size[1] - side) // 2))
-    assert quarters(decode_picture(encode(image, kind, exif=exif))) == expected
+    assert quarters(decode_image(encode(image, kind, exif=exif))) == expected
 
 
 @pytest.mark.parametrize("size", [32, 200])
 def test_transparent_becomes_white_and_hidden_colours_do_not_bleed(size: int) -> None:
     image = Image.new("RGBA", (size, size), (255, 0, 0, 0))
     image.paste((0, 0, 255, 255), (0, 0, size // 2, size))
-    pixels = decode_picture(encode(image))
+    pixels = decode_image(encode(image))
     assert (pixels[:, 20:] == 255).all()
     assert (pixels[:, :12] == (0, 0, 255)).all()
     assert (pixels[..., 0] <= pixels[..., 1].astype(int) + 2).all()  # no trace of the hidden red
@@ -123,9 +123,9 @@ def test_png_modes(mode: str) -> None:
         image = Image.new("L", (40, 40), 200).convert("LA" if mode == "PA" else mode)
         image = image.convert("RGBA").quantize() if mode == "PA" else image
     expected = 255 if mode == "1" else 200
-    values = decode_picture(encode(image)).astype(int)
+    values = decode_image(encode(image)).astype(int)
     if mode == "1":  # dithered to black and white
-        assert set(np.unique(decode_picture(encode(image.resize((32, 32)))))) <= {0, 255}
+        assert set(np.unique(decode_image(encode(image.resize((32, 32)))))) <= {0, 255}
     else:
         assert np.abs(values - expected).max() <= 1
 
@@ -133,7 +133,7 @@ def test_png_modes(mode: str) -> None:
 def test_16_bit_colour() -> None:
     """Pillow can't write it, so the file is put together here: PNG, 16 bits, red-green-blue."""
     rows = b"".join(b"\0" + struct.pack(">HHH", 0xC800, 0x6400, 0x3200) * 32 for _ in range(32))
-    pixels = decode_picture(png(struct.pack(">IIBBBBB", 32, 32, 16, 2, 0, 0, 0), rows))
+    pixels = decode_image(png(struct.pack(">IIBBBBB", 32, 32, 16, 2, 0, 0, 0), rows))
     assert (pixels == (0xC8, 0x64, 0x32)).all()
 
 
@@ -141,7 +141,7 @@ def test_palette_with_transparency() -> None:
     image = Image.new("P", (32, 32), 1)
     image.putpalette([0, 0, 0, 10, 200, 30])
     image.paste(0, (0, 0, 16, 32))
-    pixels = decode_picture(encode(image, transparency=0))
+    pixels = decode_image(encode(image, transparency=0))
     assert (pixels[:, :16] == 255).all()
     assert (pixels[:, 16:] == (10, 200, 30)).all()
 
@@ -151,14 +151,14 @@ def test_animated_gives_the_first_frame(kind: str) -> None:
     frames = [Image.new("RGB", (48, 48), color) for color in ("red", "lime", "blue")]
     data = encode(frames[0], kind, save_all=True, append_images=frames[1:], duration=50)
     assert getattr(Image.open(io.BytesIO(data)), "n_frames", 1) == 3
-    assert np.abs(decode_picture(data).astype(int) - (255, 0, 0)).max() <= 8
+    assert np.abs(decode_image(data).astype(int) - (255, 0, 0)).max() <= 8
 
 
 @pytest.mark.parametrize("size", [(32, 32), (640, 640)])
 def test_cmyk_jpeg(size: tuple[int, int]) -> None:
     data = encode(Image.new("RGB", size, (200, 40, 90)).convert("CMYK"), "JPEG", quality=95)
     assert Image.open(io.BytesIO(data)).mode == "CMYK"
-    assert np.abs(decode_picture(data).astype(int) - (200, 40, 90)).max() <= 4
+    assert np.abs(decode_image(data).astype(int) - (200, 40, 90)).max() <= 4
 
 
 def png(header: bytes, rows: bytes = b"", data: bytes | None = None) -> bytes:
@@ -173,16 +173,16 @@ def png(header: bytes, rows: bytes = b"", data: bytes | None = None) -> bytes:
 
 @pytest.mark.parametrize("side", [8193, 10_000, 30_000, 2**31 - 1])
 def test_too_many_pixels_are_refused_before_decoding(side: int) -> None:
-    """A 30000x30000 picture is 30 MB of zeros or less; decoded it would take 2.7 GB."""
+    """A 30000x30000 image is 30 MB of zeros or less; decoded it would take 2.7 GB."""
     data = png(struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0), b"\0" * 100_000)
-    with pytest.raises(PictureError, match=r"pixels|damaged"):
-        decode_picture(data)
+    with pytest.raises(ImageError, match=r"pixels|damaged"):
+        decode_image(data)
 
 
 def test_a_real_30000x30000_png() -> None:
     data = encode(Image.new("1", (30_000, 30_000)))
-    with pytest.raises(PictureError, match=f"{MAX_PIXELS:,}") as caught:
-        decode_picture(data)
+    with pytest.raises(ImageError, match=f"{MAX_PIXELS:,}") as caught:
+        decode_image(data)
     assert caught.value.code == "too_many_pixels"
 
 
@@ -202,15 +202,15 @@ def test_a_real_30000x30000_png() -> None:
         (png(struct.pack(">IIBBBBB", 32, 32, 8, 2, 0, 0, 0), data=b"not zlib"), "damaged"),
     ],
 )
-def test_what_is_no_picture(data: bytes, reason: str) -> None:
-    with pytest.raises(PictureError, match=reason) as caught:
-        decode_picture(data)
+def test_what_is_no_image(data: bytes, reason: str) -> None:
+    with pytest.raises(ImageError, match=reason) as caught:
+        decode_image(data)
     assert len(caught.value.message) < 300
     if reason != ".":
-        assert caught.value.code == ("damaged_picture" if reason == "damaged" else "not_a_picture")
+        assert caught.value.code == ("damaged_image" if reason == "damaged" else "not_an_image")
 
 
 def test_size_without_decoding() -> None:
-    assert picture_size(encode(noise(40, 30))) == (40, 30)
-    with pytest.raises(PictureError, match="empty"):
-        picture_size(b"")
+    assert image_size(encode(noise(40, 30))) == (40, 30)
+    with pytest.raises(ImageError, match="empty"):
+        image_size(b"")

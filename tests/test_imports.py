@@ -11,7 +11,7 @@ import pytest
 
 import cifarml
 from cifarml import Bundle
-from tests.image_files import picture
+from tests.image_files import image_bytes
 from tests.processes import run_on
 
 HEAVY = {
@@ -91,7 +91,7 @@ for command in {COMMANDS!r}:
 
 
 def test_predict_loads_no_tensorflow(python: Callable[[str], str], trained: Bundle, tmp_path: Path) -> None:
-    (tmp_path / "image.png").write_bytes(picture())
+    (tmp_path / "image.png").write_bytes(image_bytes())
     code = f"""
 sys.argv = ["cifarml", "predict", "image.png", "--run", {str(trained.path)!r}]
 from cifarml.cli.main import main

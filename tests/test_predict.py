@@ -18,11 +18,11 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from cifarml import Bundle, Dataset, Predictor, evaluate_model, load_dataset
-from cifarml.errors import DataError, ModelFileError, PictureError
+from cifarml.errors import DataError, ImageError, ModelFileError
 from cifarml.evaluation.metrics import evaluate_probabilities
 from cifarml.run import write_manifest
 from cifarml.run_folders import find_run, list_runs, new_run_dir
-from tests.image_files import picture
+from tests.image_files import image_bytes
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def run(trained: Bundle, tmp_path: Path) -> Path:
 
 
 def test_predict_one(run: Path) -> None:
-    answer = Predictor.load(run).predict(picture())
+    answer = Predictor.load(run).predict(image_bytes())
     assert answer.label == next(iter(answer.probabilities))
     assert answer.probability == max(answer.probabilities.values())
     assert sum(answer.probabilities.values()) == pytest.approx(1, abs=1e-5)
@@ -44,16 +44,16 @@ def test_predict_files_in_batches_a_bad_one_stops_nothing(run: Path, tmp_path: P
     predictor = Predictor.load(run)
     paths = [tmp_path / f"{i}.png" for i in range(600)]
     for i, path in enumerate(paths):
-        path.write_bytes(b"?" if i % 100 == 7 else picture(i % 50))
+        path.write_bytes(b"?" if i % 100 == 7 else image_bytes(i % 50))
     paths.append(tmp_path / "missing.png")
     done: list[int] = []
     answers = dict(predictor.predict_files(paths, on_progress=lambda progress: done.append(progress.done)))
     assert list(answers) == paths
-    assert sum(isinstance(answer, PictureError) for answer in answers.values()) == 7
+    assert sum(isinstance(answer, ImageError) for answer in answers.values()) == 7
     assert done == [256, 512, 601]
     alone = predictor.predict(paths[599].read_bytes())
     batched = answers[paths[599]]
-    assert not isinstance(batched, PictureError)
+    assert not isinstance(batched, ImageError)
     assert batched.label == alone.label
     assert batched.probability == pytest.approx(alone.probability, abs=1e-5)
 
@@ -61,11 +61,11 @@ def test_predict_files_in_batches_a_bad_one_stops_nothing(run: Path, tmp_path: P
 @pytest.mark.parametrize("num_threads", [None, 1])
 def test_predict_many_gives_what_predict_gives(run: Path, num_threads: int | None) -> None:
     predictor = Predictor.load(run, num_threads=num_threads)
-    good, bad, other = predictor.predict_many([picture(1), b"?", picture(2)])
-    assert isinstance(bad, PictureError)
+    good, bad, other = predictor.predict_many([image_bytes(1), b"?", image_bytes(2)])
+    assert isinstance(bad, ImageError)
     for answer, seed in ((good, 1), (other, 2)):
-        assert not isinstance(answer, PictureError)
-        alone = predictor.predict(picture(seed))
+        assert not isinstance(answer, ImageError)
+        alone = predictor.predict(image_bytes(seed))
         assert answer.label == alone.label
         assert answer.probability == pytest.approx(alone.probability, abs=1e-5)
     assert predictor.predict_many([]) == []
@@ -79,7 +79,7 @@ def test_wrong_arrays(run: Path, images: npt.NDArray[Any]) -> None:
         Predictor.load(run).predict_images(images)
 
 
-def test_no_pictures_give_no_answers(run: Path) -> None:
+def test_no_images_give_no_answers(run: Path) -> None:
     assert Predictor.load(run).predict_images(np.zeros((0, 32, 32, 3), np.uint8)).shape == (0, 10)
 
 
@@ -251,7 +251,7 @@ class TestEvaluate:
         assert found.loss == pytest.approx(-np.log(1e-7))
 
     def test_nothing_to_evaluate(self) -> None:
-        with pytest.raises(DataError, match="needs pictures"):
+        with pytest.raises(DataError, match="needs images"):
             evaluate_probabilities(np.zeros((0, 2), np.float32), np.zeros(0, np.int64), ("a", "b"))
 
     def test_classes_are_matched_by_name(self, run: Path, drawn: Dataset) -> None:
@@ -280,7 +280,7 @@ def test_prediction_and_training_decode_alike(run: Path) -> None:
     file = io.BytesIO()
     Image.fromarray(load_dataset("drawn:20").images[3]).resize((200, 150)).save(file, "JPEG")
     predictor = Predictor.load(run)
-    from cifarml import decode_picture
+    from cifarml import decode_image
 
-    direct = predictor.predict_images(decode_picture(file.getvalue())[None])[0].max()
+    direct = predictor.predict_images(decode_image(file.getvalue())[None])[0].max()
     assert predictor.predict(file.getvalue()).probability == pytest.approx(float(direct))

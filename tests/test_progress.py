@@ -23,4 +23,4 @@ def test_a_task_that_begins_again_ends_again() -> None:
     with show_progress(Console(file=shown, width=200)) as on_progress:
         for done in (0, 40, 0, 40):
             on_progress(Progress("reading", done, 40))
-    assert shown.getvalue() == "reading: 40 pictures\n" * 2
+    assert shown.getvalue() == "reading: 40 images\n" * 2

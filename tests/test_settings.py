@@ -247,10 +247,10 @@ def test_a_secret_in_the_toml_is_refused(toml: Write, name: str, spelt: str) -> 
     ("given", "kept"),
     [
         ("abc", "abc"),
-        ("pictures2000", "pictures2000"),
-        ("https://pictures.blob.core.windows.net/", "https://pictures.blob.core.windows.net"),
+        ("images2000", "images2000"),
+        ("https://images.blob.core.windows.net/", "https://images.blob.core.windows.net"),
         ("https://localhost:10000/devstoreaccount1", "https://localhost:10000/devstoreaccount1"),
-        ("https://pictures.blob.core.chinacloudapi.cn", "https://pictures.blob.core.chinacloudapi.cn"),
+        ("https://images.blob.core.chinacloudapi.cn", "https://images.blob.core.chinacloudapi.cn"),
     ],
 )
 def test_accounts(given: str, kept: str) -> None:
@@ -260,7 +260,7 @@ def test_accounts(given: str, kept: str) -> None:
 @pytest.mark.parametrize(
     "given",
     [
-        "ab", "a" * 25, "Pictures", "my-account", "http://x.blob.core.windows.net", "https://", "https://[x",
+        "ab", "a" * 25, "Images", "my-account", "http://x.blob.core.windows.net", "https://", "https://[x",
         "https://x:99999999/", "https://x y/", "https://x\n.net", "https://x/\0", "https://猫.net", "ftp://x",
         f"https://x.blob.core.windows.net/?sig={SECRET}", f"https://user:{SECRET}@x.net",
         f"AccountKey={SECRET}",

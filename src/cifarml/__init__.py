@@ -1,4 +1,4 @@
-"""cifarml: from labelled pictures to a prediction, by command line or by import.
+"""cifarml: from labelled images to a prediction, by command line or by import.
 
 Importing this package imports nothing heavy; each name below is loaded when it is first used.
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from cifarml.evaluation.compare_runs import compare_runs
     from cifarml.evaluation.evaluate import evaluate_model
     from cifarml.explain.drawing import explanation_figure
-    from cifarml.explain.gradcam import explain_picture
-    from cifarml.images import decode_picture
+    from cifarml.explain.gradcam import explain_image
+    from cifarml.images import decode_image
     from cifarml.model.presets import build_model
     from cifarml.predict import Prediction, Predictor
     from cifarml.progress import show_progress
     from cifarml.registry.local.registry import LocalRegistry
     from cifarml.registry.promotion import compare_models, promote_if_better
-    from cifarml.report.image_grids import picture_grid, prediction_grid
+    from cifarml.report.image_grids import image_grid, prediction_grid
     from cifarml.report.live_plot import live_plot
     from cifarml.report.plots import confusion_matrix, learning_curves
     from cifarml.report.reliability_diagram import reliability_diagram
@@ -54,15 +54,15 @@ _HOME = {
     "compare_models": "cifarml.registry.promotion",
     "compare_runs": "cifarml.evaluation.compare_runs",
     "confusion_matrix": "cifarml.report.plots",
-    "decode_picture": "cifarml.images",
+    "decode_image": "cifarml.images",
     "deploy_model": "cifarml.deploy.rollout",
     "evaluate_model": "cifarml.evaluation.evaluate",
-    "explain_picture": "cifarml.explain.gradcam",
+    "explain_image": "cifarml.explain.gradcam",
     "explanation_figure": "cifarml.explain.drawing",
     "learning_curves": "cifarml.report.plots",
     "live_plot": "cifarml.report.live_plot",
     "load_dataset": "cifarml.data.load",
-    "picture_grid": "cifarml.report.image_grids",
+    "image_grid": "cifarml.report.image_grids",
     "prediction_grid": "cifarml.report.image_grids",
     "promote_if_better": "cifarml.registry.promotion",
     "reliability_diagram": "cifarml.report.reliability_diagram",
@@ -86,15 +86,15 @@ __all__ = [
     "compare_models",
     "compare_runs",
     "confusion_matrix",
-    "decode_picture",
+    "decode_image",
     "deploy_model",
     "evaluate_model",
-    "explain_picture",
+    "explain_image",
     "explanation_figure",
+    "image_grid",
     "learning_curves",
     "live_plot",
     "load_dataset",
-    "picture_grid",
     "prediction_grid",
     "promote_if_better",
     "reliability_diagram",

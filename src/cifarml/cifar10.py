@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Final
 
 IMAGE_SIZE: Final = 32
-"""Height and width of a picture, in pixels."""
+"""Height and width of an image, in pixels."""
 
 IMAGE_SHAPE: Final = (IMAGE_SIZE, IMAGE_SIZE, 3)
-"""Height, width and channels (red, green, blue) of a picture."""
+"""Height, width and channels (red, green, blue) of an image."""
 
 CLASS_NAMES: Final = (
     "airplane",

@@ -203,7 +203,7 @@ def _check_storage(settings: Settings) -> Iterator[Check]:
         yield Check(
             "storage",
             "ok",
-            "not set up; pictures come from this machine",
+            "not set up; images come from this machine",
             "to use Azure Storage, set AZURE_STORAGE_ACCOUNT to the account's name",
         )
         return

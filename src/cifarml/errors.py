@@ -4,9 +4,9 @@
 
     CifarMLError(message, hint=None)
     ├ SettingsError       a setting, flag or environment variable is wrong
-    ├ DataError           pictures or labels can't be used
+    ├ DataError           images or labels can't be used
     │ ├ ArchiveError      an archive is damaged or unsafe
-    │ ├ PictureError      a picture can't be read
+    │ ├ ImageError      an image can't be read
     │ └ DownloadError     a data set could not be fetched
     ├ ModelFileError      a model file or bundle is missing, damaged or not allowed
     ├ TrainingError       training could not start or go on
@@ -39,8 +39,8 @@ __all__ = [
     "DownloadError",
     "EndpointTimeoutError",
     "GateError",
+    "ImageError",
     "ModelFileError",
-    "PictureError",
     "RegistryError",
     "RequestError",
     "SettingsError",
@@ -76,23 +76,23 @@ class SettingsError(CifarMLError):
 
 
 class DataError(CifarMLError):
-    """Pictures or labels can't be used as they are."""
+    """Images or labels can't be used as they are."""
 
 
 class ArchiveError(DataError):
     """An archive is damaged, or unsafe to unpack."""
 
 
-class PictureError(DataError):
-    """A picture can't be read.
+class ImageError(DataError):
+    """An image can't be read.
 
     Args:
         message: What is wrong with it.
         hint: The next thing to do.
-        code: The same in one word: ``not_a_picture``, ``damaged_picture`` or ``too_many_pixels``.
+        code: The same in one word: ``not_an_image``, ``damaged_image`` or ``too_many_pixels``.
     """
 
-    def __init__(self, message: str, hint: str | None = None, *, code: str = "damaged_picture") -> None:
+    def __init__(self, message: str, hint: str | None = None, *, code: str = "damaged_image") -> None:
         super().__init__(message, hint)
         self.code = code
 

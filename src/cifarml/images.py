@@ -1,4 +1,4 @@
-"""Picture files to pixels: the one decoder, used in training, scoring and prediction alike."""
+"""Image files to pixels: the one decoder, used in training, scoring and prediction alike."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from cifarml.cifar10 import IMAGE_SIZE
-from cifarml.errors import PictureError
+from cifarml.errors import ImageError
 
-__all__ = ["DECODER_VERSION", "FORMATS", "MAX_PIXELS", "SUFFIXES", "decode_picture", "picture_size"]
+__all__ = ["DECODER_VERSION", "FORMATS", "MAX_PIXELS", "SUFFIXES", "decode_image", "image_size"]
 
 DECODER_VERSION: Final = 1
 """Raised when the same file would give other pixels, so that no cache keeps the old ones."""
@@ -23,10 +23,10 @@ FORMATS: Final = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 """The only file formats that are ever opened, by Pillow's names."""
 
 SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"})
-"""File names that are taken for pictures, in lower case."""
+"""File names that are taken for images, in lower case."""
 
 MAX_PIXELS: Final = 8192 * 8192
-"""Larger pictures are refused before they are decoded."""
+"""Larger images are refused before they are decoded."""
 
 _ORIENTATION_TAG: Final = 0x0112
 _TRANSPOSE: Final = {
@@ -42,11 +42,11 @@ _WITH_ORIENTATION: Final = frozenset({"exif", "xmp", "XML:com.adobe.xmp", "Raw p
 _WITH_ALPHA: Final = frozenset({"RGBA", "LA", "PA", "RGBa", "La"})
 
 
-def decode_picture(data: bytes, *, side: int = IMAGE_SIZE) -> npt.NDArray[np.uint8]:
-    """Decode a picture file to the pixels that the network sees.
+def decode_image(data: bytes, *, side: int = IMAGE_SIZE) -> npt.NDArray[np.uint8]:
+    """Decode an image file to the pixels that the network sees.
 
     The first frame is turned upright (EXIF), its centred square is brought to 32x32 with an
-    antialiasing filter (Lanczos), and what is transparent becomes white. A 32x32 picture without
+    antialiasing filter (Lanczos), and what is transparent becomes white. A 32x32 image without
     transparency keeps its pixels.
 
     Args:
@@ -57,28 +57,28 @@ def decode_picture(data: bytes, *, side: int = IMAGE_SIZE) -> npt.NDArray[np.uin
         uint8, shape (32, 32, 3) or (side, side, 3), red-green-blue.
 
     Raises:
-        PictureError: If the bytes are no such picture, are damaged, or hold too many pixels.
+        ImageError: If the bytes are no such image, are damaged, or hold too many pixels.
 
     Example:
         >>> import io
         >>> from PIL import Image
         >>> file = io.BytesIO()
         >>> Image.new("RGB", (640, 480), "red").save(file, "JPEG")
-        >>> decode_picture(file.getvalue()).shape
+        >>> decode_image(file.getvalue()).shape
         (32, 32, 3)
     """
     with _translated(data):
         return _decode(data, side)
 
 
-def picture_size(data: bytes) -> tuple[int, int]:
-    """Return width and height of a picture file, in pixels as stored, without decoding it.
+def image_size(data: bytes) -> tuple[int, int]:
+    """Return width and height of an image file, in pixels as stored, without decoding it.
 
     Args:
-        data: As for :func:`decode_picture`.
+        data: As for :func:`decode_image`.
 
     Raises:
-        PictureError: As :func:`decode_picture` does.
+        ImageError: As :func:`decode_image` does.
     """
     with _translated(data), Image.open(io.BytesIO(data), formats=FORMATS) as image:
         return image.size
@@ -86,20 +86,20 @@ def picture_size(data: bytes) -> tuple[int, int]:
 
 @contextmanager
 def _translated(data: bytes) -> Iterator[None]:
-    """Turn whatever Pillow raises into a PictureError."""
+    """Turn whatever Pillow raises into an ImageError."""
     if not data:
-        raise PictureError("the file is empty (0 bytes)", code="not_a_picture")
+        raise ImageError("the file is empty (0 bytes)", code="not_an_image")
     try:
         yield
-    except PictureError:
+    except ImageError:
         raise
     except UnidentifiedImageError:
-        message = f"not a PNG, JPEG, WebP, GIF or BMP picture; begins with {data[:12]!r}"
-        raise PictureError(message, code="not_a_picture") from None
+        message = f"not a PNG, JPEG, WebP, GIF or BMP image; begins with {data[:12]!r}"
+        raise ImageError(message, code="not_an_image") from None
     except Image.DecompressionBombError:
-        raise PictureError(f"more than {MAX_PIXELS:,} pixels", code="too_many_pixels") from None
+        raise ImageError(f"more than {MAX_PIXELS:,} pixels", code="too_many_pixels") from None
     except Exception as error:  # Pillow's decoders raise almost anything on hostile bytes
-        raise PictureError(f"damaged picture: {error or type(error).__name__}") from error
+        raise ImageError(f"damaged image: {error or type(error).__name__}") from error
 
 
 def _decode(data: bytes, side: int) -> npt.NDArray[np.uint8]:
@@ -107,7 +107,7 @@ def _decode(data: bytes, side: int) -> npt.NDArray[np.uint8]:
         width, height = image.size
         if width * height > MAX_PIXELS:
             message = f"{width:,} x {height:,} pixels, more than the {MAX_PIXELS:,} allowed"
-            raise PictureError(message, code="too_many_pixels")
+            raise ImageError(message, code="too_many_pixels")
         shorter = min(width, height)
         if image.format == "JPEG" and shorter >= 4 * side:
             # Let libjpeg shrink a photo by 2, 4 or 8 while it decodes: quicker, and a fraction of the memory.

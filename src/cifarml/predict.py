@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cifarml.cifar10 import IMAGE_SHAPE
-from cifarml.errors import DataError, ModelFileError, PictureError
-from cifarml.images import decode_picture
+from cifarml.errors import DataError, ImageError, ModelFileError
+from cifarml.images import decode_image
 from cifarml.progress import OnProgress, Progress, ignore_progress
 from cifarml.run import ONNX_MODEL, Bundle
 
@@ -33,7 +33,7 @@ _BATCH_SIZE: Final = 256
 
 
 class Prediction(NamedTuple):
-    """What the model sees in a picture.
+    """What the model sees in an image.
 
     Attributes:
         label: The most probable class.
@@ -85,7 +85,7 @@ class Predictor:
         received = (given.type, tuple(given.shape[1:]), output.type, output.shape[-1])
         if received != ("tensor(uint8)", IMAGE_SHAPE, "tensor(float)", len(class_names)):
             raise ModelFileError(
-                f"the model must map uint8 pictures {IMAGE_SHAPE} to {len(class_names)} "
+                f"the model must map uint8 images {IMAGE_SHAPE} to {len(class_names)} "
                 f"probabilities. Received: {received}"
             )
         self._input = given.name
@@ -107,32 +107,32 @@ class Predictor:
         except ModelFileError as error:
             raise ModelFileError(f"{bundle.path}: {error.message}", error.hint) from error
 
-    def predict(self, picture: bytes) -> Prediction:
-        """Predict one picture file.
+    def predict(self, image: bytes) -> Prediction:
+        """Predict one image file.
 
         Args:
-            picture: Its bytes: PNG, JPEG, WebP, GIF or BMP, of any size.
+            image: Its bytes: PNG, JPEG, WebP, GIF or BMP, of any size.
 
         Raises:
-            PictureError: If it can't be read.
+            ImageError: If it can't be read.
         """
-        return self._to_prediction(self.predict_images(decode_picture(picture)[np.newaxis])[0])
+        return self._to_prediction(self.predict_images(decode_image(image)[np.newaxis])[0])
 
-    def predict_many(self, pictures: Iterable[bytes]) -> list[Prediction | PictureError]:
-        """Predict several picture files at once; a bad one does not stop the others.
+    def predict_many(self, images: Iterable[bytes]) -> list[Prediction | ImageError]:
+        """Predict several image files at once; a bad one does not stop the others.
 
         Args:
-            pictures: The bytes of each, as for :meth:`predict`.
+            images: The bytes of each, as for :meth:`predict`.
 
         Returns:
             For each, in order, its prediction, or the error that says why there is none.
         """
-        return self._predict_decoded(map(_decode, pictures))
+        return self._predict_decoded(map(_decode, images))
 
     def predict_images(
         self, images: npt.NDArray[np.uint8], *, on_progress: OnProgress = ignore_progress
     ) -> npt.NDArray[np.float32]:
-        """Predict decoded pictures, some hundreds at a time.
+        """Predict decoded images, some hundreds at a time.
 
         Args:
             images: uint8, shape (N, 32, 32, 3).
@@ -157,8 +157,8 @@ class Predictor:
 
     def predict_files(
         self, paths: Sequence[Path], *, on_progress: OnProgress = ignore_progress
-    ) -> Iterator[tuple[Path, Prediction | PictureError]]:
-        """Predict picture files, some hundreds at a time; a bad one does not stop the others.
+    ) -> Iterator[tuple[Path, Prediction | ImageError]]:
+        """Predict image files, some hundreds at a time; a bad one does not stop the others.
 
         Args:
             paths: The files.
@@ -173,13 +173,13 @@ class Predictor:
             on_progress(Progress("predicting", start + len(batch), len(paths)))
 
     def _predict_decoded(
-        self, decoded: Iterable[npt.NDArray[np.uint8] | PictureError]
-    ) -> list[Prediction | PictureError]:
+        self, decoded: Iterable[npt.NDArray[np.uint8] | ImageError]
+    ) -> list[Prediction | ImageError]:
         decoded = list(decoded)
-        images = [image for image in decoded if not isinstance(image, PictureError)]
+        images = [image for image in decoded if not isinstance(image, ImageError)]
         answers = iter(self.predict_images(np.stack(images))) if images else iter(())
         return [
-            image if isinstance(image, PictureError) else self._to_prediction(next(answers))
+            image if isinstance(image, ImageError) else self._to_prediction(next(answers))
             for image in decoded
         ]
 
@@ -190,15 +190,15 @@ class Predictor:
         return Prediction(label, ranked[label], ranked)
 
 
-def _decode(picture: bytes) -> npt.NDArray[np.uint8] | PictureError:
+def _decode(image: bytes) -> npt.NDArray[np.uint8] | ImageError:
     try:
-        return decode_picture(picture)
-    except PictureError as error:
+        return decode_image(image)
+    except ImageError as error:
         return error
 
 
-def _decode_file(path: Path) -> npt.NDArray[np.uint8] | PictureError:
+def _decode_file(path: Path) -> npt.NDArray[np.uint8] | ImageError:
     try:
         return _decode(path.read_bytes())
     except OSError as error:
-        return PictureError(f"can't be read: {error.strerror}")
+        return ImageError(f"can't be read: {error.strerror}")

@@ -26,7 +26,7 @@ class Progress:
         task: What is being done, two or three words.
         done: How much is done, in ``unit``.
         total: How much there is in all; None while nobody knows.
-        unit: What is counted, for example ``"pictures"`` or ``"bytes"``.
+        unit: What is counted, for example ``"images"`` or ``"bytes"``.
         detail: Figures that go with it, for example ``"epoch 3/30  loss 1.52"``.
         line: A line worth keeping, such as the result of an epoch; printed once.
         history: At the end of an epoch the curves so far, by name, a value an epoch.
@@ -35,7 +35,7 @@ class Progress:
     task: str
     done: int
     total: int | None
-    unit: str = "pictures"
+    unit: str = "images"
     detail: str = ""
     line: str = ""
     history: Mapping[str, Sequence[float]] | None = None

@@ -98,7 +98,7 @@ class Settings(BaseSettings):
 
     cache_dir: Annotated[Path, AfterValidator(_check_path)] = Field(
         default_factory=lambda: platformdirs.user_cache_path("cifarml"),
-        description="Downloads and decoded pictures; safe to delete.",
+        description="Downloads and decoded images; safe to delete.",
     )
     runs_dir: Annotated[Path, AfterValidator(_check_path)] = Field(
         default=Path("runs"), description="Where training puts its run folders."
@@ -119,7 +119,7 @@ class Settings(BaseSettings):
         default=None, description="The storage account: its name, or the https URL of its blob endpoint."
     )
     storage_container: Annotated[str, AfterValidator(_check_container)] = Field(
-        default="2000picscifar10", description="The container with the pictures."
+        default="2000picscifar10", description="The container with the images."
     )
     target: Literal["local", "azure"] | None = Field(
         default=None,

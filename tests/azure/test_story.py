@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from cifarml import load_dataset
-from cifarml.data.save import save_pictures
+from cifarml.data.save import save_images
 from tests.conftest import CommandLine
 from tests.emulators.azureml.cloud import Cloud
 
@@ -31,12 +31,12 @@ def commands() -> list[str]:
 def test_the_story_of_the_page(
     cloud: Cloud, cifarml: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Real pictures where there are some, drawings in the article's archive elsewhere."""
+    """Real images where there are some, drawings in the article's archive elsewhere."""
     archive = tmp_path / "2000pics_cifar10.zip"
     if data := os.environ.get("CIFARML_TEST_DATA"):
         shutil.copyfile(Path(data) / archive.name, archive)
     else:
-        save_pictures(load_dataset("drawn:1000"), archive)
+        save_images(load_dataset("drawn:1000"), archive)
     drawn = load_dataset("drawn:20")
     ship = drawn.images[drawn.labels == drawn.class_names.index("ship")][0]
     Image.fromarray(ship).save(tmp_path / "ship.png")

@@ -32,7 +32,7 @@ CLI = Path(sys.executable).with_name("cifarml")
 
 
 def loading(work: Path, pairs: int = 5) -> None:
-    """The 60,000 pictures, for the first time and again, against the article's loop."""
+    """The 60,000 images, for the first time and again, against the article's loop."""
     folder = work / "unpacked"
     with zipfile.ZipFile(LARGE) as archive:
         archive.extractall(folder)
@@ -45,8 +45,8 @@ def loading(work: Path, pairs: int = 5) -> None:
         seconds, peak = peer("our_load", LARGE, cache=cache)
         again.append(seconds)
         memory.append(peak)
-    row("60,000 pictures, first load, against the article's loop", first, article, "at most 0.33")
-    row("60,000 pictures, second load, against the article's loop", again, article, "under 1 s")
+    row("60,000 images, first load, against the article's loop", first, article, "at most 0.33")
+    row("60,000 images, second load, against the article's loop", again, article, "under 1 s")
     code = "import cifarml.data; from tests.benchmarks.peers import peak_memory_bytes as p; print(p())"
     empty = int(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
     print(
@@ -56,7 +56,7 @@ def loading(work: Path, pairs: int = 5) -> None:
 
 
 def training(work: Path, pairs: int = 5, epochs: int = 5) -> None:
-    """The article's network on the 2000 pictures, against model.fit as in the article."""
+    """The article's network on the 2000 images, against model.fit as in the article."""
     ours, article = [], []
     for number in range(pairs):
         ours.append(peer("our_train", SMALL, epochs, work / f"run{number}", cache=work / "cache")[0])
@@ -67,13 +67,13 @@ def training(work: Path, pairs: int = 5, epochs: int = 5) -> None:
 def answering(work: Path, pairs: int = 15) -> None:
     """From process start to the printed answer, against ``python -c "import numpy"``."""
     peer("our_train", "drawn:100", 1, work / "answering", cache=work / "cache")
-    picture = work / "image.png"
+    image = work / "image.png"
     with zipfile.ZipFile(SMALL) as archive:
-        picture.write_bytes(archive.read("ship_1.png"))
+        image.write_bytes(archive.read("ship_1.png"))
 
     ours, numpy = [], []
     for _ in range(pairs):
-        ours.append(timed([CLI, "predict", picture, "--run", work / "answering"]))
+        ours.append(timed([CLI, "predict", image, "--run", work / "answering"]))
         numpy.append(timed([sys.executable, "-c", "import numpy"]))
     row("predict image.png, against import numpy", ours, numpy, "at most 8")
 

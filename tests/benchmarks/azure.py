@@ -21,7 +21,7 @@ from cifarml.registry.base import RegisteredModel
 from cifarml.run import write_json, write_manifest
 from tests.benchmarks.pairs import row
 from tests.emulators.azureml.cloud import Cloud
-from tests.image_files import picture
+from tests.image_files import image_bytes
 from tests.inference_server import InferenceServer
 
 OPERATION_S = 5.0
@@ -78,7 +78,9 @@ def _by_hand(workspace: AzureWorkspace, model: RegisteredModel, name: str, folde
         def ask(times: int, deployment: str | None) -> None:
             named = {"azureml-model-deployment": deployment} if deployment else {}
             for seed in range(times):
-                session.post(str(endpoint.scoring_uri), data=picture(seed), headers=named).raise_for_status()
+                session.post(
+                    str(endpoint.scoring_uri), data=image_bytes(seed), headers=named
+                ).raise_for_status()
 
         ask(SMOKE, "by-hand")
         for share in (10, 100):

@@ -35,7 +35,7 @@ def our_load(source: str) -> float:
 
 
 def article_train(source: str, epochs: str) -> float:
-    """The article's network by model.fit on numpy arrays, on the pictures that train_model takes."""
+    """The article's network by model.fit on numpy arrays, on the images that train_model takes."""
     import keras
     from keras import layers
 
@@ -120,22 +120,22 @@ def sdk_read_many(container: str, _: str) -> float:
     connection = os.environ["AZURE_STORAGE_CONNECTION_STRING"]
     started = time.perf_counter()
     with ContainerClient.from_connection_string(connection, container) as client:
-        names = [blob.name for blob in client.list_blobs(name_starts_with="pictures/")]
+        names = [blob.name for blob in client.list_blobs(name_starts_with="images/")]
         contents = [client.get_blob_client(name).download_blob().readall() for name in names]
     assert len(contents) == 2000
     return time.perf_counter() - started
 
 
 def our_read_many(container: str, _: str) -> float:
-    """The same as a source of pictures: checked by their hashes, kept in the cache."""
+    """The same as a source of images: checked by their hashes, kept in the cache."""
     from cifarml.data.blob.source import open_blobs
     from cifarml.settings import load_settings
 
     settings = load_settings()
     started = time.perf_counter()
-    _, pictures = open_blobs(f"az://{container}/pictures", settings)
-    assert not isinstance(pictures, Path)
-    contents = [pictures.read(name) for name in pictures.files]
+    _, images = open_blobs(f"az://{container}/images", settings)
+    assert not isinstance(images, Path)
+    contents = [images.read(name) for name in images.files]
     assert len(contents) == 2000
     return time.perf_counter() - started
 
@@ -150,7 +150,7 @@ def sdk_write_many(container: str, folder: str) -> float:
         client.create_container()
         for path in Path(folder).iterdir():
             with path.open("rb") as file:
-                client.upload_blob(f"pictures/{path.name}", file)
+                client.upload_blob(f"images/{path.name}", file)
     return time.perf_counter() - started
 
 
@@ -159,7 +159,7 @@ def our_write_many(container: str, folder: str) -> float:
     from cifarml.data.blob.transfer import upload_path
 
     started = time.perf_counter()
-    assert upload_path(folder, f"az://{container}/pictures")[1].num_sent == 2000
+    assert upload_path(folder, f"az://{container}/images")[1].num_sent == 2000
     return time.perf_counter() - started
 
 

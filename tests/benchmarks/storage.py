@@ -21,7 +21,7 @@ from tests.emulators.azurite_server import Azurite, install
 def storage(work: Path, pairs: int = 3) -> None:
     """Azurite, by the SDK as its documentation shows it and by ours."""
     with azurite(work) as environment, line_to(environment, delay_s=0.0025) as slow:
-        folder = work / "pictures"
+        folder = work / "images"
         with zipfile.ZipFile(SMALL) as archive:
             archive.extractall(folder)
         large, huge = work / "large.bin", work / "huge.bin"
@@ -38,13 +38,13 @@ def storage(work: Path, pairs: int = 3) -> None:
                 cache = work / f"{tag}{number}"
                 sdk.append(peer("sdk_write_many", f"sdk{tag}{number}", folder, cache=cache, **line)[0])
                 ours.append(peer("our_write_many", f"our{tag}{number}", folder, cache=cache, **line)[0])
-            row(f"writing 2000 pictures {latency}, against upload_blob", ours, sdk, "at most 0.25")
+            row(f"writing 2000 images {latency}, against upload_blob", ours, sdk, "at most 0.25")
             ours, sdk = [], []
             for number in range(pairs):
                 cache = work / f"{tag}{number}"
                 sdk.append(peer("sdk_read_many", f"our{tag}0", "-", cache=cache, **line)[0])
                 ours.append(peer("our_read_many", f"our{tag}0", "-", cache=cache, **line)[0])
-            row(f"reading 2000 pictures {latency}, against download_blob", ours, sdk, "at most 0.25")
+            row(f"reading 2000 images {latency}, against download_blob", ours, sdk, "at most 0.25")
         run("our_write_blob", "blobs", large)
         ours, sdk = [], []
         for number in range(2 * pairs):
@@ -60,7 +60,7 @@ def storage(work: Path, pairs: int = 3) -> None:
         for _ in range(2 * pairs):
             ours.append(timed([sys.executable, "-c", code], **cached))
             numpy.append(timed([sys.executable, "-c", "import numpy"]))
-        row("2000 pictures from a zip in storage, again, against import numpy", ours, numpy, "under 8")
+        row("2000 images from a zip in storage, again, against import numpy", ours, numpy, "under 8")
 
         empty = run("nothing")[1]
         _, writing = run("our_write_blob", "blobs", huge)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from cifarml import Bundle
 from tests.conftest import CommandLine, in_folder
-from tests.image_files import flat, picture, write_folder, write_tar, write_zip
+from tests.image_files import flat, image_bytes, write_folder, write_tar, write_zip
 from tests.processes import CLI, run_new
 
 
@@ -113,7 +113,7 @@ def test_the_story(installed: CommandLine, cifarml: CommandLine, tmp_path: Path)
     assert "Accuracy" in told
     assert "runs/first/report.html   (open it with a browser)" in told
 
-    (tmp_path / "image.png").write_bytes(picture())
+    (tmp_path / "image.png").write_bytes(image_bytes())
     one = cifarml("predict", "image.png")
     assert one.returncode == 0
     assert one.stdout.count("%") == 3
@@ -133,7 +133,7 @@ def test_the_story(installed: CommandLine, cifarml: CommandLine, tmp_path: Path)
 
 
 def test_predict_many(cifarml: CommandLine, trained: Bundle, tmp_path: Path) -> None:
-    files = {f"sub/{i}.png": picture(i) for i in range(300)} | {"sub/bad.png": b"?", "sub/notes.txt": b""}
+    files = {f"sub/{i}.png": image_bytes(i) for i in range(300)} | {"sub/bad.png": b"?", "sub/notes.txt": b""}
     write_folder(tmp_path / "many", files)
     done = cifarml("predict", "many", "--run", trained.path)
     assert done.returncode == 1, "one could not be read"
@@ -143,7 +143,7 @@ def test_predict_many(cifarml: CommandLine, trained: Bundle, tmp_path: Path) -> 
     assert len(answers) == 301
     assert sum("error" in answer for answer in answers) == 1
     (tmp_path / "empty").mkdir()
-    assert "no pictures in empty" in cifarml("predict", "empty", "--run", trained.path).stderr
+    assert "no images in empty" in cifarml("predict", "empty", "--run", trained.path).stderr
     assert "no file gone.png" in cifarml("predict", "gone.png", "--run", trained.path).stderr
 
 
@@ -160,7 +160,7 @@ def test_data_check(cifarml: CommandLine, tmp_path: Path) -> None:
     good = cifarml("data", "check", "good.zip")
     assert good.returncode == 0
     assert "Good to train on." in good.stdout
-    write_zip(tmp_path / "bad.zip", flat(20) | {"cat_3.png": b"", "dog_20.png": picture(0)})
+    write_zip(tmp_path / "bad.zip", flat(20) | {"cat_3.png": b"", "dog_20.png": image_bytes(0)})
     bad = cifarml("data", "check", "bad.zip")
     assert bad.returncode == 1
     assert "cat_3.png: the file is empty" in bad.stdout
@@ -183,16 +183,16 @@ def test_skip_bad(cifarml: CommandLine, tmp_path: Path) -> None:
 
 def test_data_unzip(cifarml: CommandLine, tmp_path: Path) -> None:
     write_tar(tmp_path / "x.tar.gz", flat(3))
-    assert cifarml("data", "unzip", "x.tar.gz", "pictures").returncode == 0
-    assert len(list((tmp_path / "pictures").iterdir())) == 6
-    again = cifarml("data", "unzip", "x.tar.gz", "pictures")
+    assert cifarml("data", "unzip", "x.tar.gz", "images").returncode == 0
+    assert len(list((tmp_path / "images").iterdir())) == 6
+    again = cifarml("data", "unzip", "x.tar.gz", "images")
     assert again.returncode == 1
     assert "already exists" in again.stderr
 
 
 def test_hostile_names_are_printed_as_they_are(installed: CommandLine, tmp_path: Path) -> None:
     classes = ["[red]no markup", "猫", "$x_1$", "%s %d {}"]
-    write_folder(tmp_path / "x", {f"{name}/{i}.png": picture(i) for name in classes for i in range(20)})
+    write_folder(tmp_path / "x", {f"{name}/{i}.png": image_bytes(i) for name in classes for i in range(20)})
     done = installed("data", "check", "x")
     assert all(name in done.stdout for name in classes)
     for encoding in ("ascii", "utf-8"):
@@ -223,7 +223,7 @@ def test_a_bar_where_somebody_looks(tmp_path: Path) -> None:
 
 
 def test_a_closed_pipe_is_no_error(cifarml: CommandLine, trained: Bundle, tmp_path: Path) -> None:
-    write_folder(tmp_path / "many", {f"{i}.png": picture(i) for i in range(200)})
+    write_folder(tmp_path / "many", {f"{i}.png": image_bytes(i) for i in range(200)})
     done = subprocess.run(
         f"{CLI} predict many --run {trained.path} | head -1",
         shell=True, cwd=tmp_path, capture_output=True, text=True, check=False,
@@ -240,7 +240,7 @@ def test_quickstart_without_network_uses_drawings_and_says_so(cifarml: CommandLi
     done = cifarml("quickstart", "--epochs", 1, "--keep")
     assert done.returncode == 0, done.stderr
     assert "drawings of our own, not photographs" in done.stdout
-    assert (tmp_path / "quickstart" / "pictures.png").exists()
+    assert (tmp_path / "quickstart" / "images.png").exists()
     assert "quickstart/ship.png" in done.stdout
     _, run = sorted((tmp_path / "quickstart" / "runs").iterdir())
     Bundle.open(run).verify()

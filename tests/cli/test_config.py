@@ -17,7 +17,7 @@ SECRETS = ("storage_connection_string", "storage_sas_token", "storage_key")
 
 def test_config_show(cifarml: CommandLine, tmp_path: Path) -> None:
     """Every setting has its line, with its value and its origin, and no secret is shown."""
-    (tmp_path / "cifarml.toml").write_text('storage_account = "pictures"\n')
+    (tmp_path / "cifarml.toml").write_text('storage_account = "images"\n')
     env = {f"AZURE_{name.upper()}": SECRET for name in SECRETS} | {"CIFARML_RUNS_DIR": "/tmp/runs"}
     for debug in ("0", "1"):
         done = cifarml("config", "show", env=env | {"CIFARML_DEBUG": debug})
@@ -26,7 +26,7 @@ def test_config_show(cifarml: CommandLine, tmp_path: Path) -> None:
     lines = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines() if line.strip()}
     assert set(Settings.model_fields) < set(lines)
     assert lines["runs_dir"] == ["/tmp/runs", "environment", "CIFARML_RUNS_DIR"]
-    assert lines["storage_account"] == ["pictures", str(tmp_path / "cifarml.toml")]
+    assert lines["storage_account"] == ["images", str(tmp_path / "cifarml.toml")]
     assert lines["storage_container"] == ["2000picscifar10", "default"]
     assert lines["storage_key"] == ["set,", "not", "shown", "environment", "AZURE_STORAGE_KEY"]
     assert f"Read: {tmp_path / 'cifarml.toml'}" in done.stdout

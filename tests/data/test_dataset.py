@@ -13,7 +13,7 @@ from cifarml.errors import DataError
 
 
 def make(num_train: int = 90, num_test: int = 10, num_classes: int = 3, **changes: Any) -> Dataset:
-    """Build a data set with so many pictures of each class."""
+    """Build a data set with so many images of each class."""
     rng = np.random.default_rng(0)
     count = (num_train + num_test) * num_classes
     labels = np.repeat(np.arange(num_classes), num_train + num_test)
@@ -95,16 +95,16 @@ def test_split_keeps_the_three_sets_apart() -> None:
     assert other.test.fingerprint == splits.test.fingerprint
 
 
-def test_split_keeps_many_pictures_for_training() -> None:
+def test_split_keeps_many_images_for_training() -> None:
     many = make(12_000, 0)
     assert [len(part) for part in many.split()] == [33_501, 2_499, 0]
     assert [len(part) for part in many.split(validation_fraction=0.1)] == [32_400, 3_600, 0]
 
 
-def test_split_with_few_pictures() -> None:
+def test_split_with_few_images() -> None:
     assert [len(part) for part in make(1, 1).split(validation_fraction=0.5)] == [3, 0, 3]
     assert [len(part) for part in make().split(validation_fraction=0)] == [270, 0, 30]
-    with pytest.raises(DataError, match="no pictures to train on"):
+    with pytest.raises(DataError, match="no images to train on"):
         make(0, 5).split()
 
 
@@ -140,4 +140,4 @@ def test_take_keeps_the_order() -> None:
 
 
 def test_repr_says_what_it_is() -> None:
-    assert repr(make()) == "Dataset('made up': 300 pictures, 3 classes, 270 train + 30 test)"
+    assert repr(make()) == "Dataset('made up': 300 images, 3 classes, 270 train + 30 test)"

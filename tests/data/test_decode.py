@@ -1,4 +1,4 @@
-"""The quick way to decode JPEGs gives what decode_picture gives, to the bit, good or bad."""
+"""The quick way to decode JPEGs gives what decode_image gives, to the bit, good or bad."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pytest
 from PIL import Image, ImageCms
 
 from cifarml.data.archives.archive import open_archive
-from cifarml.data.decode import _decode_small_jpeg, decode_pictures
-from cifarml.errors import PictureError
-from cifarml.images import decode_picture
+from cifarml.data.decode import _decode_small_jpeg, decode_images
+from cifarml.errors import ImageError
+from cifarml.images import decode_image
 from cifarml.progress import Progress
 from tests.image_files import write_zip
 
@@ -109,8 +109,8 @@ def damaged_jpegs() -> list[bytes]:
 
 def alone(content: bytes) -> npt.NDArray[np.uint8] | str:
     try:
-        return decode_picture(content)
-    except PictureError as error:
+        return decode_image(content)
+    except ImageError as error:
         return error.message
 
 
@@ -120,9 +120,9 @@ def test_the_quick_way_is_bit_identical() -> None:
         image = np.zeros((32, 32, 3), np.uint8)
         if _decode_small_jpeg(content, image):
             quick += 1
-            assert np.array_equal(image, decode_picture(content))
+            assert np.array_equal(image, decode_image(content))
     assert quick > 300
-    assert quick < len(GOOD), "some must be left to decode_picture"
+    assert quick < len(GOOD), "some must be left to decode_image"
 
 
 @pytest.mark.parametrize("kind", ["good", "damaged"])
@@ -130,13 +130,13 @@ def test_many_at_once_give_what_each_gives_alone(tmp_path: Path, kind: str) -> N
     files = {f"{i}.jpg": content for i, content in enumerate(GOOD if kind == "good" else damaged_jpegs())}
     told: list[Progress] = []
     with open_archive(write_zip(tmp_path / "a.zip", files)) as tree:
-        images, bad = decode_pictures(tree, list(files), on_progress=told.append)
-    reasons = {picture.name: picture.reason for picture in bad}
+        images, bad = decode_images(tree, list(files), on_progress=told.append)
+    reasons = {each.name: each.reason for each in bad}
     for image, (name, content) in zip(images, files.items(), strict=True):
         expected = alone(content)
         if isinstance(expected, str):
             assert reasons.pop(name) == expected
-            assert not image.any(), "a bad picture stays black"
+            assert not image.any(), "a bad image stays black"
         else:
             assert np.array_equal(image, expected), name
     assert not reasons
@@ -144,7 +144,7 @@ def test_many_at_once_give_what_each_gives_alone(tmp_path: Path, kind: str) -> N
         assert not bad
     else:
         assert 200 < len(bad) < len(files) - 200
-        assert [picture.name for picture in bad] == sorted((p.name for p in bad), key=list(files).index)
+        assert [each.name for each in bad] == sorted((p.name for p in bad), key=list(files).index)
     done = [step.done for step in told]
     assert done == sorted(set(done))
     assert done[-1] == len(files)

@@ -15,15 +15,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cifarml import decode_picture, load_dataset
+from cifarml import decode_image, load_dataset
 from cifarml.data.archives.archive import ArchiveLimits, extract_archive
 from cifarml.data.cifar10.official import load_official
 from cifarml.data.load import open_source
-from cifarml.errors import DataError, PictureError
+from cifarml.errors import DataError, ImageError
 from cifarml.settings import Settings
-from tests.image_files import pictures, write_tar, write_zip
+from tests.image_files import image_contents, write_tar, write_zip
 
-NUM_PICTURES = 10_000
+NUM_IMAGES = 10_000
 NUM_ARCHIVES = 2500
 NUM_BATCHES = 4000
 
@@ -96,7 +96,7 @@ def mutated(rng: np.random.Generator, content: bytes) -> bytes:
     return bytes(data)
 
 
-# Pictures
+# Images
 
 
 def save(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -105,7 +105,7 @@ def save(image: Image.Image, kind: str, **options: object) -> bytes:
     return file.getvalue()
 
 
-def sample_pictures() -> dict[str, bytes]:
+def sample_images() -> dict[str, bytes]:
     rng = np.random.default_rng(1)
     rgb = Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8))
     smooth = Image.linear_gradient("L").resize((60, 40))
@@ -166,31 +166,31 @@ def with_size(kind: str, content: bytes, width: int, height: int) -> bytes:
     return bytes(data)
 
 
-def damaged_pictures() -> Iterator[bytes]:
+def damaged_images() -> Iterator[bytes]:
     rng = np.random.default_rng(2)
-    samples = sample_pictures()
+    samples = sample_images()
     for name, content in samples.items():
         for width, height in ((1, 1), (0, 0), (33, 1), (3000, 3000), (65535, 65535), (2**31 - 1, 2**31 - 1)):
             yield with_size(name.partition(",")[0], content, width, height)
     names = list(samples)
-    for i in range(NUM_PICTURES):
+    for i in range(NUM_IMAGES):
         content = mutated(rng, samples[names[i % len(names)]])
         yield with_right_checksums(content) if names[i % len(names)].startswith("PNG") and i % 2 else content
 
 
-def test_damaged_pictures() -> None:
+def test_damaged_images() -> None:
     outcomes: Counter[str] = Counter()
-    for content in damaged_pictures():
+    for content in damaged_images():
         try:
-            image = decode_picture(content)
-        except PictureError:
+            image = decode_image(content)
+        except ImageError:
             outcomes["error"] += 1
         else:
             assert image.shape == (32, 32, 3)
             assert image.dtype == np.uint8
-            outcomes["picture"] += 1
-    assert outcomes.total() > NUM_PICTURES
-    assert min(outcomes["picture"], outcomes["error"]) > NUM_PICTURES // 5, outcomes
+            outcomes["image"] += 1
+    assert outcomes.total() > NUM_IMAGES
+    assert min(outcomes["image"], outcomes["error"]) > NUM_IMAGES // 5, outcomes
 
 
 # Archives
@@ -210,8 +210,8 @@ def tar_with_right_checksums(content: bytes) -> bytes:
 def damaged_archives(folder: Path) -> Iterator[bytes]:
     rng = np.random.default_rng(3)
     names = ["cat/1.png", "cat/2.png", "dog/1.png", "dog/" + "ü" * 60 + ".png"]
-    files = {name: content[:400] for name, content in pictures(names).items()}
-    whole = pictures(["cat_1.png", "cat_2.png", "dog_1.png", "dog_2.png"])
+    files = {name: content[:400] for name, content in image_contents(names).items()}
+    whole = image_contents(["cat_1.png", "cat_2.png", "dog_1.png", "dog_2.png"])
     small = {name: save(Image.new("RGB", (32, 32), (i, 9, 9)), "PNG") for i, name in enumerate(whole)}
     plain_zip = write_zip(folder / "a.zip", small | files).read_bytes()
     good_zip = write_zip(folder / "b.zip", small).read_bytes()
@@ -318,4 +318,4 @@ def test_damaged_batches(name: str) -> None:
 
 
 def test_there_are_enough_cases() -> None:
-    assert NUM_PICTURES + NUM_ARCHIVES + NUM_BATCHES >= 5_000
+    assert NUM_IMAGES + NUM_ARCHIVES + NUM_BATCHES >= 5_000

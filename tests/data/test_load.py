@@ -12,10 +12,10 @@ from filelock import FileLock
 
 from cifarml import Dataset, load_dataset
 from cifarml.data.check import check_dataset, check_source
-from cifarml.errors import DataError, DownloadError, PictureError
-from cifarml.images import decode_picture
+from cifarml.errors import DataError, DownloadError, ImageError
+from cifarml.images import decode_image
 from cifarml.progress import Progress
-from tests.image_files import WRITERS, flat, picture, pictures, write_folder, write_zip
+from tests.image_files import WRITERS, flat, image_bytes, image_contents, write_folder, write_zip
 
 
 @pytest.fixture(params=list(WRITERS))
@@ -34,7 +34,7 @@ def test_flat_names_split_by_number(tmp_path: Path, holder: str) -> None:
     assert sorted(dataset.sources) == sorted(files)
     assert set(dataset.test.sources) == {"cat_19.png", "cat_20.png", "dog_19.png", "dog_20.png"}
     for image, label, name in zip(dataset.images, dataset.labels, dataset.sources, strict=True):
-        assert np.array_equal(image, decode_picture(files[name]))
+        assert np.array_equal(image, decode_image(files[name]))
         assert name.startswith(dataset.class_names[label])
 
 
@@ -45,7 +45,7 @@ def test_every_holder_gives_the_same_content(tmp_path: Path) -> None:
 
 
 def test_the_article_splits_180_to_20(tmp_path: Path) -> None:
-    content = picture()
+    content = image_bytes()
     files = {f"{name}_{i}.png": content for name in ("ship", "truck") for i in range(1, 201)}
     test = load_dataset(write_zip(tmp_path / "a.zip", files)).test
     assert {int(name.split("_")[1][:-4]) for name in test.sources} == set(range(181, 201))
@@ -59,7 +59,7 @@ def test_tree_with_train_and_test(tmp_path: Path, holder: str, wrapper: str) -> 
         for name in ("cat", "dog", "emu")
         for i in range(2)
     ]
-    dataset = load_dataset(write(tmp_path, holder, pictures(names)))
+    dataset = load_dataset(write(tmp_path, holder, image_contents(names)))
     assert dataset.class_names == ("cat", "dog", "emu")
     assert set(dataset.test.sources) == {name for name in names if "/test/" in f"/{name}"}
 
@@ -67,7 +67,7 @@ def test_tree_with_train_and_test(tmp_path: Path, holder: str, wrapper: str) -> 
 @pytest.mark.parametrize("wrapper", ["", "data/"])
 def test_tree_of_classes(tmp_path: Path, holder: str, wrapper: str) -> None:
     names = [f"{wrapper}{name}/IMG_{i}.png" for name in ("red panda", "train") for i in range(1, 13)]
-    dataset = load_dataset(write(tmp_path, holder, pictures(names)))
+    dataset = load_dataset(write(tmp_path, holder, image_contents(names)))
     assert dataset.class_names == ("red panda", "train"), "a class may be called train"
     assert {name.rpartition("/")[2] for name in dataset.test.sources} == {"IMG_12.png"}
 
@@ -75,26 +75,26 @@ def test_tree_of_classes(tmp_path: Path, holder: str, wrapper: str) -> None:
 @pytest.mark.parametrize(("split", "tests"), [("test", 4), ("train", 2)])
 def test_one_kind_only(tmp_path: Path, split: str, tests: int) -> None:
     names = [f"{split}/{name}/{i}.png" for name in ("cat", "dog") for i in range(2)]
-    assert load_dataset(write_folder(tmp_path / "x", pictures(names))).is_test.sum() == tests
+    assert load_dataset(write_folder(tmp_path / "x", image_contents(names))).is_test.sum() == tests
 
 
 def test_flat_names_inside_train_and_test(tmp_path: Path) -> None:
     names = [
         f"{split}/{name}_{i}.png" for split in ("train", "test") for name in ("a", "b") for i in range(2)
     ]
-    dataset = load_dataset(write_folder(tmp_path / "x", pictures(names)))
+    dataset = load_dataset(write_folder(tmp_path / "x", image_contents(names)))
     assert dataset.class_names == ("a", "b")
     assert all(name.startswith("test/") for name in dataset.test.sources)
 
 
 def test_names_in_any_script_and_of_any_kind(tmp_path: Path, holder: str) -> None:
     classes = ("猫", "собака", "قطة", "naïve café", "🐸", "[red]b", "$x_1$")
-    files = pictures(f"{name}/{i}.png" for name in classes for i in range(2))
+    files = image_contents(f"{name}/{i}.png" for name in classes for i in range(2))
     dataset = load_dataset(write(tmp_path, holder, files))
     assert dataset.class_names == tuple(sorted(classes))
 
 
-def test_what_is_no_picture_is_passed_over(tmp_path: Path, holder: str) -> None:
+def test_what_is_no_image_is_passed_over(tmp_path: Path, holder: str) -> None:
     extra = {
         "README.txt": b"hello",
         ".hidden/cat_99.png": b"?",
@@ -107,8 +107,8 @@ def test_what_is_no_picture_is_passed_over(tmp_path: Path, holder: str) -> None:
 
 
 def test_links_in_a_folder_are_followed_but_not_in_circles(tmp_path: Path) -> None:
-    write_folder(tmp_path / "elsewhere", pictures(["1.png", "2.png"]))
-    root = write_folder(tmp_path / "x", pictures(["cat/1.png", "cat/2.png"]))
+    write_folder(tmp_path / "elsewhere", image_contents(["1.png", "2.png"]))
+    root = write_folder(tmp_path / "x", image_contents(["cat/1.png", "cat/2.png"]))
     (root / "dog").symlink_to(tmp_path / "elsewhere")
     (root / "cat" / "loop").symlink_to(root)
     (root / "cat" / "gone.png").symlink_to(tmp_path / "nowhere.png")
@@ -117,24 +117,24 @@ def test_links_in_a_folder_are_followed_but_not_in_circles(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP"])
 def test_formats_and_sizes(tmp_path: Path, kind: str) -> None:
-    files = {f"{name}_{i}.{kind.lower()}": picture(i, kind, (50, 40)) for name in "ab" for i in (1, 2)}
+    files = {f"{name}_{i}.{kind.lower()}": image_bytes(i, kind, (50, 40)) for name in "ab" for i in (1, 2)}
     assert load_dataset(write_folder(tmp_path / "x", files)).images.shape == (4, 32, 32, 3)
 
 
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({}, "no pictures"),
-        ({"notes.txt": b"x"}, "no pictures"),
+        ({}, "no images"),
+        ({"notes.txt": b"x"}, "no images"),
         (flat(10, ["cat"]), "2 to 1000"),
-        ({f"cat/{i}.png": picture(i) for i in range(3)}, "no label"),
-        (pictures(["cat_1.png", "cat_2.png", "dog_1.png"]), "single picture: 'dog'"),
-        (pictures(["one.png", "two.png"]), "no label"),
-        (pictures(["cat_1.png", "cat_2.png", "dog.png"]), "1 of 3 pictures have no label: 'dog.png'"),
-        (pictures(["cat/1.png", "dog/1.png", "top.png"]), "no known layout"),
-        (pictures(["train/cat/1.png", "valid/cat/1.png"]), "no known layout"),
-        (pictures(["a/b/c/1.png", "a/b/2.png", "d/3.png"]), "no known layout"),
-        (pictures(["a\n/1.png", "a\n/2.png", "b/1.png", "b/2.png"]), "printable"),
+        ({f"cat/{i}.png": image_bytes(i) for i in range(3)}, "no label"),
+        (image_contents(["cat_1.png", "cat_2.png", "dog_1.png"]), "single image: 'dog'"),
+        (image_contents(["one.png", "two.png"]), "no label"),
+        (image_contents(["cat_1.png", "cat_2.png", "dog.png"]), "1 of 3 images have no label: 'dog.png'"),
+        (image_contents(["cat/1.png", "dog/1.png", "top.png"]), "no known layout"),
+        (image_contents(["train/cat/1.png", "valid/cat/1.png"]), "no known layout"),
+        (image_contents(["a/b/c/1.png", "a/b/2.png", "d/3.png"]), "no known layout"),
+        (image_contents(["a\n/1.png", "a\n/2.png", "b/1.png", "b/2.png"]), "printable"),
         ({f"{i}/{j}.png": b"" for i in range(1001) for j in range(2)}, "2 to 1000"),
     ],
 )
@@ -144,10 +144,12 @@ def test_what_can_not_be_labelled(tmp_path: Path, files: dict[str, bytes], messa
     assert str(tmp_path / "source") in str(caught.value) or "2 to 1000" in str(caught.value)
 
 
-def test_a_class_folder_without_pictures(tmp_path: Path) -> None:
-    root = write_folder(tmp_path / "x", pictures(f"{name}/{i}.png" for name in ("a", "b") for i in range(3)))
+def test_a_class_folder_without_images(tmp_path: Path) -> None:
+    root = write_folder(
+        tmp_path / "x", image_contents(f"{name}/{i}.png" for name in ("a", "b") for i in range(3))
+    )
     (root / "c").mkdir()
-    with pytest.raises(DataError, match="class folders without pictures: 'c'"):
+    with pytest.raises(DataError, match="class folders without images: 'c'"):
         load_dataset(root)
 
 
@@ -163,9 +165,9 @@ def test_no_such_source(tmp_path: Path, source: str) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"x", b"just a text", b"PK\x03\x04", b"\x1f\x8b\x08\x00"])
 def test_a_file_that_is_no_archive(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "pictures.zip"
+    path = tmp_path / "images.zip"
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"pictures\.zip"):
+    with pytest.raises(DataError, match=r"images\.zip"):
         load_dataset(path)
 
 
@@ -177,14 +179,14 @@ def test_cifar10_without_network_says_so() -> None:
 
 BAD = {
     "cat_3.png": b"",
-    "dog_4.png": picture()[:200],
+    "dog_4.png": image_bytes()[:200],
     "dog_5.png": b"a text",
-    "dog_6.png": picture(0, "TIFF"),
+    "dog_6.png": image_bytes(0, "TIFF"),
 }
 
 
-def test_all_bad_pictures_are_named(tmp_path: Path, holder: str) -> None:
-    with pytest.raises(PictureError, match=r"4 of 20 pictures can't be read") as caught:
+def test_all_bad_images_are_named(tmp_path: Path, holder: str) -> None:
+    with pytest.raises(ImageError, match=r"4 of 20 images can't be read") as caught:
         load_dataset(write(tmp_path, holder, flat() | BAD))
     assert all(name in caught.value.message for name in BAD)
     assert caught.value.hint
@@ -194,7 +196,7 @@ def test_all_bad_pictures_are_named(tmp_path: Path, holder: str) -> None:
 def test_skip_bad_goes_on_without_them(tmp_path: Path, holder: str) -> None:
     dataset = load_dataset(write(tmp_path, holder, flat() | BAD), skip_bad=True)
     assert len(dataset) == 16
-    assert {picture.name for picture in dataset.skipped} == set(BAD)
+    assert {image.name for image in dataset.skipped} == set(BAD)
     whole = load_dataset(write(tmp_path / "good", "folder", flat()))
     for name in dataset.sources:
         assert np.array_equal(
@@ -202,14 +204,14 @@ def test_skip_bad_goes_on_without_them(tmp_path: Path, holder: str) -> None:
         )
 
 
-def test_a_class_of_bad_pictures_only(tmp_path: Path) -> None:
+def test_a_class_of_bad_images_only(tmp_path: Path) -> None:
     files = flat(3, ["cat", "dog"]) | {f"emu_{i}.png": b"?" for i in range(3)}
-    with pytest.raises(DataError, match="no picture can be read of the classes 'emu'"):
+    with pytest.raises(DataError, match="no image can be read of the classes 'emu'"):
         load_dataset(write_folder(tmp_path / "x", files), skip_bad=True)
 
 
-def test_many_bad_pictures_are_counted(tmp_path: Path) -> None:
-    with pytest.raises(PictureError, match="and 40 more"):
+def test_many_bad_images_are_counted(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="and 40 more"):
         load_dataset(
             write_folder(tmp_path / "x", {f"{name}_{i}.png": b"" for name in "ab" for i in range(30)})
         )
@@ -224,12 +226,12 @@ def test_subset_and_progress(tmp_path: Path) -> None:
 
 
 class TestCache:
-    """Decoded pictures of a large source are kept: the second load reads no picture."""
+    """Decoded images of a large source are kept: the second load reads no image."""
 
     @pytest.fixture
     def large(self, tmp_path: Path) -> Path:
         """An archive over the threshold of 5,000 files."""
-        content = [picture(i) for i in range(50)]
+        content = [image_bytes(i) for i in range(50)]
         files = {f"{'cat' if i % 2 else 'dog'}_{i}.png": content[i % 50] for i in range(5_000)}
         return write_zip(tmp_path / "large.zip", files)
 
@@ -250,17 +252,19 @@ class TestCache:
 
     def test_another_content_is_another_entry(self, large: Path) -> None:
         self.load(large)
-        write_zip(large, {f"{name}_{i}.png": picture(i % 9) for name in "ab" for i in range(2_500)})
+        write_zip(large, {f"{name}_{i}.png": image_bytes(i % 9) for name in "ab" for i in range(2_500)})
         dataset, reading = self.load(large)
         assert reading > 0
         assert dataset.class_names == ("a", "b")
 
     def test_a_changed_file_in_a_folder_is_seen(self, tmp_path: Path) -> None:
-        root = write_folder(tmp_path / "x", {f"{n}_{i}.png": picture(1) for n in "ab" for i in range(2_500)})
+        root = write_folder(
+            tmp_path / "x", {f"{n}_{i}.png": image_bytes(1) for n in "ab" for i in range(2_500)}
+        )
         before, _ = self.load(root)
         assert self.load(root)[1] == 0
         time.sleep(0.02)
-        (root / "a_7.png").write_bytes(picture(2))
+        (root / "a_7.png").write_bytes(image_bytes(2))
         after, reading = self.load(root)
         assert reading > 0
         assert before.fingerprint != after.fingerprint
@@ -320,11 +324,11 @@ class TestCache:
             load_dataset(large, on_progress=interrupt)
         assert [path.name for path in (own_cache / "decoded").iterdir()] == ["lock"]
 
-    def test_bad_pictures_are_not_hidden_by_it(self, tmp_path: Path) -> None:
-        files = {f"{n}_{i}.png": picture(1) for n in "ab" for i in range(2_500)} | {"a_0.png": b""}
+    def test_bad_images_are_not_hidden_by_it(self, tmp_path: Path) -> None:
+        files = {f"{n}_{i}.png": image_bytes(1) for n in "ab" for i in range(2_500)} | {"a_0.png": b""}
         path = write_zip(tmp_path / "x.zip", files)
         assert len(load_dataset(path, skip_bad=True)) == 4_999
-        with pytest.raises(PictureError, match="a_0"):
+        with pytest.raises(ImageError, match="a_0"):
             load_dataset(path)
 
 
@@ -343,35 +347,35 @@ class TestCheck:
         files["cat_20.png"] = files["cat_3.png"]  # in train and test
         files["dog_5.png"] = files["cat_5.png"]  # two labels
         files["dog_6.png"] = b"?"
-        files["dog_7.jpg"] = picture(7, "JPEG", (60, 20))
+        files["dog_7.jpg"] = image_bytes(7, "JPEG", (60, 20))
         found = check_source(write_folder(tmp_path / "x", files))
         assert {frozenset(group) for group in found.duplicates} == {frozenset({"cat_1.png", "cat_2.png"})}
         assert {frozenset(group) for group in found.leaks} == {frozenset({"cat_20.png", "cat_3.png"})}
         assert {frozenset(group) for group in found.conflicts} == {frozenset({"cat_5.png", "dog_5.png"})}
-        assert [picture.name for picture in found.unreadable] == ["dog_6.png"]
+        assert [image.name for image in found.unreadable] == ["dog_6.png"]
         assert found.sizes == (((32, 32), 39), ((60, 20), 1))
         assert len(found.problems) == 3
-        assert found.warnings == ("1 picture is there more than once",)
+        assert found.warnings == ("1 image is there more than once",)
 
     def test_duplicates_are_found_by_pixels_not_by_files(self, tmp_path: Path) -> None:
         files = flat(20)
-        files["cat_20.bmp"] = picture(2, "BMP")  # the pixels of cat_3.png in another format
+        files["cat_20.bmp"] = image_bytes(2, "BMP")  # the pixels of cat_3.png in another format
         del files["cat_20.png"]
         assert len(check_source(write_folder(tmp_path / "x", files)).leaks) == 1
 
     def test_missing_parts_and_imbalance(self, tmp_path: Path) -> None:
         names = [f"train/cat/{i}.png" for i in range(30)] + [f"train/dog/{i}.png" for i in range(2)]
         names += ["test/cat/x.png", "test/emu/y.png", "test/emu/z.png"]
-        found = check_source(write_folder(tmp_path / "x", pictures(names)))
-        assert "class 'emu' has no pictures to train on" in found.problems
-        assert "class 'dog' has no test pictures" in found.problems
+        found = check_source(write_folder(tmp_path / "x", image_contents(names)))
+        assert "class 'emu' has no images to train on" in found.problems
+        assert "class 'dog' has no test images" in found.problems
         assert "'cat' has 30" in found.warnings[0]
 
     def test_drawings_are_good_to_train_on(self, drawn: Dataset) -> None:
         assert check_dataset(drawn).problems == ()
 
 
-def test_real_pictures(real_data: Path) -> None:
+def test_real_images(real_data: Path) -> None:
     small = load_dataset(real_data / "2000pics_cifar10.zip")
     assert len(small.train) == 1800
     assert small.test.class_counts().tolist() == [20] * 10

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from cifarml import Dataset, load_dataset
-from cifarml.data.save import save_pictures
+from cifarml.data.save import save_images
 from cifarml.errors import DataError
 
 
 def test_there_and_back(drawn: Dataset, tmp_path: Path) -> None:
-    path = save_pictures(drawn, tmp_path / "new" / "a.zip")
+    path = save_images(drawn, tmp_path / "new" / "a.zip")
     back = load_dataset(path)
     assert back.class_names == drawn.class_names
     assert len(back) == len(drawn)
@@ -23,7 +23,7 @@ def test_there_and_back(drawn: Dataset, tmp_path: Path) -> None:
         for label in range(10):
             given = getattr(drawn, part).images[getattr(drawn, part).labels == label]
             assert np.array_equal(getattr(back, part).images[getattr(back, part).labels == label], given)
-    again = save_pictures(drawn, tmp_path / "b.zip")
+    again = save_images(drawn, tmp_path / "b.zip")
     assert hashlib.sha256(again.read_bytes()).digest() == hashlib.sha256(path.read_bytes()).digest()
     assert [entry.name for entry in path.parent.iterdir()] == ["a.zip"]
 
@@ -32,11 +32,11 @@ def test_there_and_back(drawn: Dataset, tmp_path: Path) -> None:
 def test_classes_that_are_no_folders(drawn: Dataset, tmp_path: Path, name: str) -> None:
     odd = replace(drawn, class_names=(name, *drawn.class_names[1:]))
     with pytest.raises(DataError, match="folder"):
-        save_pictures(odd, tmp_path / "a.zip")
+        save_images(odd, tmp_path / "a.zip")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_file_that_cannot_be_written(drawn: Dataset, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="can't write"):
-        save_pictures(drawn, tmp_path / "file" / "a.zip")
+        save_images(drawn, tmp_path / "file" / "a.zip")

@@ -11,10 +11,10 @@ from cifarml import Bundle, Predictor
 from cifarml.deploy.azure.host import AzureHost
 from cifarml.deploy.base import EndpointHost
 from cifarml.deploy.local.host import LocalHost
-from cifarml.errors import DeployError, PictureError
+from cifarml.errors import DeployError, ImageError
 from cifarml.registry.azure.registry import AzureRegistry
 from cifarml.registry.base import RegisteredModel
-from tests.image_files import picture
+from tests.image_files import image_bytes
 
 Register = Callable[[Bundle], RegisteredModel]
 
@@ -61,7 +61,7 @@ def test_an_endpoint_is_made_once(host: EndpointHost) -> None:
     assert host.create_endpoint("first") == made == host.get_endpoint("first")
     assert made in host.list_endpoints()
     with pytest.raises(DeployError, match="no deployment gets traffic"):
-        host.invoke("first", picture())
+        host.invoke("first", image_bytes())
     host.delete("first")
     assert "first" not in {each.name for each in host.list_endpoints()}
 
@@ -80,12 +80,12 @@ def test_names_that_are_not_allowed(
 def test_what_is_not_there(host: EndpointHost, live: str) -> None:
     for ask in (
         lambda: host.get_endpoint("none"),
-        lambda: host.invoke("none", picture()),
+        lambda: host.invoke("none", image_bytes()),
         lambda: host.set_traffic("none", {}),
         lambda: host.delete("none"),
         lambda: host.read_key("none"),
         lambda: host.logs("none", "ver1"),
-        lambda: host.invoke(live, picture(), deployment="none"),
+        lambda: host.invoke(live, image_bytes(), deployment="none"),
         lambda: host.set_traffic(live, {"none": 100}),
         lambda: host.delete(live, "none"),
         lambda: host.logs(live, "none"),
@@ -97,7 +97,7 @@ def test_what_is_not_there(host: EndpointHost, live: str) -> None:
 def test_it_answers_as_the_model_does(host: EndpointHost, live: str, trained: Bundle) -> None:
     predictor = Predictor.load(trained.path)
     for seed, kind in enumerate(("PNG", "JPEG", "WEBP", "GIF", "BMP")):
-        file = picture(seed, kind, (40, 48))
+        file = image_bytes(seed, kind, (40, 48))
         answer, expected = host.invoke(live, file), predictor.predict(file)
         assert answer.label == expected.label
         assert answer.probability == pytest.approx(expected.probability, abs=1e-5)
@@ -107,9 +107,9 @@ def test_it_answers_as_the_model_does(host: EndpointHost, live: str, trained: Bu
         )
 
 
-@pytest.mark.parametrize("file", [b"", b"no picture", picture()[:60]])
-def test_a_bad_picture(host: EndpointHost, live: str, file: bytes) -> None:
-    with pytest.raises(PictureError):
+@pytest.mark.parametrize("file", [b"", b"no image", image_bytes()[:60]])
+def test_a_bad_image(host: EndpointHost, live: str, file: bytes) -> None:
+    with pytest.raises(ImageError):
         host.invoke(live, file)
 
 
@@ -125,7 +125,7 @@ def test_traffic(host: EndpointHost, live: str, model: RegisteredModel, trained:
     host.set_traffic(live, {"ver1": 75, "ver2": 25})
     assert host.get_endpoint(live).traffic == {"ver1": 75, "ver2": 25}
     for name in ("ver1", "ver2", None):
-        host.invoke(live, picture(), deployment=name)
+        host.invoke(live, image_bytes(), deployment=name)
     with pytest.raises(DeployError, match="traffic"):
         host.delete(live, "ver2")
     host.set_traffic(live, {"ver1": 100, "ver2": 0})
@@ -140,7 +140,7 @@ def test_keys(host: EndpointHost, live: str) -> None:
     new = host.read_key(live, regenerate=True)
     assert new not in {key, ""}
     assert host.read_key(live) == new
-    host.invoke(live, picture())
+    host.invoke(live, image_bytes())
 
 
 def test_a_deployment_that_does_not_start(
@@ -158,7 +158,7 @@ def test_a_deployment_that_does_not_start(
     with pytest.raises(DeployError, match="not ready"):
         host.set_traffic(live, {"ver9": 100})
     host.delete(live, "ver9")
-    host.invoke(live, picture())
+    host.invoke(live, image_bytes())
 
 
 def broken_model(bundle: Bundle, to: Path) -> Bundle:

@@ -22,7 +22,7 @@ from cifarml.errors import DataError, DeployError, ModelFileError, SmokeTestErro
 from cifarml.registry.base import RegisteredModel
 from cifarml.run import MANIFEST, write_manifest
 from tests.endpoints import FAULTS, Caller, Steady, faulty
-from tests.image_files import picture
+from tests.image_files import image_bytes
 
 V1, V2, V3 = (RegisteredModel("cifar10", version, bundle_sha256=version * 64) for version in "123")
 REFUSED = {
@@ -36,7 +36,7 @@ REFUSED = {
     "answers too few": "nonsense",
     "hangs": "in time|in 4 s",
     "leaks": "leaks",
-    "takes text for pictures": "ten bytes of text",
+    "takes text for images": "ten bytes of text",
 }
 
 
@@ -71,7 +71,7 @@ def test_a_bad_deployment_is_refused(host: LocalHost, trained: Bundle, tmp_path:
     assert unchanged(host)
     if fault in {"crashes in init", "crashes", "no script"}:
         assert "Traceback" in caught.value.message
-    if fault in {"answers wrong", "leaks", "takes text for pictures"}:
+    if fault in {"answers wrong", "leaks", "takes text for images"}:
         assert isinstance(caught.value, SmokeTestError)
 
 
@@ -137,7 +137,7 @@ def test_a_first_deployment_that_fails_leaves_no_endpoint(
 
 
 def test_a_model_that_is_not_as_good_as_it_says(host: LocalHost, trained: Bundle, tmp_path: Path) -> None:
-    """Its classes were mixed up after the test, say: then known pictures of its kind are answered wrongly."""
+    """Its classes were mixed up after the test, say: then known images of its kind are answered wrongly."""
     shutil.copytree(trained.path, tmp_path / "boasts")
     (tmp_path / "boasts" / MANIFEST).unlink()
     boasting = write_manifest(
@@ -156,13 +156,13 @@ def test_a_damaged_bundle(host: LocalHost, trained: Bundle, tmp_path: Path) -> N
     assert unchanged(host)
 
 
-def test_pictures_of_other_things(host: LocalHost, trained: Bundle, tmp_path: Path) -> None:
+def test_images_of_other_things(host: LocalHost, trained: Bundle, tmp_path: Path) -> None:
     for name in ("apple", "pear"):
         (tmp_path / name).mkdir()
         for number in range(10):
-            (tmp_path / name / f"{number}.png").write_bytes(picture(number))
+            (tmp_path / name / f"{number}.png").write_bytes(image_bytes(number))
     with pytest.raises(DataError, match="none of the model's classes"):
-        deploy_model(host, V2, trained, name="live", pictures=load_dataset(tmp_path))
+        deploy_model(host, V2, trained, name="live", images=load_dataset(tmp_path))
 
 
 def test_somebody_else_changes_traffic_meanwhile(host: LocalHost, trained: Bundle) -> None:
@@ -214,7 +214,7 @@ deploy_model(LocalHost(Path({str(host.folder("live").parent)!r})), RegisteredMod
 
 def test_check_endpoint(host: LocalHost) -> None:
     done = check_endpoint(host, "live")
-    assert (done.num_pictures, done.errors) == (20, [])
+    assert (done.num_images, done.errors) == (20, [])
     assert 0 < done.median_s <= done.slowest_s
     assert len(check_endpoint(host, "live", deployment="none").errors) == 20
 

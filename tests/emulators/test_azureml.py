@@ -28,7 +28,7 @@ from cifarml import Bundle
 from cifarml.deploy.azure.staging import SCORING_SCRIPT, stage_scoring
 from tests.emulators.azureml.cloud import Cloud
 from tests.emulators.azureml.faults import Drop, Kill, LoseReply, Refuse, Request
-from tests.image_files import picture
+from tests.image_files import image_bytes
 
 # azure.ai.ml downloads blobs in a way that azure.storage.blob no longer likes.
 pytestmark = pytest.mark.filterwarnings("ignore:The use of a 'BlobProperties' instance:DeprecationWarning")
@@ -221,7 +221,7 @@ def test_our_own_scoring_script(client: Any, folder: Path, trained: Bundle) -> N
     token = client.online_endpoints.get_keys("live").access_token
     url = client.online_endpoints.get("live").scoring_uri
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "image/png"}
-    answer = requests.post(url, picture(), headers=headers, timeout=20)
+    answer = requests.post(url, image_bytes(), headers=headers, timeout=20)
     assert answer.status_code == 200, answer.text
     assert answer.json()["model"] == {"name": "m", "version": "1"}
 
@@ -519,7 +519,7 @@ def test_a_killed_client(cloud: Cloud, before: bool) -> None:
     assert ("live" in cloud.endpoints) != before
 
 
-def test_pictures_by_the_same_credential(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_by_the_same_credential(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     from azure.identity import DefaultAzureCredential
     from azure.storage.blob import BlobServiceClient
 

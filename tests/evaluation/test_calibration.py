@@ -26,7 +26,7 @@ def test_what_was_put_in_is_found(temperature: float) -> None:
     assert calibration_error(softmax(np.log(probabilities) / found), labels) < 0.015
 
 
-def test_few_pictures_say_nothing() -> None:
+def test_few_images_say_nothing() -> None:
     assert fit_temperature(np.full((49, 2), 0.5, np.float32), np.zeros(49, np.int64)) == 1.0
 
 

@@ -18,7 +18,7 @@ from tests.conftest import CommandLine
 
 @pytest.fixture(scope="module")
 def longer(tmp_path_factory: pytest.TempPathFactory, drawn: Dataset) -> Bundle:
-    """A run on the same pictures as `trained`, with other settings."""
+    """A run on the same images as `trained`, with other settings."""
     config = TrainConfig(num_epochs=3, seed=1, batch_size=32)
     return train_model(config, drawn, tmp_path_factory.mktemp("runs") / "longer")
 
@@ -40,7 +40,7 @@ def rewritten(bundle: Bundle, folder: Path, **files: object) -> Bundle:
 
 
 def answering(bundle: Bundle, folder: Path, right: np.ndarray, fingerprint: str = "f" * 64) -> Bundle:
-    """A run that named just these of many pictures rightly."""
+    """A run that named just these of many images rightly."""
     labels = np.arange(len(right)) % 10
     answers = Answers(fingerprint, labels, np.where(right, labels, (labels + 1) % 10))
     return rewritten(bundle, folder, answers=answers.to_json())
@@ -92,10 +92,10 @@ def test_settings_that_one_does_not_have(trained: Bundle, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("lost", "won", "said"),
     [
-        (10, 40, "b is better than a, beyond noise: b is right about 40 pictures where a is wrong, and the"),
-        (40, 10, "b is worse than a, beyond noise: b is right about 10 pictures"),
-        (20, 30, "No difference beyond noise: b is right about 30 pictures"),
-        (0, 0, "No difference beyond noise: b is right about 0 pictures"),
+        (10, 40, "b is better than a, beyond noise: b is right about 40 images where a is wrong, and the"),
+        (40, 10, "b is worse than a, beyond noise: b is right about 10 images"),
+        (20, 30, "No difference beyond noise: b is right about 30 images"),
+        (0, 0, "No difference beyond noise: b is right about 0 images"),
         (0, 5, "No difference beyond noise"),
         (0, 6, "b is better than a, beyond noise"),
     ],
@@ -115,12 +115,12 @@ def test_nobody_calls_noise_an_improvement(
     assert "McNemar" in both.verdict
 
 
-def test_other_test_pictures_are_told(trained: Bundle, tmp_path: Path) -> None:
+def test_other_test_images_are_told(trained: Bundle, tmp_path: Path) -> None:
     right = np.ones(50, np.bool_)
     a, b = (answering(trained, tmp_path / name, right, name * 64) for name in "ab")
     both = compare_runs(a, b)
     assert both.comparison is None
-    assert "tested on different pictures, a on 50 of drawn:200" in both.verdict
+    assert "tested on different images, a on 50 of drawn:200" in both.verdict
     shorter = answering(trained, tmp_path / "shorter", right[:40], "a" * 64)
     assert compare_runs(a, shorter).comparison is None, "damaged, at the least"
 
@@ -129,7 +129,7 @@ def test_a_run_without_answers(trained: Bundle, tmp_path: Path, drawn: Dataset) 
     old = rewritten(trained, tmp_path / "old", answers=None)
     both = compare_runs(trained, old)
     assert both.comparison is None
-    assert both.verdict == "Nobody knows which is better: old has kept no answers on its test pictures"
+    assert both.verdict == "Nobody knows which is better: old has kept no answers on its test images"
     asked = compare_runs(trained, old, drawn.test).comparison
     assert asked
     assert asked.num_only_first == asked.num_only_second == 0
@@ -170,7 +170,7 @@ def test_damaged_figures(trained: Bundle, tmp_path: Path) -> None:
         compare_runs(trained, changed)
 
 
-def test_pictures_of_other_classes(trained: Bundle, longer: Bundle, drawn: Dataset) -> None:
+def test_images_of_other_classes(trained: Bundle, longer: Bundle, drawn: Dataset) -> None:
     strange = drawn.relabel(drawn.labels, tuple("abcdefghij"))
     with pytest.raises(DataError, match="does not know 'a'"):
         compare_runs(trained, longer, strange)
@@ -179,8 +179,8 @@ def test_pictures_of_other_classes(trained: Bundle, longer: Bundle, drawn: Datas
 def test_command_line(cifarml: CommandLine, trained: Bundle, longer: Bundle, tmp_path: Path) -> None:
     done = cifarml("runs", "compare", trained.path, longer.path)
     assert done.returncode == 0, done.stderr
-    for told in ("num_epochs", "On the same 20 test pictures of drawn:200", "recall of ship",
-                 "calibration error", "pictures/s", "497,538", "model.onnx", "McNemar", "95 %"):  # fmt: skip
+    for told in ("num_epochs", "On the same 20 test images of drawn:200", "recall of ship",
+                 "calibration error", "images/s", "497,538", "model.onnx", "McNemar", "95 %"):  # fmt: skip
         assert told in done.stdout, told
     assert "learning_rate" not in done.stdout, "what is the same is not shown"
     document = json.loads(cifarml("runs", "compare", trained.path, longer.path, "--json").stdout)
@@ -215,7 +215,7 @@ def test_command_line_errors(cifarml: CommandLine, arguments: list[object], code
 
 
 def test_real_noise(trained: Bundle, longer: Bundle) -> None:
-    """Twenty test pictures prove little: only a large gain is told as one."""
+    """Twenty test images prove little: only a large gain is told as one."""
     found = compare_runs(trained, longer, load_dataset("drawn:200:7")).comparison
     assert found
     low, high = found.interval

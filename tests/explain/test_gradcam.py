@@ -20,21 +20,21 @@ from matplotlib.text import Text
 from PIL import Image
 
 from cifarml import Bundle, Dataset, Predictor, TrainConfig, train_model
-from cifarml.errors import DataError, ModelFileError, PictureError, SettingsError
+from cifarml.errors import DataError, ImageError, ModelFileError, SettingsError
 from cifarml.explain.drawing import explanation_figure
-from cifarml.explain.gradcam import Explanation, explain_picture
+from cifarml.explain.gradcam import Explanation, explain_image
 from cifarml.model.test_time_augmentation import ALONE, MIRRORED, MOVED, View, average, show
 from cifarml.predict import Prediction
 from cifarml.run import write_manifest
 from cifarml.train.export import export_onnx
 from tests.conftest import CommandLine
-from tests.image_files import picture
+from tests.image_files import image_bytes
 
 CORNERS = {"top left": (0, 0), "top right": (0, 24), "bottom left": (24, 0), "bottom right": (24, 24)}
 
 
 def spotted(corner: str, colour: tuple[int, int, int] = (255, 0, 0)) -> npt.NDArray[np.uint8]:
-    """A grey noisy picture with a spot of 8x8 pixels in a corner."""
+    """A grey noisy image with a spot of 8x8 pixels in a corner."""
     grey = np.random.default_rng(3).integers(60, 160, (32, 32, 1), np.uint8)
     image = np.repeat(grey, 3, axis=2)
     row, column = CORNERS[corner]
@@ -74,7 +74,7 @@ def red_or_not(pooling: layers.Layer) -> keras.Sequential:
 
 
 def asked_of(body: keras.Model, views: Sequence[View]) -> keras.Model:
-    """Answer as our presets do: by the mean over views of a picture."""
+    """Answer as our presets do: by the mean over views of an image."""
     given = keras.Input((32, 32, 3), dtype="uint8")
     mean = average(body(show(keras.ops.cast(given, "float32"), views)), views)
     return keras.Model(given, layers.Softmax()(mean))
@@ -90,7 +90,7 @@ def save_run(
 
 
 def mass(explanation: Explanation, corner: str) -> float:
-    """The share of the heat that lies in the quarter of the picture around a corner."""
+    """The share of the heat that lies in the quarter of the image around a corner."""
     heat = explanation.heat
     high, wide = -(-heat.shape[0] // 2), -(-heat.shape[1] // 2)
     rows = slice(0, high) if corner.startswith("top") else slice(-high, None)
@@ -106,7 +106,7 @@ def by_hand(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.mark.parametrize("corner", CORNERS)
 def test_the_heat_lies_in_the_corner_that_decides(by_hand: Bundle, corner: str) -> None:
-    found = explain_picture(by_hand.path, png(spotted(corner)))
+    found = explain_image(by_hand.path, png(spotted(corner)))
     assert (found.prediction.label, found.class_name, found.layer) == ("red", "red", "sees_red")
     assert found.heat.shape == (32, 32)
     assert found.heat.dtype == np.float32
@@ -117,19 +117,19 @@ def test_the_heat_lies_in_the_corner_that_decides(by_hand: Bundle, corner: str) 
 @pytest.mark.parametrize("views", [ALONE, MOVED])
 def test_however_many_views_it_looks_at(tmp_path: Path, views: Sequence[View]) -> None:
     model = asked_of(red_or_not(layers.GlobalMaxPooling2D()), views)
-    found = explain_picture(save_run(tmp_path / "run", model).path, png(spotted("top right")))
+    found = explain_image(save_run(tmp_path / "run", model).path, png(spotted("top right")))
     assert mass(found, "top right") > 0.95
 
 
 def test_another_class_has_other_reasons(by_hand: Bundle) -> None:
     both = spotted("top left")
     both[24:, 24:] = (0, 0, 255)
-    assert mass(explain_picture(by_hand.path, png(both), class_name="red"), "top left") > 0.95
-    assert mass(explain_picture(by_hand.path, png(both), class_name="other"), "bottom right") > 0.95
+    assert mass(explain_image(by_hand.path, png(both), class_name="red"), "top left") > 0.95
+    assert mass(explain_image(by_hand.path, png(both), class_name="other"), "bottom right") > 0.95
 
 
 def test_nothing_speaks_for_it(by_hand: Bundle) -> None:
-    found = explain_picture(by_hand.path, png(spotted("top left")), class_name="other")
+    found = explain_image(by_hand.path, png(spotted("top left")), class_name="other")
     assert not found.heat.any()
 
 
@@ -145,12 +145,12 @@ def test_by_the_formula(tmp_path: Path) -> None:
     maps = keras.ops.convert_to_numpy(keras.Sequential(body.layers[:3])(image[np.newaxis].astype(np.float32)))
     for label, name in enumerate(bundle.class_names):
         expected = np.maximum((maps[0] * weights[:, label]).sum(axis=-1), 0)
-        found = explain_picture(bundle.path, png(image), class_name=name)
+        found = explain_image(bundle.path, png(image), class_name=name)
         np.testing.assert_allclose(found.heat, expected / max(expected.max(), 1e-9), atol=1e-5)
 
 
 def test_the_views_are_those_of_the_preset(tmp_path: Path) -> None:
-    """A network that says nearly the same of every picture does not tell by its answer what it looks at."""
+    """A network that says nearly the same of every image does not tell by its answer what it looks at."""
     edges = np.zeros((3, 3, 3, 2), np.float32)
     edges[1, 0, :, 0], edges[1, 2, :, 0] = -1, 1  # darker on the left; in the mirror it is elsewhere
     body = red_or_not(layers.GlobalAveragePooling2D())
@@ -165,7 +165,7 @@ def test_the_views_are_those_of_the_preset(tmp_path: Path) -> None:
             view.share * (each[:, ::-1] if view.mirrored else each)
             for view, each in zip(views, maps, strict=True)
         )
-        found = explain_picture(bundle.path, png(image), class_name="red")
+        found = explain_image(bundle.path, png(image), class_name="red")
         np.testing.assert_allclose(found.heat, expected / np.max(expected), atol=1e-5)
 
 
@@ -187,10 +187,10 @@ def test_the_article_s_kind_of_network(tmp_path: Path) -> None:
     kernel[:4, :4, 0, 0] = 1
     network.layers[-1].set_weights([kernel.reshape(-1, 2), np.array([0, 4], np.float32)])
     bundle = save_run(tmp_path / "run", network)
-    found = explain_picture(bundle.path, png(spotted("top left")))
+    found = explain_image(bundle.path, png(spotted("top left")))
     assert found.prediction.label == "red"
     assert mass(found, "top left") > 0.95
-    assert explain_picture(bundle.path, png(spotted("top right"))).prediction.label == "other"
+    assert explain_image(bundle.path, png(spotted("top right"))).prediction.label == "other"
 
 
 @pytest.mark.parametrize("preset", ["fast", "tutorial"])
@@ -213,7 +213,7 @@ def test_a_trained_network_looks_at_the_corner(tmp_path: Path, preset: Any) -> N
     config = TrainConfig.make(preset=preset, num_epochs=3, **settings)
     bundle = train_model(config, dataset, tmp_path / "run")
     assert bundle.info["test_accuracy"] == 1
-    found = [explain_picture(bundle.path, png(each)) for each in images[-2:]]
+    found = [explain_image(bundle.path, png(each)) for each in images[-2:]]
     shares = {corner: sum(mass(each, corner) for each in found) for corner in CORNERS}
     assert max(shares, key=shares.__getitem__) == "top left"
     assert shares["top left"] > 1.2 * shares["bottom right"], shares
@@ -222,8 +222,8 @@ def test_a_trained_network_looks_at_the_corner(tmp_path: Path, preset: Any) -> N
 JAX = """
 import sys
 from pathlib import Path
-from cifarml import explain_picture
-found = explain_picture(sys.argv[1], Path(sys.argv[2]).read_bytes())
+from cifarml import explain_image
+found = explain_image(sys.argv[1], Path(sys.argv[2]).read_bytes())
 import json, keras
 assert keras.config.backend() == "jax"
 print(json.dumps(found.heat.tolist()))
@@ -232,7 +232,7 @@ print(json.dumps(found.heat.tolist()))
 
 @pytest.mark.exhaustive
 def test_jax_draws_the_same_map(trained: Bundle, tmp_path: Path) -> None:
-    (tmp_path / "image.png").write_bytes(picture(1))
+    (tmp_path / "image.png").write_bytes(image_bytes(1))
     done = subprocess.run(
         [sys.executable, "-c", JAX, str(trained.path), str(tmp_path / "image.png")],
         env=os.environ | {"KERAS_BACKEND": "jax"},
@@ -242,28 +242,28 @@ def test_jax_draws_the_same_map(trained: Bundle, tmp_path: Path) -> None:
         timeout=200,
     )
     assert done.returncode == 0, done.stderr
-    here = explain_picture(trained.path, picture(1)).heat
+    here = explain_image(trained.path, image_bytes(1)).heat
     assert here.any()
     np.testing.assert_allclose(np.array(json.loads(done.stdout.splitlines()[-1])), here, atol=1e-3)
 
 
 def test_the_answer_is_the_model_s(trained: Bundle) -> None:
-    found = explain_picture(trained.path, picture(2))
-    assert found.prediction == Predictor.load(trained.path).predict(picture(2))
+    found = explain_image(trained.path, image_bytes(2))
+    assert found.prediction == Predictor.load(trained.path).predict(image_bytes(2))
     assert found.class_name == found.prediction.label
     assert found.heat.shape == (3, 3)
 
 
 def test_what_can_not_be_explained(tmp_path: Path, trained: Bundle) -> None:
     with pytest.raises(SettingsError, match="does not know 'unicorn'; it knows airplane"):
-        explain_picture(trained.path, picture(), class_name="unicorn")
-    with pytest.raises(PictureError):
-        explain_picture(trained.path, b"no picture")
+        explain_image(trained.path, image_bytes(), class_name="unicorn")
+    with pytest.raises(ImageError):
+        explain_image(trained.path, b"no image")
 
     flat = [keras.Input((32, 32, 3), dtype="uint8"), layers.Rescaling(1 / 255), layers.Flatten()]
     without = save_run(tmp_path / "without", keras.Sequential([*flat, layers.Dense(2, activation="softmax")]))
     with pytest.raises(ModelFileError, match="has no convolution"):
-        explain_picture(without.path, picture())
+        explain_image(without.path, image_bytes())
 
     given = keras.Input((32, 32, 3), dtype="uint8")
     scaled = layers.Rescaling(1 / 255)(given)
@@ -271,13 +271,13 @@ def test_what_can_not_be_explained(tmp_path: Path, trained: Bundle) -> None:
     output = layers.Dense(2, activation="softmax")(layers.GlobalMaxPooling2D()(around))
     bypass = save_run(tmp_path / "bypass", keras.Model(given, output))
     with pytest.raises(ModelFileError, match="can't be cut behind conv2d"):
-        explain_picture(bypass.path, picture())
+        explain_image(bypass.path, image_bytes())
 
     body = red_or_not(layers.GlobalMaxPooling2D())
     inverted = layers.Softmax()(body(layers.Rescaling(-1, 255)(given)))
     other = save_run(tmp_path / "other", keras.Model(given, inverted))
     with pytest.raises(ModelFileError, match="built in a way that can't be explained"):
-        explain_picture(other.path, png(spotted("top left")))
+        explain_image(other.path, png(spotted("top left")))
 
 
 def test_a_changed_or_unsafe_model_is_not_loaded(by_hand: Bundle, tmp_path: Path) -> None:
@@ -287,19 +287,19 @@ def test_a_changed_or_unsafe_model_is_not_loaded(by_hand: Bundle, tmp_path: Path
         (copied / name).write_bytes((by_hand.path / name).read_bytes())
     (copied / "model.keras").write_bytes(b"PK changed")
     with pytest.raises(ModelFileError, match="was changed after training"):
-        explain_picture(copied, picture())
+        explain_image(copied, image_bytes())
 
     (copied / "manifest.json").unlink()
     written = write_manifest(copied, by_hand.class_names, {})
     with pytest.raises(ModelFileError, match="can't be loaded"):
-        explain_picture(written.path, picture())
+        explain_image(written.path, image_bytes())
 
     code = keras.Sequential([keras.Input((32, 32, 3)), layers.Lambda(lambda pixels: pixels * 2)])
     code.save(copied / "model.keras")
     (copied / "manifest.json").unlink()
     written = write_manifest(copied, by_hand.class_names, {})
     with pytest.raises(ModelFileError, match="can't be loaded"):
-        explain_picture(written.path, picture())
+        explain_image(written.path, image_bytes())
 
 
 def made_up(names: tuple[str, ...], class_name: str, heat: npt.NDArray[np.float32]) -> Explanation:
@@ -307,7 +307,7 @@ def made_up(names: tuple[str, ...], class_name: str, heat: npt.NDArray[np.float3
     return Explanation(Prediction(names[0], 0.5, ranked), class_name, heat, "conv")
 
 
-def test_the_figure_shows_picture_heat_and_classes() -> None:
+def test_the_figure_shows_image_heat_and_classes() -> None:
     names = ("cat", "<script>", "W" * 255, "قطة", "🐱", "猫" * 90, "last")
     heat = np.zeros((4, 4), np.float32)
     heat[0, 3] = 1
@@ -345,7 +345,7 @@ def test_command_line(cifarml: CommandLine, by_hand: Bundle, tmp_path: Path) -> 
     done = cifarml("explain", "image.png", "--run", by_hand.path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("red ")
-    assert "Picture: image_explained.png" in done.stdout
+    assert "Image: image_explained.png" in done.stdout
     with Image.open(tmp_path / "image_explained.png") as drawn:
         assert drawn.format == "PNG"
     before = (tmp_path / "image_explained.png").read_bytes()
@@ -356,7 +356,7 @@ def test_command_line(cifarml: CommandLine, by_hand: Bundle, tmp_path: Path) -> 
     assert "--force" in again.stderr
     assert (tmp_path / "image_explained.png").read_bytes() == before
     itself = cifarml("explain", "image.png", "--run", by_hand.path, "-o", "image.png", "--force")
-    assert itself.returncode == 1, "the picture itself is never written over"
+    assert itself.returncode == 1, "the image itself is never written over"
 
     forced = cifarml(
         "explain", "image.png", "--run", by_hand.path, "--force", "--class", "other", "--json", "-q"
@@ -383,7 +383,7 @@ def test_command_line(cifarml: CommandLine, by_hand: Bundle, tmp_path: Path) -> 
 def test_command_line_errors(
     cifarml: CommandLine, by_hand: Bundle, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
-    (tmp_path / "image.png").write_bytes(picture())
+    (tmp_path / "image.png").write_bytes(image_bytes())
     (tmp_path / "notes.png").write_text("notes")
     done = cifarml("explain", *([] if "--run" in arguments else ["--run", by_hand.path]), *arguments)
     assert done.returncode == 1

@@ -116,7 +116,7 @@ print(json.dumps(found))
 
 @pytest.mark.parametrize("backend", ["tensorflow", pytest.param("jax", marks=pytest.mark.exhaustive)])
 def test_replicas_train_as_one_device_does(backend: str) -> None:
-    """The same pictures in the same batches, on one device and on two: the same numbers, to noise.
+    """The same images in the same batches, on one device and on two: the same numbers, to noise.
 
     TensorFlow's replicas normalise half a batch of 40 each, so the noise there is that of such batches.
     """
@@ -156,7 +156,7 @@ print(json.dumps({"differences": differences, "places": places}))
 
 
 def test_replicas_with_equal_shares_do_exactly_what_one_does() -> None:
-    """Each sees the same 16 pictures, so there is no noise: weights and moving averages agree."""
+    """Each sees the same 16 images, so there is no noise: weights and moving averages agree."""
     found = run(SHARED, "tensorflow")
     assert found["places"] == [["CPU:0"], ["CPU:1"], ["CPU:0", "CPU:1"]]
     assert max(found["differences"]) < 1e-3
@@ -192,7 +192,7 @@ def test_four_devices() -> None:
     """On one of them, and a batch that is too small to be shared out to all."""
     found = run(ON_FOUR, "jax", XLA_FLAGS="--xla_force_host_platform_device_count=4")
     assert "2" in found["place"]
-    assert found["message"] == "batches of 3 pictures can't be shared out to 4 devices"
+    assert found["message"] == "batches of 3 images can't be shared out to 4 devices"
     assert found["hint"] == "try --batch-size 4, or one device: --device cpu:0"
 
 
@@ -282,7 +282,7 @@ with tempfile.TemporaryDirectory() as folder:
 def test_a_training_that_does_not_fit_into_memory() -> None:
     """On JAX: TensorFlow's oneDNN kernels don't survive that on a CPU."""
     message, hint, cause = run(JAX_WITHOUT_MEMORY, "jax")
-    assert message == "there is not enough memory on cpu:0 for batches of 16,384 pictures"
+    assert message == "there is not enough memory on cpu:0 for batches of 16,384 images"
     assert hint == "try smaller ones: --batch-size 8192"
     assert cause == "JaxRuntimeError"
 

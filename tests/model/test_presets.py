@@ -90,7 +90,7 @@ def trained_network(
 
 @pytest.mark.parametrize("activation", ["relu", "silu"])
 def test_what_is_served_answers_as_what_was_trained(drawn: Dataset, activation: str) -> None:
-    """Without batch normalisation, in Keras' own layers; the mean over a picture and its mirror image."""
+    """Without batch normalisation, in Keras' own layers; the mean over an image and its mirror image."""
     network = trained_network(drawn, "float32", activation)
     logits = [network.predict(images, verbose=0) for images in (drawn.images, drawn.images[:, :, ::-1])]
     for temperature in (1.0, 2.5):
@@ -130,7 +130,7 @@ def test_best_looks_at_more_views(drawn: Dataset) -> None:
 
 
 def test_reduced_precision_learns_the_same(drawn: Dataset) -> None:
-    """The same batches in the same order: the same accuracy to some pictures, the same answers to noise."""
+    """The same batches in the same order: the same accuracy to some images, the same answers to noise."""
     exact, reduced = (trained_network(drawn, name, num_epochs=12) for name in ("float32", "mixed_bfloat16"))
     right = [
         (network.predict(drawn.images, verbose=0).argmax(axis=1) == drawn.labels).mean()
@@ -158,16 +158,16 @@ def test_the_fused_normalisation_is_keras_own(scale: bool) -> None:
 
 
 def gradients(layer: keras.Layer, inputs: np.ndarray) -> tuple[list[np.ndarray], set[str]]:
-    """Return what a layer gives, the gradients of pictures and kernel, and the operations that took it."""
+    """Return what a layer gives, the gradients of images and kernel, and the operations that took it."""
     import tensorflow as tf
 
     @tf.function(input_signature=[tf.TensorSpec([None, *inputs.shape[1:]])])  # type: ignore[untyped-decorator]
-    def compute(pictures: tf.Tensor) -> list[tf.Tensor]:
+    def compute(images: tf.Tensor) -> list[tf.Tensor]:
         with tf.GradientTape() as tape:
-            tape.watch(pictures)
-            outputs = layer(pictures)
+            tape.watch(images)
+            outputs = layer(images)
             loss = tf.reduce_sum(tf.cast(outputs, tf.float32) ** 2)
-        return [outputs, *tape.gradient(loss, [pictures, layer.trainable_variables[0].value])]
+        return [outputs, *tape.gradient(loss, [images, layer.trainable_variables[0].value])]
 
     values = compute(tf.constant(inputs, tf.float32))
     kinds = {operation.type for operation in compute.get_concrete_function().graph.get_operations()}
@@ -193,7 +193,7 @@ def gradients(layer: keras.Layer, inputs: np.ndarray) -> tuple[list[np.ndarray],
 def test_the_convolution_and_its_gradients_are_those_of_keras(
     precision: str, side: int, channels: int, way: str, pooled: bool
 ) -> None:
-    """For any number of pictures; which way was taken is read from the graph."""
+    """For any number of images; which way was taken is read from the graph."""
     random = np.random.default_rng(0)
     count = {3: 5, 7: 1, 9: 4}.get(side, 33)
     inputs = random.normal(size=(count, side, side, channels)).astype(np.float32)
@@ -281,13 +281,13 @@ def test_whitened_pixels_say_different_things(drawn: Dataset) -> None:
     assert np.diag(second).max() < 1.02
 
 
-def test_pictures_of_one_colour_can_be_whitened() -> None:
+def test_images_of_one_colour_can_be_whitened() -> None:
     assert np.isfinite(whitening_filters(np.full((3, 32, 32, 3), 200, np.uint8))).all()
 
 
 @pytest.mark.parametrize("num_images", [1, 500, 1800, 9_999, 10_000, 50_000])
 @pytest.mark.parametrize("preset", PRESETS)
-def test_every_number_of_pictures_has_a_recipe(preset: str, num_images: int) -> None:
+def test_every_number_of_images_has_a_recipe(preset: str, num_images: int) -> None:
     recipe = PRESETS[preset].choose_recipe(num_images, 10)
     assert recipe.changed(num_epochs=2, batch_size=None).num_epochs == 2
     with pytest.raises(ValidationError):

@@ -25,7 +25,7 @@ from tests.conftest import CommandLine
 
 
 @pytest.fixture(scope="module")
-def test_pictures() -> Dataset:
+def test_images() -> Dataset:
     return load_dataset("drawn:1000:5")
 
 
@@ -78,7 +78,7 @@ def test_better_not_by_chance(lost: int, won: int, said: str) -> None:
     check = check_gate(compared(lost, won))[1]
     assert said in check.reason
     assert check.holds == (said == "beyond the noise")
-    assert f"right about {won} pictures" in check.reason
+    assert f"right about {won} images" in check.reason
 
 
 def test_noise_alone_seldom_passes() -> None:
@@ -95,7 +95,7 @@ def test_a_class_loses() -> None:
     worse = dataclasses.replace(both, second=second)
     assert failed(worse) == ["no class loses"]
     (reason,) = (check.reason for check in check_gate(worse) if not check.holds)
-    assert "dog (40% to 29% of 500 pictures)" in reason
+    assert "dog (40% to 29% of 500 images)" in reason
     assert failed(worse, GateLimits(max_class_loss=0.11)) == []
     assert failed(both, GateLimits(max_class_loss=0)) == [], "equal is no loss"
 
@@ -107,7 +107,7 @@ def test_calibration() -> None:
     assert failed(off, GateLimits(max_calibration_loss=0.04)) == []
 
 
-def test_trained_on_other_pictures() -> None:
+def test_trained_on_other_images() -> None:
     both = compared(10, 60)
     other = dataclasses.replace(both, second=dataclasses.replace(both.second, trained_on="e" * 64))
     assert "new to both" in check_gate(other)[0].reason
@@ -125,27 +125,27 @@ def test_calibration_error() -> None:
     assert calibration_error(two_bins, np.zeros(20, np.int64)) == pytest.approx(0.1, abs=1e-6)
 
 
-def test_real_models(good: Bundle, trained: Bundle, test_pictures: Dataset) -> None:
-    both = compare_bundles(trained, good, test_pictures, names=("old", "new"))
+def test_real_models(good: Bundle, trained: Bundle, test_images: Dataset) -> None:
+    both = compare_bundles(trained, good, test_images, names=("old", "new"))
     assert both.second.accuracy - both.first.accuracy == pytest.approx(
         (both.num_only_second - both.num_only_first) / both.num_images
     )
-    assert both.num_images == len(test_pictures)
+    assert both.num_images == len(test_images)
     assert check_gate(both)[1].holds
     json.dumps(both.to_json(), allow_nan=False)
-    same = compare_bundles(good, good, test_pictures)
+    same = compare_bundles(good, good, test_images)
     assert (same.num_only_first, same.num_only_second, same.p_value) == (0, 0, 1.0)
     assert failed(same) == ["better, not by chance"]
 
 
-def test_logged_and_promoted(good: Bundle, trained: Bundle, test_pictures: Dataset) -> None:
+def test_logged_and_promoted(good: Bundle, trained: Bundle, test_images: Dataset) -> None:
     registry = LocalRegistry()
     old, new = registry.register(trained), registry.register(good)
     limits = GateLimits(max_class_loss=1, max_calibration_loss=1)
-    done = promote_if_better(registry, new, test_pictures, limits=limits)
+    done = promote_if_better(registry, new, test_images, limits=limits)
     assert registry.get("cifar10", "champion").version == new.version
     assert done.comparison is not None
-    compare_models(registry, old, new, test_pictures)
+    compare_models(registry, old, new, test_images)
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{registry.folder}/mlflow.db")
@@ -161,10 +161,10 @@ def test_logged_and_promoted(good: Bundle, trained: Bundle, test_pictures: Datas
     assert len(registry.list_runs()) == 2, "a comparison is no training run"
 
     with pytest.raises(GateError, match="no gain") as caught:
-        promote_if_better(registry, old, test_pictures)
+        promote_if_better(registry, old, test_images)
     assert "cifar10:2 stays" in caught.value.message
     assert registry.get("cifar10", "champion").version == new.version
-    assert promote_if_better(registry, new, test_pictures).comparison is None, "it is the champion already"
+    assert promote_if_better(registry, new, test_images).comparison is None, "it is the champion already"
 
 
 class Overtaken(LocalRegistry):

@@ -117,9 +117,9 @@ def test_every_training_leaves_the_page(trained: Bundle, drawn: Dataset) -> None
     probabilities = Predictor.load(trained.path).predict_images(drawn.test.images)
     error = measure_reliability(probabilities, drawn.test.labels).calibration_error
     for told in (
-        f"test accuracy {100 * trained.info['test_accuracy']:.1f} % of 20 pictures",
+        f"test accuracy {100 * trained.info['test_accuracy']:.1f} % of 20 images",
         f"calibration error {100 * error:.1f} %",
-        f"{trained.info['images_per_second']:,.0f} pictures/s",
+        f"{trained.info['images_per_second']:,.0f} images/s",
         f"learning rate {config['learning_rate']}",
         config["precision"],
         drawn.fingerprint,
@@ -154,10 +154,10 @@ def test_the_surest_mistakes_are_shown(tmp_path: Path) -> None:
         probabilities[place] = (1 - confidence) / 2
         probabilities[place, wrong] = confidence
     _, page = make_page(tmp_path / "run", test, probabilities)
-    pictures = [np.asarray(Image.open(io.BytesIO(each))) for each in page.images("image/png")]
-    assert len(pictures) == 24
-    for place, picture in zip(sure.tolist(), pictures, strict=False):
-        np.testing.assert_array_equal(picture, test.images[place])
+    images = [np.asarray(Image.open(io.BytesIO(each))) for each in page.images("image/png")]
+    assert len(images) == 24
+    for place, image in zip(sure.tolist(), images, strict=False):
+        np.testing.assert_array_equal(image, test.images[place])
     first = int(test.labels[10])
     names = test.class_names
     assert f"{names[(first + 1) % 3]} 99 % is {names[first]} 0 % 10 " in page.text
@@ -167,7 +167,7 @@ def test_the_surest_mistakes_are_shown(tmp_path: Path) -> None:
 def test_the_classes_and_what_they_are_taken_for(tmp_path: Path) -> None:
     test = make_dataset(30, ("cat", "dog", "emu"))
     _, page = make_page(tmp_path / "run", test, make_probabilities(test, np.arange(0, 12, 3)))
-    assert "cat for dog : 4 of 10 pictures" in page.text
+    assert "cat for dog : 4 of 10 images" in page.text
     assert "cat 100.0 % 60.0 % 75.0 % 10" in page.text
     assert "dog 71.4 % 100.0 % 83.3 % 10" in page.text
 
@@ -194,22 +194,22 @@ def test_nothing_wrong_no_validation_and_interrupted(tmp_path: Path) -> None:
     _, page = make_page(
         tmp_path / "run", test, make_probabilities(test, np.array([], np.int64)), interrupted=True
     )
-    assert "test accuracy 100.0 % of 20 pictures; with 95 % confidence 83.9 % to 100.0 %" in page.text
-    assert "It named every test picture rightly" in page.text
+    assert "test accuracy 100.0 % of 20 images; with 95 % confidence 83.9 % to 100.0 %" in page.text
+    assert "It named every test image rightly" in page.text
     assert "confident mistakes" not in page.text
-    assert "No pictures were set apart" in page.text
+    assert "No images were set apart" in page.text
     assert "was interrupted" in page.text
     assert "temperature 1" in page.text
 
 
-def test_pictures_that_were_left_out(tmp_path: Path) -> None:
+def test_images_that_were_left_out(tmp_path: Path) -> None:
     test = make_dataset(20, ("cat", "dog"))
     skipped = [{"name": f"<b>{n}.png", "reason": "damaged"} for n in range(50)]
     probabilities = make_probabilities(test, np.arange(3))
     _, page = make_page(tmp_path / "run", test, probabilities, skipped=skipped)
     assert "<b>19.png : damaged" in page.text
     assert "and 30 others" in page.text
-    assert "50 pictures" in page.text
+    assert "50 images" in page.text
 
 
 def test_a_thousand_classes_stay_small(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ assert len(told) == 8, len(told)
 """
 
 
-def test_one_picture_that_ends_with_all_epochs() -> None:
+def test_one_image_that_ends_with_all_epochs() -> None:
     notebook: Any = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)])  # type: ignore[no-untyped-call]
     NotebookClient(notebook, timeout=120).execute()
     (shown,) = notebook.cells[0].outputs

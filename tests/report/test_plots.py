@@ -65,19 +65,19 @@ def make_probabilities(dataset: Dataset, wrong: npt.NDArray[np.int64]) -> npt.ND
 
 
 def saved(figure: Figure) -> Image.Image:
-    """Save the figure as PNG and check that it is a picture with something on it."""
+    """Save the figure as PNG and check that it is an image with something on it."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=60)
-    picture = Image.open(buffer).convert("RGB")
+    image = Image.open(buffer).convert("RGB")
     expected = figure.get_size_inches() * 60
-    assert picture.size == pytest.approx(tuple(expected), abs=1)
-    assert 100 < min(picture.size) <= max(picture.size) < 4000
-    assert len(colors_of(picture)) > 20
-    return picture
+    assert image.size == pytest.approx(tuple(expected), abs=1)
+    assert 100 < min(image.size) <= max(image.size) < 4000
+    assert len(colors_of(image)) > 20
+    return image
 
 
-def colors_of(picture: Image.Image) -> set[tuple[int, ...]]:
-    colors = picture.getcolors(maxcolors=1 << 24) or []
+def colors_of(image: Image.Image) -> set[tuple[int, ...]]:
+    colors = image.getcolors(maxcolors=1 << 24) or []
     return {color for _, color in colors if isinstance(color, tuple)}
 
 
@@ -91,7 +91,7 @@ def words(figure: Figure) -> list[str]:
 
 
 def titles(figure: Figure) -> list[Text]:
-    """Return the texts at the pictures."""
+    """Return the texts at the images."""
     return [text for text in figure.axes[0].texts if text.get_text()]
 
 
@@ -108,46 +108,46 @@ def overlaps(figure: Figure) -> int:
     )
 
 
-def test_picture_grid_shows_a_hundred_pictures_under_their_names() -> None:
+def test_image_grid_shows_a_hundred_images_under_their_names() -> None:
     dataset = make_dataset(120, make_names(10))
-    figure = grids.picture_grid(dataset)
+    figure = grids.image_grid(dataset)
     saved(figure)
     assert len(titles(figure)) == 100
     assert {text.get_text() for text in titles(figure)} == set(dataset.class_names)
-    assert {"100 of 120 pictures, 10 classes", "made for a test"} <= set(words(figure))
+    assert {"100 of 120 images, 10 classes", "made for a test"} <= set(words(figure))
     assert overlaps(figure) == 0
 
 
-def test_picture_grid_keeps_every_pixel() -> None:
+def test_image_grid_keeps_every_pixel() -> None:
     dataset = make_dataset(1, ("a", "b"))
-    (image,) = grids.picture_grid(dataset).axes[0].get_images()
+    (image,) = grids.image_grid(dataset).axes[0].get_images()
     mosaic = np.asarray(image.get_array())
     top, left = mosaic.shape[0] - 34, 2
     np.testing.assert_array_equal(mosaic[top : top + 32, left : left + 32], dataset.images[0])
     assert image.get_interpolation() == "nearest"
 
 
-def test_the_seed_chooses_the_pictures() -> None:
+def test_the_seed_chooses_the_images() -> None:
     dataset = make_dataset(300, make_names(300))
-    first, again, other = (grids.picture_grid(dataset, num_images=20, seed=seed) for seed in (1, 1, 2))
+    first, again, other = (grids.image_grid(dataset, num_images=20, seed=seed) for seed in (1, 1, 2))
     assert words(first) == words(again)
     assert words(first) != words(other)
 
 
 @pytest.mark.parametrize(("count", "rows"), [(1, 1), (7, 1), (10, 1), (11, 2), (35, 4)])
-def test_fewer_pictures_need_fewer_rows(count: int, rows: int) -> None:
-    figure = grids.picture_grid(make_dataset(count, ("cat", "dog")))
+def test_fewer_images_need_fewer_rows(count: int, rows: int) -> None:
+    figure = grids.image_grid(make_dataset(count, ("cat", "dog")))
     saved(figure)
     assert len(titles(figure)) == count
     assert len({text.get_position()[1] for text in titles(figure)}) == rows
-    assert f"{count} picture{'s' if count > 1 else ''}, 2 classes" in words(figure)
+    assert f"{count} image{'s' if count > 1 else ''}, 2 classes" in words(figure)
 
 
 def test_exactly_the_wrong_predictions_are_red() -> None:
     dataset = make_dataset(100, make_names(10))
     wrong = np.array([3, 30, 31, 99])
     figure = grids.prediction_grid(dataset, make_probabilities(dataset, wrong))
-    picture = saved(figure)
+    image = saved(figure)
     red = [text.get_text() for text in titles(figure) if to_hex(text.get_color()) == grids.WRONG.lower()]
     dark = [text.get_text() for text in titles(figure) if to_hex(text.get_color()) == canvas.INK]
     names = dataset.class_names
@@ -159,11 +159,11 @@ def test_exactly_the_wrong_predictions_are_red() -> None:
     assert sorted(red) == sorted(expected)
     assert len(dark) == 96
     assert all(text.endswith(" 80 %") for text in dark)
-    assert tuple(int(grids.WRONG[i : i + 2], 16) for i in (1, 3, 5)) in colors_of(picture)
+    assert tuple(int(grids.WRONG[i : i + 2], 16) for i in (1, 3, 5)) in colors_of(image)
     assert overlaps(figure) == 0
 
 
-def test_a_red_frame_stands_around_a_wrong_picture_only() -> None:
+def test_a_red_frame_stands_around_a_wrong_image_only() -> None:
     dataset = make_dataset(2, ("cat", "dog"))
     order = np.random.default_rng(0).permutation(2)
     figure = grids.prediction_grid(dataset, make_probabilities(dataset, order[:1]))
@@ -181,7 +181,7 @@ def test_prediction_heading_tells_the_share_right_of_the_shown_and_of_all() -> N
     shown = np.random.default_rng(5).permutation(200)[:50]
     figure = grids.prediction_grid(dataset, make_probabilities(dataset, shown[:10]), num_images=50, seed=5)
     assert "40 of 50 shown right (80.0 %)" in words(figure)
-    assert any(word.startswith("200 pictures in all: 95.0 % right") for word in words(figure))
+    assert any(word.startswith("200 images in all: 95.0 % right") for word in words(figure))
 
 
 @pytest.mark.parametrize("classes", [2, 1000])
@@ -203,7 +203,7 @@ def test_hostile_names_are_drawn_short_and_as_they_are() -> None:
     dataset = make_dataset(40, HOSTILE, origin="C:\\new\n$x^ 猫" + "o" * 5000)
     probabilities = make_probabilities(dataset, np.arange(20))
     figures = [
-        grids.picture_grid(dataset),
+        grids.image_grid(dataset),
         grids.prediction_grid(dataset, probabilities),
         report.confusion_matrix(evaluate_probabilities(probabilities, dataset.labels, HOSTILE)),
     ]
@@ -221,18 +221,18 @@ def test_hostile_names_are_drawn_short_and_as_they_are() -> None:
 
 def test_signs_without_a_glyph_leave_the_number_of_the_class() -> None:
     dataset = make_dataset(2, ("cat", "\U00020000"))  # a rare ideograph
-    assert "#1 ▯" in words(grids.picture_grid(dataset))
+    assert "#1 ▯" in words(grids.image_grid(dataset))
 
 
 @pytest.mark.parametrize("num_images", [0, -1, 1001])
-def test_a_grid_refuses_a_senseless_number_of_pictures(num_images: int) -> None:
+def test_a_grid_refuses_a_senseless_number_of_images(num_images: int) -> None:
     with pytest.raises(SettingsError, match="num_images must be 1 to 1000"):
-        grids.picture_grid(make_dataset(4, ("cat", "dog")), num_images=num_images)
+        grids.image_grid(make_dataset(4, ("cat", "dog")), num_images=num_images)
 
 
 def test_a_grid_of_nothing_is_refused() -> None:
-    with pytest.raises(DataError, match="no pictures to show"):
-        grids.picture_grid(make_dataset(0, ("cat", "dog")))
+    with pytest.raises(DataError, match="no images to show"):
+        grids.image_grid(make_dataset(0, ("cat", "dog")))
 
 
 def test_probabilities_of_another_shape_are_refused() -> None:
@@ -319,7 +319,7 @@ def test_confusion_matrix_tells_percent_count_recall_and_precision() -> None:
     shown = words(
         report.confusion_matrix(evaluate_probabilities(probabilities, labels, ("cat", "dog", "emu")))
     )
-    assert "99.7 % of 301 pictures right" in shown
+    assert "99.7 % of 301 images right" in shown
     assert {"299", "< 1 %", "50 %"} <= set(shown)
     assert shown.count("–") == 2
 
@@ -338,7 +338,7 @@ def test_one_learning_curve_alone(key: Any) -> None:
 
 
 def test_reliability_diagram_shows_right_and_sure() -> None:
-    """10 pictures at 60 %, 9 of them right; 10 at 100 %, 5 of them right."""
+    """10 images at 60 %, 9 of them right; 10 at 100 %, 5 of them right."""
     probabilities = np.array([[0.6, 0.4]] * 10 + [[1.0, 0.0]] * 10, np.float32)
     labels = np.array([0] * 9 + [1] + [0] * 5 + [1] * 5)
     figure = reliability.reliability_diagram({"now": measure_reliability(probabilities, labels, num_bins=5)})
@@ -363,7 +363,7 @@ def test_reliability_diagrams_side_by_side() -> None:
         reliability.reliability_diagram({})
 
 
-def test_a_notebook_gets_a_picture() -> None:
+def test_a_notebook_gets_an_image() -> None:
     figure = report.learning_curves({"loss": [1.0], "accuracy": [0.5]})
     png = figure._repr_png_()  # type: ignore[attr-defined]
     assert Image.open(io.BytesIO(png)).format == "PNG"
@@ -379,7 +379,7 @@ def test_nothing_global_changes_and_global_settings_change_nothing() -> None:
 
     def draw() -> list[Image.Image]:
         return [
-            saved(grids.picture_grid(dataset)),
+            saved(grids.image_grid(dataset)),
             saved(grids.prediction_grid(dataset, probabilities)),
             saved(report.learning_curves({"loss": [1, 2], "accuracy": [0, 1], "val_loss": [1, 3]})),
             saved(
@@ -389,12 +389,12 @@ def test_nothing_global_changes_and_global_settings_change_nothing() -> None:
             ),
         ]
 
-    pictures = draw()
+    images = draw()
     assert dict(mpl.rcParams) == before
     assert np.random.random() == expected
     dark: Any = {"axes.facecolor": "black", "figure.facecolor": "black", "text.color": "lime"}
     with mpl.rc_context(dark | {"font.family": ["serif"], "font.size": 30.0, "image.cmap": "hot"}):
-        assert [picture.tobytes() for picture in draw()] == [picture.tobytes() for picture in pictures]
+        assert [image.tobytes() for image in draw()] == [image.tobytes() for image in images]
 
 
 def test_pyplot_is_not_imported() -> None:

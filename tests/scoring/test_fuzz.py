@@ -12,7 +12,7 @@ import pytest
 
 from cifarml.scoring import score
 from cifarml.scoring.api_schema import ErrorAnswer, ImageAnswer, ImagesAnswer
-from tests.data.test_fuzz import mutated, sample_pictures, with_right_checksums
+from tests.data.test_fuzz import mutated, sample_images, with_right_checksums
 from tests.goldens import JSON, asked, colour_bundle, encoded, requests
 
 NUM_REQUESTS = 20_000
@@ -54,7 +54,7 @@ def splintered(rng: np.random.Generator, body: bytes) -> bytes:
 
 
 def mutated_request(rng: np.random.Generator, seeds: list[tuple[str, bytes]]) -> tuple[str, bytes]:
-    """A golden request or a picture, damaged in its JSON, its base64 or the picture itself."""
+    """A golden request or an image, damaged in its JSON, its base64 or the image itself."""
     kind, body = seeds[int(rng.integers(0, len(seeds)))]
     match int(rng.integers(0, 5)):
         case 0:
@@ -78,7 +78,7 @@ def check(status: int, content: bytes) -> str:
     values = json.loads(content)
     if status == 200:
         (ImagesAnswer if "predictions" in values else ImageAnswer).model_validate(values)
-        return "a list" if "predictions" in values else "a picture"
+        return "a list" if "predictions" in values else "an image"
     assert 400 <= status < 500
     return ErrorAnswer.model_validate(values).error.code
 
@@ -88,8 +88,8 @@ def test_mutated_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     score.init()
     rng = np.random.default_rng(4)
     small = [request for request in requests().values() if len(request[1]) < 20_000]
-    pictures = [(f"image/{name[:3].lower()}", data) for name, data in sample_pictures().items()]
-    seeds = small + [(kind.replace("jpe", "jpeg").replace("web", "webp"), data) for kind, data in pictures]
+    images = [(f"image/{name[:3].lower()}", data) for name, data in sample_images().items()]
+    seeds = small + [(kind.replace("jpe", "jpeg").replace("web", "webp"), data) for kind, data in images]
     process = psutil.Process()
     seen: Counter[str] = Counter()
     done, before_bytes = 0, 0
@@ -100,6 +100,6 @@ def test_mutated_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         if not before_bytes and done > NUM_REQUESTS // 4:
             before_bytes = process.memory_info().rss
     assert process.memory_info().rss - before_bytes < MAX_GROWTH_BYTES
-    assert {"a picture", "a list", "not_json", "wrong_fields", "not_base64", "not_a_picture"} <= set(seen)
-    assert {"damaged_picture", "empty_body", "wrong_content_type"} <= set(seen)
-    assert min(seen["a picture"], seen["a list"], seen["damaged_picture"]) > NUM_REQUESTS // 100, seen
+    assert {"an image", "a list", "not_json", "wrong_fields", "not_base64", "not_an_image"} <= set(seen)
+    assert {"damaged_image", "empty_body", "wrong_content_type"} <= set(seen)
+    assert min(seen["an image"], seen["a list"], seen["damaged_image"]) > NUM_REQUESTS // 100, seen

@@ -13,7 +13,7 @@ import pytest
 from fastapi import FastAPI
 from PIL import Image
 
-from cifarml.errors import ModelFileError, PictureError, RequestError
+from cifarml.errors import ImageError, ModelFileError, RequestError
 from cifarml.scoring import score
 from cifarml.scoring.api_schema import (
     SCORE_REQUEST,
@@ -266,6 +266,6 @@ def test_a_model_that_can_not_answer_at_all_fails_at_the_start(
 
 
 def test_errors_cross_a_process_border() -> None:
-    for error in (PictureError("odd", code="not_a_picture"), RequestError("not_json", "odd")):
+    for error in (ImageError("odd", code="not_an_image"), RequestError("not_json", "odd")):
         copy = pickle.loads(pickle.dumps(error))
         assert (type(copy), copy.code, copy.message) == (type(error), error.code, "odd")

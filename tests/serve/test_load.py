@@ -22,7 +22,7 @@ from cifarml.deploy.local.host import LocalHost
 from cifarml.errors import DeployError
 from cifarml.registry.base import RegisteredModel
 from cifarml.serve.endpoint_folder import EndpointFolder
-from tests.data.test_fuzz import sample_pictures
+from tests.data.test_fuzz import sample_images
 from tests.endpoints import Caller, Steady
 from tests.goldens import Golden, colour_bundle, goldens, plain, requests
 from tests.scoring.test_fuzz import check, mutated_request
@@ -84,7 +84,7 @@ class Client:
     def __init__(self, caller: Caller, seed: int) -> None:
         self.rng = np.random.default_rng(seed)
         small = [request for request in requests().values() if len(request[1]) < 20_000]
-        self.seeds = [*small, *((f"image/{kind}", file) for kind, file in sample_pictures().items())]
+        self.seeds = [*small, *((f"image/{kind}", file) for kind, file in sample_images().items())]
         self.caller = caller
         self.codes: Counter[str] = Counter()
 
@@ -120,7 +120,7 @@ def test_mutated_requests_over_http(host: LocalHost) -> None:
         taken.append(send(NUM_REQUESTS * 7 // 10))
     codes = sum((client.codes for client in clients), Counter())
     assert sum(codes.values()) >= NUM_REQUESTS
-    assert codes["a picture"] > NUM_REQUESTS / 50
+    assert codes["an image"] > NUM_REQUESTS / 50
     assert len(codes) > 8, codes
     assert [each.pid for each in processes(host)] == before
     assert taken[-1] - taken[-2] < MAX_GROWTH_BYTES, taken

@@ -1,4 +1,4 @@
-"""The page of an endpoint in a real browser: given pictures by mouse, keyboard and clipboard."""
+"""The page of an endpoint in a real browser: given images by mouse, keyboard and clipboard."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cifarml.cifar10 import CLASS_NAMES
 from cifarml.deploy.local.host import LocalHost
 from cifarml.deploy.rollout import deploy_model
 from cifarml.registry.base import RegisteredModel
-from tests.image_files import picture
+from tests.image_files import image_bytes
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
@@ -100,7 +100,7 @@ def expect_answer(page: Page, bundle: Bundle, file: bytes) -> None:
 
 
 def test_pick(page: Page, served: Served) -> None:
-    file = picture(3)
+    file = image_bytes(3)
     given = {"name": "x.png", "mimeType": "image/png", "buffer": file}
     for _ in range(2):  # the same file again is asked again
         page.locator("#file").set_input_files(given)  # type: ignore[arg-type]
@@ -109,8 +109,8 @@ def test_pick(page: Page, served: Served) -> None:
 
 @pytest.mark.parametrize("how", ["drop", "paste"])
 def test_drop_and_paste(page: Page, served: Served, how: str) -> None:
-    give(page, how, picture(4))
-    expect_answer(page, served.bundle, picture(4))
+    give(page, how, image_bytes(4))
+    expect_answer(page, served.bundle, image_bytes(4))
 
 
 def test_samples(page: Page) -> None:
@@ -125,12 +125,12 @@ def test_samples(page: Page) -> None:
 @pytest.mark.parametrize(
     ("file", "name", "kind", "said"),
     [
-        (b"just a text", "notes.txt", "text/plain", "isn't a picture"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "x.svg", "image/svg+xml", "isn't a picture"),
+        (b"just a text", "notes.txt", "text/plain", "isn't an image"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "x.svg", "image/svg+xml", "isn't an image"),
         (b"", "empty.png", "image/png", "empty"),
-        (picture(1)[:60], "half.png", "image/png", "damaged"),
+        (image_bytes(1)[:60], "half.png", "image/png", "damaged"),
         (b"\x89PNG" * 3_000_000, "huge.png", "image/png", "10 MB"),
-        (b"<script>alert(1)</script>", "<img src=x onerror=alert(1)>.png", "image/png", "isn't a picture"),
+        (b"<script>alert(1)</script>", "<img src=x onerror=alert(1)>.png", "image/png", "isn't an image"),
     ],
 )
 def test_wrong_file(page: Page, served: Served, file: bytes, name: str, kind: str, said: str) -> None:
@@ -138,30 +138,30 @@ def test_wrong_file(page: Page, served: Served, file: bytes, name: str, kind: st
     give(page, "drop", file, name=name, kind=kind)
     expect(page.locator("#problem")).to_contain_text(said)
     expect(page.locator("#found")).to_be_hidden()
-    give(page, "drop", picture(5))
-    expect_answer(page, served.bundle, picture(5))
+    give(page, "drop", image_bytes(5))
+    expect_answer(page, served.bundle, image_bytes(5))
 
 
 def test_the_last_of_several_is_shown(page: Page, served: Served) -> None:
     for number in range(8):
-        give(page, "drop", picture(number))
-    expect_answer(page, served.bundle, picture(7))
+        give(page, "drop", image_bytes(number))
+    expect_answer(page, served.bundle, image_bytes(7))
 
 
 def test_offline(page: Page, served: Served) -> None:
     page.context.set_offline(True)
-    give(page, "drop", picture(1))
+    give(page, "drop", image_bytes(1))
     expect(page.locator("#problem")).to_contain_text("doesn't answer")
     page.context.set_offline(False)
-    give(page, "drop", picture(1))
-    expect_answer(page, served.bundle, picture(1))
+    give(page, "drop", image_bytes(1))
+    expect_answer(page, served.bundle, image_bytes(1))
 
 
 def test_the_key_leaves_the_address_and_survives_a_reload(page: Page, served: Served) -> None:
     assert page.url == served.address
     page.reload()
-    give(page, "drop", picture(2))
-    expect_answer(page, served.bundle, picture(2))
+    give(page, "drop", image_bytes(2))
+    expect_answer(page, served.bundle, image_bytes(2))
 
 
 def test_without_a_key(browser: Browser, served: Served) -> None:
@@ -173,9 +173,9 @@ def test_without_a_key(browser: Browser, served: Served) -> None:
         page.locator("#key").fill(key)
         page.keyboard.press("Enter")
         expect(page.locator("#door")).to_be_hidden()
-        give(page, "drop", picture(2))
+        give(page, "drop", image_bytes(2))
         if works:
-            expect_answer(page, served.bundle, picture(2))
+            expect_answer(page, served.bundle, image_bytes(2))
         else:
             expect(page.locator("#problem")).to_contain_text("key")
             expect(page.locator("#key")).to_be_focused()
@@ -209,11 +209,11 @@ def test_the_request_as_text(page: Page, served: Served, tmp_path: Path) -> None
     page.get_by_label("with the key").check()
     page.get_by_label("Python").check()
     expect(code).to_contain_text(served.key)
-    (tmp_path / "image.png").write_bytes(picture(6))
+    (tmp_path / "image.png").write_bytes(image_bytes(6))
     script = code.inner_text().replace('Path("image.png")', f'Path("{tmp_path}/image.png")')
     printed: list[object] = []
     exec(script, {"print": printed.append})  # what a reader would run
-    assert printed == [Predictor.load(served.bundle.path).predict(picture(6)).label]
+    assert printed == [Predictor.load(served.bundle.path).predict(image_bytes(6)).label]
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.locator("#copy").click()
     expect(page.locator("#copied")).to_have_text("Copied")
@@ -243,7 +243,7 @@ def test_accessible_and_fitting(
     results.append(Axe().run(page))
     assert not page.evaluate("document.documentElement.scrollWidth > innerWidth")
     page.screenshot(path=tmp_path / f"{theme}-{width}.png", full_page=True)
-    give(page, "drop", b"no picture")
+    give(page, "drop", b"no image")
     expect(page.locator("#problem")).to_be_visible()
     results.append(Axe().run(page))
     for result in results:

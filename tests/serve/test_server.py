@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cifarml import Bundle, decode_picture
+from cifarml import Bundle, decode_image
 from cifarml.cifar10 import CLASS_NAMES
 from cifarml.deploy.local.host import LocalHost
 from cifarml.registry.base import RegisteredModel
 from tests.endpoints import Caller, faulty
-from tests.image_files import picture
+from tests.image_files import image_bytes
 
 PUBLIC = ["/", "/health/live", "/health/ready", "/openapi.json", "/docs", "/samples", "/samples/ship.png"]
 
@@ -56,10 +56,10 @@ def test_score(caller: Caller) -> None:
     assert answer.headers["azureml-model-deployment"] == f"v{document['model']['version']}"
 
 
-def test_a_raw_picture_gives_the_same(caller: Caller) -> None:
+def test_a_raw_image_gives_the_same(caller: Caller) -> None:
     named = {"azureml-model-deployment": "v1"}
-    raw = caller.ask("POST", "/score", picture(), {"content-type": "image/png"} | named)
-    assert raw.json() == caller.score(picture(), **named).json()
+    raw = caller.ask("POST", "/score", image_bytes(), {"content-type": "image/png"} | named)
+    assert raw.json() == caller.score(image_bytes(), **named).json()
 
 
 def test_only_with_the_key(caller: Caller, host: LocalHost) -> None:
@@ -162,8 +162,8 @@ def test_request_ids(caller: Caller, folder: Path) -> None:
     assert lines[0]["path"] == "/score"
 
 
-def test_no_secret_and_no_picture_is_written_down(caller: Caller, host: LocalHost, folder: Path) -> None:
-    marked = b"\x89PNG" + b"marked picture" * 20
+def test_no_secret_and_no_image_is_written_down(caller: Caller, host: LocalHost, folder: Path) -> None:
+    marked = b"\x89PNG" + b"marked image" * 20
     caller.ask("POST", f"/score?key={caller.key}", marked)
     caller.ask("GET", f"/{caller.key}"[:10], key=None)
     caller.ask("POST", "/score", json.dumps({"imagebase64": base64.b64encode(marked).decode()}).encode())
@@ -177,8 +177,8 @@ def test_no_secret_and_no_picture_is_written_down(caller: Caller, host: LocalHos
             content = path.read_bytes()
             assert (caller.key.encode() in content) == (path.name == "key"), path
             assert (control_key.encode() in content) == (path.name == "server.json"), path
-            assert b"marked picture" not in content
-            assert base64.b64encode(b"marked picture" * 20)[8:60] not in content
+            assert b"marked image" not in content
+            assert base64.b64encode(b"marked image" * 20)[8:60] not in content
     assert caller.key not in shown
     assert control_key not in shown
     pid = json.loads((folder / "server.json").read_text())["pid"]
@@ -212,12 +212,12 @@ def test_metrics(caller: Caller) -> None:
 
 
 def test_what_the_network_sees(caller: Caller) -> None:
-    file = picture(3, "JPEG", (200, 100))
+    file = image_bytes(3, "JPEG", (200, 100))
     seen = caller.ask("POST", "/seen", file)
     assert (seen.status, seen.headers["content-type"]) == (200, "image/png")
-    assert np.array_equal(np.asarray(Image.open(io.BytesIO(seen.body))), decode_picture(file))
-    refused = caller.ask("POST", "/seen", b"no picture")
-    assert (refused.status, refused.code) == (422, "not_a_picture")
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(seen.body))), decode_image(file))
+    refused = caller.ask("POST", "/seen", b"no image")
+    assert (refused.status, refused.code) == (422, "not_an_image")
 
 
 def test_samples(caller: Caller) -> None:
@@ -225,7 +225,7 @@ def test_samples(caller: Caller) -> None:
     files = [caller.ask("GET", f"/samples/{name}.png", key=None) for name in CLASS_NAMES]
     assert all(file.headers["content-type"] == "image/png" for file in files)
     assert len({file.body for file in files}) == 10
-    assert decode_picture(files[0].body).shape == (32, 32, 3)
+    assert decode_image(files[0].body).shape == (32, 32, 3)
     assert caller.ask("GET", "/samples/unicorn.png").status == 404
 
 
@@ -242,12 +242,14 @@ def test_what_is_not_there(caller: Caller) -> None:
 
 def test_a_hundred_callers_at_once(caller: Caller) -> None:
     with ThreadPoolExecutor(100) as pool:
-        answers = list(pool.map(lambda number: (number % 7, caller.score(picture(number % 7))), range(600)))
+        answers = list(
+            pool.map(lambda number: (number % 7, caller.score(image_bytes(number % 7))), range(600))
+        )
     assert {answer.status for _, answer in answers} == {200}
-    by_picture = {(number, json.dumps(answer.json()["probabilities"])) for number, answer in answers}
-    assert len({number for number, _ in by_picture}) == 7
-    for number, shares in by_picture:  # in batches of any size, each gets its own answer
-        alone = caller.score(picture(number)).json()["probabilities"]
+    by_image = {(number, json.dumps(answer.json()["probabilities"])) for number, answer in answers}
+    assert len({number for number, _ in by_image}) == 7
+    for number, shares in by_image:  # in batches of any size, each gets its own answer
+        alone = caller.score(image_bytes(number)).json()["probabilities"]
         assert json.loads(shares) == pytest.approx(alone, abs=1e-5)
 
 

@@ -17,8 +17,8 @@ from cifarml.train.speed_probe import measure_speed
 NORMALISATION = keras.layers.BatchNormalization
 
 
-def planned(pictures: Dataset, **settings: object) -> Plan:
-    return Plan.make(TrainConfig.make(preset="best", widths=(8, 16), seed=3, **settings), pictures)
+def planned(images: Dataset, **settings: object) -> Plan:
+    return Plan.make(TrainConfig.make(preset="best", widths=(8, 16), seed=3, **settings), images)
 
 
 def by_hand(network: keras.Model, images: np.ndarray) -> list[np.ndarray]:
@@ -35,17 +35,17 @@ def by_hand(network: keras.Model, images: np.ndarray) -> list[np.ndarray]:
     return found
 
 
-def test_figures_are_those_of_many_pictures_as_they_will_be_asked_about(drawn: Dataset) -> None:
-    pictures = drawn.train.take(np.arange(2 * 256 + 20) % len(drawn.train))
-    plan = planned(pictures, mixing=1.0, colour=1.0, cutout=8, batch_size=64)
-    network = compile_network(plan, pictures, 10)
+def test_figures_are_those_of_many_images_as_they_will_be_asked_about(drawn: Dataset) -> None:
+    train = drawn.train.take(np.arange(2 * 256 + 20) % len(drawn.train))
+    plan = planned(train, mixing=1.0, colour=1.0, cutout=8, batch_size=64)
+    network = compile_network(plan, train, 10)
     before = [weights.copy() for weights in network.get_weights()]
     momenta = [layer.momentum for layer in network.layers if isinstance(layer, NORMALISATION)]
     seen: list[Progress] = []
-    estimate_population(network, pictures, plan, seen.append)
+    estimate_population(network, train, plan, seen.append)
 
     only_moved = plan.recipe.changed(mixing=0.0, colour=0.0, cutout=0, pruning=0.0, batch_size=256)
-    batches = [images for images, _ in Batches(pictures, only_moved, seed=3).epoch(0)]
+    batches = [images for images, _ in Batches(train, only_moved, seed=3).epoch(0)]
     expected = np.mean([np.concatenate(by_hand(network, images)) for images in batches], axis=0)
     layers = [layer for layer in network.layers if isinstance(layer, NORMALISATION)]
     found = np.concatenate(

@@ -24,7 +24,7 @@ import typer
 
 from cifarml import Bundle, Dataset, TrainConfig, load_dataset, resume_training, train_model
 from cifarml.cli.resume import saying_how_to_go_on
-from cifarml.data.save import save_pictures
+from cifarml.data.save import save_images
 from cifarml.errors import ModelFileError, TrainingError
 from cifarml.progress import Progress
 from cifarml.run_folders import find_unfinished_run, list_runs
@@ -257,9 +257,9 @@ def test_a_folder_that_can_not_be_written(dataset: Dataset) -> None:
     assert "--resume" not in hint, "there is nothing to go on with"
 
 
-def test_other_pictures_are_refused(begun: Path) -> None:
+def test_other_images_are_refused(begun: Path) -> None:
     before = content(begun)
-    with pytest.raises(TrainingError, match="other pictures than those of drawn:130") as caught:
+    with pytest.raises(TrainingError, match="other images than those of drawn:130") as caught:
         resume_training(begun, load_dataset("drawn:130"))
     assert "--data SOURCE" in str(caught.value.hint)
     assert content(begun) == before
@@ -382,7 +382,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "other shapes": (about(variables=[["float32", [10**12]]]), "have not the shapes"),
     "other plan": (about(plan={"preset": "fast"}), "other settings"),
     "NaN plan": (about(plan={"learning_rate": float("nan")}), "other settings"),
-    "other pictures": (about(fingerprint="0" * 64), "other pictures"),
+    "other images": (about(fingerprint="0" * 64), "other images"),
     "other keras": (about(made_with={"backend": "tensorflow", "keras": "3.1.0"}), "begun with .*keras 3.1.0"),
     "other backend": (about(made_with={"backend": "jax"}), "begun with backend jax"),
     "other settings": (edit("config.json", '"seed": 0', '"seed": 1'), "other settings"),
@@ -481,10 +481,10 @@ def test_a_diverging_training_names_the_step(tmp_path: Path, dataset: Dataset) -
 def test_no_secret_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "checkpoint").mkdir()
-    url = "https://account.blob.core.windows.net/pictures/a.zip"
+    url = "https://account.blob.core.windows.net/images/a.zip"
     for data, kept in (
         (f"{url}?sv=2024-01-01&sig=secret", url),
-        ("pictures.zip", str(tmp_path / "pictures.zip")),
+        ("images.zip", str(tmp_path / "images.zip")),
         ("drawn:200", "drawn:200"),
         ("cifar10", "cifar10"),
     ):
@@ -492,7 +492,7 @@ def test_no_secret_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         source.write(tmp_path)
         assert Source.read(tmp_path) == source.model_copy(update={"data": kept})
     (tmp_path / "checkpoint" / "source.json").write_text('{"data": 3}')
-    with pytest.raises(TrainingError, match="where the pictures come from") as caught:
+    with pytest.raises(TrainingError, match="where the images come from") as caught:
         Source.read(tmp_path)
     assert "--data" in str(caught.value.hint)
 
@@ -521,9 +521,9 @@ def test_a_request_to_end_is_not_lost_in_a_finaliser(
 
 
 def test_the_command(cifarml: CommandLine, tmp_path: Path, dataset: Dataset) -> None:
-    """Ended by SIGTERM, listed, refused with other flags and pictures, resumed from another folder."""
-    save_pictures(dataset, tmp_path / "pictures.zip")
-    flags = ["--data", "pictures.zip", "--preset", "tutorial", "--epochs", "8", "--name", "one"]
+    """Ended by SIGTERM, listed, refused with other flags and images, resumed from another folder."""
+    save_images(dataset, tmp_path / "images.zip")
+    flags = ["--data", "images.zip", "--preset", "tutorial", "--epochs", "8", "--name", "one"]
     errors = tmp_path / "errors"
     process = start_forked(
         *("train", *flags), env=os.environ, cwd=tmp_path, output=tmp_path / "output", errors=errors
@@ -550,6 +550,6 @@ def test_the_command(cifarml: CommandLine, tmp_path: Path, dataset: Dataset) -> 
     assert "going on after epoch" in done.stderr
     assert json.loads(done.stdout)["num_epochs"] == 8
     config = TrainConfig(preset="tutorial", num_epochs=8)
-    whole = train_model(config, load_dataset(tmp_path / "pictures.zip"), tmp_path / "whole")
+    whole = train_model(config, load_dataset(tmp_path / "images.zip"), tmp_path / "whole")
     resumed, expected = figures(tmp_path / "runs" / "one"), figures(whole.path)
     assert resumed[1:] == expected[1:]

@@ -26,7 +26,7 @@ from tests.processes import run_on
 
 SIZES = (Size((16, 64, 64), 0), Size((24, 96, 96), 1.5), Size((32, 128, 128), 3), Size((64, 256, 256), 8))
 STEPS = 176
-"""Steps in an epoch of 45,000 pictures in batches of 256."""
+"""Steps in an epoch of 45,000 images in batches of 256."""
 
 
 class Clock:
@@ -229,8 +229,8 @@ def test_the_plan_says_why(drawn: Dataset) -> None:
             plan = plan._replace(time=timing, recipe=plan.recipe.changed(widths=widths))
         return plan.say(num_images).splitlines()[2]
 
-    assert "fewer than 10,000 pictures" in why(200)
-    assert "10,000 pictures or more" in why(10_000)
+    assert "fewer than 10,000 images" in why(200)
+    assert "10,000 images or more" in why(10_000)
     assert "would want" not in why(50_000)
     assert "64/256/256 would want 8 epochs or more" in why(50_000, (32, 128, 128))
     assert "would want" not in why(50_000, (64, 256, 256))
@@ -307,7 +307,7 @@ def test_a_real_training_keeps_its_time(tmp_path: Path) -> None:
     assert chosen["machine"]["time_budget"]["speed"]["step_s"] > 0
     (line,) = [progress.line for progress in told if progress.line.startswith("fast")]
     assert line.startswith(f"fast in {budget_s:g} s: ")
-    assert "pictures/s" in line
+    assert "images/s" in line
     done = [progress.done for progress in told if progress.task == "training"]
     assert done == sorted(done)
 
@@ -323,14 +323,14 @@ from cifarml.train.callbacks.time_budget import KeepTime
 from cifarml.train.network import compile_network
 from cifarml.train.plan import Plan
 
-pictures = load_dataset("drawn:400").train
-plan = Plan.make(TrainConfig(time_budget_s=8, batch_size=40), pictures)
+images = load_dataset("drawn:400").train
+plan = Plan.make(TrainConfig(time_budget_s=8, batch_size=40), images)
 time = TimePlan(8, 0.0, Speed(1.0, 0.05, 0.0), 3.0)
 plan = plan._replace(time=time, recipe=plan.recipe.changed(widths=(8, 16)))
-batches = Batches(pictures, plan.recipe, seed=0)
+batches = Batches(images, plan.recipe, seed=0)
 ticks = itertools.count()
 pacer = Pacer(time, len(batches), clock=lambda: 0.02 * next(ticks))  # as many steps on any machine
-network = compile_network(plan, pictures, len(batches))
+network = compile_network(plan, images, len(batches))
 keep_time = KeepTime(pacer, network.optimizer)
 network.fit(**feed_training(batches), epochs=10_000, callbacks=[keep_time], verbose=0)
 optimizer = network.optimizer
@@ -414,8 +414,8 @@ def test_the_command_line(cifarml: CommandLine, tmp_path: Path) -> None:
     short = cifarml("train", "--data", "drawn:200", "--time-budget", "0.1")
     assert short.returncode == 1
     assert "too short" in short.stderr
-    asked = ("--data", "az://pictures/b.zip", "--time-budget", "2m", "--device", "gpu", "--yaml", "plan")
-    plan = cifarml("train", "--compute", "gpu", *asked, env={"AZURE_STORAGE_ACCOUNT": "pictures"})
+    asked = ("--data", "az://images/b.zip", "--time-budget", "2m", "--device", "gpu", "--yaml", "plan")
+    plan = cifarml("train", "--compute", "gpu", *asked, env={"AZURE_STORAGE_ACCOUNT": "images"})
     assert plan.returncode == 0, plan.stderr
     texts = [path.read_text() for path in (tmp_path / "plan").rglob("*.yml")]
     assert any("'--time-budget' '120.0'" in text and "'--device' 'gpu'" in text for text in texts)

@@ -42,12 +42,12 @@ def test_the_run_folder(trained: Bundle, drawn: Dataset) -> None:
     history = json.loads((trained.path / "history.json").read_text())
     assert set(history) == {"loss", "accuracy", "val_loss", "val_accuracy"}
     assert {len(values) for values in history.values()} == {2}
-    for picture in trained.path.glob("*.png"):
-        with Image.open(picture) as image:
+    for path in trained.path.glob("*.png"):
+        with Image.open(path) as image:
             assert image.size[0] > 400
 
 
-def test_the_metrics_are_those_of_the_test_pictures(trained: Bundle, drawn: Dataset) -> None:
+def test_the_metrics_are_those_of_the_test_images(trained: Bundle, drawn: Dataset) -> None:
     evaluation = evaluate_model(Predictor.load(trained.path), drawn.test).evaluation
     kept = json.loads((trained.path / "metrics.json").read_text())["test"]
     assert kept == json.loads(json.dumps(evaluation.to_json()))
@@ -105,7 +105,7 @@ def test_training_learns(tmp_path: Path) -> None:
     assert done == sorted(done)
 
 
-def test_without_validation_pictures(tmp_path: Path, drawn: Dataset) -> None:
+def test_without_validation_images(tmp_path: Path, drawn: Dataset) -> None:
     config = TrainConfig.make(num_epochs=1, validation_fraction=0.0, widths=(8,))
     bundle = train_model(config, drawn, tmp_path / "run")
     assert set(json.loads((bundle.path / "history.json").read_text())) == {"loss", "accuracy"}
@@ -125,9 +125,9 @@ def test_a_folder_that_can_not_be_made(tmp_path: Path, drawn: Dataset) -> None:
 
 
 def test_nothing_to_test_with(tmp_path: Path, drawn: Dataset) -> None:
-    with pytest.raises(DataError, match="no test pictures"):
+    with pytest.raises(DataError, match="no test images"):
         train_model(TrainConfig(num_epochs=1), drawn.train, tmp_path / "run")
-    with pytest.raises(DataError, match="no pictures to train on"):
+    with pytest.raises(DataError, match="no images to train on"):
         train_model(TrainConfig(num_epochs=1), drawn.test, tmp_path / "run")
     assert not list(tmp_path.iterdir())
 

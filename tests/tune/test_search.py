@@ -109,12 +109,12 @@ def test_another_search_is_refused(
     assert "--name" in str(caught.value.hint)
 
 
-def test_other_pictures_are_refused(searched: tuple[TuneResult, list[Progress]]) -> None:
+def test_other_images_are_refused(searched: tuple[TuneResult, list[Progress]]) -> None:
     with pytest.raises(SettingsError, match="data is"):
         tune_model(SMALL, load_dataset("drawn:200:1"), searched[0].settings_file.parent)
 
 
-def test_bad_trials_are_pruned_and_test_pictures_are_not_needed(drawn: Dataset, tmp_path: Path) -> None:
+def test_bad_trials_are_pruned_and_test_images_are_not_needed(drawn: Dataset, tmp_path: Path) -> None:
     """After four perfect trials no real one keeps up; that of the preset's own settings ends all the same."""
     config = TrainConfig.make(num_epochs=4, widths=(4,), precision="float32")
     dataset = drawn.train
@@ -192,7 +192,7 @@ def test_budgets_that_are_none(drawn: Dataset, tmp_path: Path, budget_s: float) 
 def test_what_can_not_be_searched(drawn: Dataset, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="number of trials"):
         tune_model(SMALL, drawn, tmp_path, num_trials=0)
-    with pytest.raises(DataError, match="no pictures are left"):
+    with pytest.raises(DataError, match="no images are left"):
         tune_model(TrainConfig(validation_fraction=0), drawn, tmp_path)
     (tmp_path / "file").write_text("mine")
     with pytest.raises(TrainingError, match="can't write"):
@@ -395,7 +395,7 @@ def test_what_it_prints(
 
 
 def test_noise_is_told_from_gains() -> None:
-    """McNemar's exact test by hand: 10 against 0 pictures has p = 2 / 2^10, times the four other trials."""
+    """McNemar's exact test by hand: 10 against 0 images has p = 2 / 2^10, times the four other trials."""
 
     def trial(number: int, right: int) -> optuna.trial.FrozenTrial:
         told = {"ended": "finished", "right": pack(np.arange(100) < right)}

@@ -99,15 +99,14 @@ def print_evaluation(title: str, evaluation: Evaluation) -> None:
     """Print the figures of an evaluation."""
     print_table(
         title,
-        ("class", "pictures ", "precision ", "recall ", "F1 "),
+        ("class", "images ", "precision ", "recall ", "F1 "),
         [
             (c.name, f"{c.num_images:,}", f"{c.precision:.1%}", f"{c.recall:.1%}", f"{c.f1:.1%}")
             for c in evaluation.classes
         ],
     )
     print(
-        f"Accuracy {evaluation.accuracy:.2%}, loss {evaluation.loss:.3f}, "
-        f"on {evaluation.num_images:,} pictures"
+        f"Accuracy {evaluation.accuracy:.2%}, loss {evaluation.loss:.3f}, on {evaluation.num_images:,} images"
     )
 
 

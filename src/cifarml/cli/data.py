@@ -1,4 +1,4 @@
-"""``cifarml data``: look at pictures before training on them, and bring them to Azure Storage and back."""
+"""``cifarml data``: look at images before training on them, and bring them to Azure Storage and back."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["app"]
 
 app = typer.Typer(
     name="data",
-    help="Look at pictures, check them, unpack them; to Azure Storage and back.",
+    help="Look at images, check them, unpack them; to Azure Storage and back.",
     no_args_is_help=True,
 )
 
@@ -28,33 +28,33 @@ BlobSource = Annotated[
 def show(
     source: options.Source,
     output: Annotated[Path, typer.Option("--output", "-o", help="The PNG file to write.")] = Path("grid.png"),
-    num_images: Annotated[int, typer.Option("--num", "-n", min=1, max=400, help="How many pictures.")] = 100,
-    seed: Annotated[int, typer.Option(min=0, help="Which pictures.")] = 0,
+    num_images: Annotated[int, typer.Option("--num", "-n", min=1, max=400, help="How many images.")] = 100,
+    seed: Annotated[int, typer.Option(min=0, help="Which images.")] = 0,
     subset: options.Subset = None,
     skip_bad: options.SkipBad = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Draw a grid of pictures with their class names.
+    """Draw a grid of images with their class names.
 
     [bold]Examples[/bold]
 
       cifarml data show drawn
-      cifarml data show 2000pics_cifar10.zip -o pictures.png
+      cifarml data show 2000pics_cifar10.zip -o images.png
     """
     from cifarml.data.load import load_dataset
     from cifarml.progress import show_progress
-    from cifarml.report.image_grids import picture_grid
+    from cifarml.report.image_grids import image_grid
     from cifarml.report.plots import save_figure
 
     with show_progress(quiet=quiet) as on_progress:
         dataset = load_dataset(source, subset=subset, seed=seed, skip_bad=skip_bad, on_progress=on_progress)
-    path = save_figure(output, picture_grid(dataset, num_images=num_images, seed=seed))
+    path = save_figure(output, image_grid(dataset, num_images=num_images, seed=seed))
     if json:
         print_json({"path": str(path.resolve()), "origin": dataset.origin, "num_images": len(dataset)})
     else:
-        print(f"{dataset.origin}: {len(dataset):,} pictures, {len(dataset.class_names)} classes")
-        print(f"Picture: {shown_path(path)}")
+        print(f"{dataset.origin}: {len(dataset):,} images, {len(dataset.class_names)} classes")
+        print(f"Image: {shown_path(path)}")
 
 
 @app.command()
@@ -63,15 +63,15 @@ def check(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Say whether training on these pictures would go wrong; exit code 1 where it would.
+    """Say whether training on these images would go wrong; exit code 1 where it would.
 
-    Counts by class, sizes, files that can't be read, and pictures that are there twice: within train or
+    Counts by class, sizes, files that can't be read, and images that are there twice: within train or
     test (a warning), in both (the test would flatter the model), or with different labels.
 
     [bold]Examples[/bold]
 
       cifarml data check 2000pics_cifar10.zip
-      cifarml data check my_pictures/ --json
+      cifarml data check my_images/ --json
     """
     from cifarml.data.check import check_source
     from cifarml.progress import show_progress
@@ -88,7 +88,7 @@ def check(
             [(name, f"{train:,}", f"{test:,}") for name, train, test in (*found.classes, total)],
         )
         for (width, height), count in found.sizes[:_SHOWN]:
-            print(f"size      {width} x {height}: {count:,} pictures")
+            print(f"size      {width} x {height}: {count:,} images")
         if len(found.sizes) > _SHOWN:
             print(f"size      and {len(found.sizes) - _SHOWN:,} other sizes")
         _print_some("unreadable", [f"{name}: {reason}" for name, reason in found.unreadable])
@@ -114,7 +114,7 @@ def unzip(
 
     [bold]Examples[/bold]
 
-      cifarml data unzip 2000pics_cifar10.zip pictures
+      cifarml data unzip 2000pics_cifar10.zip images
     """
     from cifarml.data.archives.archive import extract_archive
     from cifarml.progress import show_progress
@@ -139,7 +139,7 @@ def upload(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Upload pictures to Azure Blob Storage.
+    """Upload images to Azure Blob Storage.
 
     Makes the container, private, where it is missing. What is there already is not sent again, and other
     content is not replaced unless you say so. Interrupted? Type it again; it goes on where it was.
@@ -147,7 +147,7 @@ def upload(
     [bold]Examples[/bold]
 
       cifarml data upload 2000pics_cifar10.zip
-      cifarml data upload my_pictures/ az://pictures/mine
+      cifarml data upload my_images/ az://images/mine
     """
     from cifarml.data.blob.transfer import upload_path
     from cifarml.progress import show_progress
@@ -177,7 +177,7 @@ def download(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Download pictures from Azure Blob Storage.
+    """Download images from Azure Blob Storage.
 
     Training needs no download: it takes addresses as they are. Size and hash of each file are checked
     before it appears. Interrupted? Type it again; it goes on where it was.
@@ -185,7 +185,7 @@ def download(
     [bold]Examples[/bold]
 
       cifarml data download az://2000picscifar10/2000pics_cifar10.zip .
-      cifarml data download az://pictures/mine my_pictures
+      cifarml data download az://images/mine my_images
     """
     from cifarml.data.blob.transfer import download_path
     from cifarml.progress import show_progress

@@ -31,7 +31,7 @@ def deploy(
         str | None,
         typer.Option(
             metavar="SOURCE",
-            help="Labelled pictures to try it on, like those of its test; drawings when left out.",
+            help="Labelled images to try it on, like those of its test; drawings when left out.",
         ),
     ] = None,
     mirror: Annotated[
@@ -64,7 +64,7 @@ def deploy(
 ) -> None:
     """Bring a model to an endpoint, step by step, and back again where it fails.
 
-    The new model first answers pictures whose answers are known, then a share of the requests, then all.
+    The new model first answers images whose answers are known, then a share of the requests, then all.
     The old one stays, for cifarml endpoint rollback. Where no model is registered yet, the newest run is.
 
     [bold]Examples[/bold]
@@ -103,7 +103,7 @@ def deploy(
     if dry_run:
         _print_plan(host, found, name, canary, mirror, json=json)
         return
-    pictures = None if data is None else load_dataset(data).test
+    images = None if data is None else load_dataset(data).test
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # then, too, all is put back
     with tempfile.TemporaryDirectory(prefix="cifarml-") as folder:
         try:
@@ -115,7 +115,7 @@ def deploy(
                 canary=canary,
                 canary_s=canary_seconds,
                 mirror=mirror,
-                pictures=pictures,
+                images=images,
                 on_step=note,
             )
         except CloudError as error:
@@ -227,7 +227,7 @@ def _print_plan(
         steps = [f"{model} is live already, as deployment {live.name}: it is tested, and nothing is changed"]
     else:
         steps = [f"endpoint {name} is {'there' if endpoint else 'made'}"]
-        steps += [f"{model} starts as deployment {new}, without traffic", "it answers known pictures"]
+        steps += [f"{model} starts as deployment {new}, without traffic", "it answers known images"]
         if endpoint is not None and endpoint.traffic:
             if mirror:
                 steps.append(f"it gets copies of {mirror} % of the requests")

@@ -100,12 +100,12 @@ def try_it(
     target: Target = None,
     json: options.Json = False,
 ) -> None:
-    """Ask an endpoint about labelled pictures; exit code 1 where it fails to answer one.
+    """Ask an endpoint about labelled images; exit code 1 where it fails to answer one.
 
     [bold]Examples[/bold]
 
       cifarml endpoint test
-      cifarml endpoint test demo --data my_pictures/ --deployment v2
+      cifarml endpoint test demo --data my_images/ --deployment v2
     """
     from cifarml.data.load import load_dataset
     from cifarml.deploy.smoke_test import check_endpoint
@@ -117,7 +117,7 @@ def try_it(
         for message in done.errors[:10]:
             note(f"Error: {message}")
         print(
-            f"{done.num_correct} of {done.num_pictures} pictures right, {len(done.errors)} errors; "
+            f"{done.num_correct} of {done.num_images} images right, {len(done.errors)} errors; "
             f"median {done.median_s * 1000:.1f} ms, slowest {done.slowest_s * 1000:.1f} ms"
         )
     if done.errors:

@@ -19,13 +19,13 @@ def evaluate(
     ],
     data: options.Data = "cifar10",
     split: Annotated[
-        Literal["test", "train", "all"], typer.Option(help="Which pictures of the source to ask about.")
+        Literal["test", "train", "all"], typer.Option(help="Which images of the source to ask about.")
     ] = "test",
     subset: options.Subset = None,
     subset_seed: options.SubsetSeed = 0,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Folder for pictures of the confusion matrix and predictions."),
+        typer.Option("--output", "-o", help="Folder for images of the confusion matrix and predictions."),
     ] = None,
     runs_dir: options.RunsDir = None,
     skip_bad: options.SkipBad = False,
@@ -38,7 +38,7 @@ def evaluate(
 
       cifarml evaluate latest
       cifarml evaluate runs/first --data cifar10-images.zip
-      cifarml evaluate first --data new_pictures/ --split all -o evaluation/
+      cifarml evaluate first --data new_images/ --split all -o evaluation/
     """
     from cifarml.data.load import load_dataset
     from cifarml.evaluation.evaluate import evaluate_model
@@ -72,4 +72,4 @@ def evaluate(
         return
     print_evaluation(f"{path.name} on {dataset.origin} ({split})", evaluation)
     for file in files:
-        print(f"Picture: {shown_path(file)}")
+        print(f"Image: {shown_path(file)}")

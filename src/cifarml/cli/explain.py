@@ -12,11 +12,11 @@ from cifarml.cli.console import hidden_native_noise, print_json, shown_path
 
 __all__ = ["explain"]
 
-_SHARP = 480  # pixels of the picture that is drawn, at most
+_SHARP = 480  # pixels of the image that is drawn, at most
 
 
 def explain(
-    picture: Annotated[Path, typer.Argument(metavar="PICTURE", help="A picture file.", show_default=False)],
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="An image file.", show_default=False)],
     run: Annotated[
         str | None,
         typer.Option(help="Which model: a run folder or its name; the newest when left out."),
@@ -30,7 +30,7 @@ def explain(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", metavar="FILE", help="The PNG to write.", show_default="PICTURE_explained.png"
+            "--output", "-o", metavar="FILE", help="The PNG to write.", show_default="IMAGE_explained.png"
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
@@ -39,7 +39,7 @@ def explain(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Draw which places of a picture speak for a class, as a heat map over it (Grad-CAM).
+    """Draw which places of an image speak for a class, as a heat map over it (Grad-CAM).
 
     [bold]Examples[/bold]
 
@@ -47,40 +47,40 @@ def explain(
       cifarml explain image.png --class dog -o why_dog.png
       cifarml explain image.png --run runs/first --json
     """
-    from cifarml.errors import DataError, PictureError, SettingsError
-    from cifarml.images import decode_picture, picture_size
+    from cifarml.errors import DataError, ImageError, SettingsError
+    from cifarml.images import decode_image, image_size
     from cifarml.progress import Progress, show_progress
     from cifarml.run_folders import find_run
     from cifarml.settings import load_settings
 
-    output = output or picture.with_name(f"{picture.stem}_explained.png")
+    output = output or image.with_name(f"{image.stem}_explained.png")
     if output.suffix.lower() != ".png":
         raise SettingsError(f"a PNG is written, so --output must end in .png. Received: {output}")
-    if output.exists() and (not force or output.resolve() == picture.resolve()):
+    if output.exists() and (not force or output.resolve() == image.resolve()):
         raise SettingsError(f"{output} already exists", hint="take another --output, or add --force")
     try:
-        content = picture.read_bytes()
+        content = image.read_bytes()
     except OSError as error:
-        raise DataError(f"can't read {picture}: {error.strerror}") from error
+        raise DataError(f"can't read {image}: {error.strerror}") from error
     path = find_run(run, runs_dir or load_settings().runs_dir)
     with show_progress(quiet=quiet) as on_progress:
         try:
-            shown = decode_picture(content, side=max(32, min(_SHARP, *picture_size(content))))
-        except PictureError as error:
-            raise PictureError(f"{picture}: {error.message}", error.hint, code=error.code) from error
+            shown = decode_image(content, side=max(32, min(_SHARP, *image_size(content))))
+        except ImageError as error:
+            raise ImageError(f"{image}: {error.message}", error.hint, code=error.code) from error
         on_progress(Progress("loading the network", 0, None))
         with hidden_native_noise():
             from cifarml.explain.drawing import explanation_figure
-            from cifarml.explain.gradcam import explain_picture
+            from cifarml.explain.gradcam import explain_image
             from cifarml.report.plots import save_figure
 
-            explanation = explain_picture(path, content, class_name=class_name)
+            explanation = explain_image(path, content, class_name=class_name)
         save_figure(output, explanation_figure(explanation, shown, num_classes=top))
     prediction = explanation.prediction
     if json:
         print_json(
             {
-                "path": str(picture),
+                "path": str(image),
                 "output": str(output.resolve()),
                 "run": str(path.resolve()),
                 "label": prediction.label,
@@ -94,5 +94,5 @@ def explain(
         return
     print("  ".join(f"{name} {share:.1%}" for name, share in prediction.top(top).items()))
     if not explanation.heat.any():
-        print(f"Nothing in the picture speaks for {explanation.class_name}.")
-    print(f"Picture: {shown_path(output)}   (the brighter, the more it speaks for {explanation.class_name})")
+        print(f"Nothing in the image speaks for {explanation.class_name}.")
+    print(f"Image: {shown_path(output)}   (the brighter, the more it speaks for {explanation.class_name})")

@@ -75,7 +75,7 @@ def cifarml(
         bool, typer.Option("--verbose", "-v", help="Say what is done behind the scenes, such as signing in.")
     ] = False,
 ) -> None:
-    """From labelled pictures to a prediction.
+    """From labelled images to a prediction.
 
     New here? Type: [bold]cifarml quickstart[/bold]
     """

@@ -135,14 +135,14 @@ def compare(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Ask two versions about the same test pictures, and say which is better, and why.
+    """Ask two versions about the same test images, and say which is better, and why.
 
     Both are logged in one run of the experiment cifar10.
 
     [bold]Examples[/bold]
 
       cifarml models compare champion challenger --data cifar10
-      cifarml models compare cifar10:1 cifar10:2 --data my_pictures/ --json
+      cifarml models compare cifar10:1 cifar10:2 --data my_images/ --json
     """
     from cifarml.registry.base import parse_model
     from cifarml.registry.promotion import compare_models
@@ -150,7 +150,7 @@ def compare(
 
     registry = open_registry(target)
     both = registry.get(*parse_model(first)), registry.get(*parse_model(second))
-    with _test_pictures(data, subset, quiet=quiet) as (dataset, on_progress):
+    with _test_images(data, subset, quiet=quiet) as (dataset, on_progress):
         comparison = compare_models(registry, *both, dataset, on_progress=on_progress)
     checks = check_gate(comparison)
     if json:
@@ -167,7 +167,7 @@ def promote(
     alias: Annotated[str, typer.Option(help="What it shall be called.")] = "champion",
     if_better: Annotated[
         bool,
-        typer.Option("--if-better", help="Only if it is better than the champion on the pictures of --data."),
+        typer.Option("--if-better", help="Only if it is better than the champion on the images of --data."),
     ] = False,
     data: options.Data = "cifar10",
     subset: options.Subset = None,
@@ -201,7 +201,7 @@ def promote(
         if alias != CHAMPION:
             raise SettingsError(f"only the champion is compared with. Received: --if-better --alias {alias}")
         limits = GateLimits(max_class_loss=max_class_loss, max_calibration_loss=max_calibration_loss)
-        with _test_pictures(data, subset, quiet=quiet) as (dataset, on_progress):
+        with _test_images(data, subset, quiet=quiet) as (dataset, on_progress):
             done = promote_if_better(registry, found, dataset, limits=limits, on_progress=on_progress)
         promoted = done.model
         if done.comparison is not None:
@@ -261,8 +261,8 @@ def delete(model: Model, target: Target = None, json: options.Json = False) -> N
 
 
 @contextmanager
-def _test_pictures(source: str, subset: int | None, *, quiet: bool) -> Iterator[tuple[Dataset, OnProgress]]:
-    """Load the test pictures of a source, with progress for what is done with them."""
+def _test_images(source: str, subset: int | None, *, quiet: bool) -> Iterator[tuple[Dataset, OnProgress]]:
+    """Load the test images of a source, with progress for what is done with them."""
     from cifarml.data.load import load_dataset
     from cifarml.progress import show_progress
 
@@ -281,8 +281,8 @@ def _print_comparison(comparison: Comparison, checks: list[GateCheck]) -> None:
             for name, count in comparison.class_counts.items()
         ),
     ]
-    title = f"{comparison.num_images:,} test pictures of {comparison.data}"
-    print_table(title, ("", f"{first.name} ", f"{second.name} ", "pictures "), rows)
+    title = f"{comparison.num_images:,} test images of {comparison.data}"
+    print_table(title, ("", f"{first.name} ", f"{second.name} ", "images "), rows)
     print(comparison.gain)
     for check in checks:
         print(f"{'yes' if check.holds else 'no '}  {check.name}: {check.reason}")

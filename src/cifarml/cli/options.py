@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 SOURCE_HELP = (
-    "A folder, .zip, .tar.gz or .tar of pictures (CLASS_NUMBER.png, or a folder for each class), an official "
+    "A folder, .zip, .tar.gz or .tar of images (CLASS_NUMBER.png, or a folder for each class), an official "
     "CIFAR-10 archive, either of them in Azure Storage (az://CONTAINER/NAME or its https URL), cifar10 "
     "(downloaded once), or drawn[:COUNT[:SEED]] (drawings of our own)."
 )
@@ -17,10 +17,10 @@ SOURCE_HELP = (
 Source = Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCE_HELP, show_default=False)]
 Data = Annotated[str, typer.Option("--data", metavar="SOURCE", help=SOURCE_HELP)]
 Subset = Annotated[
-    int | None, typer.Option(min=4, help="Take only so many pictures, balanced over the classes.")
+    int | None, typer.Option(min=4, help="Take only so many images, balanced over the classes.")
 ]
-SubsetSeed = Annotated[int, typer.Option(min=0, help="Which pictures --subset takes.")]
-SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Go on without pictures that can't be read.")]
+SubsetSeed = Annotated[int, typer.Option(min=0, help="Which images --subset takes.")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Go on without images that can't be read.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 RunsDir = Annotated[
@@ -46,8 +46,8 @@ Precision = Annotated[
 ValidationFraction = Annotated[
     float | None,
     typer.Option(
-        help="Share of the training pictures set apart to watch with, 0 to 0.5.",
-        show_default="0.1, but at most 2500 pictures",
+        help="Share of the training images set apart to watch with, 0 to 0.5.",
+        show_default="0.1, but at most 2500 images",
     ),
 ]
 Seed = Annotated[

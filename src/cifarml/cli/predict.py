@@ -14,7 +14,7 @@ from cifarml.cli.console import note, print_json
 from cifarml.cli.target import Target, open_host
 
 if TYPE_CHECKING:
-    from cifarml.errors import PictureError
+    from cifarml.errors import ImageError
     from cifarml.predict import Prediction
     from cifarml.progress import OnProgress
 
@@ -24,9 +24,9 @@ _FEW = 256  # no progress bar for so few
 
 
 def predict(
-    pictures: Annotated[
+    images: Annotated[
         list[Path],
-        typer.Argument(metavar="PICTURE", help="Picture files, or folders of them.", show_default=False),
+        typer.Argument(metavar="IMAGE", help="Image files, or folders of them.", show_default=False),
     ],
     run: Annotated[
         str | None,
@@ -36,13 +36,13 @@ def predict(
         str | None,
         typer.Option(metavar="NAME", help="Ask this endpoint instead of a run.", show_default=False),
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="How many classes to show for each picture.")] = 3,
+    top: Annotated[int, typer.Option(min=1, help="How many classes to show for each image.")] = 3,
     target: Target = None,
     runs_dir: options.RunsDir = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Say what is in pictures.
+    """Say what is in images.
 
     [bold]Examples[/bold]
 
@@ -51,7 +51,7 @@ def predict(
       cifarml predict holiday/ --run runs/first --json
       cifarml predict image.png --endpoint cifar10
     """
-    from cifarml.errors import PictureError, SettingsError
+    from cifarml.errors import ImageError, SettingsError
     from cifarml.progress import show_progress
     from cifarml.settings import load_settings
 
@@ -59,7 +59,7 @@ def predict(
         raise SettingsError(
             f"a run or an endpoint answers, not both. Received: --run {run} --endpoint {endpoint}"
         )
-    ask: Callable[[list[Path], OnProgress], Iterable[tuple[Path, Prediction | PictureError]]]
+    ask: Callable[[list[Path], OnProgress], Iterable[tuple[Path, Prediction | ImageError]]]
     if endpoint:
         ask = partial(_ask_endpoint, endpoint, target)
     else:
@@ -68,15 +68,15 @@ def predict(
 
         predictor = Predictor.load(find_run(run, runs_dir or load_settings().runs_dir))
 
-        def ask(paths: list[Path], told: OnProgress) -> Iterable[tuple[Path, Prediction | PictureError]]:
+        def ask(paths: list[Path], told: OnProgress) -> Iterable[tuple[Path, Prediction | ImageError]]:
             return predictor.predict_files(paths, on_progress=told)
 
-    paths = _picture_files(pictures)
+    paths = _image_files(images)
     with show_progress(quiet=quiet or len(paths) <= _FEW) as on_progress:
         answers = list(ask(paths, on_progress))
     documents: list[dict[str, object]] = []
     for path, answer in answers:
-        if isinstance(answer, PictureError):
+        if isinstance(answer, ImageError):
             note(f"Error: {path}: {answer.message}")
             documents.append({"path": str(path), "error": answer.message})
         elif json:
@@ -86,39 +86,39 @@ def predict(
             print(f"{path}: {shown}" if len(paths) > 1 else shown)
     if json:
         print_json(documents)
-    if any(isinstance(answer, PictureError) for _, answer in answers):
+    if any(isinstance(answer, ImageError) for _, answer in answers):
         raise typer.Exit(1)
 
 
 def _ask_endpoint(
     endpoint: str, target: str | None, paths: list[Path], on_progress: OnProgress
-) -> list[tuple[Path, Prediction | PictureError]]:
-    from cifarml.errors import PictureError
+) -> list[tuple[Path, Prediction | ImageError]]:
+    from cifarml.errors import ImageError
     from cifarml.progress import Progress
 
     host = open_host(target)
-    answers: list[tuple[Path, Prediction | PictureError]] = []
+    answers: list[tuple[Path, Prediction | ImageError]] = []
     for number, path in enumerate(paths, 1):
         try:
             answers.append((path, host.invoke(endpoint, path.read_bytes())))
-        except PictureError as error:
+        except ImageError as error:
             answers.append((path, error))
         except OSError as error:
-            answers.append((path, PictureError(f"can't be read: {error.strerror}")))
+            answers.append((path, ImageError(f"can't be read: {error.strerror}")))
         on_progress(Progress("asking", number, len(paths)))
     return answers
 
 
-def _picture_files(pictures: list[Path]) -> list[Path]:
+def _image_files(images: list[Path]) -> list[Path]:
     from cifarml.errors import DataError
     from cifarml.images import SUFFIXES
 
     files = []
-    for path in pictures:
+    for path in images:
         if path.is_dir():
             inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
             if not inside:
-                raise DataError(f"there are no pictures in {path}")
+                raise DataError(f"there are no images in {path}")
             files += inside
         elif path.exists():
             files.append(path)

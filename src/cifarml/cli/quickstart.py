@@ -29,21 +29,21 @@ def quickstart(
     ),
     epochs: Annotated[
         int | None,
-        typer.Option(min=1, help="Passes over the training pictures.", show_default="chosen by the preset"),
+        typer.Option(min=1, help="Passes over the training images.", show_default="chosen by the preset"),
     ] = None,
     storage: Annotated[
         str | None,
         typer.Option(
             metavar="az://...",
-            help="Keep the pictures in Azure Blob Storage, and train from there.",
+            help="Keep the images in Azure Blob Storage, and train from there.",
             show_default=False,
         ),
     ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the endpoint running.")] = False,
 ) -> None:
-    """The whole way on this machine, from pictures to an endpoint: see it work in three minutes.
+    """The whole way on this machine, from images to an endpoint: see it work in three minutes.
 
-    Takes 2000 pictures of CIFAR-10 (in the cache, or downloaded: 170 MB), or drawings of our own where
+    Takes 2000 images of CIFAR-10 (in the cache, or downloaded: 170 MB), or drawings of our own where
     they can't be had; trains the article's network on them, briefly, and then ours; registers and
     compares both; brings the better one live; asks it about a ship; and tears it down again.
 
@@ -56,15 +56,15 @@ def quickstart(
     """
     from cifarml.data.blob.address import BlobAddress
     from cifarml.registry.local.registry import LocalRegistry
-    from cifarml.report.image_grids import picture_grid
+    from cifarml.report.image_grids import image_grid
     from cifarml.report.plots import save_figure
     from cifarml.run_folders import REPORT
 
     if storage is not None:
         BlobAddress.parse(storage)  # a mistyped one is told at once
-    _say("1. Pictures")
-    dataset = _load_pictures()
-    _say(f"   {shown_path(save_figure(folder / 'pictures.png', picture_grid(dataset)))}")
+    _say("1. Images")
+    dataset = _load_images()
+    _say(f"   {shown_path(save_figure(folder / 'images.png', image_grid(dataset)))}")
 
     if storage is not None:
         dataset = _through_storage(dataset, folder, storage)
@@ -75,7 +75,7 @@ def quickstart(
     for name in (REPORT, "predictions.png"):
         _say(f"   {shown_path(second.path / name)}")
 
-    _say("3. Registering, and comparing on the test pictures")
+    _say("3. Registering, and comparing on the test images")
     registry = LocalRegistry(folder / "registry")
     champion = _better_one(registry, first, second, dataset.test)
 
@@ -84,7 +84,7 @@ def quickstart(
     _say(f"   cifarml predict image.png --runs-dir {shown_path(folder / 'runs')}")
 
 
-def _load_pictures() -> Dataset:
+def _load_images() -> Dataset:
     from cifarml.data.load import load_dataset
     from cifarml.errors import DownloadError
     from cifarml.progress import show_progress
@@ -113,12 +113,12 @@ def _train(dataset: Dataset, folder: Path, preset: str, num_epochs: int | None) 
         path = new_run_dir(folder / "runs", config.preset)
         bundle = train_model(config, dataset, path, on_progress=on_progress)
     reached, of, epochs = (bundle.info[key] for key in ("test_accuracy", "num_test_images", "num_epochs"))
-    _say(f"   {preset}, {epochs} epoch{'s' * (epochs > 1)}: test accuracy {reached:.1%} on {of} pictures")
+    _say(f"   {preset}, {epochs} epoch{'s' * (epochs > 1)}: test accuracy {reached:.1%} on {of} images")
     return bundle
 
 
 def _better_one(
-    registry: LocalRegistry, first: Bundle, second: Bundle, test_pictures: Dataset
+    registry: LocalRegistry, first: Bundle, second: Bundle, test_images: Dataset
 ) -> RegisteredModel:
     """Register both, and return the champion: the second, if the gate holds."""
     from cifarml.errors import GateError
@@ -126,10 +126,10 @@ def _better_one(
     from cifarml.registry.promotion_gate import BEYOND_NOISE, GateLimits
 
     _, rival = (registry.register(bundle, _NAME) for bundle in (first, second))
-    # Few test pictures, and a first model that has hardly learned: only the gain is looked at strictly.
+    # Few test images, and a first model that has hardly learned: only the gain is looked at strictly.
     limits = GateLimits(max_class_loss=1.0, max_calibration_loss=0.5)
     try:
-        done = promote_if_better(registry, rival, test_pictures, limits=limits)
+        done = promote_if_better(registry, rival, test_images, limits=limits)
     except GateError as error:
         _say("   " + error.message.replace("\n", "\n   "))
         return registry.get(_NAME)
@@ -139,7 +139,7 @@ def _better_one(
 
 
 def _go_live(
-    registry: LocalRegistry, champion: RegisteredModel, pictures: Dataset, folder: Path, *, keep: bool
+    registry: LocalRegistry, champion: RegisteredModel, images: Dataset, folder: Path, *, keep: bool
 ) -> None:
     """Bring the champion to an endpoint, ask it, and tear it down unless it shall stay."""
     import tempfile
@@ -156,15 +156,15 @@ def _go_live(
         with tempfile.TemporaryDirectory(prefix="cifarml-") as scratch:
             bundle = registry.download(champion, Path(scratch, "bundle"))
             endpoint = deploy_model(
-                host, champion, bundle, name=_NAME, pictures=pictures, on_step=lambda step: _say(f"   {step}")
+                host, champion, bundle, name=_NAME, images=images, on_step=lambda step: _say(f"   {step}")
             )
         _say("5. Asking the endpoint for a ship")
-        ship = pictures.images[pictures.labels == pictures.class_names.index("ship")][0]
-        picture = folder / "ship.png"
-        Image.fromarray(ship).save(picture)
-        answer = host.invoke(_NAME, picture.read_bytes())
+        ship = images.images[images.labels == images.class_names.index("ship")][0]
+        image = folder / "ship.png"
+        Image.fromarray(ship).save(image)
+        answer = host.invoke(_NAME, image.read_bytes())
         shown = "  ".join(f"{name} {share:.1%}" for name, share in answer.top(3).items())
-        _say(f"   {shown_path(picture)}: {shown}")
+        _say(f"   {shown_path(image)}: {shown}")
     finally:
         if not keep and _NAME in {each.name for each in host.list_endpoints()}:
             host.delete(_NAME)
@@ -177,14 +177,14 @@ def _go_live(
 
 
 def _through_storage(dataset: Dataset, folder: Path, address: str) -> Dataset:
-    """Upload the pictures, and load them from there."""
+    """Upload the images, and load them from there."""
     from cifarml.data.blob.transfer import upload_path
     from cifarml.data.load import load_dataset
-    from cifarml.data.save import save_pictures
+    from cifarml.data.save import save_images
     from cifarml.progress import show_progress
 
     with show_progress() as on_progress:
-        archive = save_pictures(dataset, folder / f"{len(dataset)}pics.zip", on_progress=on_progress)
+        archive = save_images(dataset, folder / f"{len(dataset)}pics.zip", on_progress=on_progress)
         there, done = upload_path(archive, address, on_progress=on_progress)
         told = f"{done.sent_bytes / 1e6:.1f} MB sent" if done.num_sent else "there already"
         _say(f"   {there}: {told}")

@@ -98,7 +98,7 @@ def show(
     print_table(
         f"Run {bundle.path.name}", ("setting", "value"), {**shown_settings(config), **bundle.info}.items()
     )
-    print_evaluation("Test pictures", Evaluation.from_json(metrics["test"]))
+    print_evaluation("Test images", Evaluation.from_json(metrics["test"]))
     for name in bundle.files:
         print(shown_path(bundle.path / name) + ("   (open it with a browser)" if name == REPORT else ""))
 
@@ -112,8 +112,8 @@ def compare(
         typer.Option(
             "--data",
             metavar="SOURCE",
-            help="Ask both about the test pictures of this source.",
-            show_default="the pictures that both were tested on",
+            help="Ask both about the test images of this source.",
+            show_default="the images that both were tested on",
         ),
     ] = None,
     subset: options.Subset = None,
@@ -123,7 +123,7 @@ def compare(
 ) -> None:
     """Lay two runs side by side, and say whether one is better or the difference is noise.
 
-    Runs with the same test pictures are compared by what each has answered, by McNemar's exact test.
+    Runs with the same test images are compared by what each has answered, by McNemar's exact test.
 
     [bold]Examples[/bold]
 
@@ -149,8 +149,8 @@ def compare(
     if names[0] == names[1]:
         names = shown_path(bundles[0].path), shown_path(bundles[1].path)
     with show_progress(quiet=quiet or data is None) as on_progress:
-        pictures = load_dataset(data, subset=subset, on_progress=on_progress).test if data else None
-        both = compare_runs(bundles[0], bundles[1], pictures, names=names, on_progress=on_progress)
+        images = load_dataset(data, subset=subset, on_progress=on_progress).test if data else None
+        both = compare_runs(bundles[0], bundles[1], images, names=names, on_progress=on_progress)
     if json:
         print_json(
             {
@@ -164,13 +164,13 @@ def compare(
     _print_side_by_side(both)
     print(both.verdict)
     if both.comparison is None:
-        print(f"Ask both about the same pictures: cifarml runs compare {first} {second} --data cifar10")
+        print(f"Ask both about the same images: cifarml runs compare {first} {second} --data cifar10")
     elif data and both.first.figures.trained_on != both.second.figures.trained_on:
-        print("They were trained on different pictures, so see to it that these are new to both.")
+        print("They were trained on different images, so see to it that these are new to both.")
 
 
 def _print_side_by_side(both: RunComparison) -> None:
-    """Print settings that differ, figures, and recalls; those of other pictures if both were asked again."""
+    """Print settings that differ, figures, and recalls; those of other images if both were asked again."""
     runs = both.first, both.second
     shown = [run.figures for run in runs]
     if both.comparison is not None:
@@ -182,7 +182,7 @@ def _print_side_by_side(both: RunComparison) -> None:
     if changed:
         print_table("What differs", columns, [(name, *map(_setting, pair)) for name, pair in changed.items()])
     else:
-        print("Both have the same settings and pictures.")
+        print("Both have the same settings and images.")
     names = dict.fromkeys((*shown[0].recall, *shown[1].recall))
     rows = [
         ("accuracy", *(f"{each.accuracy:.2%}" for each in shown)),
@@ -190,13 +190,13 @@ def _print_side_by_side(both: RunComparison) -> None:
         ("calibration error", *(f"{each.calibration_error:.1%}" for each in shown)),
         *((f"recall of {n}", *(f"{e.recall[n]:.1%}" if n in e.recall else "" for e in shown)) for n in names),
         ("training", *(f"{run.info['training_s']:,.0f} s" for run in runs)),
-        ("pictures/s in training", *(f"{run.info['images_per_second']:,.0f}" for run in runs)),
+        ("images/s in training", *(f"{run.info['images_per_second']:,.0f}" for run in runs)),
         ("parameters", *(f"{run.info['num_parameters']:,}" for run in runs)),
         ("model.onnx", *(f"{run.model_bytes / 1e6:.1f} MB" for run in runs)),
     ]
-    title = "On their own test pictures"
+    title = "On their own test images"
     if both.comparison is not None:
-        title = f"On the same {both.comparison.num_images:,} test pictures of {both.comparison.data}"
+        title = f"On the same {both.comparison.num_images:,} test images of {both.comparison.data}"
     print_table(title, columns, rows)
 
 

@@ -36,7 +36,7 @@ def train(
     subset: options.Subset = None,
     subset_seed: options.SubsetSeed = 0,
     epochs: Annotated[
-        int | None, typer.Option(help="Passes over the training pictures.", show_default=CHOSEN)
+        int | None, typer.Option(help="Passes over the training images.", show_default=CHOSEN)
     ] = None,
     time_budget: Annotated[
         float | None,
@@ -47,7 +47,7 @@ def train(
             show_default=False,
         ),
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Pictures in a step.", show_default=CHOSEN)] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images in a step.", show_default=CHOSEN)] = None,
     learning_rate: Annotated[
         float | None, typer.Option(help="The largest step size of the optimiser.", show_default=CHOSEN)
     ] = None,
@@ -88,11 +88,11 @@ def train(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Train a network on labelled pictures, and write a run folder.
+    """Train a network on labelled images, and write a run folder.
 
-    The preset chooses what you leave out, by the number of pictures, and the command says what it chose.
+    The preset chooses what you leave out, by the number of images, and the command says what it chose.
 
-    The test pictures are looked at once, at the end. Ctrl-C ends the training with what was reached.
+    The test images are looked at once, at the end. Ctrl-C ends the training with what was reached.
 
     A run that was killed goes on from its last checkpoint with --resume, and ends as it would have ended.
 
@@ -101,7 +101,7 @@ def train(
       cifarml train --subset 2000
       cifarml train --time-budget 2m
       cifarml train --preset tutorial --data 2000pics_cifar10.zip
-      cifarml train --data my_pictures/ --skip-bad --name first
+      cifarml train --data my_images/ --skip-bad --name first
       cifarml train --data drawn:4000 --json --quiet
       cifarml train --resume latest
       cifarml train --config runs/first/config.json --seed 1
@@ -179,8 +179,8 @@ def train(
     with show_progress(quiet=quiet) as on_progress:
         source = Source(data=data, subset=subset, subset_seed=subset_seed, skip_bad=skip_bad)
         dataset = source.load(on_progress=on_progress)
-        for picture in dataset.skipped:
-            note(f"left out {picture.name}: {picture.reason}")
+        for image in dataset.skipped:
+            note(f"left out {image.name}: {image.reason}")
         run_dir = runs_dir / name if name else new_run_dir(runs_dir, config.preset)
         with hidden_native_noise():
             from cifarml.hardware.devices import describe_environment
@@ -266,8 +266,8 @@ def print_run(bundle: Bundle, *, json: bool) -> None:
     if info["interrupted"]:
         print(f"Interrupted: the model is as far as it got, in epoch {info['num_epochs'] + 1}.")
     print(
-        f"Test accuracy {info['test_accuracy']:.1%} on {info['num_test_images']:,} pictures "
-        f"(trained {info['training_s']:.0f} s, {info['images_per_second']:,.0f} pictures/s)"
+        f"Test accuracy {info['test_accuracy']:.1%} on {info['num_test_images']:,} images "
+        f"(trained {info['training_s']:.0f} s, {info['images_per_second']:,.0f} images/s)"
     )
     path = shown_path(bundle.path)
     print(f"Run folder: {path}")

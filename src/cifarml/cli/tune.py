@@ -40,7 +40,7 @@ def tune(
     epochs: Annotated[
         int | None,
         typer.Option(
-            help="Passes over the training pictures, in a trial.", show_default="chosen by the preset"
+            help="Passes over the training images, in a trial.", show_default="chosen by the preset"
         ),
     ] = None,
     precision: options.Precision = None,
@@ -51,7 +51,7 @@ def tune(
         typer.Option(
             metavar="STUDY",
             help="Name of the search; the same goes on.",
-            show_default="of preset and pictures",
+            show_default="of preset and images",
         ),
     ] = None,
     runs_dir: options.RunsDir = None,
@@ -61,7 +61,7 @@ def tune(
 ) -> None:
     """Search for better settings of a preset: train again and again, and keep the best.
 
-    All trials are scored on the same validation pictures, which are none of the test pictures. The first
+    All trials are scored on the same validation images, which are none of the test images. The first
     takes the preset's own settings, and trials that fall behind are ended early.
 
     What is found lies in tuning/STUDY of the run folder. The same command again goes on with the search,
@@ -70,7 +70,7 @@ def tune(
     [bold]Examples[/bold]
 
       cifarml tune --subset 2000 --time-budget 30m
-      cifarml tune --data my_pictures/ --preset fast --trials 20 --epochs 10
+      cifarml tune --data my_images/ --preset fast --trials 20 --epochs 10
       cifarml train --subset 2000 --config runs/tuning/STUDY/best.toml
     """
     from cifarml.data.load import load_dataset
@@ -93,8 +93,8 @@ def tune(
         dataset = load_dataset(
             data, subset=subset, seed=subset_seed, skip_bad=skip_bad, on_progress=on_progress
         )
-        for picture in dataset.skipped:
-            note(f"left out {picture.name}: {picture.reason}")
+        for image in dataset.skipped:
+            note(f"left out {image.name}: {image.reason}")
         study_dir = runs_dir / "tuning" / (name or f"{config.preset}-{dataset.fingerprint[:8]}")
         with hidden_native_noise():
             from cifarml.hardware.devices import describe_environment
@@ -147,7 +147,7 @@ def print_result(result: TuneResult) -> None:
 
 
 def _verdict(result: TuneResult) -> str:
-    on = f"of {result.num_validation:,} validation pictures"
+    on = f"of {result.num_validation:,} validation images"
     if result.own is None or result.gain is None or result.p_value is None:
         return (
             f"The best trial names {result.best.accuracy:.1%} {on}; the preset's own settings have not ended."

@@ -1,4 +1,4 @@
-"""Decoded pictures of large sources, kept so that the second load takes no time."""
+"""Decoded images of large sources, kept so that the second load takes no time."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ def read_cached(folder: Path, key: str, origin: str) -> Dataset | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, LookupError, TypeError, EOFError, MemoryError, CifarMLError) as error:
-        _logger.warning("decoding again, since the cached pictures in %s are damaged: %s", path, error)
+        _logger.warning("decoding again, since the cached images in %s are damaged: %s", path, error)
         return None
     return dataset
 
 
 class CacheWriter:
-    """Keeps a data set under a key, writing its pictures while others are still being decoded.
+    """Keeps a data set under a key, writing its images while others are still being decoded.
 
     What can't be written (disk full, another process is at it) is only logged: the cache is a help, not a
     need. Nothing is kept unless :meth:`finish` is reached.
@@ -64,7 +64,7 @@ class CacheWriter:
     Args:
         folder: The cache; made when it isn't there.
         key: A file name that stands for the content of the source; empty to keep nothing.
-        num_images: How many pictures will be added.
+        num_images: How many images will be added.
         class_names: The data set's.
     """
 
@@ -93,11 +93,11 @@ class CacheWriter:
         return self
 
     def add(self, images: npt.NDArray[np.uint8]) -> None:
-        """Take the next pictures, uint8 of shape (B, 32, 32, 3), which must not change any more."""
+        """Take the next images, uint8 of shape (B, 32, 32, 3), which must not change any more."""
         self._submit(self._write, images)
 
     def finish(self, dataset: Dataset) -> None:
-        """Keep the data set whose pictures have all been added."""
+        """Keep the data set whose images have all been added."""
         if not self._key:
             return
         try:
@@ -128,7 +128,7 @@ class CacheWriter:
         self._file.write(images.data)
 
     def _give_up(self, error: OSError) -> None:
-        _logger.warning("the decoded pictures are not kept for the next time: %s", error)
+        _logger.warning("the decoded images are not kept for the next time: %s", error)
         self._key = ""
 
     def __exit__(

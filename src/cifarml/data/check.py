@@ -1,4 +1,4 @@
-"""Would training on these pictures go wrong? Counts, sizes, duplicates, unreadable files."""
+"""Would training on these images go wrong? Counts, sizes, duplicates, unreadable files."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 from cifarml.data.blob.address import is_blob_address
 from cifarml.data.cifar10.official import is_official
-from cifarml.data.dataset import BadPicture, Dataset
+from cifarml.data.dataset import BadImage, Dataset
 from cifarml.data.layout import find_layout
 from cifarml.data.load import load_dataset, locate_source, open_source
-from cifarml.errors import PictureError
-from cifarml.images import picture_size
+from cifarml.errors import ImageError
+from cifarml.images import image_size
 from cifarml.progress import OnProgress, ignore_progress
 from cifarml.settings import load_settings
 
@@ -21,7 +21,7 @@ __all__ = ["ClassCount", "SourceCheck", "check_dataset", "check_source"]
 
 
 class ClassCount(NamedTuple):
-    """How many pictures there are of a class."""
+    """How many images there are of a class."""
 
     name: str
     train: int
@@ -32,14 +32,14 @@ class SourceCheck(NamedTuple):
     """What was found in a source.
 
     Attributes:
-        dataset: The readable pictures.
-        classes: Pictures by class.
-        sizes: How many picture files have which width and height, the most frequent first; empty where
-            the source holds no picture files (drawn, official archives).
-        unreadable: Pictures that can't be read.
-        duplicates: Groups of pictures with the same pixels and label, all in train or all in test.
-        leaks: Groups of pictures with the same pixels, some in train and some in test.
-        conflicts: Groups of pictures with the same pixels and different labels.
+        dataset: The readable images.
+        classes: Images by class.
+        sizes: How many image files have which width and height, the most frequent first; empty where
+            the source holds no image files (drawn, official archives).
+        unreadable: Images that can't be read.
+        duplicates: Groups of images with the same pixels and label, all in train or all in test.
+        leaks: Groups of images with the same pixels, some in train and some in test.
+        conflicts: Groups of images with the same pixels and different labels.
         problems: Why training would be wrong, in words; empty where it would be right.
         warnings: What is odd but does no great harm.
     """
@@ -47,7 +47,7 @@ class SourceCheck(NamedTuple):
     dataset: Dataset
     classes: tuple[ClassCount, ...]
     sizes: tuple[tuple[tuple[int, int], int], ...]
-    unreadable: tuple[BadPicture, ...]
+    unreadable: tuple[BadImage, ...]
     duplicates: tuple[tuple[str, ...], ...]
     leaks: tuple[tuple[str, ...], ...]
     conflicts: tuple[tuple[str, ...], ...]
@@ -62,7 +62,7 @@ class SourceCheck(NamedTuple):
             "fingerprint": self.dataset.fingerprint,
             "classes": [count._asdict() for count in self.classes],
             "sizes": [{"width": w, "height": h, "num_images": count} for (w, h), count in self.sizes],
-            "unreadable": [picture._asdict() for picture in self.unreadable],
+            "unreadable": [image._asdict() for image in self.unreadable],
             "duplicates": self.duplicates,
             "leaks": self.leaks,
             "conflicts": self.conflicts,
@@ -76,7 +76,7 @@ def check_source(source: str | Path, *, on_progress: OnProgress = ignore_progres
 
     Args:
         source: As for :func:`cifarml.load_dataset`.
-        on_progress: Called while pictures are read.
+        on_progress: Called while images are read.
 
     Raises:
         DataError: If the source can't be loaded at all.
@@ -113,14 +113,14 @@ def check_dataset(dataset: Dataset, *, sizes: Counter[tuple[int, int]] | None = 
             elif same_label:
                 duplicates.append(names)
     problems = [
-        *_say(len(dataset.skipped), "picture can't be read", "pictures can't be read"),
-        *_say(len(leaks), "picture is in train and in test", "pictures are in train and in test"),
-        *_say(len(conflicts), "picture has several labels", "pictures have several labels"),
-        *(f"class {count.name!r} has no pictures to train on" for count in counts if not count.train),
-        *(f"class {count.name!r} has no test pictures" for count in counts if not count.test),
+        *_say(len(dataset.skipped), "image can't be read", "images can't be read"),
+        *_say(len(leaks), "image is in train and in test", "images are in train and in test"),
+        *_say(len(conflicts), "image has several labels", "images have several labels"),
+        *(f"class {count.name!r} has no images to train on" for count in counts if not count.train),
+        *(f"class {count.name!r} has no test images" for count in counts if not count.test),
     ]
     warnings = [
-        *_say(len(duplicates), "picture is there more than once", "pictures are there more than once"),
+        *_say(len(duplicates), "image is there more than once", "images are there more than once"),
         *_imbalance(counts),
     ]
     return SourceCheck(
@@ -144,11 +144,11 @@ def _imbalance(counts: tuple[ClassCount, ...]) -> list[str]:
     least, most = (pick(counts, key=lambda count: count.train) for pick in (min, max))
     if most.train <= 10 * max(least.train, 1):
         return []
-    return [f"{most.name!r} has {most.train:,} pictures to train on and {least.name!r} only {least.train:,}"]
+    return [f"{most.name!r} has {most.train:,} images to train on and {least.name!r} only {least.train:,}"]
 
 
 def _sizes(source: str | Path) -> Counter[tuple[int, int]]:
-    """Count the widths and heights of the picture files of a source, without decoding them."""
+    """Count the widths and heights of the image files of a source, without decoding them."""
     sizes: Counter[tuple[int, int]] = Counter()
     if not is_blob_address(source) and not Path(source).exists():  # drawn, or cifar10
         return sizes
@@ -156,7 +156,7 @@ def _sizes(source: str | Path) -> Counter[tuple[int, int]]:
         if not is_official(tree.files):
             for name in find_layout(tree.files, tree.folders).names:
                 try:
-                    sizes[picture_size(tree.read(name))] += 1
-                except PictureError:
+                    sizes[image_size(tree.read(name))] += 1
+                except ImageError:
                     continue  # it is listed among the unreadable ones
     return sizes

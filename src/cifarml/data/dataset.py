@@ -1,4 +1,4 @@
-"""The immutable data set that flows from the pictures to the training."""
+"""The immutable data set that flows from the images to the training."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ import numpy.typing as npt
 from cifarml.cifar10 import IMAGE_SHAPE
 from cifarml.errors import DataError
 
-__all__ = ["MAX_CLASSES", "BadPicture", "Dataset", "DatasetSplits", "Fingerprint"]
+__all__ = ["MAX_CLASSES", "BadImage", "Dataset", "DatasetSplits", "Fingerprint"]
 
 _T = TypeVar("_T", bound=np.generic)
 
 MAX_CLASSES = 1000
 _ENOUGH = 2500
-"""So many validation pictures tell an accuracy of 90 % to 0.6 points (one standard error); the rest is for
+"""So many validation images tell an accuracy of 90 % to 0.6 points (one standard error); the rest is for
 training."""
 TEST_FRACTION = 0.1
-"""The article's share of test pictures: numbers 181-200 of each 200."""
+"""The article's share of test images: numbers 181-200 of each 200."""
 
 
-class BadPicture(NamedTuple):
-    """A picture that was left out, and why."""
+class BadImage(NamedTuple):
+    """An image that was left out, and why."""
 
     name: str
     reason: str
@@ -35,16 +35,16 @@ class BadPicture(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
-    """Labelled pictures, all of one size. Nothing in it can be changed.
+    """Labelled images, all of one size. Nothing in it can be changed.
 
     Args:
         images: uint8, shape (N, 32, 32, 3), red-green-blue, 0 to 255.
         labels: int64, shape (N,), indices into ``class_names``.
         class_names: 2 to 1000 different names.
-        sources: Where each picture came from, N texts.
-        is_test: bool, shape (N,): the pictures that the source sets apart for testing.
+        sources: Where each image came from, N texts.
+        is_test: bool, shape (N,): the images that the source sets apart for testing.
         origin: Where the whole came from, for people to read.
-        skipped: Pictures that could not be read and were left out.
+        skipped: Images that could not be read and were left out.
 
     Raises:
         DataError: If shapes, dtypes, labels or names don't fit together.
@@ -62,7 +62,7 @@ class Dataset:
     sources: tuple[str, ...]
     is_test: npt.NDArray[np.bool_]
     origin: str
-    skipped: tuple[BadPicture, ...] = ()
+    skipped: tuple[BadImage, ...] = ()
 
     def __post_init__(self) -> None:
         count = len(self.images)
@@ -70,7 +70,7 @@ class Dataset:
         _check("labels", self.labels, np.int64, (count,))
         _check("is_test", self.is_test, np.bool_, (count,))
         if len(self.sources) != count:
-            raise DataError(f"sources must name each of the {count} pictures. Received: {len(self.sources)}")
+            raise DataError(f"sources must name each of the {count} images. Received: {len(self.sources)}")
         check_class_names(self.class_names)
         if count and not (self.labels.min() >= 0 and self.labels.max() < len(self.class_names)):
             raise DataError(
@@ -86,7 +86,7 @@ class Dataset:
     def __repr__(self) -> str:
         tests = int(self.is_test.sum())
         return (
-            f"Dataset({self.origin!r}: {len(self):,} pictures, {len(self.class_names)} classes, "
+            f"Dataset({self.origin!r}: {len(self):,} images, {len(self.class_names)} classes, "
             f"{len(self) - tests:,} train + {tests:,} test)"
         )
 
@@ -99,20 +99,20 @@ class Dataset:
 
     @property
     def train(self) -> Dataset:
-        """The pictures to learn from (validation included)."""
+        """The images to learn from (validation included)."""
         return self.take(np.flatnonzero(~self.is_test))
 
     @property
     def test(self) -> Dataset:
-        """The pictures that are looked at once, at the end."""
+        """The images that are looked at once, at the end."""
         return self.take(np.flatnonzero(self.is_test))
 
     def class_counts(self) -> npt.NDArray[np.int64]:
-        """Count the pictures of each class: int64, shape (number of classes,)."""
+        """Count the images of each class: int64, shape (number of classes,)."""
         return np.bincount(self.labels, minlength=len(self.class_names)).astype(np.int64)
 
     def take(self, indices: npt.NDArray[np.int64]) -> Dataset:
-        """Return a data set of the pictures at ``indices`` (int64, shape (M,)), in that order."""
+        """Return a data set of the images at ``indices`` (int64, shape (M,)), in that order."""
         return dataclasses.replace(
             self,
             images=_owned(self.images[indices]),
@@ -123,29 +123,29 @@ class Dataset:
         )
 
     def relabel(self, labels: npt.NDArray[np.int64], class_names: tuple[str, ...]) -> Dataset:
-        """Return the same pictures with other labels (int64, shape (N,)), which number other classes."""
+        """Return the same images with other labels (int64, shape (N,)), which number other classes."""
         return dataclasses.replace(self, labels=labels, class_names=class_names)
 
     def subset(self, num_images: int, *, seed: int = 0) -> Dataset:
-        """Take pictures at random, balanced over the classes.
+        """Take images at random, balanced over the classes.
 
-        Of each class a tenth (at least one) comes from the test pictures and the rest from the others,
+        Of each class a tenth (at least one) comes from the test images and the rest from the others,
         as the article splits its 2000; a source with one kind only gives just that kind.
 
         Args:
-            num_images: How many pictures in all; classes differ by one at the most.
-            seed: The same seed takes the same pictures.
+            num_images: How many images in all; classes differ by one at the most.
+            seed: The same seed takes the same images.
 
         Returns:
-            The smaller data set, pictures in their old order.
+            The smaller data set, images in their old order.
 
         Raises:
-            DataError: If a class has too few pictures, or ``num_images`` is too small to train on.
+            DataError: If a class has too few images, or ``num_images`` is too small to train on.
         """
         num_classes = len(self.class_names)
         if num_images < 2 * num_classes:
             raise DataError(
-                f"a subset needs 2 pictures a class, at least {2 * num_classes}. Received: {num_images}"
+                f"a subset needs 2 images a class, at least {2 * num_classes}. Received: {num_images}"
             )
         rng = np.random.default_rng(seed)
         shares = np.full(num_classes, num_images // num_classes)
@@ -165,30 +165,30 @@ class Dataset:
                 if len(there) < wanted:
                     raise DataError(
                         f"a balanced subset of {num_images:,} needs {wanted:,} "
-                        f"{'test ' if both and mask is parts[-1][0] else ''}pictures of "
+                        f"{'test ' if both and mask is parts[-1][0] else ''}images of "
                         f"{self.class_names[label]!r}; there are {len(there):,}",
-                        hint="ask for fewer pictures: --subset N",
+                        hint="ask for fewer images: --subset N",
                     )
                 chosen.append(rng.permutation(there)[:wanted])
         return self.take(np.sort(np.concatenate(chosen)))
 
     def split(self, *, validation_fraction: float | None = None, seed: int = 0) -> DatasetSplits:
-        """Split into train, validation and test pictures.
+        """Split into train, validation and test images.
 
-        The test pictures are those that the source sets apart. Validation pictures are drawn at random
-        from the others, the same share of each class, and at least one picture of each class stays to
+        The test images are those that the source sets apart. Validation images are drawn at random
+        from the others, the same share of each class, and at least one image of each class stays to
         train on.
 
         Args:
-            validation_fraction: Share of the pictures that are not test pictures, 0 to 0.5; None stands for a
-                tenth, or for so much less as makes 2500 pictures.
+            validation_fraction: Share of the images that are not test images, 0 to 0.5; None stands for a
+                tenth, or for so much less as makes 2500 images.
             seed: The same seed gives the same split.
 
         Returns:
-            The three sets; no picture is in two of them.
+            The three sets; no image is in two of them.
 
         Raises:
-            DataError: If a class has no picture to train on.
+            DataError: If a class has no image to train on.
         """
         if validation_fraction is None:
             validation_fraction = min(0.1, _ENOUGH / max(1, int(np.count_nonzero(~self.is_test))))
@@ -199,7 +199,7 @@ class Dataset:
             there = rng.permutation(np.flatnonzero((self.labels == label) & ~self.is_test))
             if not len(there):
                 raise DataError(
-                    f"{self.origin}: class {name!r} has no pictures to train on",
+                    f"{self.origin}: class {name!r} has no images to train on",
                     hint="see what is there with: cifarml data check SOURCE",
                 )
             num_validation = min(round(len(there) * validation_fraction), len(there) - 1)
@@ -213,25 +213,25 @@ class Dataset:
 
 
 class Fingerprint:
-    """Computes :attr:`Dataset.fingerprint` as the pictures come in."""
+    """Computes :attr:`Dataset.fingerprint` as the images come in."""
 
     def __init__(self, num_images: int, class_names: tuple[str, ...]) -> None:
         header = {"shape": (num_images, *IMAGE_SHAPE), "class_names": class_names}
         self._digest = hashlib.sha256(json.dumps(header, ensure_ascii=False).encode())
 
     def add(self, images: npt.NDArray[np.uint8]) -> None:
-        """Take the next pictures, uint8 of shape (B, 32, 32, 3)."""
+        """Take the next images, uint8 of shape (B, 32, 32, 3)."""
         self._digest.update(np.ascontiguousarray(images).data)
 
     def finish(self, labels: npt.NDArray[np.int64], is_test: npt.NDArray[np.bool_]) -> str:
-        """Return the fingerprint of all the pictures with these labels and this split."""
+        """Return the fingerprint of all the images with these labels and this split."""
         for array in (labels.astype("<i8", copy=False), is_test):
             self._digest.update(np.ascontiguousarray(array).data)
         return self._digest.hexdigest()
 
 
 class DatasetSplits(NamedTuple):
-    """Three data sets with no picture in common."""
+    """Three data sets with no image in common."""
 
     train: Dataset
     validation: Dataset
@@ -244,7 +244,7 @@ def check_class_names(names: tuple[str, ...]) -> None:
         shown = f": {names[0]!r}" if len(names) == 1 else ""
         raise DataError(
             f"a data set needs 2 to {MAX_CLASSES} classes. Received: {len(names)}{shown}",
-            hint="put the pictures of each class into a folder of its own, or name them CLASS_NUMBER.png",
+            hint="put the images of each class into a folder of its own, or name them CLASS_NUMBER.png",
         )
     if len(set(names)) != len(names):
         raise DataError(f"class names must differ. Received: {sorted(names)[:20]}")

@@ -1,4 +1,4 @@
-"""Many pictures at once: every file of a source to one array."""
+"""Many images at once: every file of a source to one array."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ import numpy.typing as npt
 import simplejpeg
 
 from cifarml.cifar10 import IMAGE_SHAPE
-from cifarml.data.dataset import BadPicture
+from cifarml.data.dataset import BadImage
 from cifarml.data.file_tree import FileTree
-from cifarml.errors import PictureError
-from cifarml.images import decode_picture
+from cifarml.errors import ImageError
+from cifarml.images import decode_image
 from cifarml.progress import OnProgress, Progress, ignore_progress
 
-__all__ = ["OnBlock", "decode_pictures"]
+__all__ = ["OnBlock", "decode_images"]
 
 OnBlock = Callable[[npt.NDArray[np.uint8]], None]
 """Takes images, uint8 of shape (B, 32, 32, 3)."""
 
 _BLOCK_BYTES = 4 * 2**20
-_BLOCK_PICTURES = 1024
+_BLOCK_IMAGES = 1024
 
 
-def decode_pictures(
+def decode_images(
     tree: FileTree,
     names: Sequence[str],
     *,
     on_block: OnBlock = lambda _: None,
     on_progress: OnProgress = ignore_progress,
-) -> tuple[npt.NDArray[np.uint8], list[BadPicture]]:
-    """Decode pictures of a source, several at a time, reading ahead no more than a few blocks.
+) -> tuple[npt.NDArray[np.uint8], list[BadImage]]:
+    """Decode images of a source, several at a time, reading ahead no more than a few blocks.
 
     Args:
-        tree: Where the pictures lie.
-        names: The pictures wanted.
+        tree: Where the images lie.
+        names: The images wanted.
         on_block: Given every part of the result, in order, as soon as it is there.
-        on_progress: Called after every block of pictures.
+        on_progress: Called after every block of images.
 
     Returns:
-        uint8 of shape (N, 32, 32, 3), black where a picture is bad, and the bad pictures.
+        uint8 of shape (N, 32, 32, 3), black where an image is bad, and the bad images.
     """
     images = np.zeros((len(names), *IMAGE_SHAPE), np.uint8)
     bad: dict[int, str] = {}
@@ -54,37 +54,37 @@ def decode_pictures(
         block, decoded = waiting.popleft()
         bad.update(decoded.result())
         on_block(images[block])
-        on_progress(Progress("reading pictures", block.stop, len(names)))
+        on_progress(Progress("reading images", block.stop, len(names)))
 
     with ThreadPoolExecutor(workers) as pool:
         first, chunk, chunk_bytes = 0, dict[int, bytes](), 0
         for position, name in enumerate(names):
             try:
                 content = tree.read(name)
-            except PictureError as error:
+            except ImageError as error:
                 bad[position] = error.message
             else:
                 if not _decode_small_jpeg(content, images[position]):
                     chunk[position] = content
                     chunk_bytes += len(content)
             end = position + 1
-            if chunk_bytes >= _BLOCK_BYTES or end - first == _BLOCK_PICTURES or end == len(names):
+            if chunk_bytes >= _BLOCK_BYTES or end - first == _BLOCK_IMAGES or end == len(names):
                 waiting.append((slice(first, end), pool.submit(_decode_chunk, chunk, images)))
                 first, chunk, chunk_bytes = end, {}, 0
                 if len(waiting) > workers:
                     settle()
         while waiting:
             settle()
-    return images, [BadPicture(names[position], bad[position]) for position in sorted(bad)]
+    return images, [BadImage(names[position], bad[position]) for position in sorted(bad)]
 
 
 def _decode_chunk(chunk: dict[int, bytes], images: npt.NDArray[np.uint8]) -> dict[int, str]:
-    """Decode into ``images`` and return what is wrong with which picture."""
+    """Decode into ``images`` and return what is wrong with which image."""
     bad = {}
     for position, content in chunk.items():
         try:
-            images[position] = decode_picture(content)
-        except PictureError as error:
+            images[position] = decode_image(content)
+        except ImageError as error:
             images[position] = 0
             bad[position] = error.message
     return bad
@@ -97,7 +97,7 @@ def _decode_small_jpeg(content: bytes, image: npt.NDArray[np.uint8]) -> bool:
 
     Returns:
         False for everything else, and for whatever libjpeg has anything to say about, which
-        decode_picture must judge; ``image`` may hold anything then.
+        decode_image must judge; ``image`` may hold anything then.
     """
     if not content.startswith(b"\xff\xd8") or b"Exif\0" in content or b"dobe" in content:
         return False  # no JPEG, or perhaps turned (EXIF, XMP) or of unusual colours (Adobe's marker)

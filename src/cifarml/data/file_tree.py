@@ -1,4 +1,4 @@
-"""Named files to read pictures from: a folder or an archive, seen alike."""
+"""Named files to read images from: a folder or an archive, seen alike."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Protocol, Self, runtime_checkable
 
-from cifarml.errors import DataError, PictureError
+from cifarml.errors import DataError, ImageError
 
 __all__ = ["MAX_FILE_BYTES", "FileTree", "Folder", "KeyedTree"]
 
@@ -33,7 +33,7 @@ class FileTree(Protocol):
         """Return the content of a file.
 
         Raises:
-            PictureError: If it can't be read.
+            ImageError: If it can't be read.
         """
 
     def __enter__(self) -> Self: ...
@@ -89,10 +89,10 @@ class Folder:
         try:
             with self._paths[name].open("rb") as file:
                 if os.fstat(file.fileno()).st_size > MAX_FILE_BYTES:
-                    raise PictureError(f"larger than {MAX_FILE_BYTES:,} bytes")
+                    raise ImageError(f"larger than {MAX_FILE_BYTES:,} bytes")
                 return file.read()
         except OSError as error:
-            raise PictureError(f"can't be read: {error.strerror}") from error
+            raise ImageError(f"can't be read: {error.strerror}") from error
 
     def key(self) -> str:
         """Return a SHA-256 of names, sizes and times of change, without reading the files."""

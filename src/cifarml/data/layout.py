@@ -1,4 +1,4 @@
-"""From file names to labels: which pictures there are, of which class, to train on or to test with."""
+"""From file names to labels: which images there are, of which class, to train on or to test with."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ __all__ = ["Layout", "find_layout", "last_tenth"]
 _FLAT_NAME: Final = re.compile(r"(?P<class_name>.+)_(?P<number>\d+)")
 _SPLITS: Final = {"train": False, "test": True}
 _HINT: Final = (
-    "name the pictures CLASS_NUMBER.png in one folder, or give each class a folder of its own, "
+    "name the images CLASS_NUMBER.png in one folder, or give each class a folder of its own, "
     "in train/ and test/ if you like; see docs/data.md"
 )
 
 
 class Layout(NamedTuple):
-    """Labels of pictures by name.
+    """Labels of images by name.
 
     Attributes:
         class_names: Sorted names of the classes.
-        names: The pictures, in the order in which the source lists them.
+        names: The images, in the order in which the source lists them.
         labels: int64, shape (N,).
         is_test: bool, shape (N,).
     """
@@ -41,7 +41,7 @@ class Layout(NamedTuple):
 
 
 class _Place(NamedTuple):
-    """Where a picture belongs."""
+    """Where an image belongs."""
 
     class_name: str
     is_test: bool | None  # None: the source does not say
@@ -52,7 +52,7 @@ def find_layout(files: Iterable[str], folders: Collection[str]) -> Layout:
 
     Two layouts are known: ``<class>_<number>.png`` all in one folder, and a folder for each class, which
     may lie in ``train`` and ``test``. Folders around them don't matter; hidden files and files that
-    are no pictures are passed over. Where the source has no test pictures of its own, the last tenth of
+    are no images are passed over. Where the source has no test images of its own, the last tenth of
     each class by number becomes the test set.
 
     Args:
@@ -60,14 +60,14 @@ def find_layout(files: Iterable[str], folders: Collection[str]) -> Layout:
         folders: Names of folders, empty ones included.
 
     Returns:
-        Pictures and labels.
+        Images and labels.
 
     Raises:
-        DataError: If there are no pictures, or no labels in their names, or too few of a class.
+        DataError: If there are no images, or no labels in their names, or too few of a class.
     """
-    names = [name for name in files if _is_picture(name)]
+    names = [name for name in files if _is_image(name)]
     if not names:
-        raise DataError(f"no pictures there (files that end in {', '.join(sorted(SUFFIXES))})", _HINT)
+        raise DataError(f"no images there (files that end in {', '.join(sorted(SUFFIXES))})", _HINT)
     parent_of = [name.rpartition("/")[0] for name in names]
     parents = set(parent_of)
     wrapper = _common_folder(parents)
@@ -88,14 +88,14 @@ def find_layout(files: Iterable[str], folders: Collection[str]) -> Layout:
         places = [place_of[parent] for parent in parent_of]
     else:
         shown = ", ".join(sorted(parent or "(top)" for parent in parents)[:6])
-        raise DataError(f"the folders are of no known layout. Received pictures in: {shown}", _HINT)
+        raise DataError(f"the folders are of no known layout. Received images in: {shown}", _HINT)
     return _layout(names, places)
 
 
 def last_tenth(
     labels: npt.NDArray[np.int64], num_classes: int, order: Sequence[int] | None = None
 ) -> npt.NDArray[np.bool_]:
-    """Mark the last tenth of each class, at least one picture, as test pictures.
+    """Mark the last tenth of each class, at least one image, as test images.
 
     This is the article's split (numbers 1-180 of each 200 train, 181-200 test), for any number.
 
@@ -120,7 +120,7 @@ def natural_key(name: str) -> list[tuple[bool, int, str]]:
     return [(part.isdigit(), int(part) if part.isdecimal() else 0, part) for part in re.split(r"(\d+)", name)]
 
 
-def _is_picture(name: str) -> bool:
+def _is_image(name: str) -> bool:
     if name[name.rfind(".") :].lower() not in SUFFIXES:
         return False
     return not (name.startswith((".", "__MACOSX/")) or "/." in name)
@@ -150,14 +150,14 @@ def _flat(names: list[str], is_test: dict[str, bool | None]) -> list[_Place]:
             without.append(name)
     if without:
         raise DataError(
-            f"{len(without):,} of {len(names):,} pictures have no label: {', '.join(map(repr, without[:5]))}",
+            f"{len(without):,} of {len(names):,} images have no label: {', '.join(map(repr, without[:5]))}",
             _HINT,
         )
     return places
 
 
 def _check_empty_classes(used: Collection[str], beside: Collection[str], folders: Collection[str]) -> None:
-    """Raise where a class folder holds no picture: a label without pictures."""
+    """Raise where a class folder holds no image: a label without images."""
     empty = [
         folder
         for folder in folders
@@ -167,8 +167,8 @@ def _check_empty_classes(used: Collection[str], beside: Collection[str], folders
     ]
     if empty:
         raise DataError(
-            f"class folders without pictures: {', '.join(map(repr, sorted(empty)[:5]))}",
-            hint="remove these folders, or put pictures into them",
+            f"class folders without images: {', '.join(map(repr, sorted(empty)[:5]))}",
+            hint="remove these folders, or put images into them",
         )
 
 
@@ -182,9 +182,9 @@ def _layout(names: list[str], places: list[_Place]) -> Layout:
     if counts.min() < 2:
         alone = [name for name, count in zip(class_names, counts, strict=True) if count < 2]
         raise DataError(
-            f"classes with a single picture: {', '.join(map(repr, alone[:5]))}; "
+            f"classes with a single image: {', '.join(map(repr, alone[:5]))}; "
             "each needs at least two, one to train on and one to test with",
-            hint="add pictures of these classes, or remove them",
+            hint="add images of these classes, or remove them",
         )
     if any(place.is_test for place in known):
         tests = {place: bool(place.is_test) for place in known}

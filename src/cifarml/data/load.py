@@ -18,12 +18,12 @@ from cifarml.data.archives.archive import is_archive, open_archive
 from cifarml.data.blob.address import is_blob_address
 from cifarml.data.cache import CacheWriter, read_cached
 from cifarml.data.cifar10.official import download_official, is_official, load_official
-from cifarml.data.dataset import BadPicture, Dataset
-from cifarml.data.decode import decode_pictures
+from cifarml.data.dataset import BadImage, Dataset
+from cifarml.data.decode import decode_images
 from cifarml.data.drawn.drawings import draw_dataset
 from cifarml.data.file_tree import FileTree, Folder, KeyedTree
 from cifarml.data.layout import Layout, find_layout
-from cifarml.errors import DataError, PictureError
+from cifarml.errors import DataError, ImageError
 from cifarml.images import DECODER_VERSION
 from cifarml.progress import OnProgress, ignore_progress
 from cifarml.settings import Settings, load_settings
@@ -45,25 +45,25 @@ def load_dataset(
     settings: Settings | None = None,
     on_progress: OnProgress = ignore_progress,
 ) -> Dataset:
-    """Load labelled pictures.
+    """Load labelled images.
 
     Args:
-        source: A folder, .zip, .tar.gz or .tar of pictures named ``<class>_<number>.png`` or in class
+        source: A folder, .zip, .tar.gz or .tar of images named ``<class>_<number>.png`` or in class
             folders; an official CIFAR-10 archive; either of them in Azure Blob Storage
             (``"az://CONTAINER/NAME"`` or an https URL; fetched once); ``"cifar10"`` (downloaded once); or
             ``"drawn[:COUNT[:SEED]]"``, drawings of our own. What it is, is seen by looking at it.
-        subset: Take only so many pictures, balanced over the classes.
-        seed: Which pictures the subset takes.
-        skip_bad: Leave out pictures that can't be read instead of raising.
+        subset: Take only so many images, balanced over the classes.
+        seed: Which images the subset takes.
+        skip_bad: Leave out images that can't be read instead of raising.
         settings: Where the cache is; from the environment when left out.
-        on_progress: Called while pictures are read.
+        on_progress: Called while images are read.
 
     Returns:
         The data set, with its split into train and test.
 
     Raises:
         DataError: If the source is missing, damaged, unsafe or unlabelled.
-        PictureError: If pictures can't be read; it names them all (up to 20).
+        ImageError: If images can't be read; it names them all (up to 20).
         CloudError: If Azure Storage refuses, or can't be reached.
 
     Example:
@@ -90,7 +90,7 @@ def locate_source(
         source = download_official(settings, on_progress=on_progress)
     elif isinstance(source, str) and is_blob_address(source):
         from cifarml.data.blob.source import (
-            open_blobs,  # only who has pictures in Azure waits for its libraries
+            open_blobs,  # only who has images in Azure waits for its libraries
         )
 
         return open_blobs(source, settings, on_progress=on_progress)
@@ -186,36 +186,36 @@ def _read(
     except DataError as error:
         raise DataError(f"{tree.origin}: {error.message}", error.hint) from error
     with keep(len(layout.names), layout.class_names) as kept:
-        images, bad = decode_pictures(tree, layout.names, on_block=kept.add, on_progress=on_progress)
+        images, bad = decode_images(tree, layout.names, on_block=kept.add, on_progress=on_progress)
         if bad and not skip_bad:
-            raise _bad_pictures(tree.origin, bad, len(layout.names))
+            raise _bad_images(tree.origin, bad, len(layout.names))
         dataset = _to_dataset(tree.origin, layout, images, bad)
         if not bad:
             kept.finish(dataset)
         return dataset
 
 
-def _to_dataset(origin: str, layout: Layout, images: npt.NDArray[np.uint8], bad: list[BadPicture]) -> Dataset:
+def _to_dataset(origin: str, layout: Layout, images: npt.NDArray[np.uint8], bad: list[BadImage]) -> Dataset:
     names, labels, is_test = layout.names, layout.labels, layout.is_test
     if bad:
-        left_out = {picture.name for picture in bad}
+        left_out = {image.name for image in bad}
         good = np.array([name not in left_out for name in names])
         images, labels, is_test = images[good], labels[good], is_test[good]
         names = tuple(name for name in names if name not in left_out)
         empty = set(range(len(layout.class_names))) - set(labels.tolist())
         if empty:
             missing = ", ".join(repr(layout.class_names[label]) for label in sorted(empty)[:5])
-            raise DataError(f"{origin}: no picture can be read of the classes {missing}")
+            raise DataError(f"{origin}: no image can be read of the classes {missing}")
     for array in (images, labels, is_test):
         array.setflags(write=False)
     return Dataset(images, labels, layout.class_names, names, is_test, origin, tuple(bad))
 
 
-def _bad_pictures(origin: str, bad: list[BadPicture], count: int) -> PictureError:
-    lines = [f"  {picture.name}: {picture.reason}" for picture in bad[:_SHOWN_BAD]]
+def _bad_images(origin: str, bad: list[BadImage], count: int) -> ImageError:
+    lines = [f"  {image.name}: {image.reason}" for image in bad[:_SHOWN_BAD]]
     if len(bad) > _SHOWN_BAD:
         lines.append(f"  and {len(bad) - _SHOWN_BAD:,} more")
-    return PictureError(
-        f"{origin}: {len(bad):,} of {count:,} pictures can't be read:\n" + "\n".join(lines),
+    return ImageError(
+        f"{origin}: {len(bad):,} of {count:,} images can't be read:\n" + "\n".join(lines),
         hint="mend or remove them, or go on without them: --skip-bad",
     )

@@ -1,4 +1,4 @@
-"""A data set as an archive of picture files, which load_dataset reads back unchanged."""
+"""A data set as an archive of image files, which load_dataset reads back unchanged."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from cifarml.data.dataset import Dataset
 from cifarml.errors import DataError
 from cifarml.progress import OnProgress, Progress, ignore_progress
 
-__all__ = ["save_pictures"]
+__all__ = ["save_images"]
 
 _TOLD_EVERY: Final = 100
 _UNSAFE: Final = frozenset('/\\:*?"<>|\0')
 
 
-def save_pictures(dataset: Dataset, path: str | Path, *, on_progress: OnProgress = ignore_progress) -> Path:
-    """Save the pictures as PNG files in a zip: ``train/<class>/00001.png`` and ``test/<class>/...``.
+def save_images(dataset: Dataset, path: str | Path, *, on_progress: OnProgress = ignore_progress) -> Path:
+    """Save the images as PNG files in a zip: ``train/<class>/00001.png`` and ``test/<class>/...``.
 
-    The same pictures always give the same bytes, so what is in storage already is not sent again.
+    The same images always give the same bytes, so what is in storage already is not sent again.
 
     Args:
         dataset: What to save.
@@ -38,7 +38,7 @@ def save_pictures(dataset: Dataset, path: str | Path, *, on_progress: OnProgress
         DataError: If the name of a class can't be a folder's, or the file can't be written.
 
     Example:
-        >>> save_pictures(load_dataset("drawn:200"), "drawings.zip")  # doctest: +SKIP
+        >>> save_images(load_dataset("drawn:200"), "drawings.zip")  # doctest: +SKIP
         PosixPath('drawings.zip')
     """
     path = Path(path)

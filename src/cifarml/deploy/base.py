@@ -73,7 +73,7 @@ class Endpoint:
 
 
 def read_answer(answer: Any) -> Prediction:
-    """Return what an endpoint says about one picture.
+    """Return what an endpoint says about one image.
 
     Args:
         answer: The JSON values of its answer.
@@ -121,11 +121,11 @@ class EndpointHost(Protocol):
             DeployError: If it did not become ready; its logs can still be read, and it can be deleted.
         """
 
-    def invoke(self, endpoint: str, picture: bytes, *, deployment: str | None = None) -> Prediction:
-        """Ask the endpoint about a picture file; a deployment by name, or else as traffic says.
+    def invoke(self, endpoint: str, image: bytes, *, deployment: str | None = None) -> Prediction:
+        """Ask the endpoint about an image file; a deployment by name, or else as traffic says.
 
         Raises:
-            PictureError: If the endpoint can't read the picture.
+            ImageError: If the endpoint can't read the image.
             EndpointTimeoutError: If no answer came in time.
             DeployError: If there is no such endpoint or deployment, or it fails.
         """

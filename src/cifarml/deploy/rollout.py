@@ -10,8 +10,8 @@ from typing import Final
 
 from cifarml.data.dataset import Dataset
 from cifarml.deploy.base import DEFAULT_ENDPOINT, Deployment, Endpoint, EndpointHost
-from cifarml.deploy.smoke_test import KnownPicture, ask_known, check_labels, known_pictures
-from cifarml.errors import CifarMLError, DeployError, PictureError, SmokeTestError
+from cifarml.deploy.smoke_test import KnownImage, ask_known, check_labels, known_images
+from cifarml.errors import CifarMLError, DeployError, ImageError, SmokeTestError
 from cifarml.registry.base import RegisteredModel
 from cifarml.run import Bundle
 
@@ -39,12 +39,12 @@ def deploy_model(
     canary: int = 10,
     canary_s: float = 3.0,
     mirror: int = 0,
-    pictures: Dataset | None = None,
+    images: Dataset | None = None,
     on_step: OnStep = lambda _: None,
 ) -> Endpoint:
     """Bring a model to an endpoint, which is made where there is none.
 
-    The new deployment starts without traffic and is asked about pictures whose answers are known. Then it
+    The new deployment starts without traffic and is asked about images whose answers are known. Then it
     gets a small share, and its errors and times are compared with the old one's; then it gets all. The
     old one stays, for :func:`roll_back`. Where anything fails, also by Ctrl-C, traffic is as it was and
     the new deployment is gone. What a killed rollout has left of the same kind is used, or removed.
@@ -57,7 +57,7 @@ def deploy_model(
         canary: First share of the requests, in percent.
         canary_s: How long it is watched with that share, in seconds.
         mirror: Share of the requests that is first copied to it, in percent, where the host can: 0 to 50.
-        pictures: Labelled pictures like those that the model was tested on; drawings when left out.
+        images: Labelled images like those that the model was tested on; drawings when left out.
         on_step: Told what is done.
 
     Returns:
@@ -75,8 +75,8 @@ def deploy_model(
         raise DeployError(f"the first share must be 1 to 99 percent. Received: {canary}")
     if not 0 <= mirror <= 50:
         raise DeployError(f"the mirrored share must be 0 to 50 percent. Received: {mirror}")
-    known = known_pictures(bundle, pictures)
-    if pictures is not None or str(bundle.info.get("dataset", "")).startswith("drawn:"):
+    known = known_images(bundle, images)
+    if images is not None or str(bundle.info.get("dataset", "")).startswith("drawn:"):
         check_labels(known, float(bundle.info.get("test_accuracy", 0.0)))
     is_new = name not in {each.name for each in host.list_endpoints()}
     before = host.create_endpoint(name)
@@ -94,7 +94,7 @@ def deploy_model(
             host.create_deployment(name, new, model, bundle)
         on_step(f"deployment {new} is ready, without traffic")
         _smoke_test(host, name, new, known)
-        on_step(f"smoke test: {len(known)} known pictures answered as the model does")
+        on_step(f"smoke test: {len(known)} known images answered as the model does")
         if mirror and before.traffic:
             host.set_mirror(name, {new: mirror})
             on_step(f"mirror: {new} gets copies of {mirror} % of the requests, and nobody its answers")
@@ -128,7 +128,7 @@ def roll_back(host: EndpointHost, name: str = DEFAULT_ENDPOINT) -> Endpoint:
     if not idle:
         raise DeployError(f"endpoint {name} has no other deployment to go back to")
     last = idle[-1].name
-    with suppress(PictureError):  # it answers, and that is what is asked
+    with suppress(ImageError):  # it answers, and that is what is asked
         host.invoke(name, b"is anybody there?", deployment=last)
     host.set_traffic(name, {last: 100})
     return host.get_endpoint(name)
@@ -193,15 +193,15 @@ def _await_start(host: EndpointHost, name: str, deployment: str) -> str:
     return state
 
 
-def _smoke_test(host: EndpointHost, name: str, new: str, known: Sequence[KnownPicture]) -> None:
+def _smoke_test(host: EndpointHost, name: str, new: str, known: Sequence[KnownImage]) -> None:
     for each in known:
         ask_known(host, name, new, each)
     try:
-        host.invoke(name, b"no picture", deployment=new)
-    except PictureError:
+        host.invoke(name, b"no image", deployment=new)
+    except ImageError:
         pass
     else:
-        raise SmokeTestError(f"deployment {new} takes ten bytes of text for a picture")
+        raise SmokeTestError(f"deployment {new} takes ten bytes of text for an image")
     before = _find(host, name, new).memory_bytes
     if before is None:
         return
@@ -215,7 +215,7 @@ def _smoke_test(host: EndpointHost, name: str, new: str, known: Sequence[KnownPi
 
 
 def _watch(
-    host: EndpointHost, before: Endpoint, new: str, known: Sequence[KnownPicture], seconds: float
+    host: EndpointHost, before: Endpoint, new: str, known: Sequence[KnownImage], seconds: float
 ) -> str:
     """Ask the new and the old deployment in turn, while both have traffic; say how they compare."""
     old = max(before.traffic, key=before.traffic.__getitem__)

@@ -1,4 +1,4 @@
-"""Pictures whose answers are known before an endpoint is asked."""
+"""Images whose answers are known before an endpoint is asked."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from PIL import Image
 from cifarml.data.dataset import Dataset
 from cifarml.data.drawn.drawings import MIN_DRAWN, draw_dataset
 from cifarml.deploy.base import EndpointHost
-from cifarml.errors import DataError, DeployError, PictureError, SmokeTestError
+from cifarml.errors import DataError, DeployError, ImageError, SmokeTestError
 from cifarml.predict import Prediction, Predictor
 from cifarml.run import Bundle
 
-__all__ = ["EndpointCheck", "KnownPicture", "ask_known", "check_endpoint", "check_labels", "known_pictures"]
+__all__ = ["EndpointCheck", "KnownImage", "ask_known", "check_endpoint", "check_labels", "known_images"]
 
-_MAX_PICTURES: Final = 50
+_MAX_IMAGES: Final = 50
 _DRAWN_SEED: Final = 20_260_101
 """Drawings that no training has seen by default."""
 
@@ -30,8 +30,8 @@ _TOO_UNLIKELY: Final = 1e-3
 _MAX_ANSWER_S: Final = 5.0
 
 
-class KnownPicture(NamedTuple):
-    """A picture file, what it shows, and what the model says about it in this process.
+class KnownImage(NamedTuple):
+    """An image file, what it shows, and what the model says about it in this process.
 
     Attributes:
         file: A PNG.
@@ -48,26 +48,26 @@ class EndpointCheck(NamedTuple):
     """How an endpoint answered.
 
     Attributes:
-        num_pictures: How many it was asked.
+        num_images: How many it was asked.
         num_correct: How many it got right.
         errors: What went wrong with the others.
         median_s: Half of the answers came within this time.
         slowest_s: All of them did within this one.
     """
 
-    num_pictures: int
+    num_images: int
     num_correct: int
     errors: list[str]
     median_s: float
     slowest_s: float
 
 
-def known_pictures(bundle: Bundle, given: Dataset | None = None) -> list[KnownPicture]:
-    """Return up to fifty pictures with what the model is expected to say.
+def known_images(bundle: Bundle, given: Dataset | None = None) -> list[KnownImage]:
+    """Return up to fifty images with what the model is expected to say.
 
     Args:
         bundle: The model.
-        given: Labelled pictures; drawings when left out.
+        given: Labelled images; drawings when left out.
 
     Raises:
         DataError: If they show none of the model's classes.
@@ -75,9 +75,9 @@ def known_pictures(bundle: Bundle, given: Dataset | None = None) -> list[KnownPi
     """
     dataset = given or draw_dataset(MIN_DRAWN, seed=_DRAWN_SEED)
     predictor = Predictor.load(bundle.path)
-    step = max(1, len(dataset) // _MAX_PICTURES)
+    step = max(1, len(dataset) // _MAX_IMAGES)
     files = [(_png(dataset, i), dataset.class_names[dataset.labels[i]]) for i in range(0, len(dataset), step)]
-    known = [KnownPicture(file, label, predictor.predict(file)) for file, label in files[:_MAX_PICTURES]]
+    known = [KnownImage(file, label, predictor.predict(file)) for file, label in files[:_MAX_IMAGES]]
     if given is not None and not {each.label for each in known} & set(bundle.class_names):
         raise DataError(
             f"{dataset.origin} shows none of the model's classes: {', '.join(bundle.class_names)}"
@@ -85,11 +85,11 @@ def known_pictures(bundle: Bundle, given: Dataset | None = None) -> list[KnownPi
     return known
 
 
-def check_labels(known: Sequence[KnownPicture], test_accuracy: float) -> None:
+def check_labels(known: Sequence[KnownImage], test_accuracy: float) -> None:
     """Refuse a model that is right so seldom that its figures can't be true.
 
     Args:
-        known: Pictures like those that the model was tested on.
+        known: Images like those that the model was tested on.
         test_accuracy: What it reached on those, 0 to 1.
 
     Raises:
@@ -101,14 +101,14 @@ def check_labels(known: Sequence[KnownPicture], test_accuracy: float) -> None:
     )
     if chance < _TOO_UNLIKELY:
         raise SmokeTestError(
-            f"the model names {right} of {n} known pictures rightly, "
+            f"the model names {right} of {n} known images rightly, "
             f"though it is said to name {test_accuracy:.0%} rightly",
-            hint="give pictures like those it was trained on, with --data, or evaluate it: cifarml evaluate",
+            hint="give images like those it was trained on, with --data, or evaluate it: cifarml evaluate",
         )
 
 
-def ask_known(host: EndpointHost, name: str, deployment: str | None, known: KnownPicture) -> float:
-    """Ask about one known picture.
+def ask_known(host: EndpointHost, name: str, deployment: str | None, known: KnownImage) -> float:
+    """Ask about one known image.
 
     Returns:
         How long the answer took, in seconds.
@@ -137,23 +137,23 @@ def ask_known(host: EndpointHost, name: str, deployment: str | None, known: Know
 def check_endpoint(
     host: EndpointHost, name: str, given: Dataset | None = None, *, deployment: str | None = None
 ) -> EndpointCheck:
-    """Ask an endpoint about labelled pictures.
+    """Ask an endpoint about labelled images.
 
     Args:
         host: Where it is.
         name: The endpoint.
-        given: The pictures; drawings when left out.
+        given: The images; drawings when left out.
         deployment: Who shall answer; as traffic says when left out.
     """
     dataset = given or draw_dataset(MIN_DRAWN, seed=_DRAWN_SEED)
-    with suppress(DeployError, PictureError):  # so that nobody's start is timed
+    with suppress(DeployError, ImageError):  # so that nobody's start is timed
         host.invoke(name, _png(dataset, 0), deployment=deployment)
     num_correct, errors, seconds = 0, [], [0.0]
     for i in range(len(dataset)):
         started = time.perf_counter()
         try:
             answer = host.invoke(name, _png(dataset, i), deployment=deployment)
-        except (DeployError, PictureError) as error:
+        except (DeployError, ImageError) as error:
             errors.append(error.message)
         else:
             num_correct += answer.label == dataset.class_names[dataset.labels[i]]

@@ -11,14 +11,14 @@ from scipy.optimize import minimize_scalar
 __all__ = ["fit_temperature", "scale_probabilities"]
 
 _MOST: Final = 10.0
-_LEAST_PICTURES: Final = 50
-"""One number is fitted; on fewer pictures than these it would be mostly chance."""
+_LEAST_IMAGES: Final = 50
+"""One number is fitted; on fewer images than these it would be mostly chance."""
 
 
 def fit_temperature(probabilities: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> float:
-    """Return what a model's logits should be divided by, so that its probabilities fit the pictures best.
+    """Return what a model's logits should be divided by, so that its probabilities fit the images best.
 
-    Temperature scaling: the cross-entropy on pictures that were not trained on is made least (Guo et al.,
+    Temperature scaling: the cross-entropy on images that were not trained on is made least (Guo et al.,
     "On Calibration of Modern Neural Networks", ICML 2017, section 4.2). No label changes by it.
 
     Args:
@@ -26,9 +26,9 @@ def fit_temperature(probabilities: npt.NDArray[np.float32], labels: npt.NDArray[
         labels: int64, shape (N,).
 
     Returns:
-        The temperature, 0.1 to 10; 1, which changes nothing, where there are fewer than 50 pictures.
+        The temperature, 0.1 to 10; 1, which changes nothing, where there are fewer than 50 images.
     """
-    if len(labels) < _LEAST_PICTURES:
+    if len(labels) < _LEAST_IMAGES:
         return 1.0
     logits = np.log(np.maximum(probabilities.astype(np.float64), 1e-12))
     right = logits[np.arange(len(labels)), labels]

@@ -1,4 +1,4 @@
-"""Two models on the same pictures: what each reached, and whether the difference is more than noise."""
+"""Two models on the same images: what each reached, and whether the difference is more than noise."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MAX_P_VALUE: Final = 0.05
 
 @dataclass(frozen=True)
 class ModelFigures:
-    """What one of two models reached on the pictures that both were asked about.
+    """What one of two models reached on the images that both were asked about.
 
     Args:
         name: What it is called, such as ``cifar10:2``.
@@ -33,7 +33,7 @@ class ModelFigures:
         accuracy: Share of right labels, 0 to 1.
         loss: Mean cross-entropy, in nats.
         calibration_error: Expected calibration error, 0 to 1.
-        recall: For each class, the share of its pictures that were named rightly.
+        recall: For each class, the share of its images that were named rightly.
     """
 
     name: str
@@ -47,15 +47,15 @@ class ModelFigures:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two models on the same pictures: the one in use, and the one that may replace it.
+    """Two models on the same images: the one in use, and the one that may replace it.
 
     Args:
         first: The one in use.
         second: The other one.
-        data: Where the pictures are from.
-        fingerprint: SHA-256 of the pictures and labels.
-        class_counts: How many pictures there are of each class.
-        num_only_first: How many pictures only the first names rightly.
+        data: Where the images are from.
+        fingerprint: SHA-256 of the images and labels.
+        class_counts: How many images there are of each class.
+        num_only_first: How many images only the first names rightly.
         num_only_second: How many only the second.
     """
 
@@ -69,7 +69,7 @@ class Comparison:
 
     @property
     def num_images(self) -> int:
-        """How many pictures there are."""
+        """How many images there are."""
         return sum(self.class_counts.values())
 
     @property
@@ -81,7 +81,7 @@ class Comparison:
     def interval(self) -> tuple[float, float]:
         """What accuracy the second gains, as an interval of 95 % confidence, -1 to 1.
 
-        Wald's with half a picture added to each cell (Agresti and Min, Statistics in Medicine 24, 2005).
+        Wald's with half an image added to each cell (Agresti and Min, Statistics in Medicine 24, 2005).
         """
         first, second, n = self.num_only_first + 0.5, self.num_only_second + 0.5, self.num_images + 2
         gain = (second - first) / n
@@ -90,9 +90,9 @@ class Comparison:
 
     @property
     def told(self) -> str:
-        """How many pictures only one of them names rightly, in words."""
+        """How many images only one of them names rightly, in words."""
         return (
-            f"{self.second.name} is right about {self.num_only_second:,} pictures where {self.first.name} is "
+            f"{self.second.name} is right about {self.num_only_second:,} images where {self.first.name} is "
             f"wrong, and the other way round about {self.num_only_first:,}"
         )
 
@@ -150,17 +150,17 @@ def compare_bundles(
     names: tuple[str, str] = ("first", "second"),
     on_progress: OnProgress = ignore_progress,
 ) -> Comparison:
-    """Ask two models about the same pictures.
+    """Ask two models about the same images.
 
     Args:
         first: The model in use.
         second: The model that may replace it.
-        dataset: The pictures, all of which are used: pass ``dataset.test`` for the test pictures alone.
+        dataset: The images, all of which are used: pass ``dataset.test`` for the test images alone.
         names: What the models are called.
         on_progress: Called after every batch.
 
     Raises:
-        DataError: If there are no pictures, or of a class that one of the models doesn't know.
+        DataError: If there are no images, or of a class that one of the models doesn't know.
         ModelFileError: If a model is damaged.
     """
     figures, right = [], []

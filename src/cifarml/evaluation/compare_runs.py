@@ -23,11 +23,11 @@ _UNKNOWN: Final = "Nobody knows which is better"
 
 
 class Answers(NamedTuple):
-    """What a model answered on its test pictures, kept in a run folder, so that runs can be compared.
+    """What a model answered on its test images, kept in a run folder, so that runs can be compared.
 
     Attributes:
-        fingerprint: That of the test pictures: equal where two runs were asked about the same.
-        labels: int64, shape (N,): what the pictures are.
+        fingerprint: That of the test images: equal where two runs were asked about the same.
+        labels: int64, shape (N,): what the images are.
         predicted: int64, shape (N,): what the model named.
     """
 
@@ -66,7 +66,7 @@ class RunFigures(NamedTuple):
     """What a run reached, and with what.
 
     Attributes:
-        figures: Accuracy, loss, calibration error and recalls, on its own test pictures.
+        figures: Accuracy, loss, calibration error and recalls, on its own test images.
         class_counts: How many of those there are of each class.
         config: Its settings.
         info: The entries of its manifest, such as ``training_s``.
@@ -118,7 +118,7 @@ class RunComparison(NamedTuple):
         first: One of them.
         second: The other.
         differing: The settings that differ, each with the value of both; None where one has no such setting.
-        comparison: Both on the same pictures; None where no pictures are known that both were asked about.
+        comparison: Both on the same images; None where no images are known that both were asked about.
         verdict: Whether one is better than the other, or why nobody knows, in words.
     """
 
@@ -139,18 +139,18 @@ def compare_runs(
 ) -> RunComparison:
     """Lay two runs side by side, and say whether one is better or the difference is noise.
 
-    Runs that were tested on the same pictures are compared by the answers that each has kept. With other
-    pictures, or for runs that kept none, both models are asked again.
+    Runs that were tested on the same images are compared by the answers that each has kept. With other
+    images, or for runs that kept none, both models are asked again.
 
     Args:
         first: One run.
         second: The other.
-        dataset: Pictures to ask both about, all of which are used; their own test pictures when left out.
+        dataset: Images to ask both about, all of which are used; their own test images when left out.
         names: What the runs are called; as their folders when left out.
         on_progress: Called after every batch.
 
     Raises:
-        DataError: If there are no pictures in ``dataset``, or of a class that one of the models doesn't know.
+        DataError: If there are no images in ``dataset``, or of a class that one of the models doesn't know.
         ModelFileError: If a run is damaged.
 
     Example:
@@ -178,13 +178,13 @@ def _compare_answers(
     """Compare what two runs answered; or say why that can't be done."""
     if first is None or second is None:
         without = a if first is None else b
-        return f"{_UNKNOWN}: {without.figures.name} has kept no answers on its test pictures"
+        return f"{_UNKNOWN}: {without.figures.name} has kept no answers on its test images"
     if first.fingerprint != second.fingerprint or len(first.labels) != len(second.labels):
         tested = [
             f"{run.figures.name} on {len(answers.labels):,} of {run.info.get('dataset')}"
             for run, answers in ((a, first), (b, second))
         ]
-        return f"{_UNKNOWN}: they were tested on different pictures, {', '.join(tested)}"
+        return f"{_UNKNOWN}: they were tested on different images, {', '.join(tested)}"
     right = [each.predicted == each.labels for each in (first, second)]
     return Comparison(
         first=a.figures,

@@ -21,7 +21,7 @@ class EvaluatedDataset(NamedTuple):
 
     Attributes:
         evaluation: The figures.
-        dataset: The pictures asked about, their labels numbered as the model numbers its classes.
+        dataset: The images asked about, their labels numbered as the model numbers its classes.
         probabilities: What the model answered, float32, shape (N, classes).
     """
 
@@ -33,19 +33,19 @@ class EvaluatedDataset(NamedTuple):
 def evaluate_model(
     predictor: Predictor, dataset: Dataset, *, on_progress: OnProgress = ignore_progress
 ) -> EvaluatedDataset:
-    """Ask a model about every picture of a data set and compare with the labels.
+    """Ask a model about every image of a data set and compare with the labels.
 
     Args:
         predictor: The model.
-        dataset: The pictures; their classes are matched with the model's by name. All are used:
-            pass ``dataset.test`` for the test pictures alone.
+        dataset: The images; their classes are matched with the model's by name. All are used:
+            pass ``dataset.test`` for the test images alone.
         on_progress: Called after every batch.
 
     Returns:
         Figures and answers.
 
     Raises:
-        DataError: If there are no pictures, or of a class that the model doesn't know.
+        DataError: If there are no images, or of a class that the model doesn't know.
     """
     unknown = sorted(set(dataset.class_names) - set(predictor.class_names))
     if unknown:

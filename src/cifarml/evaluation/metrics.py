@@ -31,12 +31,12 @@ class ClassMetrics(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """Figures of a model on a set of labelled pictures.
+    """Figures of a model on a set of labelled images.
 
     Attributes:
         accuracy: Share of right labels, 0 to 1.
         loss: Mean cross-entropy, in nats.
-        num_images: How many pictures were asked.
+        num_images: How many images were asked.
         classes: Precision, recall and F1 of each class, in the order of the labels.
         confusion: int64, shape (classes, classes): row is the true label, column the predicted one.
     """
@@ -91,12 +91,12 @@ def evaluate_probabilities(
         The figures.
 
     Raises:
-        DataError: If there are no pictures, or the shapes don't fit.
+        DataError: If there are no images, or the shapes don't fit.
     """
     num_classes = len(class_names)
     if not len(labels) or probabilities.shape != (len(labels), num_classes):
         raise DataError(
-            f"an evaluation needs pictures, and a probability for each of {num_classes} classes. "
+            f"an evaluation needs images, and a probability for each of {num_classes} classes. "
             f"Received: {len(labels)} labels, probabilities of shape {probabilities.shape}"
         )
     predicted = probabilities.argmax(axis=1)
@@ -125,7 +125,7 @@ class Reliability(NamedTuple):
     """How often a model is right, by how sure it is; every array is of shape (bins,).
 
     Attributes:
-        num_images: int64: how many pictures fall into each bin of confidence.
+        num_images: int64: how many images fall into each bin of confidence.
         confidence: float64: their mean confidence, 0 to 1; 0 where there are none.
         accuracy: float64: the share of them that is named rightly; 0 where there are none.
     """
@@ -136,7 +136,7 @@ class Reliability(NamedTuple):
 
     @property
     def calibration_error(self) -> float:
-        """How far confidence is from accuracy, on average over the pictures: a share, 0 to 1."""
+        """How far confidence is from accuracy, on average over the images: a share, 0 to 1."""
         gaps = np.abs(self.confidence - self.accuracy)
         return float((self.num_images * gaps).sum() / self.num_images.sum())
 

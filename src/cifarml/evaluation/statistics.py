@@ -20,11 +20,11 @@ def mcnemar_p_value(num_only_first: int, num_only_second: int) -> float:
     Computation 10(7), 1998): twice the lower tail of a binomial distribution.
 
     Args:
-        num_only_first: How many pictures only the first of the models names rightly.
+        num_only_first: How many images only the first of the models names rightly.
         num_only_second: How many only the second.
 
     Returns:
-        A probability, 0 to 1; 1 where they differ about no picture.
+        A probability, 0 to 1; 1 where they differ about no image.
     """
     differing = num_only_first + num_only_second
     return min(1.0, 2 * float(bdtr(min(num_only_first, num_only_second), differing, 0.5)))
@@ -34,7 +34,7 @@ def wilson_interval(num_right: int, num_images: int) -> tuple[float, float]:
     """Return between what a share lies with 95 % confidence (E. B. Wilson, JASA 22, 1927).
 
     Args:
-        num_right: How many pictures of those asked were named rightly.
+        num_right: How many images of those asked were named rightly.
         num_images: How many were asked, at least 1.
 
     Returns:

@@ -1,1 +1,1 @@
-"""Why a model said that: where in a picture the reasons lie."""
+"""Why a model said that: where in an image the reasons lie."""

@@ -1,4 +1,4 @@
-"""An explanation as a picture: what was given, what speaks for the class, and what the model says."""
+"""An explanation as an image: what was given, what speaks for the class, and what the model says."""
 
 from __future__ import annotations
 
@@ -29,31 +29,30 @@ __all__ = ["explanation_figure"]
 _SIDE = 2.8
 _NAMES = 1.5
 _BARS = 1.9
-"""Inches: the side of a picture, and the width of names and of bars."""
+"""Inches: the side of an image, and the width of names and of bars."""
 _HEAT = "inferno"
 
 
 def explanation_figure(
-    explanation: Explanation, picture: npt.NDArray[np.uint8], *, num_classes: int = 5
+    explanation: Explanation, image: npt.NDArray[np.uint8], *, num_classes: int = 5
 ) -> Figure:
-    """Draw the picture, the same under its heat map, and the most probable classes.
+    """Draw the image, the same under its heat map, and the most probable classes.
 
     Args:
-        explanation: From :func:`cifarml.explain_picture`.
-        picture: uint8, shape (S, S, 3), at least 32 pixels a side: the square that the network saw.
+        explanation: From :func:`cifarml.explain_image`.
+        image: uint8, shape (S, S, 3), at least 32 pixels a side: the square that the network saw.
         num_classes: How many classes to show, at least 1; the explained one is among them.
 
     Returns:
         The figure.
 
     Raises:
-        DataError: If the picture is no such square.
+        DataError: If the image is no such square.
     """
-    side = picture.shape[0]
-    if picture.dtype != np.uint8 or picture.shape != (side, side, 3) or side < 32:
+    side = image.shape[0]
+    if image.dtype != np.uint8 or image.shape != (side, side, 3) or side < 32:
         raise DataError(
-            "a picture must be uint8 of shape (S, S, 3), S at least 32. "
-            f"Received: {picture.dtype} {picture.shape}"
+            f"an image must be uint8 of shape (S, S, 3), S at least 32. Received: {image.dtype} {image.shape}"
         )
     shown = explanation.prediction.top(num_classes)
     shown[explanation.class_name] = explanation.prediction.probabilities[explanation.class_name]
@@ -61,9 +60,9 @@ def explanation_figure(
     tall = max(_SIDE, 0.3 * len(shown))
     figure = ReportFigure(figsize=(width, tall + 1.15), facecolor="white")
     given = axes_at(figure, MARGIN, MARGIN + tall - _SIDE, _SIDE, _SIDE)
-    given.imshow(picture, interpolation="nearest")
+    given.imshow(image, interpolation="nearest")
     heated = axes_at(figure, 2 * MARGIN + _SIDE, MARGIN + tall - _SIDE, _SIDE, _SIDE)
-    heated.imshow(_overlaid(picture, explanation.heat), interpolation="nearest")
+    heated.imshow(_overlaid(image, explanation.heat), interpolation="nearest")
     for axes in (given, heated):
         axes.set_axis_off()
     _draw_bars(figure, 3 * MARGIN + 2 * _SIDE, tall, shown, explanation.class_name)
@@ -78,11 +77,11 @@ def explanation_figure(
     return figure
 
 
-def _overlaid(picture: npt.NDArray[np.uint8], heat: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """Return the picture in grey with the heat over it: float64, shape (S, S, 3), 0 to 1."""
-    side = (picture.shape[1], picture.shape[0])
+def _overlaid(image: npt.NDArray[np.uint8], heat: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Return the image in grey with the heat over it: float64, shape (S, S, 3), 0 to 1."""
+    side = (image.shape[1], image.shape[0])
     smooth = np.asarray(Image.fromarray(heat).resize(side, Image.Resampling.BICUBIC)).clip(0, 1)
-    grey = (picture / 255.0 @ np.array([0.299, 0.587, 0.114]))[..., np.newaxis]  # luma, ITU-R BT.601
+    grey = (image / 255.0 @ np.array([0.299, 0.587, 0.114]))[..., np.newaxis]  # luma, ITU-R BT.601
     opacity = (0.25 + 0.45 * smooth)[..., np.newaxis] if heat.any() else 0.0
     colours = mpl.colormaps[_HEAT](smooth)[..., :3]
     return np.asarray(grey * (1 - opacity) + colours * opacity, np.float64)

@@ -1,4 +1,4 @@
-"""Grad-CAM: which places of a picture speak for a class."""
+"""Grad-CAM: which places of an image speak for a class."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from cifarml.errors import ModelFileError, SettingsError
-from cifarml.images import decode_picture
+from cifarml.images import decode_image
 from cifarml.model.presets import PRESETS
 from cifarml.model.test_time_augmentation import ALONE, MIRRORED, MOVED, View, average, show
 from cifarml.predict import Prediction, Predictor
 from cifarml.run import KERAS_MODEL, Bundle
 
-__all__ = ["Explanation", "explain_picture"]
+__all__ = ["Explanation", "explain_image"]
 
 _CONVOLUTIONS: Final = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D)
 _ACTIVATIONS: Final = (keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.ELU, keras.layers.Activation)
@@ -27,13 +27,13 @@ _TOLERANCE: Final = 5e-3
 
 
 class Explanation(NamedTuple):
-    """Where in a picture a model finds what speaks for a class.
+    """Where in an image a model finds what speaks for a class.
 
     Attributes:
-        prediction: What the model says of the picture.
+        prediction: What the model says of the image.
         class_name: The class that is explained.
         heat: float32, shape (h, w), 0 to 1: how much each place speaks for the class, as coarse as the last
-            convolution sees the picture, over all of its square. All zeros where nothing speaks for it.
+            convolution sees the image, over all of its square. All zeros where nothing speaks for it.
         layer: Name of that convolution.
     """
 
@@ -51,18 +51,18 @@ class _Parts(NamedTuple):
     layer: str
 
 
-def explain_picture(run: str | Path, picture: bytes, *, class_name: str | None = None) -> Explanation:
-    """Say where in a picture a trained model finds what speaks for a class.
+def explain_image(run: str | Path, image: bytes, *, class_name: str | None = None) -> Explanation:
+    """Say where in an image a trained model finds what speaks for a class.
 
     Grad-CAM (Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
     Localization", ICCV 2017, equations 1 and 2): the maps of the last convolution, each weighted with how
     much the logit of the class grows with it on average, are added up, and what is below 0 is dropped. A
-    network that answers by the mean over several views of a picture is explained by the mean of their maps,
+    network that answers by the mean over several views of an image is explained by the mean of their maps,
     mirrored back; views a pixel further are not moved back, as a place of the map is several pixels wide.
 
     Args:
         run: A run folder.
-        picture: The bytes of a PNG, JPEG, WebP, GIF or BMP file.
+        image: The bytes of a PNG, JPEG, WebP, GIF or BMP file.
         class_name: Which class to explain; the one that the model names when left out.
 
     Returns:
@@ -71,26 +71,26 @@ def explain_picture(run: str | Path, picture: bytes, *, class_name: str | None =
     Raises:
         ModelFileError: If there is no finished, unchanged model in the folder, or it can't be taken apart:
             it has no convolution, or another structure than our presets.
-        PictureError: If the picture can't be read.
+        ImageError: If the image can't be read.
         SettingsError: If the model doesn't know the class, or Keras' backend has no gradients for us.
 
     Example:
-        >>> explain_picture("runs/first", Path("ship.png").read_bytes()).heat.shape  # doctest: +SKIP
+        >>> explain_image("runs/first", Path("ship.png").read_bytes()).heat.shape  # doctest: +SKIP
         (3, 3)
     """
     bundle = Bundle.open(run)
-    image = decode_picture(picture)
+    pixels = decode_image(image)
     if class_name is not None and class_name not in bundle.class_names:
         raise SettingsError(
             f"the model does not know {class_name!r}; it knows {', '.join(bundle.class_names[:10])}",
-            hint="all of them: cifarml predict PICTURE --top 1000",
+            hint="all of them: cifarml predict IMAGE --top 1000",
         )
-    prediction = Predictor.load(bundle.path).predict(picture)
+    prediction = Predictor.load(bundle.path).predict(image)
     class_name = class_name if class_name is not None else prediction.label
     parts = _take_apart(_load_network(bundle), bundle.path)
     expected = np.array([prediction.probabilities[name] for name in bundle.class_names])
-    views = _views(parts, image, expected, bundle)
-    heat = _heat(parts, image, views, bundle.class_names.index(class_name))
+    views = _views(parts, pixels, expected, bundle)
+    heat = _heat(parts, pixels, views, bundle.class_names.index(class_name))
     return Explanation(prediction, class_name, heat, parts.layer)
 
 
@@ -130,14 +130,14 @@ def _as_graph(network: keras.Model) -> keras.Model:
     """
     if not isinstance(network, keras.Sequential):
         return network
-    picture = keras.Input(network.input_shape[1:])
-    output = picture
+    image = keras.Input(network.input_shape[1:])
+    output = image
     copies = [type(layer).from_config(layer.get_config()) for layer in network.layers]
     for layer in copies:
         output = layer(output)
     for layer, copy in zip(network.layers, copies, strict=True):
         copy.set_weights(layer.get_weights())
-    return keras.Model(picture, output)
+    return keras.Model(image, output)
 
 
 def _convolutions(network: keras.Model) -> Iterator[tuple[keras.Model, str]]:
@@ -165,7 +165,7 @@ def _logits(network: keras.Model) -> Any:
 def _views(
     parts: _Parts, image: npt.NDArray[np.uint8], expected: npt.NDArray[np.float64], bundle: Bundle
 ) -> tuple[View, ...]:
-    """Return the views of a picture whose mean logits are the model's answer: its preset's, as a rule."""
+    """Return the views of an image whose mean logits are the model's answer: its preset's, as a rule."""
     preset = PRESETS.get(str(bundle.info.get("preset")))
     for views in dict.fromkeys((*([preset.views] if preset else []), MIRRORED, MOVED, ALONE)):
         logits = parts.head(parts.features(_shown(image, views), training=False), training=False)

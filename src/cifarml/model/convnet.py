@@ -4,7 +4,7 @@ Trained: raw pixels in, logits out; a whitening convolution that isn't trained, 
 convolutions with batch normalisation and an activation, the first followed by pooling; their first channels
 start as those that come in (after K. Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024,
 sections 3.1 and 3.3). Served: Keras' own layers only, in float32, the normalisation folded into the
-convolutions, and the mean over several views of the picture.
+convolutions, and the mean over several views of the image.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def build_network(
     Args:
         num_classes: How many logits it gives.
         widths: Channels of each block.
-        images: Training pictures to take the whitening from, uint8, shape (N, 32, 32, 3); noise otherwise.
+        images: Training images to take the whitening from, uint8, shape (N, 32, 32, 3); noise otherwise.
         dropout: Share of features left out before the head.
         activation: Keras' name of what follows each normalisation.
         precision: Keras' name of a dtype policy, such as ``mixed_bfloat16``.
@@ -105,7 +105,7 @@ def to_serve(network: keras.Sequential, *, views: Sequence[View], temperature: f
 
     Args:
         network: A trained one, from :func:`build_network`.
-        views: Those of each picture that are looked at.
+        views: Those of each image that are looked at.
         temperature: What the logits are divided by.
 
     Returns:
@@ -130,10 +130,10 @@ def to_serve(network: keras.Sequential, *, views: Sequence[View], temperature: f
             stack.append(layers.MaxPooling2D(dtype="float32"))
     body = keras.Sequential(stack, name="body")
     body.set_weights(weights)
-    picture = keras.Input(IMAGE_SHAPE, dtype="uint8", name="image")
-    logits = average(body(show(keras.ops.cast(picture, "float32"), views)), views)
+    image = keras.Input(IMAGE_SHAPE, dtype="uint8", name="image")
+    logits = average(body(show(keras.ops.cast(image, "float32"), views)), views)
     probabilities = layers.Softmax(dtype="float32", name="probabilities")(logits)
-    return keras.Model(picture, probabilities, name=network.name)
+    return keras.Model(image, probabilities, name=network.name)
 
 
 def _folded(

@@ -5,8 +5,8 @@ flip, label smoothing, mirror images at test time); K. Jordan et al., "Muon: An 
 neural networks", 2024; L. Smith and N. Topin, "Super-Convergence", 2018 (one cycle of the learning rate);
 H. Zhang et al., "mixup", 2018; S. Yun et al., "CutMix", 2019.
 
-Accuracy on the 10,000 test pictures, mean and range of three seeds, on two cores of an Intel Xeon with
-avx512f and without bfloat16 (2026-11-27, docs/benchmarks.md): from 1,800 training pictures in 77 to 109 s,
+Accuracy on the 10,000 test images, mean and range of three seeds, on two cores of an Intel Xeon with
+avx512f and without bfloat16 (2026-11-27, docs/benchmarks.md): from 1,800 training images in 77 to 109 s,
 the time of the article's network, 69.9 % (68.9 to 71.6), from as many others 71.3 % (70.6 to 72.3); from
 47,500 in 44 to 55 s, 1/41 of that, 78.7 % (77.8 to 79.3).
 """
@@ -26,11 +26,11 @@ __all__ = ["VIEWS", "build", "choose_recipe", "reason", "sizes", "to_serve"]
 VIEWS: Final = MIRRORED
 
 FEW: Final = 10_000
-"""With fewer training pictures than these, each of them is changed more."""
+"""With fewer training images than these, each of them is changed more."""
 
 
 def choose_recipe(num_images: int, num_classes: int) -> Recipe:  # noqa: ARG001
-    """Choose the settings for so many training pictures: the fewer, the more each of them is changed."""
+    """Choose the settings for so many training images: the fewer, the more each of them is changed."""
     few = num_images < FEW
     return Recipe(
         num_epochs=40 if few else 8,
@@ -49,7 +49,7 @@ def choose_recipe(num_images: int, num_classes: int) -> Recipe:  # noqa: ARG001
 
 
 def sizes(num_images: int) -> tuple[Size, ...]:
-    """Return the networks that a time budget chooses from, narrowest first, for so many pictures."""
+    """Return the networks that a time budget chooses from, narrowest first, for so many images."""
     if num_images < FEW:
         return Size((24, 96, 96), 0), Size((32, 128, 128), 20), Size((64, 256, 256), 60)
     return (
@@ -61,10 +61,10 @@ def sizes(num_images: int) -> tuple[Size, ...]:
 
 
 def reason(num_images: int) -> str:
-    """Say why the settings are as they are, for so many training pictures."""
+    """Say why the settings are as they are, for so many training images."""
     if num_images < FEW:
-        return f"with fewer than {FEW:,} pictures each is changed much, lest any be learnt by heart"
-    return f"with {FEW:,} pictures or more small changes of each are enough"
+        return f"with fewer than {FEW:,} images each is changed much, lest any be learnt by heart"
+    return f"with {FEW:,} images or more small changes of each are enough"
 
 
 def build(num_classes: int, recipe: Recipe, **settings: Any) -> keras.Model:

@@ -28,7 +28,7 @@ PIXEL_STD: Final = 0.226
 
 _MOST_IMAGES: Final = 5000
 _SMALL: Final = 8
-"""Up to this side of a picture the gradient is quicker as a convolution in bfloat16; larger ones leave the
+"""Up to this side of an image the gradient is quicker as a convolution in bfloat16; larger ones leave the
 cache."""
 
 
@@ -80,19 +80,19 @@ class QuickActivation(keras.layers.Activation):  # type: ignore[misc]
 
 
 class QuickConv2D(keras.layers.Conv2D):  # type: ignore[misc]
-    """Keras' convolution, and the pooling behind it; quicker on a processor where pictures are small.
+    """Keras' convolution, and the pooling behind it; quicker on a processor where images are small.
 
     In float32, 3x3 kernels take a quarter of the multiplications (:mod:`cifarml.model.winograd`).
 
     In bfloat16 the gradient of the weights takes two thirds of the time: oneDNN's kernel for it reaches 60 %
     of the rate of its kernel for convolutions (measured with 2.21 on AVX-512). The gradient of a weight is
-    the sum, over pictures and places, of a pixel times a gradient some places further: that is a convolution,
-    too, whose pictures are the channels and whose channels are the pictures.
+    the sum, over images and places, of a pixel times a gradient some places further: that is a convolution,
+    too, whose images are the channels and whose channels are the images.
 
     Args:
         *arguments: Those of Keras' own.
         pooled: Whether max pooling of 2x2 pixels follows, within this layer; it does not look at the last
-            row and column of a picture with an odd number of them, and so they need not be computed.
+            row and column of an image with an odd number of them, and so they need not be computed.
         **settings: Those of Keras' own.
     """
 
@@ -153,7 +153,7 @@ if keras.config.backend() == "tensorflow":
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]
     def _convolve(images: Any, kernel: Any) -> Any:
-        """Convolve pictures (N, H, W, C) with a kernel (3, 3, C, D), zeros around them."""
+        """Convolve images (N, H, W, C) with a kernel (3, 3, C, D), zeros around them."""
 
         def gradient(of_output: Any) -> tuple[Any, Any]:
             of_images = tf.raw_ops.Conv2DBackpropInput(
@@ -177,7 +177,7 @@ if keras.config.backend() == "tensorflow":
 def whitening_filters(images: npt.NDArray[np.uint8], size: int = 2) -> npt.NDArray[np.float32]:
     """Return filters after which neighbouring pixels no longer say the same.
 
-    They are the principal axes of the pictures' patches, each scaled to unit variance, and the same
+    They are the principal axes of the images' patches, each scaled to unit variance, and the same
     negated, so that nothing is lost behind a ReLU (K. Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single
     GPU", 2024, section 3.2, after T. Tysam's hlb-CIFAR10).
 

@@ -20,14 +20,14 @@ class Preset(NamedTuple):
     """A network and its training.
 
     Attributes:
-        choose_recipe: Chooses the settings, from the number of training pictures and of classes.
-        sizes: The networks that a time budget chooses from, from the number of training pictures; narrowest
+        choose_recipe: Chooses the settings, from the number of training images and of classes.
+        sizes: The networks that a time budget chooses from, from the number of training images; narrowest
             first.
         build: Makes the network to be trained, from the number of classes, the recipe and, by name, the
-            training pictures and the precision.
+            training images and the precision.
         to_serve: Makes of the trained network the one that is served.
-        reason: Says why the settings are as they are, from the number of training pictures.
-        views: Those of a picture that the served network looks at.
+        reason: Says why the settings are as they are, from the number of training images.
+        views: Those of an image that the served network looks at.
         gives_logits: Whether the network to be trained gives logits, or else probabilities.
     """
 

@@ -14,13 +14,13 @@ _Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 class Recipe(BaseModel):
     """The settings of a training, all of them chosen; nothing in it can be changed.
 
-    A preset's ``choose_recipe(num_images, num_classes)`` chooses them for so many training pictures.
+    A preset's ``choose_recipe(num_images, num_classes)`` chooses them for so many training images.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
-    num_epochs: int = Field(ge=1, le=10_000, description="Passes over the training pictures.")
-    batch_size: int = Field(ge=1, le=65_536, description="Pictures in a step.")
+    num_epochs: int = Field(ge=1, le=10_000, description="Passes over the training images.")
+    batch_size: int = Field(ge=1, le=65_536, description="Images in a step.")
     optimizer: Literal["sgd", "muon", "rmsprop"] = Field(
         description="muon makes the steps of convolutions orthogonal, and keeps their weights' norm."
     )
@@ -52,7 +52,7 @@ class Recipe(BaseModel):
         description="Channels of each block of the network, which halves its sides.",
     )
     dropout: float = Field(default=0.0, ge=0, lt=1, allow_inf_nan=False, description="Before the head.")
-    flip: bool = Field(default=False, description="Mirror half of the pictures, the others an epoch later.")
+    flip: bool = Field(default=False, description="Mirror half of the images, the others an epoch later.")
     shift: int = Field(default=0, ge=0, le=16, description="Move by up to so many pixels.")
     cutout: int = Field(default=0, ge=0, le=32, description="Grey out a square of so many pixels.")
     distortion: _Share = Field(default=0.0, description="How much to rotate, scale and shear.")
@@ -62,9 +62,9 @@ class Recipe(BaseModel):
         ge=0,
         le=0.5,
         allow_inf_nan=False,
-        description="Share of the pictures that an epoch leaves out, of those that the network knows.",
+        description="Share of the images that an epoch leaves out, of those that the network knows.",
     )
-    mixing: _Share = Field(default=0.0, description="Share of the batches whose pictures are mixed in pairs.")
+    mixing: _Share = Field(default=0.0, description="Share of the batches whose images are mixed in pairs.")
 
     def changed(self, **values: Any) -> Self:
         """Return a copy with other values; None leaves a value as it is.

@@ -1,4 +1,4 @@
-"""The views of a picture that a network is asked about: the mean of what it says of them is its answer."""
+"""The views of an image that a network is asked about: the mean of what it says of them is its answer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["ALONE", "MIRRORED", "MOVED", "View", "average", "show"]
 
 
 class View(NamedTuple):
-    """A picture as it is shown to a network.
+    """An image as it is shown to a network.
 
     Attributes:
         mirrored: Whether left and right change places.
@@ -34,9 +34,9 @@ MOVED: Final = tuple(
 """After the multi-crop evaluation of K. Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024."""
 
 
-def show(pictures: Any, views: Sequence[View]) -> Any:
-    """Return the views of pictures (N, H, W, 3), first one view of all, then the next: (V * N, H, W, 3)."""
-    return ops.concatenate([_show(pictures, view) for view in views])
+def show(images: Any, views: Sequence[View]) -> Any:
+    """Return the views of images (N, H, W, 3), first one view of all, then the next: (V * N, H, W, 3)."""
+    return ops.concatenate([_show(images, view) for view in views])
 
 
 def average(said: Any, views: Sequence[View]) -> Any:
@@ -45,13 +45,13 @@ def average(said: Any, views: Sequence[View]) -> Any:
     return sum(apart[number] * view.share for number, view in enumerate(views))
 
 
-def _show(pictures: Any, view: View) -> Any:
+def _show(images: Any, view: View) -> Any:
     if view.mirrored:
-        pictures = ops.flip(pictures, axis=2)
+        images = ops.flip(images, axis=2)
     if not view.moved:
-        return pictures
-    height, width = pictures.shape[1:3]
+        return images
+    height, width = images.shape[1:3]
     by = abs(view.moved)
     start = by + view.moved
-    padded = ops.pad(pictures, ((0, 0), (by, by), (by, by), (0, 0)), mode="reflect")
+    padded = ops.pad(images, ((0, 0), (by, by), (by, by), (0, 0)), mode="reflect")
     return padded[:, start : start + height, start : start + width]

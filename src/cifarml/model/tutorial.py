@@ -3,8 +3,8 @@
 Source: R. Bremer, "How to create your own deep learning project in Azure", step 4d, which follows
 Keras' old example ``cifar10_cnn.py``. For ten classes it has exactly 1,250,858 parameters.
 
-Accuracy on the 10,000 test pictures, on two cores of an Intel Xeon with avx512f (2026-11-27,
-docs/benchmarks.md): from 1,800 training pictures, two sets of them, three seeds each, 43.0 % (41.6 to 44.3)
+Accuracy on the 10,000 test images, on two cores of an Intel Xeon with avx512f (2026-11-27,
+docs/benchmarks.md): from 1,800 training images, two sets of them, three seeds each, 43.0 % (41.6 to 44.3)
 in 64 to 112 s. From all of them, one seed, it had 75.9 % after its 30 epochs, in 2,265 s, on two cores of an
 AMD EPYC (2026-11-23).
 """
@@ -49,7 +49,7 @@ def build(
     precision: str = "float32",
     **_: Any,
 ) -> keras.Model:
-    """Build it; see :class:`cifarml.model.Preset`."""
+    """Build it; see :class:`cifarml.model.presets.Preset`."""
     policy: Any = {"dtype": keras.dtype_policies.DTypePolicy(precision)}
     return keras.Sequential(
         [

@@ -1,7 +1,7 @@
-"""Convolutions of small pictures with 3x3 kernels, in a quarter of the multiplications.
+"""Convolutions of small images with 3x3 kernels, in a quarter of the multiplications.
 
 A. Lavin and S. Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016, after S. Winograd: a
-tile of a picture and the kernel are both read as polynomials, and taken at some points; there their product
+tile of an image and the kernel are both read as polynomials, and taken at some points; there their product
 is one multiplication a point. What a tile needs for that are small matrices; the products over all channels
 are matrix products, one for each point. So a tile of 7x7 takes 81 of them rather than 441.
 """
@@ -51,7 +51,7 @@ def pays(size: int, channels: int) -> bool:
 
 
 def convolve(images: Any, kernel: Any, *, size: int) -> Any:
-    """Convolve pictures with zeros around them, and return the upper left part of what comes out.
+    """Convolve images with zeros around them, and return the upper left part of what comes out.
 
     Args:
         images: float32, shape (N, S, S, C).
@@ -81,7 +81,7 @@ def convolve(images: Any, kernel: Any, *, size: int) -> Any:
 
 @cache
 def _of_all(length: int, tiles: int, side: int) -> Matrix:
-    """Return the transform of all tiles of a picture: (points squared * tiles squared, side squared)."""
+    """Return the transform of all tiles of an image: (points squared * tiles squared, side squared)."""
     tile = _transforms(length).tile
     placed = np.zeros((len(tile), tiles, side + 2), np.float32)  # with a zero at each end
     for number in range(tiles):

@@ -41,17 +41,17 @@ def compare_models(
     *,
     on_progress: OnProgress = ignore_progress,
 ) -> Comparison:
-    """Ask two models about the same pictures, and log both in one run of the experiment ``cifar10``.
+    """Ask two models about the same images, and log both in one run of the experiment ``cifar10``.
 
     Args:
         registry: Where they are.
         first: The one in use.
         second: The one that may replace it.
-        dataset: The pictures, all of which are used: pass ``dataset.test`` for the test pictures alone.
+        dataset: The images, all of which are used: pass ``dataset.test`` for the test images alone.
         on_progress: Called after every batch.
 
     Raises:
-        DataError: If there are no pictures, or of a class that one of the models doesn't know.
+        DataError: If there are no images, or of a class that one of the models doesn't know.
         RegistryError: If one of them isn't there, or the run can't be logged.
         ModelFileError: If a model is damaged.
 
@@ -90,14 +90,14 @@ def promote_if_better(
     Args:
         registry: Where they are.
         model: The one that may become champion.
-        dataset: Test pictures, new to both.
+        dataset: Test images, new to both.
         limits: How much is asked of it.
         on_progress: Called after every batch.
 
     Raises:
         GateError: If it isn't better; it says why.
         RegistryError: If it isn't there, or another one became champion meanwhile.
-        DataError: If there are no pictures, or of a class that one of the models doesn't know.
+        DataError: If there are no images, or of a class that one of the models doesn't know.
         ModelFileError: If a model is damaged.
     """
     champion = next((each for each in registry.list_models(model.name) if CHAMPION in each.aliases), None)

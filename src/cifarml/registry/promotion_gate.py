@@ -52,18 +52,18 @@ def check_gate(comparison: Comparison, limits: GateLimits | None = None) -> list
     """
     limits = limits or GateLimits()
     return [
-        _same_pictures(comparison),
+        _same_images(comparison),
         _beyond_noise(comparison, limits.max_p_value),
         _no_class_loses(comparison, limits.max_class_loss),
         _calibration(comparison, limits.max_calibration_loss),
     ]
 
 
-def _same_pictures(both: Comparison) -> GateCheck:
-    reason = f"both were asked about the same {both.num_images:,} pictures ({both.fingerprint[:12]})"
+def _same_images(both: Comparison) -> GateCheck:
+    reason = f"both were asked about the same {both.num_images:,} images ({both.fingerprint[:12]})"
     if both.first.trained_on != both.second.trained_on:
         reason += "; they were trained on different ones, so see to it that these are new to both"
-    return GateCheck("same test pictures", both.num_images > 0, reason)
+    return GateCheck("same test images", both.num_images > 0, reason)
 
 
 def _beyond_noise(both: Comparison, max_p_value: float) -> GateCheck:
@@ -97,7 +97,7 @@ def _calibration(both: Comparison, max_loss: float) -> GateCheck:
 
 def _change(both: Comparison, name: str) -> str:
     of = both.class_counts[name]
-    return f"{both.first.recall[name]:.0%} to {both.second.recall[name]:.0%} of {of:,} pictures"
+    return f"{both.first.recall[name]:.0%} to {both.second.recall[name]:.0%} of {of:,} images"
 
 
 def _listed(texts: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""What the pictures of a run are made of: figures without pyplot, and texts in any script.
+"""What the images of a run are made of: figures without pyplot, and texts in any script.
 
 Names may be too long for their place, or in a script that no font at hand can draw.
 """
@@ -139,5 +139,5 @@ def percent(share: float, digits: int = 0) -> str:
 
 
 def counted(count: int) -> str:
-    """Write a number of pictures."""
-    return f"{count:,} picture{'' if count == 1 else 's'}"
+    """Write a number of images."""
+    return f"{count:,} image{'' if count == 1 else 's'}"

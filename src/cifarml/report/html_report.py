@@ -35,9 +35,9 @@ _SKIPPED: Final = 20
 
 
 class _Mistake(NamedTuple):
-    """A picture that the model is wrong about."""
+    """An image that the model is wrong about."""
 
-    picture: str
+    image: str
     predicted: str
     probability: float
     truth: str
@@ -59,13 +59,13 @@ def write_report(
 ) -> Path:
     """Write ``report.html`` into a run folder.
 
-    The page is whole by itself: plots and pictures lie inside it, and it loads and runs nothing. Names and
+    The page is whole by itself: plots and images lie inside it, and it loads and runs nothing. Names and
     addresses in it come from users' files, and are shown as they are.
 
     Args:
         run_dir: The folder; settings, history, metrics, data and machine are read from its JSON files.
         info: The entries of the manifest.
-        test: The test pictures.
+        test: The test images.
         probabilities: What the model that is served said of them, float32, shape (N, classes).
 
     Returns:
@@ -140,13 +140,13 @@ def _worst_confusions(evaluation: Evaluation) -> list[_Confusion]:
 
 
 def _sure_mistakes(test: Dataset, probabilities: npt.NDArray[np.float32]) -> list[_Mistake]:
-    """Return the pictures that the model is wrong about and most sure of."""
+    """Return the images that the model is wrong about and most sure of."""
     predicted, names = probabilities.argmax(axis=1), test.class_names
     wrong = np.flatnonzero(predicted != test.labels)
     order = wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")]
     return [
         _Mistake(
-            picture=_picture(test.images[index]),
+            image=_image(test.images[index]),
             predicted=names[predicted[index]],
             probability=float(probabilities[index, predicted[index]]),
             truth=names[test.labels[index]],
@@ -164,7 +164,7 @@ def _plot(figure: Figure) -> str:
     return _data_uri("image/svg+xml", file.getvalue())
 
 
-def _picture(image: npt.NDArray[np.uint8]) -> str:
+def _image(image: npt.NDArray[np.uint8]) -> str:
     file = io.BytesIO()
     Image.fromarray(image).save(file, "PNG")
     return _data_uri("image/png", file.getvalue())

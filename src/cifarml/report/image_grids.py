@@ -1,4 +1,4 @@
-"""Pictures ten a row, with their names or with what a model says of them: the article's 10x10 grids."""
+"""Images ten a row, with their names or with what a model says of them: the article's 10x10 grids."""
 
 from __future__ import annotations
 
@@ -27,34 +27,34 @@ from cifarml.report.figure import (
     write_heading,
 )
 
-__all__ = ["picture_grid", "prediction_grid"]
+__all__ = ["image_grid", "prediction_grid"]
 
 WRONG = "#C4161C"
 COLUMNS = 10
-MAX_PICTURES = 1000
+MAX_IMAGES = 1000
 PIXEL = 1 / 30
-"""Inches a pixel of a picture takes: 4 dots at 120 dpi, so that pixels stay square and crisp."""
+"""Inches a pixel of an image takes: 4 dots at 120 dpi, so that pixels stay square and crisp."""
 GAP = 4
 
 
-def picture_grid(dataset: Dataset, *, num_images: int = 100, seed: int = 0) -> Figure:
-    """Show pictures of a data set, chosen at random, under the names of their classes.
+def image_grid(dataset: Dataset, *, num_images: int = 100, seed: int = 0) -> Figure:
+    """Show images of a data set, chosen at random, under the names of their classes.
 
     Args:
         dataset: Where to choose from.
         num_images: How many to show, 1 to 1000, ten a row; all if there are fewer.
-        seed: The same seed chooses the same pictures.
+        seed: The same seed chooses the same images.
 
     Returns:
         The figure.
 
     Raises:
-        DataError: If the data set has no pictures.
+        DataError: If the data set has no images.
         SettingsError: If ``num_images`` is not 1 to 1000.
 
     Example:
         >>> from cifarml import load_dataset
-        >>> picture_grid(load_dataset("drawn:200"), seed=1).savefig("pictures.png")  # doctest: +SKIP
+        >>> image_grid(load_dataset("drawn:200"), seed=1).savefig("images.png")  # doctest: +SKIP
     """
     chosen = _choose(dataset, num_images, seed)
     names = [fit(name, 9, (32 + GAP) * PIXEL - 0.04) for name in drawable_names(dataset.class_names)]
@@ -71,19 +71,19 @@ def picture_grid(dataset: Dataset, *, num_images: int = 100, seed: int = 0) -> F
 def prediction_grid(
     dataset: Dataset, probabilities: npt.NDArray[np.float32], *, num_images: int = 100, seed: int = 0
 ) -> Figure:
-    """Show predictions above their pictures, the wrong ones in red and with the true class.
+    """Show predictions above their images, the wrong ones in red and with the true class.
 
     Args:
-        dataset: The pictures that were asked, with their true labels.
-        probabilities: float32, shape (N, classes): what the model says of each picture.
+        dataset: The images that were asked, with their true labels.
+        probabilities: float32, shape (N, classes): what the model says of each image.
         num_images: How many to show, 1 to 1000, ten a row; all if there are fewer.
-        seed: The same seed chooses the same pictures.
+        seed: The same seed chooses the same images.
 
     Returns:
         The figure.
 
     Raises:
-        DataError: If the data set has no pictures, or the shapes don't fit.
+        DataError: If the data set has no images, or the shapes don't fit.
         SettingsError: If ``num_images`` is not 1 to 1000.
     """
     expected = (len(dataset), len(dataset.class_names))
@@ -110,10 +110,10 @@ def prediction_grid(
 
 
 def _choose(dataset: Dataset, num_images: int, seed: int) -> npt.NDArray[np.int64]:
-    if not 1 <= num_images <= MAX_PICTURES:
-        raise SettingsError(f"num_images must be 1 to {MAX_PICTURES}. Received: {num_images}")
+    if not 1 <= num_images <= MAX_IMAGES:
+        raise SettingsError(f"num_images must be 1 to {MAX_IMAGES}. Received: {num_images}")
     if not len(dataset):
-        raise DataError(f"{dataset.origin}: there are no pictures to show")
+        raise DataError(f"{dataset.origin}: there are no images to show")
     return np.random.default_rng(seed).permutation(len(dataset))[:num_images]
 
 
@@ -124,7 +124,7 @@ def _grid(
     *,
     wrong: npt.NDArray[np.bool_] | None,
 ) -> Figure:
-    """Draw pictures as one mosaic (quick, where axes for each would be slow) and a text for each."""
+    """Draw images as one mosaic (quick, where axes for each would be slow) and a text for each."""
     side, line = images.shape[1], 5
     columns = min(COLUMNS, len(images))
     rows = math.ceil(len(images) / columns)
@@ -136,13 +136,13 @@ def _grid(
     axes = axes_at(figure, MARGIN - GAP / 2 * PIXEL, MARGIN, wide, tall)
     axes.set_axis_off()
     frame = np.round(255 * np.array(to_rgb(WRONG))).astype(np.uint8)
-    for index, (picture, title) in enumerate(zip(images, titles, strict=True)):
+    for index, (image, title) in enumerate(zip(images, titles, strict=True)):
         row, column = divmod(index, columns)
         y, x = row * (head + side) + head, column * (side + GAP) + GAP // 2
         red = wrong is not None and bool(wrong[index])
         if red:
             mosaic[y - 1 : y + side + 1, x - 1 : x + side + 1] = frame
-        mosaic[y : y + side, x : x + side] = picture
+        mosaic[y : y + side, x : x + side] = image
         for above, text in enumerate(reversed(title.split("\n"))):
             place = (x + side / 2 - 0.5, y - 2.8 - line * above)
             write(axes, *place, text, color=WRONG if red else INK, ha="center", va="baseline")

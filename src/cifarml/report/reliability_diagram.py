@@ -23,7 +23,7 @@ _TICKS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 def reliability_diagram(panels: Mapping[str, Reliability]) -> Figure:
-    """Draw how often a model is right, by how sure it is, and beneath how many pictures that are.
+    """Draw how often a model is right, by how sure it is, and beneath how many images that are.
 
     Bars that end on the diagonal are honest. The gap between how sure the model is and how often it is right
     is orange where it is too sure, and light blue where it is not sure enough (Guo et al., "On Calibration
@@ -84,5 +84,5 @@ def _draw(upper: Axes, lower: Axes, reliability: Reliability) -> None:
         write(upper, -0.02, tick, percent(tick), color=QUIET, size=8, ha="right", va="center")
         write(lower, tick, -0.12, percent(tick), color=QUIET, size=8, ha="center", va="top",
               transform=lower.get_xaxis_transform())  # fmt: skip
-    write(lower, 0.5, -0.62, "how sure it is (grey: share of the pictures)", transform=lower.transAxes,
+    write(lower, 0.5, -0.62, "how sure it is (grey: share of the images)", transform=lower.transAxes,
           color=QUIET, ha="center", va="center")  # fmt: skip

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
-from cifarml.scoring.request import CODES, MAX_BODY_BYTES, MAX_PICTURES, PICTURE_TYPES
+from cifarml.scoring.request import CODES, IMAGE_TYPES, MAX_BODY_BYTES, MAX_IMAGES
 
 __all__ = [
     "SCORE_REQUEST",
@@ -20,11 +20,11 @@ __all__ = [
     "ErrorAnswer",
     "ErrorDetail",
     "ImageAnswer",
+    "ImagePrediction",
     "ImageRequest",
     "ImagesAnswer",
     "ImagesRequest",
     "ModelVersion",
-    "PicturePrediction",
 ]
 
 SERVER_CODES: Final[Mapping[str, tuple[int, str]]] = {
@@ -46,36 +46,36 @@ SERVER_CODES: Final[Mapping[str, tuple[int, str]]] = {
 
 _ALL_CODES: Final = {**CODES, **SERVER_CODES}
 
-_EXAMPLE_PICTURE: Final = (
+_EXAMPLE_IMAGE: Final = (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABAQAAAAA3bvkkAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
 )
 
-Base64Picture = Annotated[
+Base64Image = Annotated[
     str,
     Field(
         description="A PNG, JPEG, WebP, GIF or BMP file as base64; line breaks in it do no harm, "
         "`data:` in front does.",
-        examples=[_EXAMPLE_PICTURE],
+        examples=[_EXAMPLE_IMAGE],
     ),
 ]
-"""A picture file in JSON."""
+"""An image file in JSON."""
 
 
 class ImageRequest(BaseModel):
-    """One picture."""
+    """One image."""
 
     model_config = ConfigDict(json_schema_extra={"not": {"required": ["images"]}})
 
-    imagebase64: Base64Picture
+    imagebase64: Base64Image
 
 
 class ImagesRequest(BaseModel):
-    """Several pictures."""
+    """Several images."""
 
     model_config = ConfigDict(json_schema_extra={"not": {"required": ["imagebase64"]}})
 
-    images: list[Base64Picture] = Field(
-        description="The pictures.", min_length=1, max_length=MAX_PICTURES, examples=[[_EXAMPLE_PICTURE] * 2]
+    images: list[Base64Image] = Field(
+        description="The images.", min_length=1, max_length=MAX_IMAGES, examples=[[_EXAMPLE_IMAGE] * 2]
     )
 
 
@@ -93,8 +93,8 @@ class ModelVersion(_Answer):
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
-class PicturePrediction(_Answer):
-    """What the model sees in a picture."""
+class ImagePrediction(_Answer):
+    """What the model sees in an image."""
 
     result: str = Field(description="The most probable class.", examples=["ship"])
     probability: Probability = Field(description="Its probability, 0 to 1.", examples=[0.93])
@@ -113,8 +113,8 @@ class PicturePrediction(_Answer):
         return self
 
 
-class ImageAnswer(PicturePrediction):
-    """The answer to one picture."""
+class ImageAnswer(ImagePrediction):
+    """The answer to one image."""
 
     model: ModelVersion
 
@@ -134,21 +134,21 @@ class ErrorDetail(_Answer):
     code: ErrorCode = Field(description="One word for programs.", examples=["not_base64"])
     message: str = Field(
         description="The same for people. It shows nothing of what was sent.",
-        examples=["the picture is not base64"],
+        examples=["the image is not base64"],
     )
 
 
 class ErrorAnswer(_Answer):
-    """An error: of the request, or of one picture in a list."""
+    """An error: of the request, or of one image in a list."""
 
     error: ErrorDetail
 
 
 class ImagesAnswer(_Answer):
-    """The answer to several pictures."""
+    """The answer to several images."""
 
-    predictions: list[PicturePrediction | ErrorAnswer] = Field(
-        description="For each picture, in order, its prediction, or the error that says why there is none."
+    predictions: list[ImagePrediction | ErrorAnswer] = Field(
+        description="For each image, in order, its prediction, or the error that says why there is none."
     )
     model: ModelVersion
 
@@ -161,14 +161,14 @@ SCORE_REQUEST: Final[dict[str, Any]] = {
             "application/json": {
                 "schema": {"oneOf": [model.model_json_schema() for model in (ImageRequest, ImagesRequest)]}
             },
-            **{kind: {"schema": {"type": "string", "format": "binary"}} for kind in sorted(PICTURE_TYPES)},
+            **{kind: {"schema": {"type": "string", "format": "binary"}} for kind in sorted(IMAGE_TYPES)},
         },
     }
 }
 """What is sent to the scoring address, in OpenAPI 3.1; FastAPI takes it as ``openapi_extra``."""
 
 SCORE_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
-    200: {"model": ImageAnswer | ImagesAnswer, "description": "One answer, or one for each picture."},
+    200: {"model": ImageAnswer | ImagesAnswer, "description": "One answer, or one for each image."},
     **{
         status: {
             "model": ErrorAnswer,

@@ -1,4 +1,4 @@
-"""What may be sent to an endpoint: the pictures in it, or what is wrong with it."""
+"""What may be sent to an endpoint: the images in it, or what is wrong with it."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Final, NamedTuple, NoReturn
 
-from cifarml.errors import PictureError, RequestError
-from cifarml.images import MAX_PIXELS, picture_size
+from cifarml.errors import ImageError, RequestError
+from cifarml.images import MAX_PIXELS, image_size
 
-__all__ = ["CODES", "MAX_BODY_BYTES", "MAX_PICTURES", "PICTURE_TYPES", "Request", "read_request"]
+__all__ = ["CODES", "IMAGE_TYPES", "MAX_BODY_BYTES", "MAX_IMAGES", "Request", "read_request"]
 
 MAX_BODY_BYTES: Final = 10 * 2**20
 """Longer requests are refused."""
 
-MAX_PICTURES: Final = 64
-"""How many pictures may lie in one request."""
+MAX_IMAGES: Final = 64
+"""How many images may lie in one request."""
 
-PICTURE_TYPES: Final = frozenset(
+IMAGE_TYPES: Final = frozenset(
     {"image/png", "image/jpeg", "image/jpg", "image/webp", "image/gif", "image/bmp"}
 )
-"""Content types of a body that is the picture file itself; what it is, is seen by looking at it."""
+"""Content types of a body that is the image file itself; what it is, is seen by looking at it."""
 
 CODES: Final[Mapping[str, tuple[int, str]]] = {
     "empty_body": (400, "nothing was sent"),
@@ -31,34 +31,34 @@ CODES: Final[Mapping[str, tuple[int, str]]] = {
     "wrong_fields": (400, "there is not one of imagebase64 (a text) and images (a list of texts)"),
     "wrong_method": (405, "the request is no POST"),
     "too_large": (413, f"the body has more than {MAX_BODY_BYTES:,} bytes"),
-    "too_many_pictures": (413, f"there are more than {MAX_PICTURES} pictures"),
-    "wrong_content_type": (415, "the Content-Type is neither application/json nor a picture's"),
+    "too_many_images": (413, f"there are more than {MAX_IMAGES} images"),
+    "wrong_content_type": (415, "the Content-Type is neither application/json nor an image's"),
     "not_base64": (422, "the text is not base64; nor is a data URL"),
-    "not_a_picture": (422, "the file is no PNG, JPEG, WebP, GIF or BMP picture"),
-    "damaged_picture": (422, "the picture is incomplete or damaged"),
-    "too_many_pixels": (422, f"the picture has more than {MAX_PIXELS:,} pixels, or those of a list together"),
+    "not_an_image": (422, "the file is no PNG, JPEG, WebP, GIF or BMP image"),
+    "damaged_image": (422, "the image is incomplete or damaged"),
+    "too_many_pixels": (422, f"the image has more than {MAX_PIXELS:,} pixels, or those of a list together"),
     "model_failed": (500, "the model could not answer; the log says why"),
 }
 """Every code of an error, with its HTTP status and what it means."""
 
 
 class Request(NamedTuple):
-    """The pictures of a request.
+    """The images of a request.
 
     Attributes:
-        pictures: The bytes of each picture file, or what is wrong with it.
+        images: The bytes of each image file, or what is wrong with it.
         is_list: Whether a list was sent, so that a list is the answer.
     """
 
-    pictures: list[bytes | RequestError]
+    images: list[bytes | RequestError]
     is_list: bool
 
 
 def read_request(content_type: str, body: bytes) -> Request:
     """Read a request.
 
-    What is wrong with the request as a whole is raised; what is wrong with one picture of a list
-    stands in that picture's place.
+    What is wrong with the request as a whole is raised; what is wrong with one image of a list
+    stands in that image's place.
 
     Args:
         content_type: The header of that name; without one the body is taken for JSON.
@@ -68,19 +68,19 @@ def read_request(content_type: str, body: bytes) -> Request:
         RequestError: If it can't be read, with one of :data:`CODES`.
     """
     kind = content_type.partition(";")[0].strip().lower()
-    if kind not in PICTURE_TYPES and kind not in {"application/json", ""}:
+    if kind not in IMAGE_TYPES and kind not in {"application/json", ""}:
         raise RequestError(
             "wrong_content_type",
-            "send application/json, or a picture as image/png, image/jpeg, image/webp, image/gif or "
+            "send application/json, or an image as image/png, image/jpeg, image/webp, image/gif or "
             "image/bmp, and say so in the header Content-Type",
         )
     if not body:
         raise RequestError("empty_body", 'nothing was sent; send {"imagebase64": "..."}')
     if len(body) > MAX_BODY_BYTES:
         raise RequestError(
-            "too_large", f"the request has more than {MAX_BODY_BYTES:,} bytes; send a smaller picture"
+            "too_large", f"the request has more than {MAX_BODY_BYTES:,} bytes; send a smaller image"
         )
-    if kind in PICTURE_TYPES:
+    if kind in IMAGE_TYPES:
         return Request([body], is_list=False)
     fields = _read_json(body)
     if not isinstance(fields, dict) or ("imagebase64" in fields) == ("images" in fields):
@@ -89,11 +89,11 @@ def read_request(content_type: str, body: bytes) -> Request:
         )
     if "imagebase64" in fields:
         if not isinstance(fields["imagebase64"], str):
-            raise RequestError("wrong_fields", "imagebase64 must be a text: the picture file as base64")
+            raise RequestError("wrong_fields", "imagebase64 must be a text: the image file as base64")
         return Request([_decode_base64(fields["imagebase64"])], is_list=False)
-    pictures = [_try_base64(text) for text in _texts(fields["images"])]
-    _check_pixels(picture for picture in pictures if isinstance(picture, bytes))
-    return Request(pictures, is_list=True)
+    images = [_try_base64(text) for text in _texts(fields["images"])]
+    _check_pixels(image for image in images if isinstance(image, bytes))
+    return Request(images, is_list=True)
 
 
 def _read_json(body: bytes) -> Any:
@@ -102,7 +102,7 @@ def _read_json(body: bytes) -> Any:
     except (ValueError, RecursionError):  # what exactly is wrong would show what was sent
         raise RequestError(
             "not_json",
-            'the body is not JSON in UTF-8; send {"imagebase64": "..."}, or the picture itself with '
+            'the body is not JSON in UTF-8; send {"imagebase64": "..."}, or the image itself with '
             "its Content-Type, such as image/png",
         ) from None
 
@@ -117,29 +117,29 @@ _decode_json: Final = json.JSONDecoder(parse_constant=_no_number).decode
 def _texts(images: object) -> list[str]:
     if not isinstance(images, list) or not images:
         raise RequestError(
-            "wrong_fields", f"images must be a list of 1 to {MAX_PICTURES} texts: picture files as base64"
+            "wrong_fields", f"images must be a list of 1 to {MAX_IMAGES} texts: image files as base64"
         )
-    if len(images) > MAX_PICTURES:
+    if len(images) > MAX_IMAGES:
         raise RequestError(
-            "too_many_pictures", f"there are {len(images):,} pictures; send at most {MAX_PICTURES} at a time"
+            "too_many_images", f"there are {len(images):,} images; send at most {MAX_IMAGES} at a time"
         )
     for index, text in enumerate(images):
         if not isinstance(text, str):
-            raise RequestError("wrong_fields", f"images[{index}] must be a text: the picture file as base64")
+            raise RequestError("wrong_fields", f"images[{index}] must be a text: the image file as base64")
     return images
 
 
-def _check_pixels(pictures: Iterable[bytes]) -> None:
+def _check_pixels(images: Iterable[bytes]) -> None:
     """Refuse what would take minutes: a few thousand bytes can hold all the pixels that one may have."""
     num_pixels = 0
-    for picture in pictures:
-        with suppress(PictureError):  # is told in its place, when it is decoded
-            width, height = picture_size(picture)
+    for image in images:
+        with suppress(ImageError):  # is told in its place, when it is decoded
+            width, height = image_size(image)
             num_pixels += width * height if width * height <= MAX_PIXELS else 0
     if num_pixels > MAX_PIXELS:
         raise RequestError(
             "too_many_pixels",
-            f"the pictures have more than {MAX_PIXELS:,} pixels together; send fewer at a time",
+            f"the images have more than {MAX_PIXELS:,} pixels together; send fewer at a time",
         )
 
 
@@ -163,5 +163,5 @@ def _decode_base64(text: str) -> bytes:
         return binascii.a2b_base64("".join(text.split()), strict_mode=True)
     except ValueError:
         raise RequestError(
-            "not_base64", "the picture is not base64: letters, digits, + and /, with = at the end as needed"
+            "not_base64", "the image is not base64: letters, digits, + and /, with = at the end as needed"
         ) from None

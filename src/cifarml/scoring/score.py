@@ -21,7 +21,7 @@ if not __package__:  # loaded by its path: what it imports lies around it
 
 from PIL import Image
 
-from cifarml.errors import ModelFileError, PictureError, RequestError
+from cifarml.errors import ImageError, ModelFileError, RequestError
 from cifarml.predict import Prediction, Predictor
 from cifarml.run import MANIFEST
 from cifarml.scoring.request import CODES, MAX_BODY_BYTES, Request, read_request
@@ -40,7 +40,7 @@ MODEL_DIR: Final = "AZUREML_MODEL_DIR"
 _MAX_PASSED_BYTES: Final = 10 * MAX_BODY_BYTES
 
 _NUM_THREADS: Final = 2
-"""A picture is answered a third quicker than with one; more than that gain little on pictures of 32x32."""
+"""An image is answered a third quicker than with one; more than that gain little on images of 32x32."""
 
 _log = logging.getLogger("cifarml.score")
 
@@ -112,15 +112,15 @@ def answer(requests: Sequence[tuple[str, bytes]]) -> list[tuple[int, bytes]]:
     if _served is None:
         raise RuntimeError("init() comes first")
     asked = [_try_read(*request) for request in requests]
-    pictures = [
-        picture
+    images = [
+        image
         for request in asked
         if isinstance(request, Request)
-        for picture in request.pictures
-        if isinstance(picture, bytes)
+        for image in request.images
+        if isinstance(image, bytes)
     ]
     try:
-        results = iter(_predict(_served.predictor, pictures))
+        results = iter(_predict(_served.predictor, images))
     except Exception:  # noqa: BLE001  # ONNX Runtime's exceptions have no common base
         _log.exception("the model failed")
         asked = [request if isinstance(request, RequestError) else _model_failed() for request in asked]
@@ -135,21 +135,21 @@ def _try_read(content_type: str, body: bytes) -> Request | RequestError:
         return error
 
 
-def _predict(predictor: Predictor, pictures: Sequence[bytes]) -> list[Prediction | RequestError]:
+def _predict(predictor: Predictor, images: Sequence[bytes]) -> list[Prediction | RequestError]:
     return [
         # The message of the error itself may show what was sent.
-        RequestError(result.code, CODES[result.code][1]) if isinstance(result, PictureError) else result
-        for result in predictor.predict_many(pictures)
+        RequestError(result.code, CODES[result.code][1]) if isinstance(result, ImageError) else result
+        for result in predictor.predict_many(images)
     ]
 
 
 def _answer_one(
     request: Request | RequestError, results: Iterator[Prediction | RequestError], model: dict[str, str]
 ) -> tuple[int, bytes]:
-    """Answer a request, taking as many results as it has pictures to look at."""
+    """Answer a request, taking as many results as it has images to look at."""
     if isinstance(request, RequestError):
         return _refuse(request)
-    answers = [next(results) if isinstance(picture, bytes) else picture for picture in request.pictures]
+    answers = [next(results) if isinstance(image, bytes) else image for image in request.images]
     if not request.is_list and isinstance(answers[0], RequestError):
         return _refuse(answers[0])
     entries = [_to_entry(answer) for answer in answers]
@@ -212,7 +212,7 @@ def run(request: Any) -> Any:
 
 
 if rawhttp is not None:
-    rawhttp(run)  # the server gives it the request as it came: pictures, too, and what is no JSON
+    rawhttp(run)  # the server gives it the request as it came: images, too, and what is no JSON
 
 
 def _read_body(stream: BinaryIO) -> bytes:

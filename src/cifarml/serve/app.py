@@ -15,7 +15,7 @@ from starlette.staticfiles import StaticFiles
 
 from cifarml.cifar10 import CLASS_NAMES
 from cifarml.scoring.api_schema import SCORE_REQUEST, SCORE_RESPONSES
-from cifarml.scoring.request import MAX_BODY_BYTES, PICTURE_TYPES
+from cifarml.scoring.request import IMAGE_TYPES, MAX_BODY_BYTES
 from cifarml.serve.api_docs import render_reference
 from cifarml.serve.batching_queue import Busy, TimedOut, Unavailable
 from cifarml.serve.middleware import error_response
@@ -31,12 +31,10 @@ _ERRORS: Final = {status: about for status, about in SCORE_RESPONSES.items() if 
 _PNG: Final[dict[int | str, dict[str, Any]]] = {
     200: {"description": "A PNG file of 32x32 pixels.", "content": {"image/png": {}}}
 }
-_PICTURE_FILE: Final = {
+_IMAGE_FILE: Final = {
     "requestBody": {
         "required": True,
-        "content": {
-            kind: {"schema": {"type": "string", "format": "binary"}} for kind in sorted(PICTURE_TYPES)
-        },
+        "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in sorted(IMAGE_TYPES)},
     }
 }
 
@@ -79,10 +77,10 @@ def make_app(gateway: Gateway, lifespan: Callable[[FastAPI], AbstractAsyncContex
         request.scope["state"]["deployment"] = name
         return response
 
-    @app.post("/seen", response_class=Response, openapi_extra=_PICTURE_FILE, responses=_PNG | _ERRORS)
+    @app.post("/seen", response_class=Response, openapi_extra=_IMAGE_FILE, responses=_PNG | _ERRORS)
     async def seen(request: Request) -> Response:
         kind = request.headers.get("content-type", "").encode("latin-1")
-        return await _picture(gateway, b"picture/" + kind, await _read_body(request))
+        return await _image(gateway, b"image/" + kind, await _read_body(request))
 
     @app.get("/samples")
     async def samples() -> list[str]:
@@ -90,7 +88,7 @@ def make_app(gateway: Gateway, lifespan: Callable[[FastAPI], AbstractAsyncContex
 
     @app.get("/samples/{name}.png", response_class=Response, responses=_PNG | _ERRORS)
     async def sample(name: str) -> Response:
-        return await _picture(gateway, b"sample", name.encode())
+        return await _image(gateway, b"sample", name.encode())
 
     @app.get("/health/live")
     async def live() -> dict[str, str]:
@@ -141,9 +139,9 @@ async def _read_body(request: Request) -> bytes:
     return b"".join(chunks)
 
 
-async def _picture(gateway: Gateway, kind: bytes, body: bytes) -> Response:
+async def _image(gateway: Gateway, kind: bytes, body: bytes) -> Response:
     try:
-        status, answer = await gateway.picture(kind, body)
+        status, answer = await gateway.image(kind, body)
     except Unavailable as error:
         return _refusal(error)
     return Response(answer, status, media_type="image/png" if status == 200 else "application/json")

@@ -1,7 +1,7 @@
-"""Pictures for the page, made by a worker process of its own, so that a hostile file stops nothing else.
+"""Images for the page, made by a worker process of its own, so that a hostile file stops nothing else.
 
 A scoring script by its form (``init``, ``answer``): a request ``sample`` is answered with a drawing of the
-class that its body names, any other with its picture as the network sees it.
+class that its body names, any other with its image as the network sees it.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from PIL import Image
 
 from cifarml.cifar10 import CLASS_NAMES
 from cifarml.data.drawn.drawings import MIN_DRAWN, draw_dataset
-from cifarml.errors import PictureError
-from cifarml.images import decode_picture
+from cifarml.errors import ImageError
+from cifarml.images import decode_image
 from cifarml.scoring.request import CODES
 
 __all__ = ["answer", "init"]
@@ -38,7 +38,7 @@ def answer(requests: Sequence[tuple[str, bytes]]) -> list[tuple[int, bytes]]:
     """Return a PNG file of 32x32 pixels for each request, or an error as JSON.
 
     Args:
-        requests: What is wanted (``sample``, or else the content type of a picture), and the body.
+        requests: What is wanted (``sample``, or else the content type of an image), and the body.
 
     Returns:
         Status and body of each.
@@ -51,8 +51,8 @@ def _answer(kind: str, body: bytes) -> tuple[int, bytes]:
         sample = _samples.get(body.decode("utf-8", "replace"))
         return (200, sample) if sample else _error(404, "not_found", "there is no sample of that class")
     try:
-        return 200, _png(decode_picture(body))
-    except PictureError as error:
+        return 200, _png(decode_image(body))
+    except ImageError as error:
         return _error(CODES[error.code][0], error.code, error.message)
 
 

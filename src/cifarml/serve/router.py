@@ -25,9 +25,9 @@ from cifarml.serve.worker_process import WorkerError
 
 __all__ = ["Answer", "Gateway", "UnknownDeployment"]
 
-_PICTURES: Final = Path(__file__).with_name("page_images.py")
-_PICTURES_MEMORY_BYTES: Final = 1 << 30
-_PICTURES_TIMEOUT_S: Final = 10.0
+_IMAGES: Final = Path(__file__).with_name("page_images.py")
+_IMAGES_MEMORY_BYTES: Final = 1 << 30
+_IMAGES_TIMEOUT_S: Final = 10.0
 
 
 class UnknownDeployment(Exception):  # noqa: N818  # it becomes an answer
@@ -63,7 +63,7 @@ class Gateway:
         self._credit: dict[str, int] = {}
         self._changing = asyncio.Lock()
         self._starting: set[asyncio.Task[None]] = set()
-        self._pictures: Runner | None = None
+        self._images: Runner | None = None
 
     def open(self) -> None:
         """Start all deployments that are kept, without waiting for them."""
@@ -81,7 +81,7 @@ class Gateway:
         for task in self._starting:
             task.cancel()
         await asyncio.gather(*self._starting, return_exceptions=True)
-        runners = [*self.runners.values(), *([self._pictures] if self._pictures else [])]
+        runners = [*self.runners.values(), *([self._images] if self._images else [])]
         await asyncio.gather(*(runner.stop() for runner in runners))
 
     @property
@@ -133,17 +133,17 @@ class Gateway:
         self._credit[name] -= sum((working or shares).values())
         return name
 
-    async def picture(self, kind: bytes, body: bytes) -> tuple[int, bytes]:
-        """Have a picture made for the page: ``seen`` of a file, or ``sample`` of a class."""
-        if self._pictures is None:
-            self._pictures = Runner(
-                "pictures",
-                *(_PICTURES, self.folder.path, self.folder.path / "pictures.log"),
-                timeout_s=_PICTURES_TIMEOUT_S,
-                max_memory_bytes=_PICTURES_MEMORY_BYTES,
+    async def image(self, kind: bytes, body: bytes) -> tuple[int, bytes]:
+        """Have an image made for the page: ``seen`` of a file, or ``sample`` of a class."""
+        if self._images is None:
+            self._images = Runner(
+                "images",
+                *(_IMAGES, self.folder.path, self.folder.path / "images.log"),
+                timeout_s=_IMAGES_TIMEOUT_S,
+                max_memory_bytes=_IMAGES_MEMORY_BYTES,
             )
-            await self._pictures.start(once=False)
-        return await self._pictures.ask(kind, body)
+            await self._images.start(once=False)
+        return await self._images.ask(kind, body)
 
     async def add(self, record: DeploymentRecord) -> None:
         """Start a deployment whose bundle is in place, without traffic.

@@ -39,7 +39,7 @@ class Figures:
         )
         self._predictions = Counter(
             "cifarml_predictions",
-            "Pictures by predicted class.",
+            "Images by predicted class.",
             ("deployment", "label"),
             registry=self.registry,
         )

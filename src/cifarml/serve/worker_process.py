@@ -21,7 +21,7 @@ _START_TIMEOUT_S: Final = 60.0
 _END_TIMEOUT_S: Final = 3.0
 _MAX_ANSWER_BYTES: Final = 64 << 20
 _GIVE_BACK: Final = {"MALLOC_MMAP_THRESHOLD_": str(4 << 20), "MALLOC_TRIM_THRESHOLD_": str(8 << 20)}
-"""After a large picture glibc raises both by itself, and keeps up to 64 MB that nobody needs any more."""
+"""After a large image glibc raises both by itself, and keeps up to 64 MB that nobody needs any more."""
 
 
 class WorkerError(Exception):

@@ -1,1 +1,1 @@
-"""From pictures to a run folder. Import from :mod:`cifarml`; this room imports nothing by itself."""
+"""From images to a run folder. Import from :mod:`cifarml`; this room imports nothing by itself."""

@@ -2,7 +2,7 @@
 
 It is a zip file of plain numbers, checkpoint/state.zip in the run folder: about.json, and the bytes of each
 variable of the network (weights, batch normalisation, seeds of dropout) and of its optimiser (momentum, the
-count of steps that the learning rate follows, losses by which pictures are left out), in their order.
+count of steps that the learning rate follows, losses by which images are left out), in their order.
 Nothing in it can run code. Batches need no state but those: what one holds depends on seed, epoch and number.
 """
 
@@ -188,7 +188,7 @@ class Checkpoint:
         if about.plan != plan.to_json():
             raise self._unusable("it belongs to a training with other settings")
         if about.fingerprint != fingerprint:
-            raise self._unusable("it belongs to a training on other pictures")
+            raise self._unusable("it belongs to a training on other images")
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
         return Reached(about.history, about.training_s)

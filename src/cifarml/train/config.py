@@ -42,7 +42,7 @@ class TrainConfig(BaseModel):
 
     preset: PresetName = Field(default="fast", description="Which network, and how it is trained.")
     num_epochs: int | None = Field(
-        default=None, ge=1, le=10_000, description="Passes over the training pictures."
+        default=None, ge=1, le=10_000, description="Passes over the training images."
     )
     time_budget_s: float | None = Field(
         default=None,
@@ -51,7 +51,7 @@ class TrainConfig(BaseModel):
         allow_inf_nan=False,
         description="Train for so many seconds; in place of num_epochs.",
     )
-    batch_size: int | None = Field(default=None, ge=1, le=65_536, description="Pictures in a step.")
+    batch_size: int | None = Field(default=None, ge=1, le=65_536, description="Images in a step.")
     learning_rate: float | None = Field(
         default=None, gt=0, le=100, allow_inf_nan=False, description="The largest step size."
     )
@@ -75,7 +75,7 @@ class TrainConfig(BaseModel):
         ge=0,
         le=0.5,
         allow_inf_nan=False,
-        description="Share of the training pictures set apart to watch with; None: a tenth, at most 2500.",
+        description="Share of the training images set apart to watch with; None: a tenth, at most 2500.",
     )
     seed: int = Field(default=0, ge=0, lt=2**32, description="Start weights, shuffling, changes and split.")
 

@@ -1,4 +1,4 @@
-"""Where the pictures of a run come from, kept so that the run can go on with the very same ones."""
+"""Where the images of a run come from, kept so that the run can go on with the very same ones."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class Source(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     data: str = Field(description="A path, an address or a name.")
-    subset: int | None = Field(default=None, description="Only so many pictures, balanced over the classes.")
-    subset_seed: int = Field(default=0, description="Which pictures the subset takes.")
-    skip_bad: bool = Field(default=False, description="Go on without pictures that can't be read.")
+    subset: int | None = Field(default=None, description="Only so many images, balanced over the classes.")
+    subset_seed: int = Field(default=0, description="Which images the subset takes.")
+    skip_bad: bool = Field(default=False, description="Go on without images that can't be read.")
 
     def load(self, *, on_progress: OnProgress = ignore_progress) -> Dataset:
-        """Load the pictures; errors are those of :func:`cifarml.load_dataset`."""
+        """Load the images; errors are those of :func:`cifarml.load_dataset`."""
         return load_dataset(
             self.data,
             subset=self.subset,
@@ -60,12 +60,10 @@ class Source(BaseModel):
             TrainingError: If nobody has kept it, or what was kept is damaged.
         """
         path = run_dir / CHECKPOINT / SOURCE
-        hint = "say which pictures it was trained on: --data SOURCE (and --subset, if it was given)"
+        hint = "say which images it was trained on: --data SOURCE (and --subset, if it was given)"
         try:
             return cls.model_validate_json(path.read_bytes(), strict=True)
         except FileNotFoundError:
-            raise TrainingError(f"{run_dir} does not say where its pictures come from", hint) from None
+            raise TrainingError(f"{run_dir} does not say where its images come from", hint) from None
         except (OSError, ValidationError) as error:
-            raise TrainingError(
-                f"can't read {path}, which says where the pictures come from", hint
-            ) from error
+            raise TrainingError(f"can't read {path}, which says where the images come from", hint) from error

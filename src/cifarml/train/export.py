@@ -37,10 +37,10 @@ def export_onnx(
     """Export a model and keep the file only if it predicts what Keras does.
 
     Args:
-        model: Takes uint8 pictures (N, 32, 32, 3) and gives probabilities.
+        model: Takes uint8 images (N, 32, 32, 3) and gives probabilities.
         path: The .onnx file to write; raw pixels in, probabilities out, any batch size.
         class_names: The classes, in the order of its outputs.
-        images: Real pictures to compare on, uint8, shape (N, 32, 32, 3), N at least 1.
+        images: Real images to compare on, uint8, shape (N, 32, 32, 3), N at least 1.
 
     Raises:
         TrainingError: If the difference is above 1e-4; no file is written then.

@@ -38,7 +38,7 @@ class Fitted(NamedTuple):
         history: The figures of each epoch by name: loss, accuracy, val_loss, val_accuracy.
         interrupted: Whether Ctrl-C ended it early.
         training_s: How long it took, in seconds.
-        images_per_second: Training pictures in a second, the looks at validation pictures included.
+        images_per_second: Training images in a second, the looks at validation images included.
     """
 
     network: keras.Model
@@ -62,8 +62,8 @@ def fit_network(
 
     Args:
         plan: What to do.
-        train: Pictures to train on.
-        validation: Pictures to watch the training with; may be empty.
+        train: Images to train on.
+        validation: Images to watch the training with; may be empty.
         checkpoint: Where to go on from, and to keep what is reached; nothing is kept without one.
         fingerprint: Of the data set, for the checkpoint.
         on_progress: Called several times a second, and with a line after every epoch.

@@ -26,7 +26,7 @@ def explained_memory(batch_size: int, devices: Sequence[str]) -> Iterator[None]:
     """Turn such an error into one that names the batch size to try.
 
     Args:
-        batch_size: Pictures in a step, over all devices.
+        batch_size: Images in a step, over all devices.
         devices: What it is trained on.
 
     Raises:
@@ -39,6 +39,6 @@ def explained_memory(batch_size: int, devices: Sequence[str]) -> Iterator[None]:
             raise
         smaller = f"--batch-size {batch_size // 2}" if batch_size > 1 else "another --device"
         raise TrainingError(
-            f"there is not enough memory on {', '.join(devices)} for batches of {batch_size:,} pictures",
+            f"there is not enough memory on {', '.join(devices)} for batches of {batch_size:,} images",
             hint=f"try smaller ones: {smaller}" if batch_size > 1 else f"try {smaller}",
         ) from error

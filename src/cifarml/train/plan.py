@@ -32,7 +32,7 @@ class _Machine(BaseModel):
 
 
 class Plan(NamedTuple):
-    """All that was chosen for a training, from what was asked, the pictures and the machine.
+    """All that was chosen for a training, from what was asked, the images and the machine.
 
     Attributes:
         config: What was asked.
@@ -86,24 +86,24 @@ class Plan(NamedTuple):
         )
 
     @classmethod
-    def make(cls, config: TrainConfig, pictures: Dataset) -> Self:
+    def make(cls, config: TrainConfig, images: Dataset) -> Self:
         """Choose what ``config`` leaves open.
 
         What only the stopwatch can tell is chosen by :func:`cifarml.train.speed_probe.choose_by_measuring`.
 
         Args:
             config: What was asked.
-            pictures: Those to train on.
+            images: Those to train on.
 
         Raises:
-            SettingsError: If there is no such device, or more of them than pictures in a batch.
+            SettingsError: If there is no such device, or more of them than images in a batch.
         """
         devices = choose_devices(config.device)
         preset = PRESETS[config.preset]
-        recipe = preset.choose_recipe(len(pictures), len(pictures.class_names)).changed(**config.changes)
-        if (batch_size := min(recipe.batch_size, len(pictures))) < len(devices):
+        recipe = preset.choose_recipe(len(images), len(images.class_names)).changed(**config.changes)
+        if (batch_size := min(recipe.batch_size, len(images))) < len(devices):
             raise SettingsError(
-                f"batches of {batch_size} pictures can't be shared out to {len(devices)} devices",
+                f"batches of {batch_size} images can't be shared out to {len(devices)} devices",
                 hint=f"try --batch-size {len(devices)}, or one device: --device {devices[0]}",
             )
         precision: str = config.precision
@@ -143,10 +143,10 @@ class Plan(NamedTuple):
         limit, length, speed = "", f"{recipe.num_epochs} epoch{'s' * (recipe.num_epochs > 1)}", ""
         if self.time:
             limit, length = f" in {self.time.budget_s:g} s", f"{self.time.num_epochs:.1f} epochs"
-            speed = f" at {min(recipe.batch_size, num_images) / self.time.speed.step_s:,.0f} pictures/s"
+            speed = f" at {min(recipe.batch_size, num_images) / self.time.speed.step_s:,.0f} images/s"
         return (
-            f"{self.config.preset}{limit}: {length} of {num_images:,} pictures in batches of "
-            f"{recipe.batch_size}{widths}{speed}; pictures {', '.join(changes) or 'as they are'}{known}\n"
+            f"{self.config.preset}{limit}: {length} of {num_images:,} images in batches of "
+            f"{recipe.batch_size}{widths}{speed}; images {', '.join(changes) or 'as they are'}{known}\n"
             f"{self.precision} on {describe_machine(self.devices)}\n"
             f"Why: {'; '.join(self._reasons(num_images))}"
         )

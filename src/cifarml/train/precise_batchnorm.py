@@ -1,7 +1,7 @@
-"""What normalisation goes by once a network is trained: the mean and variance over many pictures.
+"""What normalisation goes by once a network is trained: the mean and variance over many images.
 
 While it trains, batch normalisation keeps a running mean of the last few batches only, of weights that still
-changed and of pictures as they were shown: recoloured and mixed, too.
+changed and of images as they were shown: recoloured and mixed, too.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from cifarml.progress import OnProgress, Progress
 from cifarml.train.inputs.batches import Batches
 from cifarml.train.plan import Plan
 
-__all__ = ["count_pictures", "estimate_population"]
+__all__ = ["count_images", "estimate_population"]
 
 _ENOUGH: Final = 5000
-"""Pictures; Wu and Johnson, 2021, section 3, find 1,000 to 10,000 to do as well as all."""
+"""Images; Wu and Johnson, 2021, section 3, find 1,000 to 10,000 to do as well as all."""
 _LEAST_BATCH: Final = 256
 
 
 def estimate_population(
-    network: keras.Sequential, pictures: Dataset, plan: Plan, on_progress: OnProgress
+    network: keras.Sequential, train: Dataset, plan: Plan, on_progress: OnProgress
 ) -> None:
-    """Set mean and variance of each batch normalisation to those of many pictures, with the last weights.
+    """Set mean and variance of each batch normalisation to those of many images, with the last weights.
 
-    The pictures are mirrored and moved as in training, and else as they will be asked about; each batch is
+    The images are mirrored and moved as in training, and else as they will be asked about; each batch is
     normalised by its own figures, and those of all batches are averaged (Y. Wu and J. Johnson, "Rethinking
     'Batch' in BatchNorm", 2021, section 3: PreciseBN).
 
     Args:
         network: A trained one; without a batch normalisation nothing is done.
-        pictures: Those that it was trained on.
+        train: Those that it was trained on.
         plan: How it was trained.
         on_progress: Called before every batch.
     """
@@ -50,22 +50,22 @@ def estimate_population(
     recipe = plan.recipe.changed(
         batch_size=size, colour=0.0, distortion=0.0, cutout=0, mixing=0.0, pruning=0.0
     )
-    batches = Batches(pictures, recipe, seed=plan.config.seed, num_replicas=len(plan.devices))
+    batches = Batches(train, recipe, seed=plan.config.seed, num_replicas=len(plan.devices))
     num_batches = min(len(batches), math.ceil(_ENOUGH / size))
     seen: list[list[npt.NDArray[np.float32]]] = []
     with _only_the_last_batch(normalisations):
         training = _Training(network)
         training.compile(jit_compile=plan.jit_compile)
         for number, (images, _) in enumerate(islice(batches.epoch(0), num_batches)):
-            on_progress(Progress("averaging over pictures", number, num_batches, unit="batches"))
+            on_progress(Progress("averaging over images", number, num_batches, unit="batches"))
             training.predict_on_batch(images)
             seen.append([keras.ops.convert_to_numpy(figure) for figure in _figures(normalisations)])
     for figure, values in zip(_figures(normalisations), zip(*seen, strict=True), strict=True):
         figure.assign(np.mean(values, axis=0))
 
 
-def count_pictures(network: keras.Sequential, num_images: int) -> int:
-    """Return about how many of so many pictures :func:`estimate_population` looks at."""
+def count_images(network: keras.Sequential, num_images: int) -> int:
+    """Return about how many of so many images :func:`estimate_population` looks at."""
     return min(_ENOUGH, num_images) if _normalisations(network) else 0
 
 

@@ -17,7 +17,7 @@ from cifarml.train.inputs.batches import Batches
 from cifarml.train.inputs.keras_feed import feed_training
 from cifarml.train.network import compile_network
 from cifarml.train.plan import Plan
-from cifarml.train.precise_batchnorm import count_pictures
+from cifarml.train.precise_batchnorm import count_images
 from cifarml.train.time_budget import Clock, Speed, plan_time
 
 __all__ = ["choose_by_measuring", "choose_compiler", "measure_speed"]
@@ -36,7 +36,7 @@ def choose_by_measuring(plan: Plan, splits: DatasetSplits, *, clock: Clock = tim
 
     Args:
         plan: What is chosen up to now.
-        splits: Pictures to train on and to validate with.
+        splits: Images to train on and to validate with.
         clock: What the time is.
 
     Raises:
@@ -99,7 +99,7 @@ def measure_speed(
 
     Args:
         plan: The network, and how it is trained.
-        splits: Pictures to train on and to validate with.
+        splits: Images to train on and to validate with.
         seconds: About how long the steps may take after the first one, of which there are four at least.
         clock: What the time is.
     """
@@ -114,7 +114,7 @@ def measure_speed(
     looks = len(splits.validation) / min(plan.recipe.batch_size, len(splits.train))
     look_s = (step_s * looks + start_s) / 3 if looks else 0.0
     # So is the pass after the last step, whose batches nobody makes ahead: half a step rather than a third.
-    last = count_pictures(network, len(splits.train)) / min(plan.recipe.batch_size, len(splits.train))
+    last = count_images(network, len(splits.train)) / min(plan.recipe.batch_size, len(splits.train))
     finish_s = step_s * last / 2 + start_s / 3 if last else 0.0
     return Speed(start_s, step_s, look_s, finish_s)
 

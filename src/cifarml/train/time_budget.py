@@ -36,7 +36,7 @@ class Speed(NamedTuple):
     Attributes:
         start_s: For the first step, in which the network is traced and compiled.
         step_s: For each further step.
-        validation_s: For a look at the validation pictures.
+        validation_s: For a look at the validation images.
         finish_s: For what follows the last step.
     """
 
@@ -82,7 +82,7 @@ def plan_time(
     Args:
         budget_s: Seconds for measuring, compiling, training and what follows the last step.
         sizes: The networks to choose from, narrowest first.
-        steps_an_epoch: Steps in a pass over the pictures.
+        steps_an_epoch: Steps in a pass over the images.
         measure: Measures the network of these widths.
         clock: What the time is.
 
@@ -130,7 +130,7 @@ def _guess(measured: dict[tuple[int, ...], Speed], size: Size) -> Speed:
 
 
 def _epochs(left_s: float, speed: Speed, steps_an_epoch: int) -> float:
-    """Return how many epochs fit; the last look at the validation pictures comes in any case."""
+    """Return how many epochs fit; the last look at the validation images comes in any case."""
     left_s -= speed.start_s + speed.validation_s + speed.finish_s
     return max(left_s, 0.0) / (speed.step_s * steps_an_epoch + speed.validation_s)
 
@@ -175,7 +175,7 @@ class Pacer:
 
     Args:
         plan: The budget, and the speed to begin with.
-        steps_an_epoch: Steps in a pass over the pictures.
+        steps_an_epoch: Steps in a pass over the images.
         clock: What the time is; it runs from now on.
     """
 
@@ -209,7 +209,7 @@ class Pacer:
         return self._clock() - self._since[0] >= _UPDATE * self._plan.budget_s
 
     def start_look(self) -> None:
-        """Note that the validation pictures are looked at now."""
+        """Note that the validation images are looked at now."""
         self._looked = self._clock()
 
     def finish_look(self) -> None:

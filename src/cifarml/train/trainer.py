@@ -55,7 +55,7 @@ __all__ = ["resume_training", "serve", "train_model"]
 
 _DATASET: Final = "dataset.json"
 _COMPARED: Final = 256
-"""On so many pictures the exported model is compared with the trained one."""
+"""On so many images the exported model is compared with the trained one."""
 
 
 def train_model(
@@ -68,20 +68,20 @@ def train_model(
 ) -> Bundle:
     """Train a network and write everything about it into a new folder.
 
-    The pictures to train on are split once more into train and validation; the curves show both. The
-    test pictures are looked at once, at the end, by the exported model. Ctrl-C (KeyboardInterrupt)
+    The images to train on are split once more into train and validation; the curves show both. The
+    test images are looked at once, at the end, by the exported model. Ctrl-C (KeyboardInterrupt)
     ends the training after at least one epoch with what was reached.
 
     The folder holds config.json, dataset.json, environment.json, history.json, metrics.json, answers.json,
-    model.keras, model.onnx, pictures of the learning curves, the confusion matrix and predictions, the page
+    model.keras, model.onnx, images of the learning curves, the confusion matrix and predictions, the page
     report.html, and at last manifest.json. A folder without manifest.json is unfinished: it holds a
     checkpoint, from which :func:`resume_training` goes on.
 
     Args:
         config: What to do.
-        dataset: Pictures to train on and to test with.
+        dataset: Images to train on and to test with.
         run_dir: The folder to make; it must not exist.
-        source: Where the pictures come from; kept in the folder until the run is finished, so that
+        source: Where the images come from; kept in the folder until the run is finished, so that
             ``cifarml train --resume`` can load them again.
         on_progress: Called several times a second, and with a line after every epoch.
 
@@ -89,7 +89,7 @@ def train_model(
         The finished bundle in ``run_dir``.
 
     Raises:
-        DataError: If there are no pictures to train on or to test with.
+        DataError: If there are no images to train on or to test with.
         TrainingError: If the folder exists or can't be written, memory runs out, or the training diverges.
         KeyboardInterrupt: If it is interrupted before the first epoch ends.
     """
@@ -120,14 +120,14 @@ def resume_training(
 
     Args:
         run_dir: The unfinished run folder.
-        dataset: The pictures that it was begun with.
+        dataset: The images that it was begun with.
         on_progress: As for :func:`train_model`.
 
     Returns:
         The finished bundle in ``run_dir``.
 
     Raises:
-        TrainingError: If the run is finished, is being trained, was begun with other pictures or other
+        TrainingError: If the run is finished, is being trained, was begun with other images or other
             versions of Keras and its backend, or its checkpoint is damaged; nothing is changed then. And as
             for :func:`train_model`.
 
@@ -177,12 +177,12 @@ def _exists(run_dir: Path) -> TrainingError:
 
 def _split(config: TrainConfig, dataset: Dataset) -> DatasetSplits:
     if not dataset.is_test.any():
-        raise DataError(f"{dataset.origin} has no test pictures")
+        raise DataError(f"{dataset.origin} has no test images")
     return dataset.split(validation_fraction=config.validation_fraction, seed=config.seed)
 
 
 def _read_plan(run_dir: Path, dataset: Dataset) -> Plan:
-    """Return what a run was begun with, if it was with these pictures."""
+    """Return what a run was begun with, if it was with these images."""
     try:
         plan = Plan.from_json(json.loads((run_dir / CONFIG).read_bytes()))
         begun_with = json.loads((run_dir / _DATASET).read_bytes())["fingerprint"]
@@ -193,7 +193,7 @@ def _read_plan(run_dir: Path, dataset: Dataset) -> Plan:
         ) from error
     if begun_with != dataset.fingerprint:
         raise TrainingError(
-            f"the run in {run_dir} was begun with other pictures than those of {dataset.origin}: "
+            f"the run in {run_dir} was begun with other images than those of {dataset.origin}: "
             f"their fingerprint is {str(begun_with)[:12]}, and not {dataset.fingerprint[:12]}",
             hint=f"say where they are: {resume_command(run_dir)} --data SOURCE",
         )
@@ -233,7 +233,7 @@ def _train(
     saving(1)
     exported = export_onnx(model, run_dir / ONNX_MODEL, dataset.class_names, splits.test.images[:_COMPARED])
     saving(2)
-    # The test pictures are looked at here and nowhere else, with the model that is going to be served.
+    # The test images are looked at here and nowhere else, with the model that is going to be served.
     probabilities = exported.predictor.predict_images(splits.test.images)
     evaluation = evaluate_probabilities(probabilities, splits.test.labels, dataset.class_names)
     write_json(run_dir / METRICS, {"test": evaluation.to_json()})
@@ -292,5 +292,5 @@ def _describe_dataset(dataset: Dataset, splits: DatasetSplits) -> dict[str, obje
         "num_train": len(splits.train),
         "num_validation": len(splits.validation),
         "num_test": len(splits.test),
-        "skipped": [picture._asdict() for picture in dataset.skipped],
+        "skipped": [image._asdict() for image in dataset.skipped],
     }

@@ -51,8 +51,8 @@ def tune_model(
 ) -> TuneResult:
     """Try settings of a preset, and keep the best.
 
-    Validation pictures are drawn from the pictures to train on, as ``train_model`` does, and every trial is
-    scored on the same ones; the test pictures are not looked at. The first trial takes the preset's own
+    Validation images are drawn from the images to train on, as ``train_model`` does, and every trial is
+    scored on the same ones; the test images are not looked at. The first trial takes the preset's own
     settings; the others are chosen by a tree-structured Parzen estimator (J. Bergstra et al., "Algorithms for
     Hyper-Parameter Optimization", 2011) and ended early where they are worse than the median of those
     before (D. Golovin et al., "Google Vizier", 2017, section 3.2.2). What ``config`` sets is not searched.
@@ -62,7 +62,7 @@ def tune_model(
 
     Args:
         config: The preset, and what is set already.
-        dataset: Pictures to train on.
+        dataset: Images to train on.
         study_dir: The folder of the search; made where there is none.
         time_budget_s: How long this call may take, in seconds. It is kept to within a tenth: by the trials so
             far the next one must fit, and one that turns out not to is ended.
@@ -74,7 +74,7 @@ def tune_model(
 
     Raises:
         SettingsError: If the budget is none, or the folder holds a search about something else.
-        DataError: If there are no validation pictures.
+        DataError: If there are no validation images.
         TrainingError: If no trial ends well in that time, or the folder's file is damaged or not writable.
         KeyboardInterrupt: If it is interrupted before the first trial ends.
     """
@@ -85,8 +85,8 @@ def tune_model(
     splits = dataset.split(validation_fraction=config.validation_fraction, seed=config.seed)
     if not len(splits.validation):
         raise DataError(
-            f"{dataset.origin}: no pictures are left to score trials on",
-            hint="take more pictures, or a larger share of them: --validation-fraction 0.2",
+            f"{dataset.origin}: no images are left to score trials on",
+            hint="take more images, or a larger share of them: --validation-fraction 0.2",
         )
     plan = Plan.make(config, splits.train)
     about = {
@@ -198,7 +198,7 @@ class _Search:
             needed = f": one needs about {self._needed_s:.0f} s" if self._needed_s else ""
             raise TrainingError(
                 f"no trial ends in {self._budget_s:.0f} s{needed}",
-                hint="give it more time (--time-budget), or fewer --epochs, or fewer pictures: --subset 2000",
+                hint="give it more time (--time-budget), or fewer --epochs, or fewer images: --subset 2000",
             )
         return TuneResult(
             best=read_trial(best),
@@ -271,7 +271,7 @@ class _Search:
         values = config.model_dump(include=_KEPT, exclude_none=True)
         values |= recipe.model_dump(mode="json")
         about = (
-            f"# {best.value:.2%} of {len(self._splits.validation):,} validation pictures, after training on "
+            f"# {best.value:.2%} of {len(self._splits.validation):,} validation images, after training on "
             f"{len(self._splits.train):,}; trial {best.number} of the search in this folder.\n"
         )
         text = about + "".join(f"{name} = {json.dumps(value)}\n" for name, value in values.items())

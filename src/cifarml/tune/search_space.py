@@ -12,12 +12,12 @@ __all__ = ["search_space"]
 def search_space(preset: str, own: Recipe) -> dict[str, BaseDistribution]:
     """Return the settings to search, by name; the preset's own choice is always among them.
 
-    What a network costs stays as it is (epochs, widths, and how many pictures are left out), so that trials
+    What a network costs stays as it is (epochs, widths, and how many images are left out), so that trials
     can be compared. No preset has any weight decay.
 
     Args:
         preset: Name of the preset.
-        own: What it chooses for these pictures.
+        own: What it chooses for these images.
     """
     space: dict[str, BaseDistribution] = {
         "learning_rate": FloatDistribution(own.learning_rate / 8, min(own.learning_rate * 8, 100), log=True),

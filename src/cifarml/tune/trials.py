@@ -28,7 +28,7 @@ class Trial:
             (the budget would not have lasted); ``diverged``, ``out of memory``, ``interrupted``,
             ``killed``; or ``running``.
         is_own: Whether the settings are the preset's own.
-        accuracy: Of the validation pictures, after the last epoch that it made; None before the first.
+        accuracy: Of the validation images, after the last epoch that it made; None before the first.
         num_epochs: How many it made.
         duration_s: How long it took, in seconds; None where nobody knows.
         settings: What was searched, by name.
@@ -51,7 +51,7 @@ class TuneResult:
         best: The finished trial with the highest validation accuracy; of equals the first.
         own: The finished trial of the preset's own settings, if there is one.
         trials: All, in their order, those of earlier calls included.
-        num_validation: How many pictures all were scored on.
+        num_validation: How many images all were scored on.
         p_value: How often chance alone makes the best of so many trials differ so much from the preset's
             own settings; None where there is nothing to compare. McNemar's exact test (Psychometrika 12,
             1947), times the number of finished trials (Bonferroni).
@@ -123,7 +123,7 @@ def p_value_of(best: FrozenTrial, own: FrozenTrial, trials: Sequence[FrozenTrial
 
 
 def pack(right: npt.NDArray[np.bool_]) -> str:
-    """Return which pictures a trial named rightly, bool of shape (N,), as a text."""
+    """Return which images a trial named rightly, bool of shape (N,), as a text."""
     return base64.b64encode(np.packbits(right).tobytes()).decode()
 
 

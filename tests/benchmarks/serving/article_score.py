@@ -1,4 +1,4 @@
-"""The article's scoring script (step 5c): Keras, a picture in base64, and model.predict."""
+"""The article's scoring script (step 5c): Keras, an image in base64, and model.predict."""
 
 import base64
 import io
@@ -18,7 +18,7 @@ def init():
 
 
 def run(raw_data):
-    picture = Image.open(io.BytesIO(base64.b64decode(json.loads(raw_data)["imagebase64"])))
+    image = Image.open(io.BytesIO(base64.b64decode(json.loads(raw_data)["imagebase64"])))
     # The article scales in the script; this model takes raw pixels and scales inside.
-    batch = np.asarray(picture.convert("RGB"), dtype="uint8").reshape(1, 32, 32, 3)
+    batch = np.asarray(image.convert("RGB"), dtype="uint8").reshape(1, 32, 32, 3)
     return {"result": NAMES[int(np.argmax(model.predict(batch, verbose=0)))]}

@@ -40,15 +40,15 @@ def serving(work: Path) -> None:
     stage_scoring(work / "code")
     file = io.BytesIO()
     Image.fromarray(load_dataset("drawn:200").images[0]).save(file, "PNG")
-    picture = file.getvalue()
-    body = json.dumps({"imagebase64": base64.b64encode(picture).decode()}).encode()
+    image = file.getvalue()
+    body = json.dumps({"imagebase64": base64.b64encode(image).decode()}).encode()
     servers: dict[str, Callable[[], Served]] = {
         "ours": lambda: _ours(work, body),
         "the article's script in azureml-inference-server-http": lambda: _article(work, body),
         "our script in azureml-inference-server-http": lambda: _inference_server(work, body),
         "LitServe": lambda: _litserve(work, body),
         "BentoML": lambda: _bentoml(work, body),
-        "mlflow models serve": lambda: _mlflow(work, picture),
+        "mlflow models serve": lambda: _mlflow(work, image),
     }
     alone: dict[str, list[Load]] = {name: [] for name in servers}
     many: dict[str, list[Load]] = {name: [] for name in servers}
@@ -233,7 +233,7 @@ def _bentoml(work: Path, body: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 @contextlib.contextmanager
-def _mlflow(work: Path, picture: bytes) -> Iterator[tuple[int, bytes]]:
+def _mlflow(work: Path, image: bytes) -> Iterator[tuple[int, bytes]]:
     folder, port = work / "mlflow", free_port()
     folder.mkdir(exist_ok=True)
     programs = environment("serving-peers")
@@ -254,7 +254,7 @@ def _mlflow(work: Path, picture: bytes) -> Iterator[tuple[int, bytes]]:
             capture_output=True,
         )
     command: list[object] = [programs / "mlflow", "models", "serve", "-m", "model", "--env-manager", "local"]
-    body = json.dumps({"dataframe_records": [{"imagebase64": base64.b64encode(picture).decode()}]}).encode()
+    body = json.dumps({"dataframe_records": [{"imagebase64": base64.b64encode(image).decode()}]}).encode()
     with _process([*command, "--port", port, "--workers", 1], folder, port, variables):
         yield port, _http("/invocations", body)
 

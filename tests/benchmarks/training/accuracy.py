@@ -1,4 +1,4 @@
-"""What the presets reach on the test pictures, in the article's time or a part of it."""
+"""What the presets reach on the test images, in the article's time or a part of it."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ from tests.benchmarks.training.command import (
 )
 
 NUM_TRAIN = 47_500
-"""Of the 50,000 pictures 2,500 are for validation, in the article's training too."""
+"""Of the 50,000 images 2,500 are for validation, in the article's training too."""
 
 
 def fast_full(work: Path) -> None:
-    """All pictures: ``fast`` in a fortieth of the article's time."""
+    """All images: ``fast`` in a fortieth of the article's time."""
     _full(work, "fast", part=1 / 40, bar="at least 75.9 % in at most 1/40")
 
 
 def full(work: Path) -> None:
-    """All pictures: ``best`` in the article's time."""
+    """All images: ``best`` in the article's time."""
     _full(work, "best", part=0.99, bar="at least 91 % in at most 1")
 
 
 def fast_small(work: Path) -> None:
-    """2000 pictures: ``fast`` in the article's time for them."""
+    """2000 images: ``fast`` in the article's time for them."""
     _small(work, "fast", times=1.0, bar="at least 66 % in at most 1; both sources within 2 points")
 
 
 def best_small(work: Path) -> None:
-    """2000 pictures: ``best`` in nine and a half times the article's time for them."""
+    """2000 images: ``best`` in nine and a half times the article's time for them."""
     _small(work, "best", times=9.5, bar="at least 74 % in at most 10; both sources within 2 points")
 
 
 def _full(work: Path, preset: str, *, part: float, bar: str) -> None:
-    table("all pictures", "seed", "test accuracy", "time", "the article's time, scaled", "ratio")
+    table("all images", "seed", "test accuracy", "time", "the article's time, scaled", "ratio")
     accuracies, ratios = [], []
     for seed in SEEDS:
         article_s = article_seconds(NUM_TRAIN)
@@ -56,7 +56,7 @@ def _full(work: Path, preset: str, *, part: float, bar: str) -> None:
 
 def _small(work: Path, preset: str, *, times: float, bar: str) -> None:
     everything = ("--validation-fraction", 0)  # 1,800 to train on, as in the article
-    table("2000 pictures", "seed", "test accuracy", "time", "the article's accuracy, time", "ratio")
+    table("2000 images", "seed", "test accuracy", "time", "the article's accuracy, time", "ratio")
     for name, source in (
         ("the article's", ("--data", SMALL)),
         ("others", ("--data", LARGE, "--subset", 2000, "--subset-seed", 1)),

@@ -25,7 +25,7 @@ Floats = npt.NDArray[np.float32]
 
 
 def main(preset: str, train_source: str, test_source: str, num_epochs: int, onnx_file: Path) -> None:
-    """Train, export, and compare on the test pictures of another source."""
+    """Train, export, and compare on the test images of another source."""
     splits, test = load_dataset(train_source).split(), load_dataset(test_source).test
     config = TrainConfig.make(preset=preset, num_epochs=num_epochs, precision=PRECISION)
     plan = Plan.make(config, splits.train)
@@ -46,7 +46,7 @@ def main(preset: str, train_source: str, test_source: str, num_epochs: int, onnx
 
 
 def ask(model: keras.Model, images: npt.NDArray[np.uint8]) -> Floats:
-    """What a model says of pictures."""
+    """What a model says of images."""
     blocks = (images[i : i + BATCH] for i in range(0, len(images), BATCH))
     return np.concatenate([np.asarray(model(block, training=False), np.float32) for block in blocks])
 
@@ -54,7 +54,7 @@ def ask(model: keras.Model, images: npt.NDArray[np.uint8]) -> Floats:
 def _as_trained(
     network: keras.Model, images: npt.NDArray[np.uint8], preset: Preset, temperature: float
 ) -> Floats:
-    """What the network itself says of the views of each picture, in its own precision."""
+    """What the network itself says of the views of each image, in its own precision."""
     said = average(ask(network, np.asarray(show(images, preset.views))), preset.views)
     return np.asarray(keras.ops.softmax(said / temperature) if preset.gives_logits else said, np.float32)
 

@@ -34,7 +34,7 @@ def train(work: Path, *flags: object) -> Trained:
 
 
 def test_accuracy(work: Path, run: str) -> float:
-    """The share of the 10,000 test pictures that the exported model of a run gets right."""
+    """The share of the 10,000 test images that the exported model of a run gets right."""
     answer, _ = _answer("evaluate", run, "--data", LARGE, work=work)
     assert answer["num_images"] == 10_000
     return float(answer["accuracy"])
@@ -78,12 +78,12 @@ def run_program(name: str, *arguments: object, work: Path) -> str:
 
 
 def article_seconds(num_images: int) -> float:
-    """What the article's network takes for its epochs of so many pictures: 300 steps, scaled.
+    """What the article's network takes for its epochs of so many images: 300 steps, scaled.
 
-    Its first steps, in which TensorFlow makes the graph, and its looks at validation pictures don't count.
+    Its first steps, in which TensorFlow makes the graph, and its looks at validation images don't count.
     """
     with Side.ours("tutorial", "-", 32, TIMED_STEPS) as side:
-        return side.ms_a_picture() / 1000 * num_images * EPOCHS
+        return side.ms_an_image() / 1000 * num_images * EPOCHS
 
 
 def spread(values: list[float], form: str = ".1%") -> str:

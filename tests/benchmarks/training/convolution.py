@@ -17,14 +17,14 @@ CONVOLUTIONS = (
     (7, 128, 128, True),
     (3, 128, 128, False),
 )
-"""Side of a picture, channels in and out, and whether pooling follows: those of `best`, then of `fast`."""
+"""Side of an image, channels in and out, and whether pooling follows: those of `best`, then of `fast`."""
 NUM_IMAGES = 256
 ROUNDS = 15
 
 
 def convolution(work: Path) -> None:
-    """Forward and backward, pooling included: milliseconds a picture."""
-    print("\n| pictures, channels | ours | Keras' | ratio: median (spread) |\n|---|---|---|---|")
+    """Forward and backward, pooling included: milliseconds an image."""
+    print("\n| images, channels | ours | Keras' | ratio: median (spread) |\n|---|---|---|---|")
     for side, channels, filters, pooled in CONVOLUTIONS:
         ours, theirs = _sides(side, channels, filters, pooled=pooled)
         seconds: tuple[list[float], list[float]] = [], []

@@ -1,4 +1,4 @@
-"""``python -m tests.benchmarks gpu``: all pictures on a GPU, everything that is compiled included."""
+"""``python -m tests.benchmarks gpu``: all images on a GPU, everything that is compiled included."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def gpu(work: Path) -> None:
     if not has_nvidia_driver():
         print("\nThere is no NVIDIA GPU here.")
         return
-    table("on a GPU", "seed", "test accuracy", "time, compiling included", "pictures a second")
+    table("on a GPU", "seed", "test accuracy", "time, compiling included", "images a second")
     accuracies, seconds = [], []
     for seed in SEEDS:
         found = json.loads(run_program("on_gpu", LARGE, "best", EPOCHS, seed, work=work))

@@ -1,4 +1,4 @@
-"""Our training step, timed: a program that trains a round for each line it reads, and prints ms a picture."""
+"""Our training step, timed: a program that trains a round for each line it reads, and prints ms an image."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NUM_BATCHES = 8
 
 
 def noise(count: int) -> Dataset:
-    """Pictures of noise: the step takes as long for them."""
+    """Images of noise: the step takes as long for them."""
     random = np.random.default_rng(0)
     return Dataset(
         images=random.integers(0, 256, (count, 32, 32, 3), np.uint8),
@@ -77,25 +77,25 @@ def main(preset: str, widths: str, batch_size: int, num_steps: int, num_images: 
     """Warm up, and then a round for each line of standard input.
 
     Args:
-        preset: Its network, and its recipe for so many pictures.
+        preset: Its network, and its recipe for so many images.
         widths: With the optimiser of torch_step.py; ``-`` for the preset's own of both.
-        batch_size: Pictures in a step.
+        batch_size: Images in a step.
         num_steps: Steps in a round.
         num_images: What the recipe is chosen for.
         feed: ``ready`` for batches made before, ``made`` for such as a training makes beside its steps.
 
     For the line ``waits`` it is the share of the round that the steps have waited.
     """
-    pictures = noise(NUM_BATCHES * batch_size)
-    plan = Plan.make(TrainConfig.make(preset=preset), pictures)
+    images = noise(NUM_BATCHES * batch_size)
+    plan = Plan.make(TrainConfig.make(preset=preset), images)
     recipe = plan.preset.choose_recipe(num_images, len(CLASS_NAMES)).changed(batch_size=batch_size)
     plan = plan._replace(recipe=recipe)
     if widths != "-":  # and then the optimiser of torch_step.py
         changes: dict[str, Any] = {"optimizer": "sgd", "learning_rate": 1e-3, "momentum": 0.9}
         changes |= {"weight_decay": 5e-3, "widths": tuple(map(int, widths.split("/")))}
         plan = plan._replace(recipe=plan.recipe.changed(**changes))
-    network = compile_network(plan, pictures, num_steps)
-    batches = (Ready if feed == "ready" else Batches)(pictures, plan.recipe, seed=0)
+    network = compile_network(plan, images, num_steps)
+    batches = (Ready if feed == "ready" else Batches)(images, plan.recipe, seed=0)
 
     def train(count: int) -> float:
         started = time.perf_counter()

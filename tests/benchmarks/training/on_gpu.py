@@ -19,9 +19,9 @@ from tests.benchmarks.training.agreement import ask
 
 
 def main(source: str, preset: str, num_epochs: int, seed: int) -> None:
-    """Train on all training pictures but those for validation, and score on the test pictures.
+    """Train on all training images but those for validation, and score on the test images.
 
-    The time is that from the loaded pictures to the trained network: the GPU wakes up, and everything is
+    The time is that from the loaded images to the trained network: the GPU wakes up, and everything is
     compiled in it. What is served is asked by Keras, since TensorFlow, which exports it, need not be here.
     """
     dataset = load_dataset(source)

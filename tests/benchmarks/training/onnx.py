@@ -13,7 +13,7 @@ EPOCHS = os.environ.get("CIFARML_BENCHMARK_EPOCHS", "5")
 
 
 def onnx(work: Path) -> None:
-    """The largest difference of a probability, and the accuracies, on the 10,000 test pictures."""
+    """The largest difference of a probability, and the accuracies, on the 10,000 test images."""
     from cifarml.model.presets import PRESETS
 
     table(

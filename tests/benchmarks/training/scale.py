@@ -1,4 +1,4 @@
-"""``python -m tests.benchmarks scale``: cost by the number of pictures."""
+"""``python -m tests.benchmarks scale``: cost by the number of images."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ ROUNDS = int(os.environ.get("CIFARML_BENCHMARK_ROUNDS", "3"))
 
 
 def scale(work: Path) -> None:
-    """Time per picture with the same recipe, and the memory of a training with the largest number."""
+    """Time per image with the same recipe, and the memory of a training with the largest number."""
     times: dict[int, list[float]] = {size: [] for size in SIZES}
-    table("pictures", "round", "time per picture")
+    table("images", "round", "time per image")
     for number in range(ROUNDS):
         for size in SIZES:
-            times[size].append(_ms_a_picture(work, size))
+            times[size].append(_ms_an_image(work, size))
             line(f"{size:,}", number + 1, f"{times[size][-1]:.3f} ms")
     ratios = [
         max(each) / min(each)
         for each in zip(*times.values(), strict=True)  # of each round
     ]
     print(
-        f"\nThe dearest picture of a round costs {statistics.median(ratios):.2f} times the cheapest "
+        f"\nThe dearest image of a round costs {statistics.median(ratios):.2f} times the cheapest "
         f"({min(ratios):.2f}-{max(ratios):.2f}; bar 1.15).",
         flush=True,
     )
     run = train(work, "--data", LARGE, "--epochs", 1)
-    print(f"Memory of `cifarml train` for 50,000 pictures: {run.peak_bytes / 1e9:.2f} GB (bar 2.5).")
+    print(f"Memory of `cifarml train` for 50,000 images: {run.peak_bytes / 1e9:.2f} GB (bar 2.5).")
 
 
-def _ms_a_picture(work: Path, size: int) -> float:
+def _ms_an_image(work: Path, size: int) -> float:
     return float(run_program("steady", LARGE, size, max(SIZES), work=work))

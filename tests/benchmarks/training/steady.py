@@ -1,4 +1,4 @@
-"""Training as it goes on, timed: a program that prints ms a picture for so many pictures of a source."""
+"""Training as it goes on, timed: a program that prints ms an image for so many images of a source."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from cifarml.train.network import compile_network
 from cifarml.train.plan import Plan
 
 
-def main(source: str, num_images: int, pictures_in_all: int) -> None:
-    """The same recipe for any number of pictures: that of the preset ``fast`` for 50,000."""
+def main(source: str, num_images: int, images_in_all: int) -> None:
+    """The same recipe for any number of images: that of the preset ``fast`` for 50,000."""
     dataset = load_dataset(source).train
     dataset = dataset.subset(num_images) if num_images < len(dataset) else dataset
     splits = dataset.split()
@@ -29,7 +29,7 @@ def main(source: str, num_images: int, pictures_in_all: int) -> None:
         )
 
     fit(1)
-    num_epochs = max(1, round(pictures_in_all / len(splits.train)))
+    num_epochs = max(1, round(images_in_all / len(splits.train)))
     started = time.perf_counter()
     fit(num_epochs)
     seen = min(len(batches) * recipe.batch_size, len(splits.train)) * num_epochs

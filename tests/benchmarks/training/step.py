@@ -52,8 +52,8 @@ class Side:
         """The same in PyTorch, in an environment of its own."""
         return cls([pytorch_python(), HERE / "torch_step.py", widths, batch_size, num_steps])
 
-    def ms_a_picture(self) -> float:
-        """Train a round, and return milliseconds a picture."""
+    def ms_an_image(self) -> float:
+        """Train a round, and return milliseconds an image."""
         return self._ask("")
 
     def waits(self) -> float:
@@ -80,7 +80,7 @@ class Side:
 
 
 def step(work: Path) -> None:
-    """Milliseconds a picture in training, of the same network in the same batches."""
+    """Milliseconds an image in training, of the same network in the same batches."""
     print("\n| widths, batch | ours | PyTorch | ratio: median (spread) | bar |\n|---|---|---|---|---|")
     for widths, batch_size, num_steps in NETWORKS:
         ours, theirs = [], []
@@ -89,8 +89,8 @@ def step(work: Path) -> None:
             Side.pytorch(widths, batch_size, num_steps) as other,
         ):
             for _ in range(ROUNDS):
-                ours.append(one.ms_a_picture())
-                theirs.append(other.ms_a_picture())
+                ours.append(one.ms_an_image())
+                theirs.append(other.ms_an_image())
         ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
         medians = f"{statistics.median(ours):.2f} ms | {statistics.median(theirs):.2f} ms"
         print(
@@ -121,12 +121,12 @@ def waiting(work: Path) -> None:
             Side.ours(preset, "-", batch_size, num_steps, few=few) as other,
         ):
             for _ in range(ROUNDS):
-                beside.append(one.ms_a_picture())
-                before.append(other.ms_a_picture())
+                beside.append(one.ms_an_image())
+                before.append(other.ms_an_image())
                 waits.append(one.waits())
         added = [1 - b / a for a, b in zip(beside, before, strict=True)]
         print(
-            f"| {preset}, {'few' if few else 'many'} pictures "
+            f"| {preset}, {'few' if few else 'many'} images "
             f"| {statistics.median(waits):.2%} ({min(waits):.2%}-{max(waits):.2%}) | under 5 % "
             f"| {statistics.median(beside):.2f} ms | {statistics.median(before):.2f} ms "
             f"| {statistics.median(added):.1%} ({min(added):.1%} to {max(added):.1%}) |",

@@ -21,11 +21,11 @@ import pytest
 from cifarml import load_dataset
 from cifarml.data.archives.archive import ArchiveLimits, extract_archive, is_archive, open_archive
 from cifarml.data.load import open_source
-from cifarml.errors import ArchiveError, DataError, PictureError
+from cifarml.errors import ArchiveError, DataError, ImageError
 from cifarml.progress import Progress
-from tests.image_files import flat, pictures, write_tar, write_zip
+from tests.image_files import flat, image_contents, write_tar, write_zip
 
-FILES = pictures(["cat/1.png", "cat/2.png", "dog/1.png", "dog/2.png"])
+FILES = image_contents(["cat/1.png", "cat/2.png", "dog/1.png", "dog/2.png"])
 KINDS = {"a.zip": write_zip, "a.tar.gz": write_tar, "a.tar": write_tar}
 
 
@@ -399,12 +399,12 @@ def test_zip_that_claims_too_much(tmp_path: Path, size: int) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2**20 - 1, 2**20 + 1, 2**25])
-def test_zip_that_lies_about_a_size_is_one_bad_picture(tmp_path: Path, size: int) -> None:
+def test_zip_that_lies_about_a_size_is_one_bad_image(tmp_path: Path, size: int) -> None:
     def claim(content: bytearray, entry: int) -> None:
         struct.pack_into("<L", content, entry + 24, size)
 
     with open_archive(zip_with(tmp_path, claim)) as tree:
-        with pytest.raises(PictureError, match="archive"):
+        with pytest.raises(ImageError, match="archive"):
             tree.read("cat/3.png")
         assert {name: tree.read(name) for name in FILES} == FILES
 
@@ -416,7 +416,7 @@ def test_zip_that_unpacks_to_more_than_it_says_takes_no_memory(tmp_path: Path) -
         struct.pack_into("<L", content, content.index(magic) + offset, 1000)
     archive.write_bytes(content)
     tracemalloc.start()
-    with open_archive(archive) as tree, pytest.raises(PictureError):
+    with open_archive(archive) as tree, pytest.raises(ImageError):
         tree.read("cat/1.png")
     assert tracemalloc.get_traced_memory()[1] < 4 * 2**20
     tracemalloc.stop()
@@ -512,7 +512,7 @@ def test_a_gzip_whose_checksum_is_wrong(tmp_path: Path, position: int) -> None:
     refuses(tmp_path / "a.tar.gz", "damaged archive")
 
 
-def test_a_wrong_checksum_in_a_zip_is_one_bad_picture(tmp_path: Path) -> None:
+def test_a_wrong_checksum_in_a_zip_is_one_bad_image(tmp_path: Path) -> None:
     files = flat()
     archive = write_zip(tmp_path / "a.zip", files)
     content = bytearray(archive.read_bytes())
@@ -520,7 +520,7 @@ def test_a_wrong_checksum_in_a_zip_is_one_bad_picture(tmp_path: Path) -> None:
     struct.pack_into("<L", content, entry + 16, 12345)
     archive.write_bytes(content)
     with pytest.raises(
-        PictureError, match=r"1 of 20 pictures can't be read:\n  cat_3.png: damaged in the archive"
+        ImageError, match=r"1 of 20 images can't be read:\n  cat_3.png: damaged in the archive"
     ):
         load_dataset(archive)
     dataset = load_dataset(archive, skip_bad=True)
@@ -554,7 +554,7 @@ def test_names_that_no_file_has(source: str) -> None:
 
 
 @pytest.mark.parametrize("files", [{}, {"readme.txt": b"x"}])
-def test_an_archive_without_pictures(tmp_path: Path, kind: str, files: dict[str, bytes]) -> None:
+def test_an_archive_without_images(tmp_path: Path, kind: str, files: dict[str, bytes]) -> None:
     archive = write(tmp_path, kind, files)
-    with pytest.raises(DataError, match=r"no pictures|neither a folder nor"):
+    with pytest.raises(DataError, match=r"no images|neither a folder nor"):
         load_dataset(archive)

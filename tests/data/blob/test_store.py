@@ -1,4 +1,4 @@
-"""Pictures in Azure Blob Storage: the real SDK, the real Azurite, and a line with faults."""
+"""Images in Azure Blob Storage: the real SDK, the real Azurite, and a line with faults."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ def large(tmp_path: Path) -> Path:
 def test_every_way_to_sign_in(
     storage: StorageBench, container: str, tmp_path: Path, cifarml: CommandLine, mode: Mode
 ) -> None:
-    path = write_zip(tmp_path / "pictures.zip", flat(10))
+    path = write_zip(tmp_path / "images.zip", flat(10))
     env = storage.env(mode) if mode == "key" else {"AZURE_STORAGE_KEY": ""} | storage.env(mode)
-    address = f"az://{container}/pictures.zip"
+    address = f"az://{container}/images.zip"
     sent = cifarml("--verbose", "data", "upload", path, address, env=env)
     assert sent.returncode == 0, sent.stderr
     assert "signing in with" in sent.stderr
     shown = cifarml("data", "show", address, env=env)
-    assert "20 pictures, 2 classes" in shown.stdout
+    assert "20 images, 2 classes" in shown.stdout
     listed = cifarml("data", "list", f"az://{container}", "--json", env=env)
     assert hashlib.sha256(path.read_bytes()).hexdigest() in listed.stdout
     output = "".join(done.stdout + done.stderr for done in (sent, shown, listed))
@@ -179,7 +179,7 @@ def test_what_a_failed_sign_in_means(
     answer = Status(403, "AuthenticationFailed", message=f"Server failed to authenticate.\n{message}")
     storage.faults.reset(lambda _: answer)
     with pytest.raises(CloudError, match=words) as caught:
-        BlobStore("az://pictures").list_blobs()
+        BlobStore("az://images").list_blobs()
     assert hint in str(caught.value.hint)
     again = pickle.loads(pickle.dumps(caught.value))
     assert (again.message, again.hint, again.code, again.request_id) == (
@@ -196,7 +196,7 @@ def test_no_such_host(storage: StorageBench, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.delenv(name)
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT", "nosuchaccount")
     with (
-        BlobStore("az://pictures", retry_wait_s=0.01) as store,
+        BlobStore("az://images", retry_wait_s=0.01) as store,
         pytest.raises(CloudError, match=r"not a known name|names can't be looked up"),
     ):
         store.list_blobs()
@@ -253,7 +253,7 @@ def test_nothing_is_sent_to_other_hosts(
         if name != "AZURE_STORAGE_ACCOUNT":
             monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError, match="not a host of Azure Blob Storage"):
-        BlobStore("az://pictures")
+        BlobStore("az://images")
     assert not storage.proxy.refused
 
 
@@ -297,13 +297,13 @@ def test_addresses() -> None:
     assert BlobAddress.parse("az://pics/x/").name == "x/"
 
 
-def test_real_pictures(storage: StorageBench, container: str, tmp_path: Path, cifarml: CommandLine) -> None:
+def test_real_images(storage: StorageBench, container: str, tmp_path: Path, cifarml: CommandLine) -> None:
     """The article's steps 4a, 4c and 4d: upload, look, train, from storage."""
     folder = os.environ.get("CIFARML_TEST_DATA")
     path = Path(folder, "2000pics_cifar10.zip") if folder else write_zip(tmp_path / "p.zip", flat(40))
-    address = f"az://{container}/pictures.zip"
+    address = f"az://{container}/images.zip"
     assert cifarml("data", "upload", path, address).returncode == 0
-    assert "pictures" in cifarml("data", "show", address, "-o", "grid.png").stdout
+    assert "images" in cifarml("data", "show", address, "-o", "grid.png").stdout
     assert (tmp_path / "grid.png").stat().st_size > 10_000
     (tmp_path / "narrow.toml").write_text("widths = [8]")
     trained = cifarml("train", "--data", address, "--epochs", 1, "--name", "r", "--config", "narrow.toml")

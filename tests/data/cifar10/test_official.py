@@ -1,4 +1,4 @@
-"""The official CIFAR-10 archives: read to the right pixels, and pickles that do nothing but hold pictures."""
+"""The official CIFAR-10 archives: read to the right pixels, and pickles that do nothing but hold images."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def python2(value: object) -> bytes:
 
 
 def numbers(name: str) -> tuple[Images, list[int]]:
-    """Pictures (N, 32, 32, 3) and labels, different for each batch."""
+    """Images (N, 32, 32, 3) and labels, different for each batch."""
     rng = np.random.default_rng(list(name.encode()))
     images = rng.integers(0, 256, (PER_BATCH, 32, 32, 3), np.uint8)
     return images, [i % 10 for i in range(PER_BATCH)]
@@ -235,10 +235,10 @@ ROWS = planes(IMAGES)
     [
         (changed(labels=...), "must hold 'data' and 'labels'"),
         (changed(data=...), "must hold 'data' and 'labels'"),
-        (changed(labels=LABELS[:-1]), "11 labels do not go with 12 pictures"),
-        (changed(labels=[]), "0 labels do not go with 12 pictures"),
-        (changed(data=ROWS[:0]), "12 labels do not go with 0 pictures"),
-        (changed(data=ROWS[:5]), "12 labels do not go with 5 pictures"),
+        (changed(labels=LABELS[:-1]), "11 labels do not go with 12 images"),
+        (changed(labels=[]), "0 labels do not go with 12 images"),
+        (changed(data=ROWS[:0]), "12 labels do not go with 0 images"),
+        (changed(data=ROWS[:5]), "12 labels do not go with 5 images"),
         (changed(labels=[-1] * 12), "labels must be numbers"),
         (changed(labels=[b"1"] * 12), "labels must be numbers"),
         (changed(labels=[10] * 12), "labels must lie in 0..9"),
@@ -384,7 +384,7 @@ def test_object_arrays_hold_nothing(tmp_path: Path) -> None:
 
 
 def array_of_shape(shape: tuple[object, ...], content: bytes = b"x" * 3072) -> bytes:
-    """A batch of one picture whose array claims a shape; texts stand for opcodes."""
+    """A batch of one image whose array claims a shape; texts stand for opcodes."""
     writer = Python2()
     writer.array(ROWS[:1], content)
     inner = writer.out.getvalue()

@@ -19,7 +19,7 @@ def drawings() -> Dataset:
     return draw_dataset(2000)
 
 
-def test_the_same_seed_draws_the_same_pictures() -> None:
+def test_the_same_seed_draws_the_same_images() -> None:
     first, again = draw_dataset(60, seed=7), draw_dataset(60, seed=7)
     assert first.fingerprint == again.fingerprint
     assert first.sources == again.sources
@@ -32,9 +32,9 @@ def test_a_larger_set_begins_with_the_smaller_one(drawings: Dataset) -> None:
     assert small.sources == drawings.sources[:57]
 
 
-def test_different_seeds_share_no_picture() -> None:
+def test_different_seeds_share_no_image() -> None:
     zero, one = draw_dataset(100, seed=0), draw_dataset(100, seed=1)
-    assert not {picture.tobytes() for picture in zero.images} & {picture.tobytes() for picture in one.images}
+    assert not {image.tobytes() for image in zero.images} & {image.tobytes() for image in one.images}
 
 
 def test_there_is_a_figure_for_each_class(drawings: Dataset) -> None:
@@ -59,14 +59,14 @@ def test_the_last_tenth_of_each_class_is_for_testing(count: int, tests_a_class: 
         assert np.array_equal(split, np.sort(split))
 
 
-def test_uneven_classes_keep_pictures_on_both_sides() -> None:
+def test_uneven_classes_keep_images_on_both_sides() -> None:
     dataset = draw_dataset(29)
     assert dataset.test.class_counts().tolist() == [1] * 10
     assert dataset.train.class_counts().tolist() == [2] * 9 + [1]
 
 
-def test_no_picture_is_drawn_twice(drawings: Dataset) -> None:
-    assert len({picture.tobytes() for picture in drawings.images}) == len(drawings)
+def test_no_image_is_drawn_twice(drawings: Dataset) -> None:
+    assert len({image.tobytes() for image in drawings.images}) == len(drawings)
 
 
 def test_sources_and_origin_say_that_these_are_drawings(drawings: Dataset) -> None:

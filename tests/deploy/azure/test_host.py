@@ -34,7 +34,7 @@ from cifarml.registry.base import RegisteredModel
 from tests.conftest import CommandLine
 from tests.emulators.azureml.cloud import Cloud
 from tests.endpoints import Steady
-from tests.image_files import picture
+from tests.image_files import image_bytes
 
 OURS = "import cifarml.scoring.score as ours\ninit = ours.init\n"
 FAULTS = {
@@ -62,7 +62,7 @@ def run(request):
     answer = ours.run(request)
     if answer.status_code != 200:
         return answer
-    document = json.loads(answer.get_data())  # of one picture
+    document = json.loads(answer.get_data())  # of one image
     names = list(document["probabilities"])
     shares = list(document["probabilities"].values())
     document["probabilities"] = dict(zip(names, shares[1:] + shares[:1]))
@@ -94,7 +94,7 @@ class AzureCaller:
         self.session = requests.Session()
 
     def score(self) -> Answer:
-        reply = self.session.post(self.uri, data=picture(), headers=self.headers, timeout=60)
+        reply = self.session.post(self.uri, data=image_bytes(), headers=self.headers, timeout=60)
         return Answer(reply.status_code, reply.content)
 
 
@@ -193,17 +193,17 @@ def test_endpoints_with_tokens(cloud: Cloud, registry: AzureRegistry, trained: B
     host = AzureHost(registry.workspace, DeploymentOptions(auth="entra"), poll_s=0.05)
     deploy_model(host, model, trained, name="tokens")
     assert cloud.endpoints["tokens"].auth_mode == "AADToken"
-    assert host.invoke("tokens", picture()).label in trained.class_names
+    assert host.invoke("tokens", image_bytes()).label in trained.class_names
     with pytest.raises(DeployError, match="has no key"):
         host.read_key("tokens", regenerate=True)
 
 
 def test_a_new_key_voids_the_old_one(host: AzureHost, live: str) -> None:
     old = AzureCaller(host, live)
-    host.invoke(live, picture())
+    host.invoke(live, image_bytes())
     host.read_key(live, regenerate=True)
     assert old.score().status == 401
-    assert host.invoke(live, picture()).label
+    assert host.invoke(live, image_bytes()).label
 
 
 def test_an_endpoint_of_somebody_else(cloud: Cloud, host: AzureHost, live: str) -> None:
@@ -292,7 +292,7 @@ def test_plans_as_yaml(
     assert (cluster.name, cluster.min_instances, cluster.tier) == ("gpu", 0, "low_priority")
     (tmp_path / "my settings.toml").write_text("dropout = 0.1\n")
     written = cifarml(
-        *("train", "--compute", "gpu", "--data", "az://pictures/a b.zip", "--yaml", tmp_path / "job"),
+        *("train", "--compute", "gpu", "--data", "az://images/a b.zip", "--yaml", tmp_path / "job"),
         *("--config", tmp_path / "my settings.toml"),
     )
     assert written.returncode == 0, written.stderr
@@ -300,7 +300,7 @@ def test_plans_as_yaml(
     assert "cifarml train --data" in job.command.replace("'", "")
     assert job.command.endswith("'--config' 'train.toml'")
     assert (tmp_path / "job" / "code" / "train.toml").read_text() == "dropout = 0.1\n"
-    assert job.inputs["pictures"].path.endswith(".blob.core.windows.net/pictures/a%20b.zip")
+    assert job.inputs["images"].path.endswith(".blob.core.windows.net/images/a%20b.zip")
     assert (tmp_path / "job" / "code" / "cifarml" / "cli" / "train.py").is_file()
     again = cifarml("deploy", "--yaml", plan)
     assert again.returncode == 1

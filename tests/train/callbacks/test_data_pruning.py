@@ -1,4 +1,4 @@
-"""Leaving out what the network knows: which pictures, with what weights, and the same again."""
+"""Leaving out what the network knows: which images, with what weights, and the same again."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_the_plan_says_what_an_epoch_leaves_out(drawn: Dataset) -> None:
 @pytest.mark.parametrize(
     ("changes", "num_replicas"), [({"batch_size": 32}, 1), ({}, 2), ({"pruning": 0.0}, 1)]
 )
-def test_where_every_picture_is_shown(drawn: Dataset, changes: dict[str, float], num_replicas: int) -> None:
+def test_where_every_image_is_shown(drawn: Dataset, changes: dict[str, float], num_replicas: int) -> None:
     """In too few batches, the next epochs are made before anything is known; replicas share out a batch."""
     batches = Batches(drawn.train, RECIPE.changed(**changes), seed=0, num_replicas=num_replicas)
     assert batches.num_pruned == 0
@@ -94,17 +94,17 @@ def test_the_loss_is_keras_own_times_the_weight(count: int, smoothing: float) ->
     np.testing.assert_allclose(kept, np.concatenate([expected, np.zeros(5)])[:5], rtol=1e-5)
 
 
-def test_each_picture_has_its_own_loss(drawn: Dataset) -> None:
-    """A network that learns nothing has the same loss for a picture whenever it sees it."""
-    pictures = drawn.train
-    batches = Batches(pictures, RECIPE, seed=0)
+def test_each_image_has_its_own_loss(drawn: Dataset) -> None:
+    """A network that learns nothing has the same loss for an image whenever it sees it."""
+    images = drawn.train
+    batches = Batches(images, RECIPE, seed=0)
     keras.utils.set_random_seed(0)
     network = keras.Sequential(
         [keras.Input((32, 32, 3)), keras.layers.Rescaling(1 / 255), keras.layers.Flatten()]
     )
-    network.add(keras.layers.Dense(len(pictures.class_names)))
+    network.add(keras.layers.Dense(len(images.class_names)))
     optimizer = keras.optimizers.SGD(0.0)
-    optimizer.known = optimizer.add_variable((2, len(pictures)), "zeros", "float32")
+    optimizer.known = optimizer.add_variable((2, len(images)), "zeros", "float32")
     loss = WeighedCrossentropy(4, from_logits=True)
     network.last_losses = loss.last
     network.compile(optimizer, loss, jit_compile=False)
@@ -112,9 +112,9 @@ def test_each_picture_has_its_own_loss(drawn: Dataset) -> None:
         **feed_training(batches), epochs=4, callbacks=[LossesKept(batches, network, 0)], verbose=0
     ).history
     assert set(history) == {"loss"}, "the last losses are no figure of an epoch"
-    logits = network.predict(pictures.images, verbose=0)
+    logits = network.predict(images.images, verbose=0)
     expected = keras.losses.CategoricalCrossentropy(from_logits=True, reduction=None)(
-        one_hot(pictures.labels, len(pictures.class_names)), logits
+        one_hot(images.labels, len(images.class_names)), logits
     )
     before, now = keras.ops.convert_to_numpy(optimizer.known)
     seen = np.unique(np.concatenate([shown(batches, epoch) for epoch in (2, 3)]))

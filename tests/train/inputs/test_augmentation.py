@@ -1,4 +1,4 @@
-"""Changed pictures are still the same pictures."""
+"""Changed images are still the same images."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ def test_a_square_is_greyed_out(drawn: Dataset) -> None:
     assert len(np.unique(cut[cut != drawn.images])) == 1
 
 
-def test_no_distortion_leaves_a_picture_as_it_is(drawn: Dataset) -> None:
+def test_no_distortion_leaves_an_image_as_it_is(drawn: Dataset) -> None:
     same = distort(drawn.images, numbers(), strength=0.0)
     assert np.abs(same.astype(int) - drawn.images).max() <= 1
 
 
-def test_a_distortion_keeps_a_plain_picture_plain() -> None:
+def test_a_distortion_keeps_a_plain_image_plain() -> None:
     plain = np.full((5, 32, 32, 3), (10, 130, 250), np.uint8)
     assert (distort(plain, numbers(), strength=1.0, shift=4) == plain).all()
 
@@ -78,8 +78,8 @@ def test_colours_change_and_their_mean_stays_near(drawn: Dataset) -> None:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_mixed_targets_are_the_shares_of_the_pictures(seed: int) -> None:
-    """Black and white pictures of two classes: the share of white is that of white's class."""
+def test_mixed_targets_are_the_shares_of_the_images(seed: int) -> None:
+    """Black and white images of two classes: the share of white is that of white's class."""
     images = np.repeat(np.array([0, 255], np.uint8), 8)[:, None, None, None] * np.ones(
         (1, 32, 32, 3), np.uint8
     )
@@ -89,7 +89,7 @@ def test_mixed_targets_are_the_shares_of_the_pictures(seed: int) -> None:
     assert np.allclose(mixed.mean(axis=(1, 2, 3)) / 255, shares[:, 1], atol=0.01)
 
 
-def test_all_together_give_pictures(drawn: Dataset) -> None:
+def test_all_together_give_images(drawn: Dataset) -> None:
     before = drawn.images.copy()
     changed = change_images(drawn.images, ALL, numbers())
     assert changed.shape == drawn.images.shape
@@ -121,7 +121,7 @@ def test_what_goes_wrong_in_the_thread_is_told(drawn: Dataset, monkeypatch: pyte
         next(Batches(drawn.train, ALL, seed=3).endless())
 
 
-def test_an_epoch_holds_each_picture_once(drawn: Dataset) -> None:
+def test_an_epoch_holds_each_image_once(drawn: Dataset) -> None:
     batches = Batches(drawn.train, Recipe(**SETTINGS), seed=0)
     seen = np.concatenate([images for images, _ in batches.epoch(0)])
     kept = {image.tobytes() for image in seen}
@@ -130,7 +130,7 @@ def test_an_epoch_holds_each_picture_once(drawn: Dataset) -> None:
     assert (next(batches.epoch(1))[0] != seen[:32]).any()
 
 
-def test_every_picture_is_mirrored_every_other_epoch(drawn: Dataset) -> None:
+def test_every_image_is_mirrored_every_other_epoch(drawn: Dataset) -> None:
     batches = Batches(drawn.train, Recipe(**SETTINGS, flip=True), seed=0)
     straight = {image.tobytes() for image in drawn.train.images}
     seen = []
@@ -142,7 +142,7 @@ def test_every_picture_is_mirrored_every_other_epoch(drawn: Dataset) -> None:
     assert 0.3 < len(seen[0]) / len(straight) < 0.7
 
 
-def test_fewer_pictures_than_a_batch(drawn: Dataset) -> None:
+def test_fewer_images_than_a_batch(drawn: Dataset) -> None:
     few = Batches(drawn.test, Recipe(**SETTINGS | {"batch_size": 5000}), seed=0)
     assert len(few) == 1
     assert len(next(few.epoch(0))[0]) == len(drawn.test)

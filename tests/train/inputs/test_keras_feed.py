@@ -1,4 +1,4 @@
-"""What Keras is given: every picture, in order, from iterators that don't tune themselves."""
+"""What Keras is given: every image, in order, from iterators that don't tune themselves."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_training_goes_on_from_an_epoch_on_into_the_next_ones(drawn: Dataset) ->
 
 
 @pytest.mark.parametrize(("batch_size", "num_replicas"), [(64, 1), (7, 2), (1000, 3)])
-def test_validation_looks_at_each_picture_once(drawn: Dataset, batch_size: int, num_replicas: int) -> None:
+def test_validation_looks_at_each_image_once(drawn: Dataset, batch_size: int, num_replicas: int) -> None:
     looked = feed_validation(drawn, batch_size, num_replicas=num_replicas)["validation_data"]
     for _ in range(2):  # after every epoch
         images, targets = (np.concatenate(parts) for parts in zip(*looked, strict=True))

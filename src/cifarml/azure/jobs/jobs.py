@@ -86,7 +86,7 @@ def submit_job(
 
     Raises:
         SettingsError: If a run can't have that name there.
-        DataError: If there are no such pictures.
+        DataError: If there are no such images.
         CloudError: If there is no such cluster, or Azure refuses.
     """
     from cifarml.azure.compute import get_cluster

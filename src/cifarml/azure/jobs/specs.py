@@ -56,7 +56,7 @@ def build_job(
         name: Its name.
         run: Name of its run folder.
         compute: The cluster.
-        data: Where pictures are: an address of blobs, a file or folder here (which is uploaded), or what
+        data: Where images are: an address of blobs, a file or folder here (which is uploaded), or what
             ``cifarml train --data`` takes besides.
         flags: Further flags of ``cifarml train``.
         folder: Where its code folder is made.
@@ -64,7 +64,7 @@ def build_job(
 
     Raises:
         SettingsError: If a run can't have that name there, or the file can't be read.
-        DataError: If there are no such pictures.
+        DataError: If there are no such images.
     """
     if not RUN_NAME.fullmatch(run):
         raise SettingsError(
@@ -79,8 +79,8 @@ def build_job(
     source = data
     if path := _input_path(data):
         kind = "uri_file" if path.lower().endswith(_ARCHIVES) else "uri_folder"
-        inputs["pictures"] = Input(type=kind, path=path, mode="download")
-        source = "${{inputs.pictures}}"
+        inputs["images"] = Input(type=kind, path=path, mode="download")
+        source = "${{inputs.images}}"
     arguments = ["--data", source, "--name", run, "--runs-dir", "${{outputs.runs}}", *flags]
     if config is not None:
         arguments += ["--config", stage_settings(config, folder)]
@@ -128,7 +128,7 @@ def write_job_yaml(
 
     Raises:
         CloudError: If the folder is not empty, or can't be written.
-        DataError: If there are no such pictures.
+        DataError: If there are no such images.
     """
     code = new_folder(folder) / "code"
     job = build_job(f"cifarml-{run}", run, compute, data, flags, code, config=config)

@@ -10,7 +10,7 @@ from cifarml.data.archives.limits import DAMAGED, ArchiveLimits
 from cifarml.data.archives.tar_tree import TarTree
 from cifarml.data.archives.zip_tree import ZipTree
 from cifarml.data.file_tree import FileTree
-from cifarml.errors import ArchiveError, DataError, PictureError
+from cifarml.errors import ArchiveError, DataError, ImageError
 from cifarml.progress import OnProgress, Progress, ignore_progress
 
 __all__ = ["ArchiveLimits", "extract_archive", "is_archive", "open_archive"]
@@ -101,7 +101,7 @@ def extract_archive(
                 for done, name in enumerate(tree.files, 1):
                     try:
                         content = tree.read(name)
-                    except PictureError as error:
+                    except ImageError as error:
                         raise ArchiveError(f"{archive}: {name}: {error.message}") from error
                     (work / name).write_bytes(content)
                     on_progress(Progress("unpacking", done, len(tree.files), unit="files"))

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import IO, Final, Self, cast
 
 from cifarml.data.archives.limits import DAMAGED, ArchiveLimits, Members
-from cifarml.errors import ArchiveError, PictureError
+from cifarml.errors import ArchiveError, ImageError
 
 __all__ = ["TarTree"]
 
@@ -70,9 +70,9 @@ class TarTree:
             file = self._tar.extractfile(info)
             content = file.read() if file else b""
         except DAMAGED as error:
-            raise PictureError(f"damaged in the archive: {error or type(error).__name__}") from error
+            raise ImageError(f"damaged in the archive: {error or type(error).__name__}") from error
         if len(content) != info.size:
-            raise PictureError("ends early in the archive")
+            raise ImageError("ends early in the archive")
         return content
 
     def __enter__(self) -> Self:

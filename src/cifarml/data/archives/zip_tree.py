@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from cifarml.data.archives.limits import DAMAGED, ArchiveLimits, Members
-from cifarml.errors import ArchiveError, PictureError
+from cifarml.errors import ArchiveError, ImageError
 
 __all__ = ["ZipTree"]
 
@@ -48,7 +48,7 @@ class ZipTree:
         try:
             return self._unpack(self._infos[name])
         except DAMAGED as error:
-            raise PictureError(f"damaged in the archive: {error or type(error).__name__}") from error
+            raise ImageError(f"damaged in the archive: {error or type(error).__name__}") from error
 
     def _unpack(self, info: zipfile.ZipInfo) -> bytes:
         """Do what ZipFile.read does, in a quarter of its time for a small file.

@@ -1,4 +1,4 @@
-"""Addresses of pictures in Azure Blob Storage."""
+"""Addresses of images in Azure Blob Storage."""
 
 from __future__ import annotations
 

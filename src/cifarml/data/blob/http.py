@@ -1,7 +1,7 @@
-"""One request for one object, and lists of them: what thousands of pictures are read and written with.
+"""One request for one object, and lists of them: what thousands of images are read and written with.
 
 The SDK spends 2 ms of a core on each request, as much as five of these (docs/benchmarks.md), so that many
-small pictures would not come faster for being asked for at the same time.
+small images would not come faster for being asked for at the same time.
 """
 
 from __future__ import annotations

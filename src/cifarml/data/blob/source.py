@@ -1,4 +1,4 @@
-"""Blobs as a source of pictures, kept in the cache by what they were when they were read."""
+"""Blobs as a source of images, kept in the cache by what they were when they were read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cifarml.data.blob.download import PART_BYTES
 from cifarml.data.blob.info import BlobInfo
 from cifarml.data.blob.store import BlobStore
 from cifarml.data.file_tree import MAX_FILE_BYTES
-from cifarml.errors import DataError, PictureError
+from cifarml.errors import DataError, ImageError
 from cifarml.images import SUFFIXES
 from cifarml.progress import OnProgress, ignore_progress
 from cifarml.settings import Settings
@@ -73,7 +73,7 @@ class BlobTree:
         """Return the content of a file; see FileTree."""
         blob = self._blobs[name]
         if blob.size_bytes > MAX_FILE_BYTES:
-            raise PictureError(f"larger than {MAX_FILE_BYTES:,} bytes")
+            raise ImageError(f"larger than {MAX_FILE_BYTES:,} bytes")
         content: bytes | None
         if blob.size_bytes <= PART_BYTES:
             content = self._kept.read(blob)
@@ -82,12 +82,12 @@ class BlobTree:
             try:
                 content = path.read_bytes()
             except OSError as error:
-                raise PictureError(f"can't be read: {error.strerror}") from error
+                raise ImageError(f"can't be read: {error.strerror}") from error
             if len(content) != blob.size_bytes:
                 path.unlink(missing_ok=True)
                 content = None
         if content is None:
-            raise PictureError("damaged in the cache; it is fetched again the next time")
+            raise ImageError("damaged in the cache; it is fetched again the next time")
         return content
 
     def key(self) -> str:
@@ -109,12 +109,12 @@ def open_blobs(
     """Fetch what lies at an address, unless the cache has it.
 
     Args:
-        text: ``az://CONTAINER/NAME`` or an https URL, of an archive or of what pictures' names begin with.
+        text: ``az://CONTAINER/NAME`` or an https URL, of an archive or of what images' names begin with.
         settings: Which account, how to sign in, and where the cache is.
         on_progress: Called while bytes come.
 
     Returns:
-        The address without secrets, and the archive's file in the cache or the pictures.
+        The address without secrets, and the archive's file in the cache or the images.
 
     Raises:
         CloudError: If there is nothing, or it can't be had.
@@ -128,7 +128,7 @@ def open_blobs(
             blob = blobs[0]
             if PurePosixPath(blob.name).suffix.lower() in SUFFIXES:
                 raise DataError(
-                    f"{address} is one picture", "name what the pictures have in common, such as their folder"
+                    f"{address} is one image", "name what the images have in common, such as their folder"
                 )
             path = cached_path(cache, store, blob)
             if not (path.exists() and path.stat().st_size == blob.size_bytes):

@@ -26,7 +26,7 @@ from cifarml.settings import Settings
 __all__ = ["download_official", "is_official", "load_official"]
 
 _BATCH: Final = re.compile(r"(?P<folder>(?:.*/)?)(?P<kind>data_batch_\d+|test_batch)(?P<binary>\.bin)?")
-_PICTURE_BYTES: Final = IMAGE_SIZE * IMAGE_SIZE * 3
+_IMAGE_BYTES: Final = IMAGE_SIZE * IMAGE_SIZE * 3
 
 
 class _Batch(NamedTuple):
@@ -70,11 +70,11 @@ def load_official(tree: FileTree, *, on_progress: OnProgress = ignore_progress) 
         on_progress: Called after every batch.
 
     Returns:
-        All pictures; those of ``test_batch`` are the test set, or, where it is missing, the last tenth
+        All images; those of ``test_batch`` are the test set, or, where it is missing, the last tenth
         of each class.
 
     Raises:
-        DataError: If a batch is damaged or holds anything but pictures and labels.
+        DataError: If a batch is damaged or holds anything but images and labels.
     """
     found = [match for match in map(_BATCH.fullmatch, sorted(tree.files)) if match]
     if len({(match["folder"], match["binary"]) for match in found}) > 1:
@@ -89,7 +89,7 @@ def load_official(tree: FileTree, *, on_progress: OnProgress = ignore_progress) 
         except DataError as error:
             raise DataError(f"{tree.origin}: {match[0]}: {error.message}", error.hint) from error
         count = sum(len(batch.labels) for batch in batches)
-        on_progress(Progress("reading pictures", count, count if match is found[-1] else None))
+        on_progress(Progress("reading images", count, count if match is found[-1] else None))
     class_names = _class_names(tree, found[0]["folder"], binary=bool(found[0]["binary"]))
     labels = np.concatenate([batch.labels for batch in batches])
     is_test = np.concatenate([np.full(len(batch.labels), batch.is_test) for batch in batches])
@@ -108,9 +108,9 @@ def _to_images(planes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 
 def _read_binary(name: str, content: bytes) -> _Batch:
-    if not content or len(content) % (_PICTURE_BYTES + 1):
-        raise DataError(f"{len(content):,} bytes are not a whole number of 3,073-byte pictures")
-    rows = np.frombuffer(content, np.uint8).reshape(-1, _PICTURE_BYTES + 1)
+    if not content or len(content) % (_IMAGE_BYTES + 1):
+        raise DataError(f"{len(content):,} bytes are not a whole number of 3,073-byte images")
+    rows = np.frombuffer(content, np.uint8).reshape(-1, _IMAGE_BYTES + 1)
     names = [f"{i}" for i in range(len(rows))]
     return _Batch(name, _to_images(rows[:, 1:]), rows[:, 0].astype(np.int64), names, "test_batch" in name)
 
@@ -122,9 +122,9 @@ def _read_pickle(name: str, content: bytes) -> _Batch:
     labels = batch.get(b"labels")
     if not (b"data" in batch and isinstance(labels, list)):
         raise DataError(f"a batch must hold 'data' and 'labels'. Received: {list(map(_text, batch))[:6]}")
-    array = to_array(batch[b"data"], _PICTURE_BYTES)
+    array = to_array(batch[b"data"], _IMAGE_BYTES)
     if len(array) != len(labels):
-        raise DataError(f"{len(labels)} labels do not go with {len(array)} pictures")
+        raise DataError(f"{len(labels)} labels do not go with {len(array)} images")
     if not all(isinstance(label, int) and 0 <= label < 1000 for label in labels):
         raise DataError("labels must be numbers from 0 to 999")
     file_names = batch.get(b"filenames")

@@ -62,7 +62,7 @@ def to_array(value: Any, columns: int) -> npt.NDArray[np.uint8]:
             state=(int(), (int(rows), width), _Object(arguments=("u1" | b"u1", *_)), False | 0, bytes(data)),
         ) if width == columns and rows == len(data) / columns:
             return np.frombuffer(data, np.uint8).reshape(-1, columns)
-    raise DataError(f"pictures must be an array of bytes (uint8) of shape (N, {columns})")
+    raise DataError(f"images must be an array of bytes (uint8) of shape (N, {columns})")
 
 
 class _Machine:
@@ -113,7 +113,7 @@ class _Machine:
                 (state,) = self._pop(-1)
                 stack[-1].state = state
             case _:
-                raise ValueError(f"no picture needs the instruction {name}")
+                raise ValueError(f"no image needs the instruction {name}")
 
     def _pop(self, start: int) -> list[Any]:
         items = self.stack[start:]
@@ -128,5 +128,5 @@ class _Machine:
 
     def _push_object(self, name: str) -> None:
         if name not in _ALLOWED:
-            raise ValueError(f"it asks for {name.replace(' ', '.')[:100]}, which no picture needs")
+            raise ValueError(f"it asks for {name.replace(' ', '.')[:100]}, which no image needs")
         self.stack.append(_Object(name))

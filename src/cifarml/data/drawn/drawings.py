@@ -1,4 +1,4 @@
-"""Pictures drawn by our own code: ten classes of figures that need no download.
+"""Images drawn by our own code: ten classes of figures that need no download.
 
 The drawings stand in for photographs wherever there is no network: in the tests, in the first tour
 and in the demos. They are not CIFAR-10, and no figure measured on them says anything about it.
@@ -23,10 +23,10 @@ from cifarml.progress import OnProgress, Progress, ignore_progress
 __all__ = ["FIGURES", "MAX_DRAWN", "MIN_DRAWN", "draw_dataset"]
 
 MIN_DRAWN: Final = 2 * len(CLASS_NAMES)
-"""The fewest pictures: one to train on and one to test of each class."""
+"""The fewest images: one to train on and one to test of each class."""
 
 MAX_DRAWN: Final = 1_000_000
-"""The most pictures; they take 3 GB."""
+"""The most images; they take 3 GB."""
 
 FIGURES: Final[dict[str, Figure]] = {
     figure.__name__: figure
@@ -56,21 +56,21 @@ _BACKDROPS: Final = {
 def draw_dataset(
     num_images: int = 2000, *, seed: int = 0, on_progress: OnProgress = ignore_progress
 ) -> Dataset:
-    """Draw pictures of the ten classes of CIFAR-10.
+    """Draw images of the ten classes of CIFAR-10.
 
-    Picture ``i`` shows class ``i % 10`` and depends on the seed and ``i`` alone, so that a larger set
-    begins with the pictures of a smaller one. Of each class the last tenth (at least one) is for testing.
+    Image ``i`` shows class ``i % 10`` and depends on the seed and ``i`` alone, so that a larger set
+    begins with the images of a smaller one. Of each class the last tenth (at least one) is for testing.
 
     Args:
-        num_images: How many pictures, 20 to 1,000,000; classes differ by one at the most.
-        seed: The same seed draws the same pictures; 0 or more.
+        num_images: How many images, 20 to 1,000,000; classes differ by one at the most.
+        seed: The same seed draws the same images; 0 or more.
         on_progress: Called with a Progress now and then, and at the end.
 
     Returns:
         The drawings.
 
     Raises:
-        DataError: If the number of pictures or the seed is out of range.
+        DataError: If the number of images or the seed is out of range.
 
     Example:
         >>> draw_dataset(100).class_counts().tolist()
@@ -79,7 +79,7 @@ def draw_dataset(
     if not MIN_DRAWN <= num_images <= MAX_DRAWN:
         raise DataError(
             f"drawings come by {MIN_DRAWN} to {MAX_DRAWN:,}. Received: {num_images}",
-            hint="ask for 2000 pictures with: drawn:2000",
+            hint="ask for 2000 images with: drawn:2000",
         )
     if seed < 0:
         raise DataError(f"the seed of drawings must be 0 or more. Received: {seed}", hint="use seed 0")
@@ -87,9 +87,7 @@ def draw_dataset(
     for number in range(num_images):
         if number % _REPORT_EVERY == 0:
             on_progress(Progress("drawing", number, num_images))
-        images[number] = _picture(
-            CLASS_NAMES[number % len(CLASS_NAMES)], np.random.default_rng([seed, number])
-        )
+        images[number] = _image(CLASS_NAMES[number % len(CLASS_NAMES)], np.random.default_rng([seed, number]))
     on_progress(Progress("drawing", num_images, num_images))
     images.setflags(write=False)  # so that the data set need not copy them
     labels = np.arange(num_images, dtype=np.int64) % len(CLASS_NAMES)
@@ -107,14 +105,14 @@ def draw_dataset(
 
 
 def _last_tenth(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Mark the last tenth of each class, at least one, where picture i shows class i % 10."""
+    """Mark the last tenth of each class, at least one, where image i shows class i % 10."""
     counts = np.bincount(labels)
     num_train = counts - np.maximum(1, np.round(counts * TEST_FRACTION)).astype(np.int64)
     return np.asarray(np.arange(len(labels)) // len(counts) >= num_train[labels])
 
 
-def _picture(name: str, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """Draw one picture: backdrop, figure, something in front of it, light and noise."""
+def _image(name: str, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+    """Draw one image: backdrop, figure, something in front of it, light and noise."""
     backdrop = _backdrop(_BACKDROPS[name][rng.integers(len(_BACKDROPS[name]))], rng)
     size = IMAGE_SIZE * _FINE
     canvas = Image.fromarray(backdrop.astype(np.uint8)).resize((size, size), Image.Resampling.BILINEAR)
@@ -128,7 +126,7 @@ def _picture(name: str, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
 
 
 def _pen(draw: ImageDraw.ImageDraw, name: str, rng: np.random.Generator) -> Pen:
-    """Place a figure at random, at most a tenth of it outside the picture."""
+    """Place a figure at random, at most a tenth of it outside the image."""
     scale = rng.uniform(0.68, 1.0)
     room = 1.0 - scale + 0.06
     tilt = 0.3 if name == "airplane" else 0.1
@@ -182,7 +180,7 @@ def _near_colour(kind: str, rng: np.random.Generator) -> Colour:
 
 
 def _cover(draw: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
-    """Hide a little of the picture behind a leaf, a stone or a post."""
+    """Hide a little of the image behind a leaf, a stone or a post."""
     size = IMAGE_SIZE * _FINE
     colour = hsv(rng.random(), rng.uniform(0.1, 0.7), rng.uniform(0.1, 0.9))
     x, y = rng.uniform(0, size, 2)

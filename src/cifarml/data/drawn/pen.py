@@ -1,7 +1,7 @@
 """The pen that draws the figures, and its colours.
 
 A figure lives in a square from -1 to 1, x to the right and y down, and looks to the right. The pen
-turns, flips, stretches and shifts it into the picture.
+turns, flips, stretches and shifts it into the image.
 """
 
 from __future__ import annotations
@@ -78,11 +78,11 @@ class Pen:
 
     Args:
         draw: Where to draw.
-        size: Width and height of that picture, in its pixels.
+        size: Width and height of that image, in its pixels.
         angle: Turn, in radians.
         flip: Mirror left and right.
-        stretch: Width and height of the figure, 1 for the whole picture.
-        shift: Where the figure's middle lies, (0, 0) for the picture's middle.
+        stretch: Width and height of the figure, 1 for the whole image.
+        shift: Where the figure's middle lies, (0, 0) for the image's middle.
     """
 
     def __init__(

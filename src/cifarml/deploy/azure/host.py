@@ -143,11 +143,11 @@ class AzureHost(EndpointReader):
             except CloudDeployError as error:
                 raise self._with_reason(error, endpoint, deployment) from None
 
-    def invoke(self, endpoint: str, picture: bytes, *, deployment: str | None = None) -> Prediction:
-        """Ask the endpoint about a picture file; see :class:`~cifarml.deploy.base.EndpointHost`."""
+    def invoke(self, endpoint: str, image: bytes, *, deployment: str | None = None) -> Prediction:
+        """Ask the endpoint about an image file; see :class:`~cifarml.deploy.base.EndpointHost`."""
         if deployment is not None:
             check_name(deployment)
-        return self._caller(endpoint).ask(picture, deployment)
+        return self._caller(endpoint).ask(image, deployment)
 
     def read_key(self, endpoint: str, *, regenerate: bool = False) -> str:
         """Return the key that callers show, or a token where the endpoint wants one of Entra ID.

@@ -10,7 +10,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
 from cifarml.deploy.base import read_answer
-from cifarml.errors import CloudDeployError, DeployError, EndpointTimeoutError, PictureError
+from cifarml.errors import CloudDeployError, DeployError, EndpointTimeoutError, ImageError
 from cifarml.predict import Prediction
 
 __all__ = ["ScoringClient"]
@@ -45,28 +45,28 @@ class ScoringClient:
         )
         self._session.mount("https://", HTTPAdapter(max_retries=retry))
 
-    def ask(self, picture: bytes, deployment: str | None = None) -> Prediction:
-        """Ask about a picture file.
+    def ask(self, image: bytes, deployment: str | None = None) -> Prediction:
+        """Ask about an image file.
 
         Raises:
-            PictureError: If the endpoint can't read the picture.
+            ImageError: If the endpoint can't read the image.
             EndpointTimeoutError: If no answer came in time.
             DeployError: If there is no such deployment, or it fails.
         """
-        response = self._post(picture, deployment)
+        response = self._post(image, deployment)
         if response.status_code in {401, 403}:  # somebody has made a new key, or the token is old
             self._key = None
-            response = self._post(picture, deployment)
+            response = self._post(image, deployment)
         return self._read(response, deployment)
 
-    def _post(self, picture: bytes, deployment: str | None) -> requests.Response:
+    def _post(self, image: bytes, deployment: str | None) -> requests.Response:
         self._key = self._key or self._read_key()
         headers = {"Authorization": f"Bearer {self._key}", "Content-Type": "image/png"}
         if deployment is not None:
             headers["azureml-model-deployment"] = deployment
         try:
             return self._session.post(
-                self._uri, data=picture, headers=headers, timeout=_TIMEOUT_S, allow_redirects=False
+                self._uri, data=image, headers=headers, timeout=_TIMEOUT_S, allow_redirects=False
             )
         except requests.Timeout:
             raise EndpointTimeoutError(f"endpoint {self._endpoint} did not answer in time") from None
@@ -95,7 +95,7 @@ class ScoringClient:
                 ) from None
         message = f"endpoint {self._endpoint}: {self._said(response, answer, deployment)} ({status})"
         if status in {400, 413, 415, 422} and isinstance(answer, dict) and response.status_code == 424:
-            raise PictureError(message)
+            raise ImageError(message)
         show = f"look at: cifarml endpoint show {self._endpoint}"
         if status in {408, 504}:
             raise EndpointTimeoutError(message, hint=f"look at: cifarml endpoint logs {self._endpoint}")

@@ -119,7 +119,7 @@ def build_endpoint(name: str, options: DeploymentOptions) -> ManagedOnlineEndpoi
 
     return ManagedOnlineEndpoint(
         name=name,
-        description="Names what is in a picture; made by cifarml",
+        description="Names what is in an image; made by cifarml",
         auth_mode="key" if options.auth == "key" else "aad_token",
         tags={TAG: version("cifarml")},
     )

@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from cifarml.deploy.base import Deployment, Endpoint, read_answer
 from cifarml.deploy.local.server_client import ServerClient
-from cifarml.errors import DeployError, EndpointTimeoutError, ModelFileError, PictureError
+from cifarml.errors import DeployError, EndpointTimeoutError, ImageError, ModelFileError
 from cifarml.predict import Prediction
 from cifarml.registry.base import RegisteredModel
 from cifarml.run import MANIFEST, Bundle
@@ -170,13 +170,13 @@ class LocalHost:
             raise
         self._server.control(folder, server, "POST", "deployments", dataclasses.asdict(record))
 
-    def invoke(self, endpoint: str, picture: bytes, *, deployment: str | None = None) -> Prediction:
-        """Ask the endpoint about a picture file; a deployment by name, or else as traffic says.
+    def invoke(self, endpoint: str, image: bytes, *, deployment: str | None = None) -> Prediction:
+        """Ask the endpoint about an image file; a deployment by name, or else as traffic says.
 
         An endpoint that is stopped, as after a restart of the machine, is started first.
 
         Raises:
-            PictureError: If the endpoint can't read the picture.
+            ImageError: If the endpoint can't read the image.
             EndpointTimeoutError: If no answer came in time.
             DeployError: If there is no such endpoint or deployment, or it fails.
         """
@@ -185,9 +185,7 @@ class LocalHost:
         headers = {"authorization": f"Bearer {folder.read_key()}", "content-type": "image/png"}
         if deployment is not None:
             headers["azureml-model-deployment"] = check_deployment_name(deployment)
-        status, answer = self._server.ask(
-            folder, server, "POST", "/score", picture, headers, _ANSWER_TIMEOUT_S
-        )
+        status, answer = self._server.ask(folder, server, "POST", "/score", image, headers, _ANSWER_TIMEOUT_S)
         try:
             if status == 200:
                 return read_answer(answer)
@@ -196,7 +194,7 @@ class LocalHost:
             asked = f"deployment {deployment}" if deployment else "its deployment"
             raise DeployError(f"endpoint {endpoint}: {asked} answered nonsense ({status})") from None
         if status in {400, 413, 415, 422}:
-            raise PictureError(message)
+            raise ImageError(message)
         if status in {408, 504}:
             raise EndpointTimeoutError(message, hint=f"look at: cifarml endpoint logs {endpoint}")
         raise DeployError(message, hint=f"look at: cifarml endpoint show {endpoint}")

@@ -1,12 +1,12 @@
-// The page of an endpoint: gives it a picture, and shows what it says.
+// The page of an endpoint: gives it an image, and shows what it says.
 
 const MAX_BYTES = 10 * 1024 * 1024;
 const TYPES = new Set(["image/png", "image/jpeg", "image/webp", "image/gif", "image/bmp"]);
 const SHOWN = 10;
 const KIND = {
-  not_a_picture: "That file isn't a picture that the network can read. Try a PNG, JPEG, WebP, GIF or BMP.",
-  damaged_picture: "That picture is damaged or not complete. Can you open it elsewhere? Then save it anew.",
-  too_many_pixels: "That picture has too many pixels. Make it smaller: the network looks at 32×32 anyway.",
+  not_an_image: "That file isn't an image that the network can read. Try a PNG, JPEG, WebP, GIF or BMP.",
+  damaged_image: "That image is damaged or not complete. Can you open it elsewhere? Then save it anew.",
+  too_many_pixels: "That image has too many pixels. Make it smaller: the network looks at 32×32 anyway.",
   too_large: "That file is too large: 10 MB are the most.",
   empty_body: "That file is empty.",
   busy: "The endpoint is busy. Try again in a second.",
@@ -15,7 +15,7 @@ const KIND = {
 const GONE = "The endpoint doesn't answer. Is it still running? See: cifarml endpoint list";
 
 const $ = (id) => document.getElementById(id);
-let latest = 0; // of several pictures given quickly, the last one is shown
+let latest = 0; // of several images given quickly, the last one is shown
 let shownUrls = [];
 
 // What stands after # is never sent. It is taken out of the address, so that no bookmark keeps it.

@@ -1,8 +1,8 @@
 """Showing a network less often what it knows: the same accuracy from fewer steps.
 
 Z. Qin et al., "InfoBatch: Lossless Training Speed Up by Unbiased Dynamic Data Pruning", ICLR 2024: of the
-pictures with a low loss some are left out by chance, and those that stay weigh the more, so that the mean
-step is the same. Here each epoch leaves out as many pictures as any other.
+images with a low loss some are left out by chance, and those that stay weigh the more, so that the mean
+step is the same. Here each epoch leaves out as many images as any other.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["LossesKept", "WeighedCrossentropy"]
 
 
 class WeighedCrossentropy(keras.losses.CategoricalCrossentropy):  # type: ignore[misc]
-    """Cross-entropy of targets that add up to the weight of their picture; it keeps the losses of a batch.
+    """Cross-entropy of targets that add up to the weight of their image; it keeps the losses of a batch.
 
     Args:
         batch_size: So many losses are kept.
@@ -38,7 +38,7 @@ class WeighedCrossentropy(keras.losses.CategoricalCrossentropy):  # type: ignore
         self.last = _Last(batch_size)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Return the loss of each picture; see :class:`keras.losses.Loss`."""
+        """Return the loss of each image; see :class:`keras.losses.Loss`."""
         weights = ops.sum(y_true, axis=-1)
         losses = super().call(y_true / weights[:, None], y_pred)
         self.last.update_state(ops.stop_gradient(losses))
@@ -63,10 +63,10 @@ class _Last(keras.metrics.Metric):  # type: ignore[misc]
 
 
 class LossesKept(keras.callbacks.Callback):  # type: ignore[misc]
-    """Tells the batches what the loss of each picture was when it was seen last.
+    """Tells the batches what the loss of each image was when it was seen last.
 
     All that must outlive a crash lies in the optimiser's variable ``known``: the losses as they were after
-    the last two epochs, float32 of shape (2, N), 0 for a picture that was not seen yet.
+    the last two epochs, float32 of shape (2, N), 0 for an image that was not seen yet.
 
     Args:
         batches: Those that the network is trained on.

@@ -29,7 +29,7 @@ class Watcher(keras.callbacks.Callback):  # type: ignore[misc]
 
     Args:
         recipe: Epochs and learning rate.
-        steps_an_epoch: Batches in a pass over the pictures.
+        steps_an_epoch: Batches in a pass over the images.
         num_images: How many there are.
         on_progress: Called several times a second, and with a line after every epoch.
         history: The figures of each epoch before; those of the following ones are added to a copy.
@@ -92,7 +92,7 @@ class Watcher(keras.callbacks.Callback):  # type: ignore[misc]
         speed = images / (time.perf_counter() - self._epoch_started)
         figures = self._figures(logs)
         curves = {name: tuple(values) for name, values in self.history.items()}
-        self._tell(images, figures, line=f"{figures}  {speed:,.0f} pictures/s", history=curves)
+        self._tell(images, figures, line=f"{figures}  {speed:,.0f} images/s", history=curves)
         if self._on_epoch is not None and self._on_epoch(epoch + 1, logs or {}):
             self.model.stop_training = self.given_up = True
 

@@ -1,4 +1,4 @@
-"""The training pictures, batch by batch: shuffled, changed, and the same again for the same seed."""
+"""The training images, batch by batch: shuffled, changed, and the same again for the same seed."""
 
 from __future__ import annotations
 
@@ -18,37 +18,37 @@ from cifarml.train.inputs.augmentation import change_images, mix_images
 __all__ = ["Batch", "Batches", "count_pruned", "one_hot"]
 
 Batch = tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]
-"""Pictures, uint8 (N, 32, 32, 3), and their targets, float32 (N, classes), that add up to their weights."""
+"""Images, uint8 (N, 32, 32, 3), and their targets, float32 (N, classes), that add up to their weights."""
 
 _AHEAD: Final = 3
 """So many batches are made before the step asks for them."""
 _LEAST_TO_PRUNE: Final = 16
-"""An epoch of fewer batches than these leaves no picture out: the losses must be known before it is made."""
+"""An epoch of fewer batches than these leaves no image out: the losses must be known before it is made."""
 
 
 class _Choice(NamedTuple):
-    """What an epoch shows, in which order, and the weight of each picture there is."""
+    """What an epoch shows, in which order, and the weight of each image there is."""
 
     order: npt.NDArray[np.int64]
     weights: npt.NDArray[np.float32]
 
 
 class Batches:
-    """Batches of training pictures.
+    """Batches of training images.
 
     What a batch holds depends on seed, epoch and its number only, and on the losses that were known two
-    epochs before where known pictures are left out; so a training that goes on after a crash sees what it
+    epochs before where known images are left out; so a training that goes on after a crash sees what it
     would have seen.
 
     Args:
-        dataset: Pictures to train on.
-        recipe: Size of a batch, and how pictures are changed.
+        dataset: Images to train on.
+        recipe: Size of a batch, and how images are changed.
         seed: Order and changes.
-        num_replicas: Each batch holds a multiple of so many pictures, to be shared out; with several of them
-            no picture is left out.
+        num_replicas: Each batch holds a multiple of so many images, to be shared out; with several of them
+            no image is left out.
 
     Attributes:
-        num_pruned: How many pictures each epoch leaves out.
+        num_pruned: How many images each epoch leaves out.
     """
 
     def __init__(self, dataset: Dataset, recipe: Recipe, *, seed: int, num_replicas: int = 1) -> None:
@@ -64,7 +64,7 @@ class Batches:
         self._choices: dict[int, _Choice] = {}
 
     def __len__(self) -> int:
-        """Batches in an epoch; few pictures left over wait for the next one."""
+        """Batches in an epoch; few images left over wait for the next one."""
         whole, rest = divmod(len(self._images) - self.num_pruned, self._size)
         return whole if 2 * self._shared(rest) < self._size else whole + 1
 
@@ -87,7 +87,7 @@ class Batches:
                 yield made.popleft().result()
 
     def shown(self, epoch: int, index: int) -> npt.NDArray[np.int64]:
-        """Return which pictures a batch of an epoch holds."""
+        """Return which images a batch of an epoch holds."""
         chosen = self._choice(epoch).order[index * self._size : (index + 1) * self._size]
         return chosen[: self._shared(len(chosen))]
 
@@ -96,7 +96,7 @@ class Batches:
 
         Args:
             epoch: Counted from 0.
-            losses: float32, shape (N,): of each picture when it was seen last; 0 if it was not seen yet.
+            losses: float32, shape (N,): of each image when it was seen last; 0 if it was not seen yet.
         """
         self._losses[epoch] = losses
         self._losses.pop(epoch - 3, None)
@@ -125,7 +125,7 @@ class Batches:
         return self._choices[epoch]
 
     def _choose(self, epoch: int) -> _Choice:
-        """Choose at random; of the pictures known best, twice as many as are left out, half stay."""
+        """Choose at random; of the images known best, twice as many as are left out, half stay."""
         random = np.random.default_rng((self._seed, 2, epoch))
         order = random.permutation(len(self._images))
         weights = np.ones(len(order), np.float32)
@@ -140,7 +140,7 @@ class Batches:
 
 
 def count_pruned(recipe: Recipe, num_images: int, num_replicas: int = 1) -> int:
-    """Return how many of the pictures each epoch leaves out, so that whole batches stay.
+    """Return how many of the images each epoch leaves out, so that whole batches stay.
 
     None with several replicas, or where few batches would stay.
     """

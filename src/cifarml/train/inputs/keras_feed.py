@@ -1,4 +1,4 @@
-"""Pictures as ``keras.Model.fit`` takes them, so that it never waits for them.
+"""Images as ``keras.Model.fit`` takes them, so that it never waits for them.
 
 TensorFlow's tf.data tunes itself in a thread that sleeps for 10, 20, 40 ms and so on, up to a minute. The end
 of an iterator now and then waits until that thread wakes up (seen with TensorFlow 2.21): after a training of
@@ -25,7 +25,7 @@ def feed_training(batches: Batches, first_epoch: int = 0) -> dict[str, Any]:
     """Return arguments of ``fit``: the batches from an epoch on, epoch after epoch.
 
     Keras would need up to a second to begin each epoch of a ``keras.utils.PyDataset``, as long as an epoch
-    of 2000 pictures takes; here one iterator goes through all of them.
+    of 2000 images takes; here one iterator goes through all of them.
     """
     made: Any
     if keras.config.backend() == "tensorflow":
@@ -35,19 +35,19 @@ def feed_training(batches: Batches, first_epoch: int = 0) -> dict[str, Any]:
     return {"x": made, "steps_per_epoch": len(batches), "shuffle": False}
 
 
-def feed_validation(pictures: Dataset, batch_size: int, *, num_replicas: int = 1) -> dict[str, Any]:
-    """Return arguments of ``fit``: pictures to look at after every epoch, if there are any.
+def feed_validation(dataset: Dataset, batch_size: int, *, num_replicas: int = 1) -> dict[str, Any]:
+    """Return arguments of ``fit``: images to look at after every epoch, if there are any.
 
     Args:
-        pictures: Those to look at; with several replicas a few may be left out.
+        dataset: Those to look at; with several replicas a few may be left out.
         batch_size: How many at once, in all replicas together.
         num_replicas: Each looks at as many as the others.
     """
     batch_size -= batch_size % num_replicas
-    images = pictures.images[: len(pictures) - len(pictures) % num_replicas]
+    images = dataset.images[: len(dataset) - len(dataset) % num_replicas]
     if not len(images):
         return {}
-    targets = one_hot(pictures.labels[: len(images)], len(pictures.class_names))
+    targets = one_hot(dataset.labels[: len(images)], len(dataset.class_names))
     if keras.config.backend() != "tensorflow":
         return {"validation_data": (images, targets), "validation_batch_size": batch_size}
 
@@ -56,7 +56,7 @@ def feed_validation(pictures: Dataset, batch_size: int, *, num_replicas: int = 1
             yield images[start : start + batch_size], targets[start : start + batch_size]
 
     num_batches = math.ceil(len(images) / batch_size)
-    return {"validation_data": _steady(look, len(pictures.class_names), num_batches)}
+    return {"validation_data": _steady(look, len(dataset.class_names), num_batches)}
 
 
 def _steady(make: Callable[[], Iterator[Batch]], num_classes: int, num_batches: int | None = None) -> Any:

@@ -16,7 +16,7 @@ _ROUNDS: Final = 3
 _HEAD: Final = 20.0
 _BIASES: Final = 5.0
 """The head and the biases learn at so many times the rate of the convolutions. A compromise: 100 and 30 times
-did better with 40,000 pictures in a narrow network for 4 epochs, and worse with 1,800 (one seed each,
+did better with 40,000 images in a narrow network for 4 epochs, and worse with 1,800 (one seed each,
 docs/benchmarks.md)."""
 
 

@@ -51,7 +51,7 @@ def build_optimizer(
     Args:
         recipe: What kind, and its settings.
         num_steps: Steps of the whole training; unless it is paced.
-        num_known: Of so many pictures the losses are kept, in its variable ``known``, float32 of shape
+        num_known: Of so many images the losses are kept, in its variable ``known``, float32 of shape
             (2, num_known), 0 at first; see :mod:`cifarml.train.callbacks.data_pruning`. There is none for 0.
         paced: Whether a :class:`~cifarml.train.time_budget.Pacer` sets the pace. Then the optimiser has a
             variable ``pace``, float32 of shape (4,), 0 at first.

@@ -30,7 +30,7 @@ for variable in (
 
 from filelock import FileLock
 
-from cifarml import Bundle, Dataset, TrainConfig, load_dataset, train_model
+from cifarml import Dataset, Run, TrainConfig, load_dataset, train_model
 from cifarml.run import MANIFEST
 from cifarml.settings import Settings
 from tests.processes import run_forked
@@ -88,7 +88,7 @@ def drawn() -> Dataset:
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory, drawn: Dataset) -> Bundle:
+def trained(tmp_path_factory: pytest.TempPathFactory, drawn: Dataset) -> Run:
     """A real run, trained for two epochs on 200 drawn images; once for all workers."""
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "all"
@@ -96,7 +96,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, drawn: Dataset) -> Bundle:
     with FileLock(folder / "lock"):
         if not (folder / "trained" / MANIFEST).exists():
             train_model(TrainConfig(num_epochs=2), drawn, folder / "trained")
-    return Bundle.open(folder / "trained")
+    return Run.open(folder / "trained")
 
 
 @pytest.fixture

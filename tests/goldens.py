@@ -20,7 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from cifarml.cifar10 import CLASS_NAMES
-from cifarml.run import ONNX_MODEL, Bundle, write_manifest
+from cifarml.run import ONNX_MODEL, Run, write_manifest
 from cifarml.scoring import score
 
 ANSWERS = Path(__file__).with_name("goldens.json")
@@ -94,8 +94,8 @@ def colour_model(*, flaw: str = "") -> bytes:
     return bytes(model.SerializeToString())
 
 
-def colour_bundle(path: Path, *, flaw: str = "") -> Bundle:
-    """Write the model as a finished bundle into a new folder."""
+def colour_run(path: Path, *, flaw: str = "") -> Run:
+    """Write the model as a finished run into a new folder."""
     path.mkdir(parents=True)
     (path / ONNX_MODEL).write_bytes(colour_model(flaw=flaw))
     return write_manifest(path, CLASS_NAMES, {"preset": "colours"})
@@ -270,8 +270,8 @@ def goldens() -> list[Golden]:
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
-        bundle = colour_bundle(Path(folder, "cifar10", "3"))
-        os.environ[score.MODEL_DIR] = str(bundle.path)
+        run = colour_run(Path(folder, "cifar10", "3"))
+        os.environ[score.MODEL_DIR] = str(run.path)
         score.init()
         answers = {
             name: {"status": status, "answer": json.loads(content)}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import cifarml
-from cifarml import Bundle
+from cifarml import Run
 from tests.image_files import image_bytes
 from tests.processes import run_on
 
@@ -90,7 +90,7 @@ for command in {COMMANDS!r}:
     assert loaded(python, code) == set()
 
 
-def test_predict_loads_no_tensorflow(python: Callable[[str], str], trained: Bundle, tmp_path: Path) -> None:
+def test_predict_loads_no_tensorflow(python: Callable[[str], str], trained: Run, tmp_path: Path) -> None:
     (tmp_path / "image.png").write_bytes(image_bytes())
     code = f"""
 sys.argv = ["cifarml", "predict", "image.png", "--run", {str(trained.path)!r}]
@@ -103,7 +103,7 @@ except SystemExit as ended:
     assert loaded(python, code) == {"numpy", "PIL", "onnxruntime"}
 
 
-def test_evaluate_loads_no_tensorflow(python: Callable[[str], str], trained: Bundle) -> None:
+def test_evaluate_loads_no_tensorflow(python: Callable[[str], str], trained: Run) -> None:
     code = f"""
 from cifarml import Predictor, evaluate_model, load_dataset
 evaluate_model(Predictor.load({str(trained.path)!r}), load_dataset("drawn:100"))
@@ -117,7 +117,7 @@ def test_training_loads_no_search() -> None:
     assert run_on("tensorflow", code).strip() == "False"
 
 
-def test_comparing_runs_loads_no_tensorflow(python: Callable[[str], str], trained: Bundle) -> None:
+def test_comparing_runs_loads_no_tensorflow(python: Callable[[str], str], trained: Run) -> None:
     code = f"""
 sys.argv = ["cifarml", "runs", "compare", {str(trained.path)!r}, {str(trained.path)!r}]
 from cifarml.cli.main import main

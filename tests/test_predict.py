@@ -1,4 +1,4 @@
-"""Bundles, predictions and evaluations: only what was verified is loaded, and without TensorFlow."""
+"""Runs, predictions and evaluations: only what was verified is loaded, and without TensorFlow."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 from onnx import TensorProto, helper
 from PIL import Image
 
-from cifarml import Bundle, Dataset, Predictor, evaluate_model, load_dataset
+from cifarml import Dataset, Predictor, Run, evaluate_model, load_dataset
 from cifarml.errors import DataError, ImageError, ModelFileError
 from cifarml.evaluation.metrics import evaluate_probabilities
 from cifarml.run import write_manifest
@@ -26,7 +26,7 @@ from tests.image_files import image_bytes
 
 
 @pytest.fixture
-def run(trained: Bundle, tmp_path: Path) -> Path:
+def run(trained: Run, tmp_path: Path) -> Path:
     """A copy of a real run that a test may damage."""
     return Path(shutil.copytree(trained.path, tmp_path / "run"))
 
@@ -89,7 +89,7 @@ def test_a_changed_file_is_found(run: Path, name: str) -> None:
     content[len(content) // 2] ^= 1
     (run / name).write_bytes(content)
     with pytest.raises(ModelFileError, match=f"{name} was changed"):
-        Bundle.open(run).verify()
+        Run.open(run).verify()
     if name == "model.onnx":
         with pytest.raises(ModelFileError, match="was changed"):
             Predictor.load(run)
@@ -99,7 +99,7 @@ def test_a_changed_file_is_found(run: Path, name: str) -> None:
 def test_a_missing_file_is_found(run: Path, name: str) -> None:
     (run / name).unlink()
     with pytest.raises(ModelFileError, match=name):
-        Bundle.open(run).verify()
+        Run.open(run).verify()
 
 
 @pytest.mark.parametrize(
@@ -115,11 +115,11 @@ def test_what_could_run_code_is_refused(run: Path, name: str) -> None:
 def test_links_and_folders_are_refused(run: Path) -> None:
     (run / "link.json").symlink_to("/etc/hostname")
     with pytest.raises(ModelFileError, match=r"link\.json"):
-        Bundle.open(run)
+        Run.open(run)
     (run / "link.json").unlink()
     (run / "folder.json").mkdir()
     with pytest.raises(ModelFileError, match=r"folder\.json"):
-        Bundle.open(run)
+        Run.open(run)
 
 
 @pytest.mark.parametrize("name", ["model.h5", "model.keras", "model.onnx", "model.pkl"])
@@ -152,7 +152,7 @@ def test_a_damaged_manifest(run: Path, change: Callable[[dict[str, object]], str
     if len(change(manifest)) > 2**20:  # cut at the limit it is whole JSON followed by blanks
         (run / "manifest.json").write_text(" " * 2**20 + change(manifest))
     with pytest.raises(ModelFileError, match=r"manifest\.json"):
-        Bundle.open(run)
+        Run.open(run)
 
 
 def save_model(run: Path, graph: onnx.GraphProto) -> None:
@@ -204,7 +204,7 @@ def test_no_model_at_all(run: Path, content: bytes) -> None:
         Predictor(content, ("a", "b"))
 
 
-def test_finding_runs(trained: Bundle, run: Path, tmp_path: Path) -> None:
+def test_finding_runs(trained: Run, run: Path, tmp_path: Path) -> None:
     runs_dir = trained.path.parent
     assert find_run(None, runs_dir) == find_run("latest", runs_dir) == trained.path
     assert find_run("trained", runs_dir) == trained.path

@@ -6,7 +6,7 @@ Example:
     >>> import cifarml
     >>> dataset = cifarml.load_dataset("drawn:200")
     >>> config = cifarml.TrainConfig(num_epochs=1)
-    >>> bundle = cifarml.train_model(config, dataset, "runs/first")  # doctest: +SKIP
+    >>> run = cifarml.train_model(config, dataset, "runs/first")  # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ if TYPE_CHECKING:
     from cifarml.report.live_plot import live_plot
     from cifarml.report.plots import confusion_matrix, learning_curves
     from cifarml.report.reliability_diagram import reliability_diagram
-    from cifarml.run import Bundle
+    from cifarml.run import Run
     from cifarml.train.config import TrainConfig
     from cifarml.train.trainer import resume_training, train_model
     from cifarml.tune.search import tune_model
 
 _HOME = {
-    "Bundle": "cifarml.run",
+    "Run": "cifarml.run",
     "CifarMLError": "cifarml.errors",
     "Dataset": "cifarml.data.dataset",
     "LocalHost": "cifarml.deploy.local.host",
@@ -73,13 +73,13 @@ _HOME = {
 }
 
 __all__ = [
-    "Bundle",
     "CifarMLError",
     "Dataset",
     "LocalHost",
     "LocalRegistry",
     "Prediction",
     "Predictor",
+    "Run",
     "TrainConfig",
     "build_model",
     "check_source",

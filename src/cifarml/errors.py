@@ -8,7 +8,7 @@
     │ ├ ArchiveError      an archive is damaged or unsafe
     │ ├ ImageError      an image can't be read
     │ └ DownloadError     a data set could not be fetched
-    ├ ModelFileError      a model file or bundle is missing, damaged or not allowed
+    ├ ModelFileError      a model file or run is missing, damaged or not allowed
     ├ TrainingError       training could not start or go on
     ├ RegistryError       a model version is missing, or can't be registered
     │ └ GateError         a model is not better than the one it would replace
@@ -102,7 +102,7 @@ class DownloadError(DataError):
 
 
 class ModelFileError(CifarMLError):
-    """A model file or bundle is missing, damaged or not allowed."""
+    """A model file or run is missing, damaged or not allowed."""
 
 
 class TrainingError(CifarMLError):

@@ -14,7 +14,7 @@ from cifarml.cifar10 import IMAGE_SHAPE
 from cifarml.errors import DataError, ImageError, ModelFileError
 from cifarml.images import decode_image
 from cifarml.progress import OnProgress, Progress, ignore_progress
-from cifarml.run import ONNX_MODEL, Bundle
+from cifarml.run import ONNX_MODEL, Run
 
 _QUIET: Final = "ORT_DISABLE_TELEMETRY"
 """Without it ONNX Runtime (since 1.29) tells Microsoft of every model; it looks once, while it is imported.
@@ -91,7 +91,7 @@ class Predictor:
         self._input = given.name
 
     @classmethod
-    def load(cls, run: str | Path, *, num_threads: int | None = None) -> Self:
+    def load(cls, run: Run | str | Path, *, num_threads: int | None = None) -> Self:
         """Load the model of a run folder.
 
         Args:
@@ -101,11 +101,11 @@ class Predictor:
         Raises:
             ModelFileError: If there is no finished, unchanged model in it.
         """
-        bundle = Bundle.open(run)
+        run = Run.open(run)
         try:
-            return cls(bundle.read(ONNX_MODEL), bundle.class_names, num_threads=num_threads)
+            return cls(run.read(ONNX_MODEL), run.class_names, num_threads=num_threads)
         except ModelFileError as error:
-            raise ModelFileError(f"{bundle.path}: {error.message}", error.hint) from error
+            raise ModelFileError(f"{run.path}: {error.message}", error.hint) from error
 
     def predict(self, image: bytes) -> Prediction:
         """Predict one image file.

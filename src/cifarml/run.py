@@ -1,4 +1,4 @@
-"""The bundle: a folder with a model, what is known about it, and the hash of each of its files.
+"""The run: a folder with a model, what is known about it, and the hash of each of its files.
 
 Its manifest is written last, so a folder without one is plainly unfinished.
 """
@@ -16,20 +16,20 @@ from typing import Any, Final
 
 from cifarml.errors import ModelFileError
 
-__all__ = ["MANIFEST", "ONNX_MODEL", "Bundle", "finish_manifest", "write_json", "write_manifest"]
+__all__ = ["MANIFEST", "ONNX_MODEL", "Run", "finish_manifest", "write_json", "write_manifest"]
 
 MANIFEST: Final = "manifest.json"
 ONNX_MODEL: Final = "model.onnx"
 KERAS_MODEL: Final = "model.keras"
-_FORMAT: Final = "cifarml-bundle/1"
+_FORMAT: Final = "cifarml-run/1"
 _MAX_MANIFEST_BYTES: Final = 2**20
 _MAX_FILE_BYTES: Final = 2 * 2**30
 _ALLOWED: Final = frozenset({".json", ".keras", ".onnx", ".png", ".html"})
 
 
 @dataclasses.dataclass(frozen=True)
-class Bundle:
-    """A finished bundle; opening one reads its manifest and nothing else.
+class Run:
+    """A finished run; opening one reads its manifest and nothing else.
 
     Args:
         path: The folder.
@@ -44,13 +44,15 @@ class Bundle:
     files: Mapping[str, str]
 
     @classmethod
-    def open(cls, path: str | Path) -> Bundle:
-        """Open the bundle in a folder.
+    def open(cls, path: Run | str | Path) -> Run:
+        """Open the run in a folder; an open run is returned as it is.
 
         Raises:
             ModelFileError: If there is none, it is unfinished or damaged, or it holds a kind of file that
                 has no place in one, such as .h5, pickles and programs.
         """
+        if isinstance(path, Run):
+            return path
         path = Path(path)
         if path.is_file():
             raise ModelFileError(
@@ -59,7 +61,7 @@ class Bundle:
             )
         if not path.is_dir():
             raise ModelFileError(f"there is no run folder {path}", hint="list them with: cifarml runs list")
-        bundle = cls._parse(path)
+        run = cls._parse(path)
         for entry in path.iterdir():
             if entry.is_symlink() or not entry.is_file() or entry.suffix.lower() not in _ALLOWED:
                 raise ModelFileError(
@@ -67,10 +69,10 @@ class Bundle:
                     f"{', '.join(sorted(_ALLOWED))} files; nothing is loaded",
                     hint="only load models that you trust; move that file away if it is yours",
                 )
-        return bundle
+        return run
 
     @classmethod
-    def _parse(cls, path: Path) -> Bundle:
+    def _parse(cls, path: Path) -> Run:
         try:
             with (path / MANIFEST).open("rb") as file:
                 manifest = json.loads(file.read(_MAX_MANIFEST_BYTES))
@@ -92,7 +94,7 @@ class Bundle:
         return cls(path, names, manifest, files)
 
     def read(self, name: str) -> bytes:
-        """Return the content of a file of the bundle, after checking its hash.
+        """Return the content of a file of the run, after checking its hash.
 
         Raises:
             ModelFileError: If it is missing or changed.
@@ -113,7 +115,7 @@ class Bundle:
         return content
 
     def read_json(self, name: str) -> Any:
-        """Return the values in a JSON file of the bundle, after checking its hash.
+        """Return the values in a JSON file of the run, after checking its hash.
 
         Raises:
             ModelFileError: If it is missing, changed or no JSON.
@@ -150,14 +152,14 @@ def write_manifest(
     info: Mapping[str, object],
     *,
     clear: Callable[[], None] = lambda: None,
-) -> Bundle:
-    """Finish a bundle: hash the files in its folder and write the manifest.
+) -> Run:
+    """Finish a run: hash the files in its folder and write the manifest.
 
     Args:
         path: The folder.
         class_names: What the model tells apart.
         info: Further JSON values for the manifest.
-        clear: Removes what has no place in a finished bundle; called when all else is on the disk, just
+        clear: Removes what has no place in a finished run; called when all else is on the disk, just
             before the manifest gets its name. After a kill in between, :func:`finish_manifest` ends it.
     """
     files = {
@@ -170,18 +172,18 @@ def write_manifest(
     clear()
     with suppress(FileNotFoundError):  # somebody has ended it for us
         beside.replace(path / MANIFEST)
-    return Bundle.open(path)
+    return Run.open(path)
 
 
-def finish_manifest(path: Path, *, clear: Callable[[], None]) -> Bundle | None:
-    """Finish a bundle whose writer was killed when only the name of its manifest was missing.
+def finish_manifest(path: Path, *, clear: Callable[[], None]) -> Run | None:
+    """Finish a run whose writer was killed when only the name of its manifest was missing.
 
     Args:
         path: The folder.
         clear: See :func:`write_manifest`.
 
     Returns:
-        The finished bundle, or None where more than that is missing.
+        The finished run, or None where more than that is missing.
     """
     beside = _beside(path / MANIFEST)
     try:
@@ -192,7 +194,7 @@ def finish_manifest(path: Path, *, clear: Callable[[], None]) -> Bundle | None:
         return None
     clear()
     beside.replace(path / MANIFEST)
-    return Bundle.open(path)
+    return Run.open(path)
 
 
 def _beside(path: Path) -> Path:

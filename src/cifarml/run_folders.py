@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 from filelock import FileLock, Timeout
 
 from cifarml.errors import ModelFileError, TrainingError
-from cifarml.run import MANIFEST, Bundle
+from cifarml.run import MANIFEST, Run
 
 __all__ = [
     "RunSummary",
@@ -84,11 +84,11 @@ def summarise_run(path: Path) -> RunSummary:
         state = "training" if is_training(path) else "unfinished"
         return RunSummary(path.name, path, state, _progress(path))
     try:
-        bundle = Bundle.open(path)
+        run = Run.open(path)
     except ModelFileError:
         return RunSummary(path.name, path, "damaged", {})
-    state = "interrupted" if bundle.info.get("interrupted") else "finished"
-    return RunSummary(path.name, path, state, dict(bundle.info))
+    state = "interrupted" if run.info.get("interrupted") else "finished"
+    return RunSummary(path.name, path, state, dict(run.info))
 
 
 def find_run(run: str | Path | None, runs_dir: Path) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cifarml import Bundle
+from cifarml import Run
 from cifarml.azure.compute import ClusterOptions, create_cluster, delete_cluster, get_cluster, list_clusters
 from cifarml.azure.jobs.jobs import cancel_job, fetch_run, follow_job, get_job, list_jobs, submit_job
 from cifarml.azure.permissions import RIGHTS, check_workspace, custom_role
@@ -24,9 +24,9 @@ from cifarml.settings import load_settings
 from tests.conftest import CommandLine
 from tests.emulators.azureml.cloud import Cloud
 from tests.emulators.azureml.faults import Drop, Refuse
-from tests.registry.test_contract import MakeBundle, make_bundle
+from tests.registry.test_contract import MakeRun, make_run
 
-__all__ = ["make_bundle"]  # fixtures
+__all__ = ["make_run"]  # fixtures
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -111,10 +111,10 @@ print(location, "mlflow" in sys.modules, sys.stderr.closed)
     assert told.split() == [cloud.location, "True", "False"]
 
 
-def test_no_right(cloud: Cloud, workspace: AzureWorkspace, make_bundle: MakeBundle) -> None:
+def test_no_right(cloud: Cloud, workspace: AzureWorkspace, make_run: MakeRun) -> None:
     cloud.denied = {("PUT", r".*/models/.*")}
     with pytest.raises(CloudError, match="no right to do this") as caught:
-        AzureRegistry(workspace).register(make_bundle(1))
+        AzureRegistry(workspace).register(make_run(1))
     assert "AzureML Data Scientist" in str(caught.value.hint)
     assert workspace.resource_id in str(caught.value.hint)
     assert caught.value.code == "AuthorizationFailed"
@@ -142,26 +142,26 @@ def test_the_service_goes_on_refusing(
     assert "secretsecret" not in str(caught.value)
 
 
-def test_answers_that_make_no_sense(cloud: Cloud, workspace: AzureWorkspace, make_bundle: MakeBundle) -> None:
+def test_answers_that_make_no_sense(cloud: Cloud, workspace: AzureWorkspace, make_run: MakeRun) -> None:
     """A version with tags of somebody else, or damaged ones, is passed over."""
     registry = AzureRegistry(workspace)
-    model = registry.register(make_bundle(1))
+    model = registry.register(make_run(1))
     cloud.models["cifar10"]["1"]["properties"]["tags"]["alias.champion"] = "not a number"
     cloud.models["cifar10"]["1"]["properties"]["properties"]["metric.test_accuracy"] = "much"
     found = registry.get("cifar10", "1")
-    assert (found.aliases, found.bundle_sha256) == ((), model.bundle_sha256)
-    cloud.models["cifar10"]["1"]["properties"]["tags"]["bundle_sha256"] = "../../etc/passwd"
+    assert (found.aliases, found.run_sha256) == ((), model.run_sha256)
+    cloud.models["cifar10"]["1"]["properties"]["tags"]["run_sha256"] = "../../etc/passwd"
     assert registry.list_models() == []
 
 
 # --- two at once ---
 
 
-def test_two_promote_at_once(workspace: AzureWorkspace, make_bundle: MakeBundle) -> None:
+def test_two_promote_at_once(workspace: AzureWorkspace, make_run: MakeRun) -> None:
     """One of them is told that the other was first."""
     registry = AzureRegistry(workspace)
     for number in (1, 2, 3):
-        registry.register(make_bundle(number))
+        registry.register(make_run(number))
     won: list[str] = []
     lost: list[str] = []
     barrier = threading.Barrier(2)
@@ -193,36 +193,33 @@ def test_two_promote_at_once(workspace: AzureWorkspace, make_bundle: MakeBundle)
     assert len(champions) == 1
 
 
-def test_a_champion_that_nobody_has_looked_at(workspace: AzureWorkspace, make_bundle: MakeBundle) -> None:
+def test_a_champion_that_nobody_has_looked_at(workspace: AzureWorkspace, make_run: MakeRun) -> None:
     registry = AzureRegistry(workspace)
-    first, second, third = (registry.register(make_bundle(number)) for number in (1, 2, 3))
+    first, second, third = (registry.register(make_run(number)) for number in (1, 2, 3))
     registry.set_alias(second)
     with pytest.raises(RegistryError, match="cifar10:2 became champion"):
         registry.set_alias(third, instead_of=first)
     assert registry.get().version == "2"
 
 
-def test_two_register_at_once(workspace: AzureWorkspace, make_bundle: MakeBundle) -> None:
-    bundles = [make_bundle(number) for number in (1, 2, 3, 1)]
-    threads = [
-        threading.Thread(target=AzureRegistry(AzureWorkspace()).register, args=(bundle,))
-        for bundle in bundles
-    ]
+def test_two_register_at_once(workspace: AzureWorkspace, make_run: MakeRun) -> None:
+    runs = [make_run(number) for number in (1, 2, 3, 1)]
+    threads = [threading.Thread(target=AzureRegistry(AzureWorkspace()).register, args=(run,)) for run in runs]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     found = AzureRegistry(workspace).list_models("cifar10")
-    assert {model.bundle_sha256 for model in found} == {bundle.sha256 for bundle in bundles}
+    assert {model.run_sha256 for model in found} == {run.sha256 for run in runs}
     assert sum("champion" in model.aliases for model in found) == 1
 
 
 def test_damaged_files_in_the_workspace(
-    cloud: Cloud, workspace: AzureWorkspace, make_bundle: MakeBundle, tmp_path: Path
+    cloud: Cloud, workspace: AzureWorkspace, make_run: MakeRun, tmp_path: Path
 ) -> None:
     registry = AzureRegistry(workspace)
-    model = registry.register(make_bundle(1))
-    cloud.models["cifar10"]["1"]["properties"]["tags"]["bundle_sha256"] = "0" * 64
+    model = registry.register(make_run(1))
+    cloud.models["cifar10"]["1"]["properties"]["tags"]["run_sha256"] = "0" * 64
     with pytest.raises(RegistryError, match="damaged"):
         registry.download(registry.get("cifar10", model.version), tmp_path / "copy")
     assert not (tmp_path / "copy").exists()
@@ -285,15 +282,13 @@ def test_jobs(cloud: Cloud, workspace: AzureWorkspace, tmp_path: Path) -> None:
     settings.unlink()  # it has gone along
     good = follow_job(workspace, sent, lines.append)
     assert good.state == "completed", lines
-    bundle = fetch_run(workspace, good, tmp_path)
-    bundle.verify()
-    assert (bundle.path, bundle.info["num_epochs"]) == (tmp_path / "good", 1)
-    assert bundle.read_json("config.json")["label_smoothing"] == 0.25
-    assert fetch_run(workspace, good, tmp_path).sha256 == bundle.sha256, "twice is once"
+    run = fetch_run(workspace, good, tmp_path)
+    run.verify()
+    assert (run.path, run.info["num_epochs"]) == (tmp_path / "good", 1)
+    assert run.read_json("config.json")["label_smoothing"] == 0.25
+    assert fetch_run(workspace, good, tmp_path).sha256 == run.sha256, "twice is once"
     assert [path.name for path in tmp_path.iterdir()] == ["good"]
-    (bundle.path / "manifest.json").write_text(
-        (bundle.path / "manifest.json").read_text().replace("good", "bad")
-    )
+    (run.path / "manifest.json").write_text((run.path / "manifest.json").read_text().replace("good", "bad"))
     assert [job.run for job in list_jobs(workspace)] == ["long", "wrong", "good"]
     with pytest.raises(CloudError, match="no job"):
         get_job(workspace, "../../x")
@@ -368,7 +363,7 @@ def test_the_role_of_the_page() -> None:
     assert role == custom_role("/subscriptions/SUBSCRIPTION/resourceGroups/GROUP")
 
 
-def test_what_is_asked_is_in_the_role(cloud: Cloud, workspace: AzureWorkspace, trained: Bundle) -> None:
+def test_what_is_asked_is_in_the_role(cloud: Cloud, workspace: AzureWorkspace, trained: Run) -> None:
     """Every write in Azure Resource Manager has its right in the table."""
     registry = AzureRegistry(workspace)
     registry.register(trained)

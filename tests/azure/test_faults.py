@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from cifarml import Bundle
+from cifarml import Run
 from cifarml.run import write_json, write_manifest
 from tests.emulators.azureml.cloud import Cloud
 from tests.emulators.azureml.faults import Fault, Plan, Request
@@ -40,7 +40,7 @@ COUNT = [0]
 
 
 @pytest.fixture(scope="module")
-def runs(trained: Bundle, tmp_path_factory: pytest.TempPathFactory) -> list[Bundle]:
+def runs(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
     """Two runs whose models are the same and whose content isn't."""
     folder = tmp_path_factory.mktemp("runs")
     made = []
@@ -53,7 +53,7 @@ def runs(trained: Bundle, tmp_path_factory: pytest.TempPathFactory) -> list[Bund
 
 
 @pytest.fixture
-def bench(cloud: Cloud, runs: Sequence[Bundle], tmp_path: Path) -> Iterator[Bench]:
+def bench(cloud: Cloud, runs: Sequence[Run], tmp_path: Path) -> Iterator[Bench]:
     bench = Bench(cloud, runs, tmp_path, dict(os.environ))
     yield bench
     for secret in cloud.secrets():

@@ -11,7 +11,7 @@ from typing import Any
 import requests
 from azure.ai.ml.entities import ManagedOnlineEndpoint
 
-from cifarml import Bundle, TrainConfig, load_dataset, train_model
+from cifarml import Run, TrainConfig, load_dataset, train_model
 from cifarml.azure.workspace import AzureWorkspace
 from cifarml.deploy.azure.host import AzureHost
 from cifarml.deploy.azure.specs import DeploymentOptions, build_deployment
@@ -31,23 +31,23 @@ SMOKE, CANARY, LIVE = 21, 40, 5
 
 def azure(work: Path, pairs: int = 3) -> None:
     """A second version goes live: ours against the same calls of azure-ai-ml, made by hand."""
-    bundles = _bundles(work)
+    runs = _runs(work)
     cloud = Cloud(work / "cloud")
     os.environ.update(cloud.env() | {"AZUREML_CURRENT_CLOUD": "AzureCloud"})
     try:
         workspace = AzureWorkspace()
-        models = [AzureRegistry(workspace).register(bundle) for bundle in bundles]
+        models = [AzureRegistry(workspace).register(run) for run in runs]
         ours: list[float] = []
         theirs: list[float] = []
         for number in range(pairs):
             for name, seconds in ((f"ours{number}", ours), (f"theirs{number}", theirs)):
                 cloud.operations.delay_s = 0
                 host = AzureHost(workspace, poll_s=0.2)
-                deploy_model(host, models[0], bundles[0], name=name)
+                deploy_model(host, models[0], runs[0], name=name)
                 cloud.operations.delay_s = OPERATION_S
                 started = time.perf_counter()
                 if seconds is ours:
-                    deploy_model(AzureHost(workspace), models[1], bundles[1], name=name, canary_s=0)
+                    deploy_model(AzureHost(workspace), models[1], runs[1], name=name, canary_s=0)
                 else:
                     _by_hand(workspace, models[1], name, work / f"code{number}")
                 seconds.append(time.perf_counter() - started)
@@ -61,7 +61,7 @@ def azure(work: Path, pairs: int = 3) -> None:
         )
     finally:
         cloud.close()
-    _container(work, bundles[0])
+    _container(work, runs[0])
 
 
 def _by_hand(workspace: AzureWorkspace, model: RegisteredModel, name: str, folder: Path) -> None:
@@ -89,7 +89,7 @@ def _by_hand(workspace: AzureWorkspace, model: RegisteredModel, name: str, folde
             ask(CANARY if share < 100 else LIVE, None)
 
 
-def _bundles(work: Path) -> list[Bundle]:
+def _runs(work: Path) -> list[Run]:
     first = train_model(TrainConfig(num_epochs=1), load_dataset("drawn:100"), work / "first")
     path = Path(shutil.copytree(first.path, work / "second"))
     (path / "manifest.json").unlink()
@@ -97,7 +97,7 @@ def _bundles(work: Path) -> list[Bundle]:
     return [first, write_manifest(path, first.class_names, dict(first.info) | {"run": "second"})]
 
 
-def _container(work: Path, bundle: Bundle, times: int = 5) -> None:
+def _container(work: Path, run: Run, times: int = 5) -> None:
     """How large the scoring environment is, and how soon it answers."""
     import statistics
 
@@ -108,7 +108,7 @@ def _container(work: Path, bundle: Bundle, times: int = 5) -> None:
     size = sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
     script = stage_scoring(work / "code")
     model = work / "models" / "cifar10" / "1"
-    shutil.copytree(bundle.path, model / "bundle")
+    shutil.copytree(run.path, model / "run")
     seconds = []
     for number in range(times):
         home = work / f"home{number}"

@@ -85,8 +85,8 @@ def our_train(source: str, epochs: str, run_dir: str) -> float:
 
     with show_progress() as on_progress:
         config = TrainConfig(num_epochs=int(epochs))
-        bundle = train_model(config, load_dataset(source), Path(run_dir), on_progress=on_progress)
-    return float(bundle.info["training_s"])
+        run = train_model(config, load_dataset(source), Path(run_dir), on_progress=on_progress)
+    return float(run.info["training_s"])
 
 
 def sdk_read_blob(container: str, target: str) -> float:

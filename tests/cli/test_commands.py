@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cifarml import Bundle
+from cifarml import Run
 from tests.conftest import CommandLine, in_folder
 from tests.image_files import flat, image_bytes, write_folder, write_tar, write_zip
 from tests.processes import CLI, run_new
@@ -132,7 +132,7 @@ def test_the_story(installed: CommandLine, cifarml: CommandLine, tmp_path: Path)
     assert "already exists" in again.stderr
 
 
-def test_predict_many(cifarml: CommandLine, trained: Bundle, tmp_path: Path) -> None:
+def test_predict_many(cifarml: CommandLine, trained: Run, tmp_path: Path) -> None:
     files = {f"sub/{i}.png": image_bytes(i) for i in range(300)} | {"sub/bad.png": b"?", "sub/notes.txt": b""}
     write_folder(tmp_path / "many", files)
     done = cifarml("predict", "many", "--run", trained.path)
@@ -222,7 +222,7 @@ def test_a_bar_where_somebody_looks(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out.json").read_text())["num_images"] == 400
 
 
-def test_a_closed_pipe_is_no_error(cifarml: CommandLine, trained: Bundle, tmp_path: Path) -> None:
+def test_a_closed_pipe_is_no_error(cifarml: CommandLine, trained: Run, tmp_path: Path) -> None:
     write_folder(tmp_path / "many", {f"{i}.png": image_bytes(i) for i in range(200)})
     done = subprocess.run(
         f"{CLI} predict many --run {trained.path} | head -1",
@@ -243,7 +243,7 @@ def test_quickstart_without_network_uses_drawings_and_says_so(cifarml: CommandLi
     assert (tmp_path / "quickstart" / "images.png").exists()
     assert "quickstart/ship.png" in done.stdout
     _, run = sorted((tmp_path / "quickstart" / "runs").iterdir())
-    Bundle.open(run).verify()
+    Run.open(run).verify()
     for line in done.stdout.splitlines():
         if line.endswith(".png"):
             assert (tmp_path / line.split()[-1]).exists()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cifarml import Bundle, Predictor
+from cifarml import Predictor, Run
 from cifarml.deploy.azure.host import AzureHost
 from cifarml.deploy.base import EndpointHost
 from cifarml.deploy.local.host import LocalHost
@@ -16,7 +16,7 @@ from cifarml.registry.azure.registry import AzureRegistry
 from cifarml.registry.base import RegisteredModel
 from tests.image_files import image_bytes
 
-Register = Callable[[Bundle], RegisteredModel]
+Register = Callable[[Run], RegisteredModel]
 
 
 @pytest.fixture(scope="module", params=["local", "azure"])
@@ -34,19 +34,19 @@ def host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(scope="module")
 def register(host: EndpointHost) -> Register:
-    """Make a bundle a model that can be deployed: in Azure, it comes from the workspace."""
+    """Make a run a model that can be deployed: in Azure, it comes from the workspace."""
     if isinstance(host, AzureHost):
         return AzureRegistry(host.workspace).register
-    return lambda _: RegisteredModel("cifar10", "1", bundle_sha256="0" * 64)
+    return lambda _: RegisteredModel("cifar10", "1", run_sha256="0" * 64)
 
 
 @pytest.fixture(scope="module")
-def model(register: Register, trained: Bundle) -> RegisteredModel:
+def model(register: Register, trained: Run) -> RegisteredModel:
     return register(trained)
 
 
 @pytest.fixture(scope="module")
-def live(host: EndpointHost, model: RegisteredModel, trained: Bundle) -> str:
+def live(host: EndpointHost, model: RegisteredModel, trained: Run) -> str:
     """An endpoint with one deployment that has all the traffic."""
     host.create_endpoint("live")
     host.create_deployment("live", "ver1", model, trained)
@@ -68,7 +68,7 @@ def test_an_endpoint_is_made_once(host: EndpointHost) -> None:
 
 @pytest.mark.parametrize("name", ["", "ab", "Big", "1st", "a_b", "../../x", "a" * 33, "ends-", "ümlaut"])
 def test_names_that_are_not_allowed(
-    host: EndpointHost, live: str, model: RegisteredModel, trained: Bundle, name: str
+    host: EndpointHost, live: str, model: RegisteredModel, trained: Run, name: str
 ) -> None:
     with pytest.raises(DeployError, match="Received"):
         host.create_endpoint(name)
@@ -94,7 +94,7 @@ def test_what_is_not_there(host: EndpointHost, live: str) -> None:
             ask()
 
 
-def test_it_answers_as_the_model_does(host: EndpointHost, live: str, trained: Bundle) -> None:
+def test_it_answers_as_the_model_does(host: EndpointHost, live: str, trained: Run) -> None:
     predictor = Predictor.load(trained.path)
     for seed, kind in enumerate(("PNG", "JPEG", "WEBP", "GIF", "BMP")):
         file = image_bytes(seed, kind, (40, 48))
@@ -113,7 +113,7 @@ def test_a_bad_image(host: EndpointHost, live: str, file: bytes) -> None:
         host.invoke(live, file)
 
 
-def test_traffic(host: EndpointHost, live: str, model: RegisteredModel, trained: Bundle) -> None:
+def test_traffic(host: EndpointHost, live: str, model: RegisteredModel, trained: Run) -> None:
     host.create_deployment(live, "ver2", model, trained)
     assert [each.name for each in host.get_endpoint(live).deployments] == ["ver1", "ver2"], "in order of age"
     assert host.get_endpoint(live).traffic == {"ver1": 100}, "a new deployment has none"
@@ -144,7 +144,7 @@ def test_keys(host: EndpointHost, live: str) -> None:
 
 
 def test_a_deployment_that_does_not_start(
-    host: EndpointHost, live: str, register: Register, tmp_path: Path, trained: Bundle
+    host: EndpointHost, live: str, register: Register, tmp_path: Path, trained: Run
 ) -> None:
     damaged = broken_model(trained, tmp_path / "damaged")
     with pytest.raises(DeployError, match="ver9"):
@@ -161,12 +161,12 @@ def test_a_deployment_that_does_not_start(
     host.invoke(live, image_bytes())
 
 
-def broken_model(bundle: Bundle, to: Path) -> Bundle:
-    """A bundle in good order whose model is no model."""
+def broken_model(run: Run, to: Path) -> Run:
+    """A run in good order whose model is no model."""
     from cifarml.run import ONNX_MODEL, write_manifest
 
     to.mkdir()
     (to / ONNX_MODEL).write_bytes(b"not a model")
     for name in ("config.json", "metrics.json", "history.json"):
-        (to / name).write_bytes(bundle.read(name))
-    return write_manifest(to, bundle.class_names, bundle.info)
+        (to / name).write_bytes(run.read(name))
+    return write_manifest(to, run.class_names, run.info)

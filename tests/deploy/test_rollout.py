@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from cifarml import Bundle, load_dataset
+from cifarml import Run, load_dataset
 from cifarml.deploy.local.host import LocalHost
 from cifarml.deploy.rollout import deploy_model, roll_back
 from cifarml.deploy.smoke_test import check_endpoint
@@ -24,7 +24,7 @@ from cifarml.run import MANIFEST, write_manifest
 from tests.endpoints import FAULTS, Caller, Steady, faulty
 from tests.image_files import image_bytes
 
-V1, V2, V3 = (RegisteredModel("cifar10", version, bundle_sha256=version * 64) for version in "123")
+V1, V2, V3 = (RegisteredModel("cifar10", version, run_sha256=version * 64) for version in "123")
 REFUSED = {
     "crashes in init": "no such model here",
     "exits in init": "going",
@@ -47,7 +47,7 @@ def threads_before() -> int:
 
 
 @pytest.fixture(scope="module")
-def host(tmp_path_factory: pytest.TempPathFactory, trained: Bundle) -> Iterator[LocalHost]:
+def host(tmp_path_factory: pytest.TempPathFactory, trained: Run) -> Iterator[LocalHost]:
     """A host whose endpoint answers with model 1."""
     host = LocalHost(tmp_path_factory.mktemp("rollout") / "endpoints")
     deploy_model(host, V1, trained, name="live")
@@ -61,7 +61,7 @@ def unchanged(host: LocalHost) -> bool:
 
 
 @pytest.mark.parametrize("fault", REFUSED)
-def test_a_bad_deployment_is_refused(host: LocalHost, trained: Bundle, tmp_path: Path, fault: str) -> None:
+def test_a_bad_deployment_is_refused(host: LocalHost, trained: Run, tmp_path: Path, fault: str) -> None:
     """The old one goes on, no caller sees a failure, and the error shows the log."""
     bad = LocalHost(host.folder("live").parent, script=faulty(tmp_path, fault), timeout_s=4)
     with Steady(Caller(host, "live")) as steady, pytest.raises(DeployError, match=REFUSED[fault]) as caught:
@@ -77,7 +77,7 @@ def test_a_bad_deployment_is_refused(host: LocalHost, trained: Bundle, tmp_path:
 
 @pytest.mark.parametrize("fault", ["crashes", "hangs", "slow"])
 def test_a_deployment_that_goes_wrong_under_traffic(
-    host: LocalHost, trained: Bundle, tmp_path: Path, fault: str
+    host: LocalHost, trained: Run, tmp_path: Path, fault: str
 ) -> None:
     """It passes the smoke test and fails as canary: others answer in its stead."""
     script = tmp_path / "later.py"
@@ -99,7 +99,7 @@ def test_a_deployment_that_goes_wrong_under_traffic(
     assert unchanged(host)
 
 
-def test_a_good_deployment_goes_live_and_back(host: LocalHost, trained: Bundle) -> None:
+def test_a_good_deployment_goes_live_and_back(host: LocalHost, trained: Run) -> None:
     steps: list[str] = []
     with Steady(Caller(host, "live")) as steady:
         deploy_model(host, V2, trained, name="live", canary=20, canary_s=0.3, on_step=steps.append)
@@ -112,7 +112,7 @@ def test_a_good_deployment_goes_live_and_back(host: LocalHost, trained: Bundle) 
         assert [each.name for each in endpoint.deployments] == ["v2", "v3"], "one is kept, not all"
         assert roll_back(host, "live").traffic == {"v2": 100}
         assert roll_back(host, "live").traffic == {"v3": 100}
-        changed = dataclasses.replace(V3, bundle_sha256="f" * 64)
+        changed = dataclasses.replace(V3, run_sha256="f" * 64)
         assert deploy_model(host, changed, trained, name="live", canary_s=0.3).traffic == {"v3-2": 100}
         deploy_model(host, V1, trained, name="live", canary_s=0.3)
         host.delete("live", "v3-2")
@@ -128,7 +128,7 @@ def test_nothing_to_go_back_to(host: LocalHost) -> None:
 
 
 def test_a_first_deployment_that_fails_leaves_no_endpoint(
-    tmp_path: Path, host: LocalHost, trained: Bundle
+    tmp_path: Path, host: LocalHost, trained: Run
 ) -> None:
     bad = LocalHost(host.folder("live").parent, script=faulty(tmp_path, "answers wrong"))
     with pytest.raises(SmokeTestError):
@@ -136,7 +136,7 @@ def test_a_first_deployment_that_fails_leaves_no_endpoint(
     assert [each.name for each in host.list_endpoints()] == ["live"]
 
 
-def test_a_model_that_is_not_as_good_as_it_says(host: LocalHost, trained: Bundle, tmp_path: Path) -> None:
+def test_a_model_that_is_not_as_good_as_it_says(host: LocalHost, trained: Run, tmp_path: Path) -> None:
     """Its classes were mixed up after the test, say: then known images of its kind are answered wrongly."""
     shutil.copytree(trained.path, tmp_path / "boasts")
     (tmp_path / "boasts" / MANIFEST).unlink()
@@ -148,15 +148,15 @@ def test_a_model_that_is_not_as_good_as_it_says(host: LocalHost, trained: Bundle
     assert unchanged(host)
 
 
-def test_a_damaged_bundle(host: LocalHost, trained: Bundle, tmp_path: Path) -> None:
-    damaged = Bundle.open(shutil.copytree(trained.path, tmp_path / "damaged"))
+def test_a_damaged_run(host: LocalHost, trained: Run, tmp_path: Path) -> None:
+    damaged = Run.open(shutil.copytree(trained.path, tmp_path / "damaged"))
     (damaged.path / "history.json").write_text("{}")
     with pytest.raises(ModelFileError, match="changed"):
         deploy_model(host, V2, damaged, name="live")
     assert unchanged(host)
 
 
-def test_images_of_other_things(host: LocalHost, trained: Bundle, tmp_path: Path) -> None:
+def test_images_of_other_things(host: LocalHost, trained: Run, tmp_path: Path) -> None:
     for name in ("apple", "pear"):
         (tmp_path / name).mkdir()
         for number in range(10):
@@ -165,7 +165,7 @@ def test_images_of_other_things(host: LocalHost, trained: Bundle, tmp_path: Path
         deploy_model(host, V2, trained, name="live", images=load_dataset(tmp_path))
 
 
-def test_somebody_else_changes_traffic_meanwhile(host: LocalHost, trained: Bundle) -> None:
+def test_somebody_else_changes_traffic_meanwhile(host: LocalHost, trained: Run) -> None:
     host.create_deployment("live", "other", V3, trained)
 
     def step(text: str) -> None:
@@ -182,18 +182,18 @@ def test_somebody_else_changes_traffic_meanwhile(host: LocalHost, trained: Bundl
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted(host: LocalHost, trained: Bundle, tmp_path: Path, how: signal.Signals) -> None:
+def test_interrupted(host: LocalHost, trained: Run, tmp_path: Path, how: signal.Signals) -> None:
     code = f"""
 import signal
 from pathlib import Path
-from cifarml import Bundle
+from cifarml import Run
 from cifarml.deploy.local.host import LocalHost
 from cifarml.deploy.rollout import deploy_model
 from cifarml.registry.base import RegisteredModel
 signal.signal(signal.SIGTERM, signal.default_int_handler)
 def say(step): print(step, flush=True)
 deploy_model(LocalHost(Path({str(host.folder("live").parent)!r})), RegisteredModel("cifar10", "2"),
-    Bundle.open({str(trained.path)!r}), name="live", canary_s=60, on_step=say)
+    Run.open({str(trained.path)!r}), name="live", canary_s=60, on_step=say)
 """
     with subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

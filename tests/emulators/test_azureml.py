@@ -24,7 +24,7 @@ from azure.core.exceptions import (
     ServiceResponseError,
 )
 
-from cifarml import Bundle
+from cifarml import Run
 from cifarml.deploy.azure.staging import SCORING_SCRIPT, stage_scoring
 from tests.emulators.azureml.cloud import Cloud
 from tests.emulators.azureml.faults import Drop, Kill, LoseReply, Refuse, Request
@@ -211,7 +211,7 @@ def test_traffic(cloud: Cloud, client: Any, folder: Path, live: str) -> None:
         score(live)
 
 
-def test_our_own_scoring_script(client: Any, folder: Path, trained: Bundle) -> None:
+def test_our_own_scoring_script(client: Any, folder: Path, trained: Run) -> None:
     stage_scoring(folder / "staged")
     register(client, trained.path)
     environment(client, folder)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cifarml import Bundle, Dataset, Predictor, TrainConfig, compare_runs, load_dataset, train_model
+from cifarml import Dataset, Predictor, Run, TrainConfig, compare_runs, load_dataset, train_model
 from cifarml.errors import DataError, ModelFileError
 from cifarml.evaluation.compare_runs import Answers, RunFigures
 from cifarml.run import MANIFEST, write_json, write_manifest
@@ -17,17 +17,17 @@ from tests.conftest import CommandLine
 
 
 @pytest.fixture(scope="module")
-def longer(tmp_path_factory: pytest.TempPathFactory, drawn: Dataset) -> Bundle:
+def longer(tmp_path_factory: pytest.TempPathFactory, drawn: Dataset) -> Run:
     """A run on the same images as `trained`, with other settings."""
     config = TrainConfig(num_epochs=3, seed=1, batch_size=32)
     return train_model(config, drawn, tmp_path_factory.mktemp("runs") / "longer")
 
 
-def rewritten(bundle: Bundle, folder: Path, **files: object) -> Bundle:
+def rewritten(run: Run, folder: Path, **files: object) -> Run:
     """A copy of a run with other JSON files, or without those that are None."""
-    shutil.copytree(bundle.path, folder)
+    shutil.copytree(run.path, folder)
     (folder / MANIFEST).unlink()
-    info = dict(bundle.info)
+    info = dict(run.info)
     for name, values in files.items():
         if name == "info":
             assert isinstance(values, dict)
@@ -36,17 +36,17 @@ def rewritten(bundle: Bundle, folder: Path, **files: object) -> Bundle:
             (folder / f"{name}.json").unlink()
         else:
             write_json(folder / f"{name}.json", values)
-    return write_manifest(folder, bundle.class_names, info)
+    return write_manifest(folder, run.class_names, info)
 
 
-def answering(bundle: Bundle, folder: Path, right: np.ndarray, fingerprint: str = "f" * 64) -> Bundle:
+def answering(run: Run, folder: Path, right: np.ndarray, fingerprint: str = "f" * 64) -> Run:
     """A run that named just these of many images rightly."""
     labels = np.arange(len(right)) % 10
     answers = Answers(fingerprint, labels, np.where(right, labels, (labels + 1) % 10))
-    return rewritten(bundle, folder, answers=answers.to_json())
+    return rewritten(run, folder, answers=answers.to_json())
 
 
-def test_a_run_keeps_its_answers(trained: Bundle, drawn: Dataset) -> None:
+def test_a_run_keeps_its_answers(trained: Run, drawn: Dataset) -> None:
     answers = Answers.read(trained)
     assert answers
     assert answers.fingerprint == drawn.test.fingerprint
@@ -55,7 +55,7 @@ def test_a_run_keeps_its_answers(trained: Bundle, drawn: Dataset) -> None:
     np.testing.assert_array_equal(answers.predicted, probabilities.argmax(axis=1))
 
 
-def test_kept_answers_say_what_asking_again_says(trained: Bundle, longer: Bundle, drawn: Dataset) -> None:
+def test_kept_answers_say_what_asking_again_says(trained: Run, longer: Run, drawn: Dataset) -> None:
     kept = compare_runs(trained, longer)
     again = compare_runs(trained, longer, drawn.test)
     assert kept.comparison
@@ -68,7 +68,7 @@ def test_kept_answers_say_what_asking_again_says(trained: Bundle, longer: Bundle
     assert gain == pytest.approx(accuracies[1] - accuracies[0])
 
 
-def test_settings_that_differ(trained: Bundle, longer: Bundle) -> None:
+def test_settings_that_differ(trained: Run, longer: Run) -> None:
     both = compare_runs(trained, longer)
     assert both.differing == {"seed": (0, 1), "num_epochs": (2, 3), "batch_size": (64, 32)}
     assert compare_runs(trained, trained).differing == {}
@@ -78,7 +78,7 @@ def test_settings_that_differ(trained: Bundle, longer: Bundle) -> None:
     assert RunFigures.read(trained, "x").config != config
 
 
-def test_settings_that_one_does_not_have(trained: Bundle, tmp_path: Path) -> None:
+def test_settings_that_one_does_not_have(trained: Run, tmp_path: Path) -> None:
     config = trained.read_json("config.json")
     config["distilled_from"] = "wide"
     mixing = config.pop("mixing")
@@ -101,7 +101,7 @@ def test_settings_that_one_does_not_have(trained: Bundle, tmp_path: Path) -> Non
     ],
 )
 def test_nobody_calls_noise_an_improvement(
-    trained: Bundle, tmp_path: Path, lost: int, won: int, said: str
+    trained: Run, tmp_path: Path, lost: int, won: int, said: str
 ) -> None:
     first, second = np.zeros(1000, np.bool_), np.zeros(1000, np.bool_)
     first[:500] = second[:500] = True
@@ -115,7 +115,7 @@ def test_nobody_calls_noise_an_improvement(
     assert "McNemar" in both.verdict
 
 
-def test_other_test_images_are_told(trained: Bundle, tmp_path: Path) -> None:
+def test_other_test_images_are_told(trained: Run, tmp_path: Path) -> None:
     right = np.ones(50, np.bool_)
     a, b = (answering(trained, tmp_path / name, right, name * 64) for name in "ab")
     both = compare_runs(a, b)
@@ -125,7 +125,7 @@ def test_other_test_images_are_told(trained: Bundle, tmp_path: Path) -> None:
     assert compare_runs(a, shorter).comparison is None, "damaged, at the least"
 
 
-def test_a_run_without_answers(trained: Bundle, tmp_path: Path, drawn: Dataset) -> None:
+def test_a_run_without_answers(trained: Run, tmp_path: Path, drawn: Dataset) -> None:
     old = rewritten(trained, tmp_path / "old", answers=None)
     both = compare_runs(trained, old)
     assert both.comparison is None
@@ -147,13 +147,13 @@ def test_a_run_without_answers(trained: Bundle, tmp_path: Path, drawn: Dataset) 
         [1, 2],
     ],
 )
-def test_damaged_answers(trained: Bundle, tmp_path: Path, values: object) -> None:
+def test_damaged_answers(trained: Run, tmp_path: Path, values: object) -> None:
     bad = rewritten(trained, tmp_path / "bad", answers=values)
     with pytest.raises(ModelFileError, match=r"answers\.json is damaged"):
         compare_runs(trained, bad)
 
 
-def test_damaged_figures(trained: Bundle, tmp_path: Path) -> None:
+def test_damaged_figures(trained: Run, tmp_path: Path) -> None:
     damages: list[dict[str, object]] = [
         {"metrics": {}},
         {"metrics": [1]},
@@ -170,13 +170,13 @@ def test_damaged_figures(trained: Bundle, tmp_path: Path) -> None:
         compare_runs(trained, changed)
 
 
-def test_images_of_other_classes(trained: Bundle, longer: Bundle, drawn: Dataset) -> None:
+def test_images_of_other_classes(trained: Run, longer: Run, drawn: Dataset) -> None:
     strange = drawn.relabel(drawn.labels, tuple("abcdefghij"))
     with pytest.raises(DataError, match="does not know 'a'"):
         compare_runs(trained, longer, strange)
 
 
-def test_command_line(cifarml: CommandLine, trained: Bundle, longer: Bundle, tmp_path: Path) -> None:
+def test_command_line(cifarml: CommandLine, trained: Run, longer: Run, tmp_path: Path) -> None:
     done = cifarml("runs", "compare", trained.path, longer.path)
     assert done.returncode == 0, done.stderr
     for told in ("num_epochs", "On the same 20 test images of drawn:200", "recall of ship",
@@ -214,7 +214,7 @@ def test_command_line_errors(cifarml: CommandLine, arguments: list[object], code
     assert not done.stdout
 
 
-def test_real_noise(trained: Bundle, longer: Bundle) -> None:
+def test_real_noise(trained: Run, longer: Run) -> None:
     """Twenty test images prove little: only a large gain is told as one."""
     found = compare_runs(trained, longer, load_dataset("drawn:200:7")).comparison
     assert found

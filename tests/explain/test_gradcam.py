@@ -19,7 +19,7 @@ from keras import layers
 from matplotlib.text import Text
 from PIL import Image
 
-from cifarml import Bundle, Dataset, Predictor, TrainConfig, train_model
+from cifarml import Dataset, Predictor, Run, TrainConfig, train_model
 from cifarml.errors import DataError, ImageError, ModelFileError, SettingsError
 from cifarml.explain.drawing import explanation_figure
 from cifarml.explain.gradcam import Explanation, explain_image
@@ -80,9 +80,7 @@ def asked_of(body: keras.Model, views: Sequence[View]) -> keras.Model:
     return keras.Model(given, layers.Softmax()(mean))
 
 
-def save_run(
-    folder: Path, model: keras.Model, names: Sequence[str] = ("red", "other"), **info: str
-) -> Bundle:
+def save_run(folder: Path, model: keras.Model, names: Sequence[str] = ("red", "other"), **info: str) -> Run:
     folder.mkdir(parents=True)
     model.save(folder / "model.keras")
     export_onnx(model, folder / "model.onnx", tuple(names), spotted("top left")[np.newaxis])
@@ -99,13 +97,13 @@ def mass(explanation: Explanation, corner: str) -> float:
 
 
 @pytest.fixture(scope="module")
-def by_hand(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def by_hand(tmp_path_factory: pytest.TempPathFactory) -> Run:
     body = red_or_not(layers.GlobalMaxPooling2D())
     return save_run(tmp_path_factory.mktemp("explain") / "by_hand", asked_of(body, MIRRORED))
 
 
 @pytest.mark.parametrize("corner", CORNERS)
-def test_the_heat_lies_in_the_corner_that_decides(by_hand: Bundle, corner: str) -> None:
+def test_the_heat_lies_in_the_corner_that_decides(by_hand: Run, corner: str) -> None:
     found = explain_image(by_hand.path, png(spotted(corner)))
     assert (found.prediction.label, found.class_name, found.layer) == ("red", "red", "sees_red")
     assert found.heat.shape == (32, 32)
@@ -121,14 +119,14 @@ def test_however_many_views_it_looks_at(tmp_path: Path, views: Sequence[View]) -
     assert mass(found, "top right") > 0.95
 
 
-def test_another_class_has_other_reasons(by_hand: Bundle) -> None:
+def test_another_class_has_other_reasons(by_hand: Run) -> None:
     both = spotted("top left")
     both[24:, 24:] = (0, 0, 255)
     assert mass(explain_image(by_hand.path, png(both), class_name="red"), "top left") > 0.95
     assert mass(explain_image(by_hand.path, png(both), class_name="other"), "bottom right") > 0.95
 
 
-def test_nothing_speaks_for_it(by_hand: Bundle) -> None:
+def test_nothing_speaks_for_it(by_hand: Run) -> None:
     found = explain_image(by_hand.path, png(spotted("top left")), class_name="other")
     assert not found.heat.any()
 
@@ -140,12 +138,12 @@ def test_by_the_formula(tmp_path: Path) -> None:
     body.layers[-1].set_weights([weights, np.zeros(2, np.float32)])
     given = keras.Input((32, 32, 3), dtype="uint8")
     logits = body(keras.ops.cast(given, "float32"))
-    bundle = save_run(tmp_path / "run", keras.Model(given, layers.Softmax()(logits)))
+    run = save_run(tmp_path / "run", keras.Model(given, layers.Softmax()(logits)))
     image = np.random.default_rng(1).integers(0, 256, (32, 32, 3), np.uint8)
     maps = keras.ops.convert_to_numpy(keras.Sequential(body.layers[:3])(image[np.newaxis].astype(np.float32)))
-    for label, name in enumerate(bundle.class_names):
+    for label, name in enumerate(run.class_names):
         expected = np.maximum((maps[0] * weights[:, label]).sum(axis=-1), 0)
-        found = explain_image(bundle.path, png(image), class_name=name)
+        found = explain_image(run.path, png(image), class_name=name)
         np.testing.assert_allclose(found.heat, expected / max(expected.max(), 1e-9), atol=1e-5)
 
 
@@ -159,13 +157,13 @@ def test_the_views_are_those_of_the_preset(tmp_path: Path) -> None:
     image = np.random.default_rng(1).integers(0, 256, (32, 32, 3), np.uint8)
     pixels = image[np.newaxis].astype(np.float32)
     for preset, views in (("tutorial", ALONE), ("fast", MIRRORED)):
-        bundle = save_run(tmp_path / preset, asked_of(body, ALONE), preset=preset)
+        run = save_run(tmp_path / preset, asked_of(body, ALONE), preset=preset)
         maps = keras.ops.convert_to_numpy(keras.Sequential(body.layers[:3])(show(pixels, views)))[..., 0]
         expected = sum(
             view.share * (each[:, ::-1] if view.mirrored else each)
             for view, each in zip(views, maps, strict=True)
         )
-        found = explain_image(bundle.path, png(image), class_name="red")
+        found = explain_image(run.path, png(image), class_name="red")
         np.testing.assert_allclose(found.heat, expected / np.max(expected), atol=1e-5)
 
 
@@ -186,11 +184,11 @@ def test_the_article_s_kind_of_network(tmp_path: Path) -> None:
     kernel = np.zeros((16, 16, 2, 2), np.float32)
     kernel[:4, :4, 0, 0] = 1
     network.layers[-1].set_weights([kernel.reshape(-1, 2), np.array([0, 4], np.float32)])
-    bundle = save_run(tmp_path / "run", network)
-    found = explain_image(bundle.path, png(spotted("top left")))
+    run = save_run(tmp_path / "run", network)
+    found = explain_image(run.path, png(spotted("top left")))
     assert found.prediction.label == "red"
     assert mass(found, "top left") > 0.95
-    assert explain_image(bundle.path, png(spotted("top right"))).prediction.label == "other"
+    assert explain_image(run.path, png(spotted("top right"))).prediction.label == "other"
 
 
 @pytest.mark.parametrize("preset", ["fast", "tutorial"])
@@ -211,9 +209,9 @@ def test_a_trained_network_looks_at_the_corner(tmp_path: Path, preset: Any) -> N
     )
     settings: dict[str, Any] = {"widths": (16, 32)} if preset == "fast" else {"learning_rate": 1e-3}
     config = TrainConfig.make(preset=preset, num_epochs=3, **settings)
-    bundle = train_model(config, dataset, tmp_path / "run")
-    assert bundle.info["test_accuracy"] == 1
-    found = [explain_image(bundle.path, png(each)) for each in images[-2:]]
+    run = train_model(config, dataset, tmp_path / "run")
+    assert run.info["test_accuracy"] == 1
+    found = [explain_image(run.path, png(each)) for each in images[-2:]]
     shares = {corner: sum(mass(each, corner) for each in found) for corner in CORNERS}
     assert max(shares, key=shares.__getitem__) == "top left"
     assert shares["top left"] > 1.2 * shares["bottom right"], shares
@@ -231,7 +229,7 @@ print(json.dumps(found.heat.tolist()))
 
 
 @pytest.mark.exhaustive
-def test_jax_draws_the_same_map(trained: Bundle, tmp_path: Path) -> None:
+def test_jax_draws_the_same_map(trained: Run, tmp_path: Path) -> None:
     (tmp_path / "image.png").write_bytes(image_bytes(1))
     done = subprocess.run(
         [sys.executable, "-c", JAX, str(trained.path), str(tmp_path / "image.png")],
@@ -247,14 +245,14 @@ def test_jax_draws_the_same_map(trained: Bundle, tmp_path: Path) -> None:
     np.testing.assert_allclose(np.array(json.loads(done.stdout.splitlines()[-1])), here, atol=1e-3)
 
 
-def test_the_answer_is_the_model_s(trained: Bundle) -> None:
+def test_the_answer_is_the_model_s(trained: Run) -> None:
     found = explain_image(trained.path, image_bytes(2))
     assert found.prediction == Predictor.load(trained.path).predict(image_bytes(2))
     assert found.class_name == found.prediction.label
     assert found.heat.shape == (3, 3)
 
 
-def test_what_can_not_be_explained(tmp_path: Path, trained: Bundle) -> None:
+def test_what_can_not_be_explained(tmp_path: Path, trained: Run) -> None:
     with pytest.raises(SettingsError, match="does not know 'unicorn'; it knows airplane"):
         explain_image(trained.path, image_bytes(), class_name="unicorn")
     with pytest.raises(ImageError):
@@ -280,7 +278,7 @@ def test_what_can_not_be_explained(tmp_path: Path, trained: Bundle) -> None:
         explain_image(other.path, png(spotted("top left")))
 
 
-def test_a_changed_or_unsafe_model_is_not_loaded(by_hand: Bundle, tmp_path: Path) -> None:
+def test_a_changed_or_unsafe_model_is_not_loaded(by_hand: Run, tmp_path: Path) -> None:
     copied = tmp_path / "changed"
     copied.mkdir()
     for name in ("manifest.json", *by_hand.files):
@@ -339,7 +337,7 @@ def test_the_figure_says_where_nothing_speaks_for_it() -> None:
         )
 
 
-def test_command_line(cifarml: CommandLine, by_hand: Bundle, tmp_path: Path) -> None:
+def test_command_line(cifarml: CommandLine, by_hand: Run, tmp_path: Path) -> None:
     image = tmp_path / "image.png"
     image.write_bytes(png(spotted("top left").repeat(5, axis=0).repeat(5, axis=1)))
     done = cifarml("explain", "image.png", "--run", by_hand.path)
@@ -381,7 +379,7 @@ def test_command_line(cifarml: CommandLine, by_hand: Bundle, tmp_path: Path) -> 
     ],
 )
 def test_command_line_errors(
-    cifarml: CommandLine, by_hand: Bundle, tmp_path: Path, arguments: list[str], message: str
+    cifarml: CommandLine, by_hand: Run, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
     (tmp_path / "image.png").write_bytes(image_bytes())
     (tmp_path / "notes.png").write_text("notes")

@@ -27,7 +27,7 @@ ON_CPU = not tf.config.list_physical_devices("GPU")
 only_on_cpu = pytest.mark.skipif(not ON_CPU, reason="is about machines without a GPU")
 
 
-def run(code: str, backend: str, **variables: str) -> dict[str, Any]:
+def run_code(code: str, backend: str, **variables: str) -> dict[str, Any]:
     """Run a piece of Python on a backend and read the JSON that it prints."""
     found: dict[str, Any] = json.loads(run_on(backend, code, **variables))
     return found
@@ -81,9 +81,9 @@ def test_the_precision_that_is_chosen_here_trains_the_same(tmp_path: Path) -> No
     losses, right = [], []
     for precision in ("float32", choose_precision(("cpu:0",))):
         config = TrainConfig.make(num_epochs=4, precision=precision, device="cpu", widths=(16, 64, 64))
-        bundle = train_model(config, dataset, tmp_path / precision)
-        losses.append(json.loads((bundle.path / "history.json").read_text())["loss"])
-        answers = Predictor.load(bundle.path).predict_images(dataset.images).argmax(axis=1)
+        run = train_model(config, dataset, tmp_path / precision)
+        losses.append(json.loads((run.path / "history.json").read_text())["loss"])
+        answers = Predictor.load(run.path).predict_images(dataset.images).argmax(axis=1)
         right.append((answers == dataset.labels).mean())
     assert losses[0] == pytest.approx(losses[1], rel=0.05)
     assert losses[0] != losses[1], "it was another arithmetic"
@@ -106,10 +106,10 @@ with tempfile.TemporaryDirectory() as folder:
         config = TrainConfig.make(
             num_epochs=2, batch_size=40, precision="float32", device=device, widths=(8, 16)
         )
-        bundle = train_model(config, dataset, pathlib.Path(folder, device.replace(":", "-")))
-        chosen = bundle.read_json("config.json")["machine"]["devices"]
-        found[device] = bundle.read_json("history.json") | {"chosen": chosen}
-        assert bundle.info["onnx_difference"] <= 1e-4
+        run = train_model(config, dataset, pathlib.Path(folder, device.replace(":", "-")))
+        chosen = run.read_json("config.json")["machine"]["devices"]
+        found[device] = run.read_json("history.json") | {"chosen": chosen}
+        assert run.info["onnx_difference"] <= 1e-4
 print(json.dumps(found))
 """
 
@@ -120,7 +120,7 @@ def test_replicas_train_as_one_device_does(backend: str) -> None:
 
     TensorFlow's replicas normalise half a batch of 40 each, so the noise there is that of such batches.
     """
-    found = run(REPLICAS, backend, XLA_FLAGS="--xla_force_host_platform_device_count=2")
+    found = run_code(REPLICAS, backend, XLA_FLAGS="--xla_force_host_platform_device_count=2")
     one, both = found["cpu:0"], found["cpu:0,1"]
     assert (one["chosen"], both["chosen"]) == (["cpu:0"], ["cpu:0", "cpu:1"])
     assert both["loss"] == pytest.approx(one["loss"], rel=0.08 if backend == "tensorflow" else 1e-3)
@@ -157,7 +157,7 @@ print(json.dumps({"differences": differences, "places": places}))
 
 def test_replicas_with_equal_shares_do_exactly_what_one_does() -> None:
     """Each sees the same 16 images, so there is no noise: weights and moving averages agree."""
-    found = run(SHARED, "tensorflow")
+    found = run_code(SHARED, "tensorflow")
     assert found["places"] == [["CPU:0"], ["CPU:1"], ["CPU:0", "CPU:1"]]
     assert max(found["differences"]) < 1e-3
 
@@ -190,7 +190,7 @@ def test_batches_can_be_shared_out(drawn: Dataset, batch_size: int, num_replicas
 
 def test_four_devices() -> None:
     """On one of them, and a batch that is too small to be shared out to all."""
-    found = run(ON_FOUR, "jax", XLA_FLAGS="--xla_force_host_platform_device_count=4")
+    found = run_code(ON_FOUR, "jax", XLA_FLAGS="--xla_force_host_platform_device_count=4")
     assert "2" in found["place"]
     assert found["message"] == "batches of 3 images can't be shared out to 4 devices"
     assert found["hint"] == "try --batch-size 4, or one device: --device cpu:0"
@@ -281,7 +281,7 @@ with tempfile.TemporaryDirectory() as folder:
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the memory as Linux does")
 def test_a_training_that_does_not_fit_into_memory() -> None:
     """On JAX: TensorFlow's oneDNN kernels don't survive that on a CPU."""
-    message, hint, cause = run(JAX_WITHOUT_MEMORY, "jax")
+    message, hint, cause = run_code(JAX_WITHOUT_MEMORY, "jax")
     assert message == "there is not enough memory on cpu:0 for batches of 16,384 images"
     assert hint == "try smaller ones: --batch-size 8192"
     assert cause == "JaxRuntimeError"
@@ -313,7 +313,7 @@ def test_no_batch_is_smaller_than_one() -> None:
 
 
 def test_the_numbers_of_a_run_name_its_devices(tmp_path: Path, drawn: Dataset) -> None:
-    bundle = train_model(TrainConfig(num_epochs=1, device="cpu"), drawn, tmp_path / "run")
-    chosen = json.loads((bundle.path / "config.json").read_text())
+    run = train_model(TrainConfig(num_epochs=1, device="cpu"), drawn, tmp_path / "run")
+    chosen = json.loads((run.path / "config.json").read_text())
     assert chosen["machine"] == {"devices": ["cpu:0"], "jit_compile": False, "time_budget": None}
-    assert np.isfinite(bundle.info["images_per_second"])
+    assert np.isfinite(run.info["images_per_second"])

@@ -322,9 +322,9 @@ from cifarml import Predictor, TrainConfig, load_dataset, train_model
 dataset = load_dataset("drawn:120")
 with tempfile.TemporaryDirectory() as folder:
     config = TrainConfig.make(num_epochs=1, batch_size=50, widths=(64,))
-    bundle = train_model(config, dataset, pathlib.Path(folder) / "run")
-    assert bundle.info["onnx_difference"] <= 1e-4
-    assert Predictor.load(bundle.path).predict_images(dataset.images).shape == (120, 10)
+    run = train_model(config, dataset, pathlib.Path(folder) / "run")
+    assert run.info["onnx_difference"] <= 1e-4
+    assert Predictor.load(run.path).predict_images(dataset.images).shape == (120, 10)
     print(keras.config.backend())
 """
     done = subprocess.run(

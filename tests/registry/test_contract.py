@@ -9,21 +9,21 @@ from pathlib import Path
 
 import pytest
 
-from cifarml import Bundle
+from cifarml import Run
 from cifarml.errors import ModelFileError, RegistryError
 from cifarml.registry.azure.registry import AzureRegistry
 from cifarml.registry.base import ModelRegistry, RegisteredModel, parse_model
 from cifarml.registry.local.registry import LocalRegistry
 from cifarml.run import write_json, write_manifest
 
-MakeBundle = Callable[[int], Bundle]
+MakeRun = Callable[[int], Run]
 
 
 @pytest.fixture
-def make_bundle(trained: Bundle, tmp_path: Path) -> MakeBundle:
+def make_run(trained: Run, tmp_path: Path) -> MakeRun:
     """Make a finished run of its own content for each number."""
 
-    def make(number: int) -> Bundle:
+    def make(number: int) -> Run:
         path = tmp_path / "runs" / f"run{number}"
         if not path.exists():
             shutil.copytree(trained.path, path)
@@ -62,24 +62,24 @@ def registry(request: pytest.FixtureRequest) -> ModelRegistry:
     return found
 
 
-def test_register_and_get(registry: ModelRegistry, make_bundle: MakeBundle, tmp_path: Path) -> None:
+def test_register_and_get(registry: ModelRegistry, make_run: MakeRun, tmp_path: Path) -> None:
     with pytest.raises(RegistryError, match="no model named 'cifar10'") as caught:
         registry.get()
     assert "models register" in str(caught.value.hint)
-    first = registry.register(make_bundle(1))
+    first = registry.register(make_run(1))
     assert (first.name, first.version, first.aliases) == ("cifar10", "1", ("champion",))
     assert first.run == "run1"
-    assert first.bundle_sha256 == make_bundle(1).sha256
-    assert first.metrics["test_accuracy"] == make_bundle(1).info["test_accuracy"]
-    assert first.tags["dataset_fingerprint"] == make_bundle(1).info["dataset_fingerprint"]
+    assert first.run_sha256 == make_run(1).sha256
+    assert first.metrics["test_accuracy"] == make_run(1).info["test_accuracy"]
+    assert first.tags["dataset_fingerprint"] == make_run(1).info["dataset_fingerprint"]
     assert first.created_at
     assert first.created_at.tzinfo
-    second = registry.register(make_bundle(2))
+    second = registry.register(make_run(2))
     assert (second.version, second.aliases) == ("2", ("challenger",))
-    assert registry.register(make_bundle(1)) == first  # the same content is the same version
+    assert registry.register(make_run(1)) == first  # the same content is the same version
     assert registry.get("cifar10") == registry.get("cifar10", "1") == first
     assert registry.get("cifar10", "latest") == registry.get("cifar10", "challenger") == second
-    other = registry.register(make_bundle(1), "pets")
+    other = registry.register(make_run(1), "pets")
     assert str(other) == "pets:1"
     assert registry.list_models() == [first, second, other]
     assert registry.list_models("cifar10") == [first, second]
@@ -88,13 +88,13 @@ def test_register_and_get(registry: ModelRegistry, make_bundle: MakeBundle, tmp_
         registry.get("cifar10", "7")
 
 
-def test_download(registry: ModelRegistry, make_bundle: MakeBundle, tmp_path: Path) -> None:
-    bundle = make_bundle(1)
-    model = registry.register(bundle)
-    shutil.rmtree(bundle.path)  # the registry has its own copy
+def test_download(registry: ModelRegistry, make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run(1)
+    model = registry.register(run)
+    shutil.rmtree(run.path)  # the registry has its own copy
     copy = registry.download(model, tmp_path / "copy")
     copy.verify()
-    assert copy.sha256 == model.bundle_sha256
+    assert copy.sha256 == model.run_sha256
     assert registry.download(model, tmp_path / "copy").path == copy.path
     assert [path.name for path in tmp_path.iterdir() if path.name != "runs"] == ["copy"]
     (tmp_path / "copy" / "model.onnx").write_bytes(b"other")
@@ -106,8 +106,8 @@ def test_download(registry: ModelRegistry, make_bundle: MakeBundle, tmp_path: Pa
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_aliases(registry: ModelRegistry, make_bundle: MakeBundle) -> None:
-    first, second = registry.register(make_bundle(1)), registry.register(make_bundle(2))
+def test_aliases(registry: ModelRegistry, make_run: MakeRun) -> None:
+    first, second = registry.register(make_run(1)), registry.register(make_run(2))
     second = registry.set_alias(second)
     assert second.aliases == ("champion",)
     assert registry.get("cifar10", "1").aliases == ()
@@ -121,31 +121,31 @@ def test_aliases(registry: ModelRegistry, make_bundle: MakeBundle) -> None:
         registry.set_alias(RegisteredModel("cifar10", "9"))
 
 
-def test_delete(registry: ModelRegistry, make_bundle: MakeBundle) -> None:
-    first, second = registry.register(make_bundle(1)), registry.register(make_bundle(2))
+def test_delete(registry: ModelRegistry, make_run: MakeRun) -> None:
+    first, second = registry.register(make_run(1)), registry.register(make_run(2))
     with pytest.raises(RegistryError, match="champion"):
         registry.delete(first)
     registry.delete(second)
     assert registry.list_models() == [first]
     with pytest.raises(RegistryError, match="no version '2'"):
         registry.delete(second)
-    assert registry.register(make_bundle(2)).version == "3"  # a number is never given twice
+    assert registry.register(make_run(2)).version == "3"  # a number is never given twice
 
 
-def test_damaged_bundles_are_refused(registry: ModelRegistry, make_bundle: MakeBundle) -> None:
-    bundle = make_bundle(1)
-    (bundle.path / "model.onnx").write_bytes(b"changed")
+def test_damaged_runs_are_refused(registry: ModelRegistry, make_run: MakeRun) -> None:
+    run = make_run(1)
+    (run.path / "model.onnx").write_bytes(b"changed")
     with pytest.raises(ModelFileError, match="changed after training"):
-        registry.register(bundle)
+        registry.register(run)
     assert registry.list_models() == []
     with pytest.raises(ModelFileError):
-        registry.register(dataclasses.replace(bundle, path=bundle.path / "nowhere"))
+        registry.register(dataclasses.replace(run, path=run.path / "nowhere"))
 
 
 @pytest.mark.parametrize("name", ["", "../x", "a/b", ".hidden", "-x", "a b", "ä", "x" * 129, "a\0b", "a\n"])
-def test_names_that_are_none(registry: ModelRegistry, make_bundle: MakeBundle, name: str) -> None:
+def test_names_that_are_none(registry: ModelRegistry, make_run: MakeRun, name: str) -> None:
     with pytest.raises(RegistryError, match="name must be"):
-        registry.register(make_bundle(1), name)
+        registry.register(make_run(1), name)
     with pytest.raises(RegistryError, match="name must be"):
         registry.get(name)
     assert registry.list_models() == []

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cifarml import Bundle, Dataset, TrainConfig, load_dataset, train_model
+from cifarml import Dataset, Run, TrainConfig, load_dataset, train_model
 from cifarml.cifar10 import CLASS_NAMES
 from cifarml.errors import DataError, GateError, ModelFileError, RegistryError
-from cifarml.evaluation.compare_models import Comparison, ModelFigures, compare_bundles
+from cifarml.evaluation.compare_models import Comparison, ModelFigures, compare_on_dataset
 from cifarml.evaluation.metrics import calibration_error
 from cifarml.registry.local.registry import LocalRegistry
 from cifarml.registry.promotion import compare_models, promote_if_better
@@ -30,7 +30,7 @@ def test_images() -> Dataset:
 
 
 @pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def good(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A real run that is much better than `trained`."""
     path = tmp_path_factory.mktemp("runs") / "good"
     config = TrainConfig.make(num_epochs=4, widths=(16, 32, 32))
@@ -40,7 +40,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def compared(only_first: int, only_second: int, *, num_images: int = 1000) -> Comparison:
     figures = ModelFigures("m:1", "a" * 64, "f" * 64, 0.5, 1.0, 0.05, {"cat": 0.6, "dog": 0.4})
     gain = (only_second - only_first) / num_images
-    second = dataclasses.replace(figures, name="m:2", bundle_sha256="b" * 64, accuracy=0.5 + gain)
+    second = dataclasses.replace(figures, name="m:2", run_sha256="b" * 64, accuracy=0.5 + gain)
     counts = {"cat": num_images // 2, "dog": num_images - num_images // 2}
     return Comparison(figures, second, "here", "c" * 64, counts, only_first, only_second)
 
@@ -125,20 +125,20 @@ def test_calibration_error() -> None:
     assert calibration_error(two_bins, np.zeros(20, np.int64)) == pytest.approx(0.1, abs=1e-6)
 
 
-def test_real_models(good: Bundle, trained: Bundle, test_images: Dataset) -> None:
-    both = compare_bundles(trained, good, test_images, names=("old", "new"))
+def test_real_models(good: Run, trained: Run, test_images: Dataset) -> None:
+    both = compare_on_dataset(trained, good, test_images, names=("old", "new"))
     assert both.second.accuracy - both.first.accuracy == pytest.approx(
         (both.num_only_second - both.num_only_first) / both.num_images
     )
     assert both.num_images == len(test_images)
     assert check_gate(both)[1].holds
     json.dumps(both.to_json(), allow_nan=False)
-    same = compare_bundles(good, good, test_images)
+    same = compare_on_dataset(good, good, test_images)
     assert (same.num_only_first, same.num_only_second, same.p_value) == (0, 0, 1.0)
     assert failed(same) == ["better, not by chance"]
 
 
-def test_logged_and_promoted(good: Bundle, trained: Bundle, test_images: Dataset) -> None:
+def test_logged_and_promoted(good: Run, trained: Run, test_images: Dataset) -> None:
     registry = LocalRegistry()
     old, new = registry.register(trained), registry.register(good)
     limits = GateLimits(max_class_loss=1, max_calibration_loss=1)
@@ -175,7 +175,7 @@ class Overtaken(LocalRegistry):
         self.set_alias(self.get("cifar10", "3"))
 
 
-def test_somebody_else_promotes_meanwhile(good: Bundle, trained: Bundle, tmp_path: Path) -> None:
+def test_somebody_else_promotes_meanwhile(good: Run, trained: Run, tmp_path: Path) -> None:
     registry = Overtaken()
     registry.register(trained)
     new = registry.register(good)
@@ -190,12 +190,12 @@ def test_somebody_else_promotes_meanwhile(good: Bundle, trained: Bundle, tmp_pat
     assert registry.get("cifar10", "champion").version == "3"
 
 
-def test_what_cannot_be_compared(trained: Bundle, drawn: Dataset, tmp_path: Path) -> None:
+def test_what_cannot_be_compared(trained: Run, drawn: Dataset, tmp_path: Path) -> None:
     with pytest.raises(DataError):
-        compare_bundles(trained, trained, drawn.take(np.array([], np.int64)))
+        compare_on_dataset(trained, trained, drawn.take(np.array([], np.int64)))
     strange = dataclasses.replace(drawn, class_names=tuple("abcdefghij"))
     with pytest.raises(DataError, match="does not know 'a'"):
-        compare_bundles(trained, trained, strange)
+        compare_on_dataset(trained, trained, strange)
     registry = LocalRegistry()
     model = registry.register(trained)
     second = registry.set_alias(model, "challenger")
@@ -212,9 +212,9 @@ def run_ok(cifarml: CommandLine, *arguments: object) -> str:
     return done.stdout
 
 
-def test_command_line(cifarml: CommandLine, good: Bundle, trained: Bundle) -> None:
-    for bundle in (trained, good):
-        run_ok(cifarml, "models", "register", bundle.path)
+def test_command_line(cifarml: CommandLine, good: Run, trained: Run) -> None:
+    for run in (trained, good):
+        run_ok(cifarml, "models", "register", run.path)
     data: Sequence[object] = ("--data", "drawn:2000:5", "-q")
     told = run_ok(cifarml, "models", "compare", "champion", "challenger", *data)
     for part in ("recall of ship", "95 % confidence", "McNemar", "calibration"):
@@ -233,8 +233,8 @@ def test_command_line(cifarml: CommandLine, good: Bundle, trained: Bundle) -> No
     assert "cifarml models promote cifar10:1" in refused.stderr
 
 
-def test_runs_list_shows_what_was_logged(cifarml: CommandLine, trained: Bundle, tmp_path: Path) -> None:
-    copy = Bundle.open(shutil.copytree(trained.path, tmp_path / "elsewhere" / "trained"))
+def test_runs_list_shows_what_was_logged(cifarml: CommandLine, trained: Run, tmp_path: Path) -> None:
+    copy = Run.open(shutil.copytree(trained.path, tmp_path / "elsewhere" / "trained"))
     run_ok(cifarml, "models", "register", copy.path)
     (found,) = json.loads(run_ok(cifarml, "runs", "list", "--json"))
     assert (found["name"], found["state"]) == ("trained", "finished")

@@ -19,7 +19,7 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
-from cifarml import Bundle, Dataset, Predictor
+from cifarml import Dataset, Predictor, Run
 from cifarml.evaluation.calibration import scale_probabilities
 from cifarml.evaluation.metrics import evaluate_probabilities, measure_reliability
 from cifarml.hardware.devices import describe_environment
@@ -110,7 +110,7 @@ def make_page(
     return path, Parsed(path.read_text(encoding="utf-8"))
 
 
-def test_every_training_leaves_the_page(trained: Bundle, drawn: Dataset) -> None:
+def test_every_training_leaves_the_page(trained: Run, drawn: Dataset) -> None:
     page = Parsed(trained.read("report.html").decode())
     assert len(trained.read("report.html")) < 2_000_000
     config, environment = trained.read_json("config.json"), trained.read_json("environment.json")
@@ -256,7 +256,7 @@ def test_hostile_names_in_a_browser(tmp_path: Path, browser: Browser, scheme: An
 @in_a_browser
 @quiet
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_keeps_nobody_out(trained: Bundle, browser: Browser, scheme: Any) -> None:
+def test_the_page_keeps_nobody_out(trained: Run, browser: Browser, scheme: Any) -> None:
     page = browser.new_page(color_scheme=scheme)
     page.goto((trained.path / "report.html").as_uri())
     found = Axe().run(page)

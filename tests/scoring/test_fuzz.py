@@ -13,7 +13,7 @@ import pytest
 from cifarml.scoring import score
 from cifarml.scoring.api_schema import ErrorAnswer, ImageAnswer, ImagesAnswer
 from tests.data.test_fuzz import mutated, sample_images, with_right_checksums
-from tests.goldens import JSON, asked, colour_bundle, encoded, requests
+from tests.goldens import JSON, asked, colour_run, encoded, requests
 
 NUM_REQUESTS = 20_000
 MAX_GROWTH_BYTES = 16 << 20
@@ -84,7 +84,7 @@ def check(status: int, content: bytes) -> str:
 
 
 def test_mutated_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(score.MODEL_DIR, str(colour_bundle(tmp_path / "cifar10" / "3").path))
+    monkeypatch.setenv(score.MODEL_DIR, str(colour_run(tmp_path / "cifar10" / "3").path))
     score.init()
     rng = np.random.default_rng(4)
     small = [request for request in requests().values() if len(request[1]) < 20_000]

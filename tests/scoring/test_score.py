@@ -23,7 +23,7 @@ from cifarml.scoring.api_schema import (
     ImagesAnswer,
 )
 from cifarml.scoring.request import CODES
-from tests.goldens import JSON, Golden, asked, colour_bundle, encoded, goldens, plain
+from tests.goldens import JSON, Golden, asked, colour_run, encoded, goldens, plain
 
 GOLDENS = goldens()
 NAMES = [golden.name for golden in GOLDENS]
@@ -34,7 +34,7 @@ ELSEWHERE = {"wrong_method", "broken_body", "model_failed"}
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The model of the goldens, where Azure ML would put it."""
-    return colour_bundle(tmp_path_factory.mktemp("azureml-models") / "cifar10" / "3").path
+    return colour_run(tmp_path_factory.mktemp("azureml-models") / "cifar10" / "3").path
 
 
 @pytest.fixture
@@ -179,9 +179,9 @@ def test_the_contract_refuses_other_answers(change: dict[str, object]) -> None:
 # The start
 
 
-def test_the_bundle_may_lie_in_a_folder_of_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_run_may_lie_in_a_folder_of_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that was registered as a folder keeps the folder's name in Azure ML."""
-    colour_bundle(tmp_path / "sketch" / "12" / "2026-11-23_12-00-00_tutorial")
+    colour_run(tmp_path / "sketch" / "12" / "2026-11-23_12-00-00_tutorial")
     monkeypatch.setenv(score.MODEL_DIR, f"{tmp_path}/sketch/12/")
     score.init()
     ((_, content),) = score.answer([("image/png", plain("ship"))])
@@ -214,7 +214,7 @@ def test_a_damaged_model_fails_at_the_start_in_one_line(
     change: object,
     reason: str,
 ) -> None:
-    path = colour_bundle(tmp_path / "cifar10" / "4").path
+    path = colour_run(tmp_path / "cifar10" / "4").path
     assert callable(change)
     change(path)
     monkeypatch.setenv(score.MODEL_DIR, str(path))
@@ -240,7 +240,7 @@ def test_without_a_model_folder(monkeypatch: pytest.MonkeyPatch, value: str | No
 def test_a_model_that_fails_harms_no_wrong_request_and_no_later_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, flaw: str
 ) -> None:
-    monkeypatch.setenv(score.MODEL_DIR, str(colour_bundle(tmp_path / "cifar10" / "5", flaw=flaw).path))
+    monkeypatch.setenv(score.MODEL_DIR, str(colour_run(tmp_path / "cifar10" / "5", flaw=flaw).path))
     score.init()
     blank = Image.new("RGB", (32, 32), "white")
     blank.save(tmp_path / "white.png")
@@ -260,7 +260,7 @@ def test_a_model_that_fails_harms_no_wrong_request_and_no_later_one(
 def test_a_model_that_can_not_answer_at_all_fails_at_the_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(score.MODEL_DIR, str(colour_bundle(tmp_path / "m" / "1", flaw="always nan").path))
+    monkeypatch.setenv(score.MODEL_DIR, str(colour_run(tmp_path / "m" / "1", flaw="always nan").path))
     with pytest.raises(ModelFileError, match="can't answer"):
         score.init()
 

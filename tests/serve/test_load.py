@@ -17,14 +17,14 @@ import numpy as np
 import psutil
 import pytest
 
-from cifarml import Bundle
+from cifarml import Run
 from cifarml.deploy.local.host import LocalHost
 from cifarml.errors import DeployError
 from cifarml.registry.base import RegisteredModel
 from cifarml.serve.endpoint_folder import EndpointFolder
 from tests.data.test_fuzz import sample_images
 from tests.endpoints import Caller, Steady
-from tests.goldens import Golden, colour_bundle, goldens, plain, requests
+from tests.goldens import Golden, colour_run, goldens, plain, requests
 from tests.scoring.test_fuzz import check, mutated_request
 
 NUM_REQUESTS = 20_000
@@ -37,8 +37,8 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalHost]:
     """A host whose endpoint answers with the model of the goldens."""
     host = LocalHost(tmp_path_factory.mktemp("load") / "endpoints")
     host.create_endpoint("live")
-    bundle = colour_bundle(tmp_path_factory.mktemp("model") / "colours")
-    host.create_deployment("live", "v3", RegisteredModel("cifar10", "3"), bundle)
+    run = colour_run(tmp_path_factory.mktemp("model") / "colours")
+    host.create_deployment("live", "v3", RegisteredModel("cifar10", "3"), run)
     host.set_traffic("live", {"v3": 100})
     yield host
     host.delete("live")
@@ -188,9 +188,7 @@ def test_another_program_has_its_port(host: LocalHost) -> None:
 
 def test_a_model_that_was_damaged_on_disk(host: LocalHost, tmp_path: Path) -> None:
     """It is refused at the next start, and says so; another deployment goes on."""
-    host.create_deployment(
-        "live", "other", RegisteredModel("cifar10", "4"), colour_bundle(tmp_path / "colours")
-    )
+    host.create_deployment("live", "other", RegisteredModel("cifar10", "4"), colour_run(tmp_path / "colours"))
     host.set_traffic("live", {"v3": 50, "other": 50})
     (model,) = (host.folder("live") / "deployments" / "other").rglob("model.onnx")
     damaged = bytearray(model.read_bytes())
@@ -210,12 +208,12 @@ def test_a_model_that_was_damaged_on_disk(host: LocalHost, tmp_path: Path) -> No
     host.delete("live", "other")
 
 
-def test_a_full_disk(host: LocalHost, trained: Bundle) -> None:
+def test_a_full_disk(host: LocalHost, trained: Run) -> None:
     """No file may grow beyond 64 kB, as on a disk without room: it is said, and all stays as it was."""
     code = f"""
 import resource
 from pathlib import Path
-from cifarml import Bundle
+from cifarml import Run
 from cifarml.deploy.local.host import LocalHost
 from cifarml.deploy.rollout import deploy_model
 from cifarml.errors import DeployError
@@ -223,7 +221,7 @@ from cifarml.registry.base import RegisteredModel
 resource.setrlimit(resource.RLIMIT_FSIZE, (64_000, 64_000))
 host = LocalHost(Path({str(host.folder("live").parent)!r}))
 try:
-    deploy_model(host, RegisteredModel("cifar10", "9"), Bundle.open({str(trained.path)!r}), name="live")
+    deploy_model(host, RegisteredModel("cifar10", "9"), Run.open({str(trained.path)!r}), name="live")
 except DeployError as error:
     print(error.message)
 """

@@ -13,7 +13,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from cifarml import Bundle, Predictor
+from cifarml import Predictor, Run
 from cifarml.cifar10 import CLASS_NAMES
 from cifarml.deploy.local.host import LocalHost
 from cifarml.deploy.rollout import deploy_model
@@ -41,7 +41,7 @@ class Served(NamedTuple):
     host: LocalHost
     address: str
     key: str
-    bundle: Bundle
+    run: Run
 
     @property
     def with_key(self) -> str:
@@ -49,7 +49,7 @@ class Served(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory, trained: Bundle) -> Iterator[Served]:
+def served(tmp_path_factory: pytest.TempPathFactory, trained: Run) -> Iterator[Served]:
     host = LocalHost(tmp_path_factory.mktemp("page") / "endpoints")
     endpoint = deploy_model(host, RegisteredModel("cifar10", "3"), trained, name="page")
     yield Served(host, endpoint.scoring_uri.removesuffix("score"), host.read_key("page"), trained)
@@ -83,9 +83,9 @@ def give(page: Page, how: str, file: bytes, *, name: str = "x.png", kind: str = 
     page.evaluate(GIVE, [how, name, kind, base64.b64encode(file).decode()])
 
 
-def expect_answer(page: Page, bundle: Bundle, file: bytes) -> None:
+def expect_answer(page: Page, run: Run, file: bytes) -> None:
     """What the page shows is what the model says."""
-    said = Predictor.load(bundle.path).predict(file)
+    said = Predictor.load(run.path).predict(file)
     expect(page.locator("#verdict")).to_have_text(f"{said.label}, {said.probability * 100:.1f} %")
     bars = page.locator("#bars li")
     expect(bars).to_have_count(10)
@@ -104,13 +104,13 @@ def test_pick(page: Page, served: Served) -> None:
     given = {"name": "x.png", "mimeType": "image/png", "buffer": file}
     for _ in range(2):  # the same file again is asked again
         page.locator("#file").set_input_files(given)  # type: ignore[arg-type]
-        expect_answer(page, served.bundle, file)
+        expect_answer(page, served.run, file)
 
 
 @pytest.mark.parametrize("how", ["drop", "paste"])
 def test_drop_and_paste(page: Page, served: Served, how: str) -> None:
     give(page, how, image_bytes(4))
-    expect_answer(page, served.bundle, image_bytes(4))
+    expect_answer(page, served.run, image_bytes(4))
 
 
 def test_samples(page: Page) -> None:
@@ -139,13 +139,13 @@ def test_wrong_file(page: Page, served: Served, file: bytes, name: str, kind: st
     expect(page.locator("#problem")).to_contain_text(said)
     expect(page.locator("#found")).to_be_hidden()
     give(page, "drop", image_bytes(5))
-    expect_answer(page, served.bundle, image_bytes(5))
+    expect_answer(page, served.run, image_bytes(5))
 
 
 def test_the_last_of_several_is_shown(page: Page, served: Served) -> None:
     for number in range(8):
         give(page, "drop", image_bytes(number))
-    expect_answer(page, served.bundle, image_bytes(7))
+    expect_answer(page, served.run, image_bytes(7))
 
 
 def test_offline(page: Page, served: Served) -> None:
@@ -154,14 +154,14 @@ def test_offline(page: Page, served: Served) -> None:
     expect(page.locator("#problem")).to_contain_text("doesn't answer")
     page.context.set_offline(False)
     give(page, "drop", image_bytes(1))
-    expect_answer(page, served.bundle, image_bytes(1))
+    expect_answer(page, served.run, image_bytes(1))
 
 
 def test_the_key_leaves_the_address_and_survives_a_reload(page: Page, served: Served) -> None:
     assert page.url == served.address
     page.reload()
     give(page, "drop", image_bytes(2))
-    expect_answer(page, served.bundle, image_bytes(2))
+    expect_answer(page, served.run, image_bytes(2))
 
 
 def test_without_a_key(browser: Browser, served: Served) -> None:
@@ -175,7 +175,7 @@ def test_without_a_key(browser: Browser, served: Served) -> None:
         expect(page.locator("#door")).to_be_hidden()
         give(page, "drop", image_bytes(2))
         if works:
-            expect_answer(page, served.bundle, image_bytes(2))
+            expect_answer(page, served.run, image_bytes(2))
         else:
             expect(page.locator("#problem")).to_contain_text("key")
             expect(page.locator("#key")).to_be_focused()
@@ -213,7 +213,7 @@ def test_the_request_as_text(page: Page, served: Served, tmp_path: Path) -> None
     script = code.inner_text().replace('Path("image.png")', f'Path("{tmp_path}/image.png")')
     printed: list[object] = []
     exec(script, {"print": printed.append})  # what a reader would run
-    assert printed == [Predictor.load(served.bundle.path).predict(image_bytes(6)).label]
+    assert printed == [Predictor.load(served.run.path).predict(image_bytes(6)).label]
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.locator("#copy").click()
     expect(page.locator("#copied")).to_have_text("Copied")

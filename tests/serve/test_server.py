@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cifarml import Bundle, decode_image
+from cifarml import Run, decode_image
 from cifarml.cifar10 import CLASS_NAMES
 from cifarml.deploy.local.host import LocalHost
 from cifarml.registry.base import RegisteredModel
@@ -25,7 +25,7 @@ PUBLIC = ["/", "/health/live", "/health/ready", "/openapi.json", "/docs", "/samp
 
 
 @pytest.fixture(scope="module")
-def host(tmp_path_factory: pytest.TempPathFactory, trained: Bundle) -> Iterator[LocalHost]:
+def host(tmp_path_factory: pytest.TempPathFactory, trained: Run) -> Iterator[LocalHost]:
     """A host with one endpoint, whose v1 has 90 % of the traffic and v2 has 10 %."""
     host = LocalHost(tmp_path_factory.mktemp("server") / "endpoints", patience_s=1.5)
     host.create_endpoint("live")
@@ -253,7 +253,7 @@ def test_a_hundred_callers_at_once(caller: Caller) -> None:
         assert json.loads(shares) == pytest.approx(alone, abs=1e-5)
 
 
-def test_too_many_wait(host: LocalHost, caller: Caller, trained: Bundle, tmp_path: Path) -> None:
+def test_too_many_wait(host: LocalHost, caller: Caller, trained: Run, tmp_path: Path) -> None:
     """What finds the line full is told to come again, and nothing fails."""
     slow = LocalHost(host.folder("live").parent, script=faulty(tmp_path, "waits"))
     slow.create_deployment("live", "slow", RegisteredModel("cifar10", "3"), trained)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cifarml import Bundle, Dataset, TrainConfig, train_model
+from cifarml import Dataset, Run, TrainConfig, train_model
 from cifarml.errors import SettingsError
 from cifarml.model.recipe import Recipe
 from cifarml.train.plan import Plan
@@ -28,12 +28,12 @@ def test_every_setting_of_a_recipe_can_be_set(tmp_path: Path, drawn: Dataset) ->
     assert set(EVERY) == set(Recipe.model_fields)
     path = tmp_path / "all.toml"
     path.write_text("\n".join(f"{name} = {json.dumps(value)}" for name, value in EVERY.items()))
-    bundle = train_model(TrainConfig.load(path), drawn, tmp_path / "run")
-    kept = bundle.read_json("config.json")
+    run = train_model(TrainConfig.load(path), drawn, tmp_path / "run")
+    kept = run.read_json("config.json")
     assert {name: kept[name] for name in EVERY} == EVERY
 
 
-def test_a_finished_run_can_be_repeated(trained: Bundle, tmp_path: Path, drawn: Dataset) -> None:
+def test_a_finished_run_can_be_repeated(trained: Run, tmp_path: Path, drawn: Dataset) -> None:
     config = TrainConfig.load(trained.path / "config.json")
     again = train_model(config, drawn, tmp_path / "again")
     assert again.read_json("config.json") == trained.read_json("config.json")
@@ -144,7 +144,7 @@ def test_files_that_are_refused(tmp_path: Path, name: str, content: bytes, messa
     assert caught.value.hint
 
 
-def test_what_is_no_file(tmp_path: Path, trained: Bundle) -> None:
+def test_what_is_no_file(tmp_path: Path, trained: Run) -> None:
     with pytest.raises(SettingsError, match="there is no file"):
         TrainConfig.load(tmp_path / "nothing.toml")
     with pytest.raises(SettingsError, match="is not a file") as caught:

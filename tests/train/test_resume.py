@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 import typer
 
-from cifarml import Bundle, Dataset, TrainConfig, load_dataset, resume_training, train_model
+from cifarml import Dataset, Run, TrainConfig, load_dataset, resume_training, train_model
 from cifarml.cli.resume import saying_how_to_go_on
 from cifarml.data.save import save_images
 from cifarml.errors import ModelFileError, TrainingError
@@ -53,8 +53,8 @@ def content(folder: Path) -> dict[str, str]:
 
 def figures(run_dir: Path) -> tuple[Any, ...]:
     """All figures of a finished run that don't depend on the time."""
-    Bundle.open(run_dir).verify()
-    info = dict(Bundle.open(run_dir).info)
+    Run.open(run_dir).verify()
+    info = dict(Run.open(run_dir).info)
     for name in ("run", "created", "training_s", "images_per_second"):
         info.pop(name)
     return info, *(json.loads((run_dir / f"{name}.json").read_text()) for name in ("history", "metrics"))
@@ -137,7 +137,7 @@ def test_killed_at_random_moments(
             break
         assert run.state == "unfinished"
         with pytest.raises(ModelFileError, match="unfinished"):
-            Bundle.open(run_dir)
+            Run.open(run_dir)
     else:
         told: list[Progress] = []
         resume_training(run_dir, dataset, on_progress=told.append)
@@ -181,9 +181,9 @@ def test_a_killed_training_keeps_its_time(tmp_path: Path) -> None:
     training = Training(tmp_path / "run", "drawn:400", time_budget_s=20)
     assert training.kill_when(lambda: sum("epoch" in line for line in training.lines()) >= 4)
     time.sleep(5)
-    bundle = resume_training(tmp_path / "run", load_dataset("drawn:400"))
-    assert bundle.info["training_s"] == pytest.approx(20, rel=0.35)  # other tests run beside
-    assert not bundle.info["interrupted"]
+    run = resume_training(tmp_path / "run", load_dataset("drawn:400"))
+    assert run.info["training_s"] == pytest.approx(20, rel=0.35)  # other tests run beside
+    assert not run.info["interrupted"]
 
 
 def test_a_run_without_a_checkpoint_starts_again(begun: Path, ended: Path, dataset: Dataset) -> None:
@@ -475,7 +475,7 @@ def test_a_diverging_training_names_the_step(tmp_path: Path, dataset: Dataset) -
         train_model(config, dataset, tmp_path / "run")
     assert "--learning-rate 1e+00" in str(caught.value.hint)
     with pytest.raises(ModelFileError, match="unfinished"):
-        Bundle.open(tmp_path / "run")
+        Run.open(tmp_path / "run")
 
 
 def test_no_secret_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -296,12 +296,12 @@ def test_a_real_training_keeps_its_time(tmp_path: Path) -> None:
     budget_s = 2 * float(str(caught.value.hint).rpartition("--time-budget ")[2].removesuffix("s"))
     told: list[Progress] = []
     config = TrainConfig.make(time_budget_s=budget_s, **settings)
-    bundle = train_model(config, dataset, tmp_path / "run", on_progress=told.append)
-    assert budget_s / 2 < bundle.info["training_s"] < 2 * budget_s  # others work beside
-    assert bundle.info["interrupted"] is False
-    chosen = json.loads((bundle.path / "config.json").read_text())
-    history = json.loads((bundle.path / "history.json").read_text())
-    assert len(history["val_accuracy"]) == bundle.info["num_epochs"] >= 1
+    run = train_model(config, dataset, tmp_path / "run", on_progress=told.append)
+    assert budget_s / 2 < run.info["training_s"] < 2 * budget_s  # others work beside
+    assert run.info["interrupted"] is False
+    chosen = json.loads((run.path / "config.json").read_text())
+    history = json.loads((run.path / "history.json").read_text())
+    assert len(history["val_accuracy"]) == run.info["num_epochs"] >= 1
     assert chosen["machine"]["time_budget"]["budget_s"] == budget_s
     assert 0 < chosen["machine"]["time_budget"]["measuring_s"] < budget_s
     assert chosen["machine"]["time_budget"]["speed"]["step_s"] > 0

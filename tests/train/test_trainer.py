@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-from cifarml import Bundle, Dataset, Predictor, TrainConfig, evaluate_model, load_dataset, train_model
+from cifarml import Dataset, Predictor, Run, TrainConfig, evaluate_model, load_dataset, train_model
 from cifarml.errors import DataError, ModelFileError, SettingsError, TrainingError
 from cifarml.progress import Progress
 from cifarml.run_folders import list_runs
@@ -30,7 +30,7 @@ FILES = {
 FAST_PARAMETERS = 497_538
 
 
-def test_the_run_folder(trained: Bundle, drawn: Dataset) -> None:
+def test_the_run_folder(trained: Run, drawn: Dataset) -> None:
     assert {path.name for path in trained.path.iterdir()} == FILES
     assert set(trained.files) == FILES - {"manifest.json"}
     for name, expected in trained.files.items():
@@ -47,7 +47,7 @@ def test_the_run_folder(trained: Bundle, drawn: Dataset) -> None:
             assert image.size[0] > 400
 
 
-def test_the_metrics_are_those_of_the_test_images(trained: Bundle, drawn: Dataset) -> None:
+def test_the_metrics_are_those_of_the_test_images(trained: Run, drawn: Dataset) -> None:
     evaluation = evaluate_model(Predictor.load(trained.path), drawn.test).evaluation
     kept = json.loads((trained.path / "metrics.json").read_text())["test"]
     assert kept == json.loads(json.dumps(evaluation.to_json()))
@@ -55,7 +55,7 @@ def test_the_metrics_are_those_of_the_test_images(trained: Bundle, drawn: Datase
     assert np.sum(kept["confusion"]) == kept["num_images"] == 20
 
 
-def test_keras_and_onnx_agree(trained: Bundle, drawn: Dataset) -> None:
+def test_keras_and_onnx_agree(trained: Run, drawn: Dataset) -> None:
     model = keras.models.load_model(trained.path / "model.keras", compile=False)
     expected = keras.ops.convert_to_numpy(model(drawn.images))
     session = onnxruntime.InferenceSession(trained.read("model.onnx"), providers=["CPUExecutionProvider"])
@@ -94,10 +94,10 @@ def test_training_learns(tmp_path: Path) -> None:
     dataset = load_dataset("drawn:1200")
     config = TrainConfig.make(num_epochs=5, widths=(16, 64, 64))
     told: list[Progress] = []
-    bundle = train_model(config, dataset, tmp_path / "run", on_progress=told.append)
-    assert bundle.info["test_accuracy"] > 0.4, "chance is 0.1"
+    run = train_model(config, dataset, tmp_path / "run", on_progress=told.append)
+    assert run.info["test_accuracy"] > 0.4, "chance is 0.1"
     training = [progress for progress in told if progress.task == "training"]
-    assert training[-1].done == training[-1].total == 5 * bundle.read_json("dataset.json")["num_train"]
+    assert training[-1].done == training[-1].total == 5 * run.read_json("dataset.json")["num_train"]
     chosen, *lines = [progress.line for progress in training if progress.line]
     assert chosen.startswith("fast: 5 epochs of ")
     assert [line[:9] for line in lines] == [f"epoch {i}/5" for i in range(1, 6)]
@@ -107,8 +107,8 @@ def test_training_learns(tmp_path: Path) -> None:
 
 def test_without_validation_images(tmp_path: Path, drawn: Dataset) -> None:
     config = TrainConfig.make(num_epochs=1, validation_fraction=0.0, widths=(8,))
-    bundle = train_model(config, drawn, tmp_path / "run")
-    assert set(json.loads((bundle.path / "history.json").read_text())) == {"loss", "accuracy"}
+    run = train_model(config, drawn, tmp_path / "run")
+    assert set(json.loads((run.path / "history.json").read_text())) == {"loss", "accuracy"}
 
 
 def test_an_existing_folder_is_left_alone(tmp_path: Path, drawn: Dataset) -> None:
@@ -157,10 +157,10 @@ def test_ctrl_c_ends_with_what_was_reached(tmp_path: Path) -> None:
     training = Training(tmp_path / "runs" / "one", "drawn:200", num_epochs=5000, widths=(8,))
     exit_code = training.interrupt_when(lambda: any("epoch    3/" in line for line in training.lines()))
     assert exit_code == 0, training.log.read_text()
-    bundle = Bundle.open(tmp_path / "runs" / "one")
-    assert bundle.info["interrupted"] is True
-    assert 3 <= bundle.info["num_epochs"] < 5000
-    bundle.verify()
+    run = Run.open(tmp_path / "runs" / "one")
+    assert run.info["interrupted"] is True
+    assert 3 <= run.info["num_epochs"] < 5000
+    run.verify()
     assert list_runs(tmp_path / "runs")[0].state == "interrupted"
 
 
@@ -176,9 +176,9 @@ def test_ctrl_c_in_a_finaliser(tmp_path: Path, drawn: Dataset) -> None:
             assert not left
 
     config = TrainConfig.make(preset="tutorial", num_epochs=500)
-    bundle = train_model(config, drawn, tmp_path / "run", on_progress=tell)
-    assert bundle.info["interrupted"] is True
-    assert bundle.info["num_epochs"] < 10
+    run = train_model(config, drawn, tmp_path / "run", on_progress=tell)
+    assert run.info["interrupted"] is True
+    assert run.info["num_epochs"] < 10
 
 
 def test_ctrl_c_before_the_first_epoch(tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_kill_leaves_a_finished_or_a_plainly_unfinished_run(tmp_path: Path, mome
     (run,) = list_runs(tmp_path / "runs")
     assert run.state in {"finished", "unfinished"}
     if run.state == "finished":
-        Bundle.open(run.path).verify()
+        Run.open(run.path).verify()
         Predictor.load(run.path)
     else:
         with pytest.raises(ModelFileError, match="unfinished"):

@@ -73,11 +73,11 @@ def test_the_settings_it_writes_make_the_same_training(
     searched: tuple[TuneResult, list[Progress]], drawn: Dataset, tmp_path: Path
 ) -> None:
     best = searched[0].best
-    bundle = train_model(TrainConfig.load(searched[0].settings_file), drawn, tmp_path / "run")
-    kept = bundle.read_json("config.json")
+    run = train_model(TrainConfig.load(searched[0].settings_file), drawn, tmp_path / "run")
+    kept = run.read_json("config.json")
     assert {name: kept[name] for name in best.settings} == best.settings
     assert (kept["widths"], kept["num_epochs"], kept["precision"]) == ([8], 2, "float32")
-    assert bundle.read_json("history.json")["val_accuracy"][-1] == pytest.approx(best.accuracy, abs=0.051)
+    assert run.read_json("history.json")["val_accuracy"][-1] == pytest.approx(best.accuracy, abs=0.051)
 
 
 def test_it_goes_on_where_it_was(searched: tuple[TuneResult, list[Progress]], drawn: Dataset) -> None:

@@ -110,7 +110,7 @@ def deploy(
             endpoint = deploy_model(
                 host,
                 found,
-                registry.download(found, Path(folder, "bundle")),
+                registry.download(found, Path(folder, "run")),
                 name=name,
                 canary=canary,
                 canary_s=canary_seconds,
@@ -159,7 +159,7 @@ def find_model(
     """
     from cifarml.errors import RegistryError
     from cifarml.registry.base import CHAMPION, RegisteredModel, parse_model
-    from cifarml.run import Bundle
+    from cifarml.run import Run
     from cifarml.run_folders import find_run
     from cifarml.settings import load_settings
 
@@ -173,12 +173,12 @@ def find_model(
             newest = registry.get(name, "latest")
             note(f"No version of {name} is the champion; taking the newest, {newest}.")
             return newest
-    bundle = Bundle.open(find_run("latest", runs_dir or load_settings().runs_dir))
+    run = Run.open(find_run("latest", runs_dir or load_settings().runs_dir))
     if dry_run:
-        note(f"No model {name} is registered yet; the newest run, {bundle.path.name}, would be.")
+        note(f"No model {name} is registered yet; the newest run, {run.path.name}, would be.")
         return RegisteredModel(name, "1")
-    registered = registry.register(bundle, name)
-    note(f"No model {name} was registered yet; the newest run, {bundle.path.name}, is now {registered}.")
+    registered = registry.register(run, name)
+    note(f"No model {name} was registered yet; the newest run, {run.path.name}, is now {registered}.")
     return registered
 
 
@@ -195,8 +195,8 @@ def _write_yaml(
         raise SettingsError("only what is made in Azure can be written as YAML", hint="add --target azure")
     new, _ = _new_deployment(host, model, name)
     with tempfile.TemporaryDirectory(prefix="cifarml-") as scratch:
-        bundle = registry.download(model, Path(scratch, "bundle"))
-        paths = write_yaml(folder, name, new, model, bundle.path, host.options)
+        run = registry.download(model, Path(scratch, "run"))
+        paths = write_yaml(folder, name, new, model, run.path, host.options)
     commands = {
         "environment.yml": "az ml environment create",
         "model.yml": "az ml model create",

@@ -123,12 +123,12 @@ def fetch(
     workspace = open_workspace()
     job = get_job(workspace, name)
     with show_progress(quiet=quiet) as on_progress:
-        bundle = fetch_run(workspace, job, runs_dir or load_settings().runs_dir, on_progress=on_progress)
+        run = fetch_run(workspace, job, runs_dir or load_settings().runs_dir, on_progress=on_progress)
     if json:
-        print_json({"path": str(bundle.path.resolve()), **bundle.info})
+        print_json({"path": str(run.path.resolve()), **run.info})
         return
-    print(f"Run folder:      {shown_path(bundle.path)}")
-    print(f"Next: cifarml models register {shown_path(bundle.path)}")
+    print(f"Run folder:      {shown_path(run.path)}")
+    print(f"Next: cifarml models register {shown_path(run.path)}")
 
 
 def _document(job: Job) -> dict[str, Any]:

@@ -112,16 +112,16 @@ def register(
       cifarml models register
       cifarml models register runs/first --name pets
     """
-    from cifarml.run import Bundle
+    from cifarml.run import Run
     from cifarml.run_folders import find_run
     from cifarml.settings import load_settings
 
-    bundle = Bundle.open(find_run(run, runs_dir or load_settings().runs_dir))
-    model = open_registry(target).register(bundle, name)
+    trained = Run.open(find_run(run, runs_dir or load_settings().runs_dir))
+    model = open_registry(target).register(trained, name)
     if json:
         print_json(_document(model))
         return
-    print(f"{bundle.path.name} is {model}{_called(model)}")
+    print(f"{trained.path.name} is {model}{_called(model)}")
     print(f"Next: cifarml deploy --model {model}")
 
 
@@ -233,12 +233,12 @@ def download(
 
     registry = open_registry(target)
     found = registry.get(*parse_model(model))
-    bundle = registry.download(found, folder)
+    run = registry.download(found, folder)
     if json:
-        print_json(_document(found) | {"path": str(bundle.path.resolve())})
+        print_json(_document(found) | {"path": str(run.path.resolve())})
         return
-    print(f"{found}: {len(bundle.files)} files in {shown_path(bundle.path)}")
-    print(f"Next: cifarml predict image.png --run {shown_path(bundle.path)}")
+    print(f"{found}: {len(run.files)} files in {shown_path(run.path)}")
+    print(f"Next: cifarml predict image.png --run {shown_path(run.path)}")
 
 
 @app.command()
@@ -301,7 +301,7 @@ def _document(model: RegisteredModel) -> dict[str, Any]:
         "aliases": model.aliases,
         "run": model.run,
         "registered": model.created_at.isoformat() if model.created_at else None,
-        "bundle_sha256": model.bundle_sha256,
+        "run_sha256": model.run_sha256,
         "metrics": dict(model.metrics),
         "tags": dict(model.tags),
     }

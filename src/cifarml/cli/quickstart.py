@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from cifarml.data.dataset import Dataset
     from cifarml.registry.base import RegisteredModel
     from cifarml.registry.local.registry import LocalRegistry
-    from cifarml.run import Bundle
+    from cifarml.run import Run
 
 __all__ = ["quickstart"]
 
@@ -98,7 +98,7 @@ def _load_images() -> Dataset:
             return load_dataset("drawn:2000", on_progress=on_progress)
 
 
-def _train(dataset: Dataset, folder: Path, preset: str, num_epochs: int | None) -> Bundle:
+def _train(dataset: Dataset, folder: Path, preset: str, num_epochs: int | None) -> Run:
     from cifarml.progress import show_progress
     from cifarml.run_folders import new_run_dir
     from cifarml.train.config import TrainConfig
@@ -111,21 +111,19 @@ def _train(dataset: Dataset, folder: Path, preset: str, num_epochs: int | None) 
         describe_environment()
     with show_progress() as on_progress:
         path = new_run_dir(folder / "runs", config.preset)
-        bundle = train_model(config, dataset, path, on_progress=on_progress)
-    reached, of, epochs = (bundle.info[key] for key in ("test_accuracy", "num_test_images", "num_epochs"))
+        run = train_model(config, dataset, path, on_progress=on_progress)
+    reached, of, epochs = (run.info[key] for key in ("test_accuracy", "num_test_images", "num_epochs"))
     _say(f"   {preset}, {epochs} epoch{'s' * (epochs > 1)}: test accuracy {reached:.1%} on {of} images")
-    return bundle
+    return run
 
 
-def _better_one(
-    registry: LocalRegistry, first: Bundle, second: Bundle, test_images: Dataset
-) -> RegisteredModel:
+def _better_one(registry: LocalRegistry, first: Run, second: Run, test_images: Dataset) -> RegisteredModel:
     """Register both, and return the champion: the second, if the gate holds."""
     from cifarml.errors import GateError
     from cifarml.registry.promotion import promote_if_better
     from cifarml.registry.promotion_gate import BEYOND_NOISE, GateLimits
 
-    _, rival = (registry.register(bundle, _NAME) for bundle in (first, second))
+    _, rival = (registry.register(run, _NAME) for run in (first, second))
     # Few test images, and a first model that has hardly learned: only the gain is looked at strictly.
     limits = GateLimits(max_class_loss=1.0, max_calibration_loss=0.5)
     try:
@@ -154,9 +152,9 @@ def _go_live(
     _say("4. Going live")
     try:
         with tempfile.TemporaryDirectory(prefix="cifarml-") as scratch:
-            bundle = registry.download(champion, Path(scratch, "bundle"))
+            run = registry.download(champion, Path(scratch, "run"))
             endpoint = deploy_model(
-                host, champion, bundle, name=_NAME, images=images, on_step=lambda step: _say(f"   {step}")
+                host, champion, run, name=_NAME, images=images, on_step=lambda step: _say(f"   {step}")
             )
         _say("5. Asking the endpoint for a ship")
         ship = images.images[images.labels == images.class_names.index("ship")][0]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cifarml.progress import OnProgress, Progress
-    from cifarml.run import Bundle
+    from cifarml.run import Run
 
 __all__ = ["resume_run", "saying_how_to_go_on"]
 
@@ -33,7 +33,7 @@ _TAKEN = {
 """Flags that --resume takes, and what they replace of what the run has kept."""
 
 
-def resume_run(context: typer.Context, run: str, runs_dir: Path, *, quiet: bool) -> Bundle:
+def resume_run(context: typer.Context, run: str, runs_dir: Path, *, quiet: bool) -> Run:
     """Go on with an unfinished run; what it does stands in its folder, so that flags can't change it."""
     from cifarml.cli.console import hidden_native_noise
     from cifarml.errors import SettingsError

@@ -85,22 +85,24 @@ def show(
     """
     from cifarml.cli.console import print_evaluation
     from cifarml.evaluation.metrics import Evaluation
-    from cifarml.run import Bundle
+    from cifarml.run import Run
     from cifarml.run_folders import CONFIG, METRICS, REPORT, find_run, shown_settings
     from cifarml.settings import load_settings
 
-    bundle = Bundle.open(find_run(run, runs_dir or load_settings().runs_dir))
-    bundle.verify()
-    config, metrics = bundle.read_json(CONFIG), bundle.read_json(METRICS)
+    trained = Run.open(find_run(run, runs_dir or load_settings().runs_dir))
+    trained.verify()
+    config, metrics = trained.read_json(CONFIG), trained.read_json(METRICS)
     if json:
-        print_json({"path": str(bundle.path.resolve()), **bundle.info, "config": config, "metrics": metrics})
+        print_json(
+            {"path": str(trained.path.resolve()), **trained.info, "config": config, "metrics": metrics}
+        )
         return
     print_table(
-        f"Run {bundle.path.name}", ("setting", "value"), {**shown_settings(config), **bundle.info}.items()
+        f"Run {trained.path.name}", ("setting", "value"), {**shown_settings(config), **trained.info}.items()
     )
     print_evaluation("Test images", Evaluation.from_json(metrics["test"]))
-    for name in bundle.files:
-        print(shown_path(bundle.path / name) + ("   (open it with a browser)" if name == REPORT else ""))
+    for name in trained.files:
+        print(shown_path(trained.path / name) + ("   (open it with a browser)" if name == REPORT else ""))
 
 
 @app.command()
@@ -135,7 +137,7 @@ def compare(
     from cifarml.errors import SettingsError
     from cifarml.evaluation.compare_runs import compare_runs
     from cifarml.progress import show_progress
-    from cifarml.run import Bundle
+    from cifarml.run import Run
     from cifarml.run_folders import find_run
     from cifarml.settings import load_settings
 
@@ -144,13 +146,13 @@ def compare(
             "a subset is one of a source. Received: --subset without --data", "add --data SOURCE"
         )
     runs_dir = runs_dir or load_settings().runs_dir
-    bundles = [Bundle.open(find_run(run, runs_dir)) for run in (first, second)]
-    names = bundles[0].path.name, bundles[1].path.name
+    runs = [Run.open(find_run(run, runs_dir)) for run in (first, second)]
+    names = runs[0].path.name, runs[1].path.name
     if names[0] == names[1]:
-        names = shown_path(bundles[0].path), shown_path(bundles[1].path)
+        names = shown_path(runs[0].path), shown_path(runs[1].path)
     with show_progress(quiet=quiet or data is None) as on_progress:
         images = load_dataset(data, subset=subset, on_progress=on_progress).test if data else None
-        both = compare_runs(bundles[0], bundles[1], images, names=names, on_progress=on_progress)
+        both = compare_runs(runs[0], runs[1], images, names=names, on_progress=on_progress)
     if json:
         print_json(
             {

@@ -43,5 +43,5 @@ def serve(
         note("Ctrl-C ends it.")
 
     with tempfile.TemporaryDirectory(prefix="cifarml-") as folder:
-        bundle = registry.download(found, Path(folder, "bundle"))
-        serve_model(found, bundle, Path(folder, "endpoints"), port=port, on_ready=tell)
+        run = registry.download(found, Path(folder, "run"))
+        serve_model(found, run, Path(folder, "endpoints"), port=port, on_ready=tell)

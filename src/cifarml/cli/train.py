@@ -14,7 +14,7 @@ from cifarml.cli.target import Target, open_registry, open_workspace
 
 if TYPE_CHECKING:
     from cifarml.registry.base import ModelRegistry
-    from cifarml.run import Bundle
+    from cifarml.run import Run
 
 __all__ = ["train"]
 
@@ -120,9 +120,9 @@ def train(
     runs_dir = runs_dir or load_settings().runs_dir
     if resume is not None:
         registry = registry_beside(target)
-        bundle = resume_run(context, resume, runs_dir, quiet=quiet)
-        log_run(bundle, registry)
-        print_run(bundle, json=json)
+        run = resume_run(context, resume, runs_dir, quiet=quiet)
+        log_run(run, registry)
+        print_run(run, json=json)
         return
     asked = TrainConfig.make if config_file is None else partial(TrainConfig.load, config_file)
     config = asked(
@@ -158,19 +158,19 @@ def train(
         }
         given = [text for flag, value in flags.items() if value is not None for text in (flag, str(value))]
         given += ["--skip-bad"] if skip_bad else []
-        run = name or new_run_dir(runs_dir, config.preset).name
+        run_name = name or new_run_dir(runs_dir, config.preset).name
         if yaml is not None:
             from cifarml.azure.jobs.specs import write_job_yaml
 
-            for path in write_job_yaml(yaml, compute, run, data, given, config=config_file):
+            for path in write_job_yaml(yaml, compute, run_name, data, given, config=config_file):
                 print(f"az ml job create -f {path}")
             return
-        if wait and (runs_dir / run).exists():  # told before a cluster is paid for it
+        if wait and (runs_dir / run_name).exists():  # told before a cluster is paid for it
             raise SettingsError(
-                f"{runs_dir / run} already exists", hint="take another --name, or another --runs-dir"
+                f"{runs_dir / run_name} already exists", hint="take another --name, or another --runs-dir"
             )
         train_on_cluster(
-            compute, run, data, given, runs_dir, config=config_file, wait=wait, json=json, quiet=quiet
+            compute, run_name, data, given, runs_dir, config=config_file, wait=wait, json=json, quiet=quiet
         )
         return
     if yaml is not None:
@@ -188,9 +188,9 @@ def train(
 
             describe_environment()
         with saying_how_to_go_on(run_dir, on_progress) as tell:
-            bundle = train_model(config, dataset, run_dir, source=source, on_progress=tell)
-    log_run(bundle, registry)
-    print_run(bundle, json=json)
+            run = train_model(config, dataset, run_dir, source=source, on_progress=tell)
+    log_run(run, registry)
+    print_run(run, json=json)
 
 
 def registry_beside(target: str | None) -> ModelRegistry | None:
@@ -201,7 +201,7 @@ def registry_beside(target: str | None) -> ModelRegistry | None:
     return open_registry("azure") if to_azure else None
 
 
-def log_run(bundle: Bundle, registry: ModelRegistry | None = None) -> None:
+def log_run(run: Run, registry: ModelRegistry | None = None) -> None:
     """Write a run into the experiment, here and in another registry; the run is finished in any case."""
     from cifarml.errors import RegistryError
     from cifarml.registry.local.registry import LocalRegistry
@@ -209,15 +209,15 @@ def log_run(bundle: Bundle, registry: ModelRegistry | None = None) -> None:
     try:
         for each in (LocalRegistry(), registry):
             if each is not None:
-                each.log_run(bundle)
+                each.log_run(run)
     except RegistryError as error:
         note(f"The run could not be logged: {error.message}")
-        note(f"Later: cifarml models register {shown_path(bundle.path)}")
+        note(f"Later: cifarml models register {shown_path(run.path)}")
 
 
 def train_on_cluster(
     compute: str,
-    run: str,
+    run_name: str,
     data: str,
     flags: list[str],
     runs_dir: Path,
@@ -234,7 +234,7 @@ def train_on_cluster(
     from cifarml.registry.azure.registry import AzureRegistry
 
     workspace = open_workspace()
-    job = submit_job(workspace, compute, run, data, flags, config=config)
+    job = submit_job(workspace, compute, run_name, data, flags, config=config)
     note(f"Job {job.name} is {job.state} on {compute}. {job.page}")
     if not wait:
         if json:
@@ -250,26 +250,26 @@ def train_on_cluster(
     if job.state != "completed":
         raise TrainingError(f"job {job.name} has {job.state}", hint=f"its log: cifarml jobs logs {job.name}")
     with show_progress(quiet=quiet) as on_progress:
-        bundle = fetch_run(workspace, job, runs_dir, on_progress=on_progress)
-    log_run(bundle, AzureRegistry(workspace))
-    print_run(bundle, json=json)
+        run = fetch_run(workspace, job, runs_dir, on_progress=on_progress)
+    log_run(run, AzureRegistry(workspace))
+    print_run(run, json=json)
 
 
-def print_run(bundle: Bundle, *, json: bool) -> None:
+def print_run(run: Run, *, json: bool) -> None:
     """Print what came of a training."""
     from cifarml.run_folders import REPORT
 
     if json:
-        print_json({"path": str(bundle.path.resolve()), **bundle.info})
+        print_json({"path": str(run.path.resolve()), **run.info})
         return
-    info = bundle.info
+    info = run.info
     if info["interrupted"]:
         print(f"Interrupted: the model is as far as it got, in epoch {info['num_epochs'] + 1}.")
     print(
         f"Test accuracy {info['test_accuracy']:.1%} on {info['num_test_images']:,} images "
         f"(trained {info['training_s']:.0f} s, {info['images_per_second']:,.0f} images/s)"
     )
-    path = shown_path(bundle.path)
+    path = shown_path(run.path)
     print(f"Run folder: {path}")
     print(f"Report:     {path}/{REPORT}   (open it with a browser)")
     print("Next: cifarml predict image.png   (or, as an endpoint: cifarml deploy)")

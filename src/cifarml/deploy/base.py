@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 
 from cifarml.predict import Prediction
 from cifarml.registry.base import RegisteredModel
-from cifarml.run import Bundle
+from cifarml.run import Run
 
 __all__ = ["DEFAULT_ENDPOINT", "Deployment", "Endpoint", "EndpointHost", "read_answer"]
 
@@ -26,7 +26,7 @@ class Deployment:
         model: The model, ``name:version``.
         state: ``ready``, ``starting``, ``failed`` or ``stopped``.
         created_at: When it was made, with a time zone.
-        bundle_sha256: Hash of its bundle, by which the same content is known again; empty where not known.
+        run_sha256: Hash of its run, by which the same content is known again; empty where not known.
         num_requests: How many it was asked since it started, where the host counts them.
         num_errors: How many of them it could not answer.
         memory_bytes: How much memory it takes, where the host measures it.
@@ -39,7 +39,7 @@ class Deployment:
     model: str
     state: str
     created_at: datetime
-    bundle_sha256: str = ""
+    run_sha256: str = ""
     num_requests: int | None = None
     num_errors: int | None = None
     memory_bytes: int | None = None
@@ -112,9 +112,7 @@ class EndpointHost(Protocol):
             DeployError: If the name is not allowed, or the endpoint can't be made.
         """
 
-    def create_deployment(
-        self, endpoint: str, deployment: str, model: RegisteredModel, bundle: Bundle
-    ) -> None:
+    def create_deployment(self, endpoint: str, deployment: str, model: RegisteredModel, run: Run) -> None:
         """Start a model behind an endpoint, without any traffic; returns once it is ready.
 
         Raises:

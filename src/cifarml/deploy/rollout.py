@@ -13,7 +13,7 @@ from cifarml.deploy.base import DEFAULT_ENDPOINT, Deployment, Endpoint, Endpoint
 from cifarml.deploy.smoke_test import KnownImage, ask_known, check_labels, known_images
 from cifarml.errors import CifarMLError, DeployError, ImageError, SmokeTestError
 from cifarml.registry.base import RegisteredModel
-from cifarml.run import Bundle
+from cifarml.run import Run
 
 __all__ = ["OnStep", "deploy_model", "deployment_name", "live_deployment", "roll_back"]
 
@@ -33,7 +33,7 @@ _START_TIMEOUT_S: Final = 1800.0
 def deploy_model(
     host: EndpointHost,
     model: RegisteredModel,
-    bundle: Bundle,
+    run: Run,
     *,
     name: str = DEFAULT_ENDPOINT,
     canary: int = 10,
@@ -52,7 +52,7 @@ def deploy_model(
     Args:
         host: Where endpoints are.
         model: What is deployed.
-        bundle: Its files.
+        run: Its files.
         name: The endpoint.
         canary: First share of the requests, in percent.
         canary_s: How long it is watched with that share, in seconds.
@@ -66,18 +66,18 @@ def deploy_model(
     Raises:
         SmokeTestError: If the new deployment answers wrongly, slowly, or leaks.
         DeployError: If it doesn't start, or anything else fails.
-        ModelFileError: If the bundle is damaged.
+        ModelFileError: If the run is damaged.
 
     Example:
-        >>> deploy_model(LocalHost(), model, bundle, on_step=print)  # doctest: +SKIP
+        >>> deploy_model(LocalHost(), model, run, on_step=print)  # doctest: +SKIP
     """
     if not 0 < canary < 100:
         raise DeployError(f"the first share must be 1 to 99 percent. Received: {canary}")
     if not 0 <= mirror <= 50:
         raise DeployError(f"the mirrored share must be 0 to 50 percent. Received: {mirror}")
-    known = known_images(bundle, images)
-    if images is not None or str(bundle.info.get("dataset", "")).startswith("drawn:"):
-        check_labels(known, float(bundle.info.get("test_accuracy", 0.0)))
+    known = known_images(run, images)
+    if images is not None or str(run.info.get("dataset", "")).startswith("drawn:"):
+        check_labels(known, float(run.info.get("test_accuracy", 0.0)))
     is_new = name not in {each.name for each in host.list_endpoints()}
     before = host.create_endpoint(name)
     on_step(f"endpoint {name} is {'made' if is_new else 'there'}: {before.scoring_uri}")
@@ -91,7 +91,7 @@ def deploy_model(
     new = left or deployment_name(host, host.get_endpoint(name), model)
     with _undone_on_failure(host, before, new, is_new=is_new, on_step=on_step):
         if left is None:
-            host.create_deployment(name, new, model, bundle)
+            host.create_deployment(name, new, model, run)
         on_step(f"deployment {new} is ready, without traffic")
         _smoke_test(host, name, new, known)
         on_step(f"smoke test: {len(known)} known images answered as the model does")
@@ -137,7 +137,7 @@ def roll_back(host: EndpointHost, name: str = DEFAULT_ENDPOINT) -> Endpoint:
 def live_deployment(endpoint: Endpoint, model: RegisteredModel) -> Deployment | None:
     """Return the deployment that answers all requests with this model, if there is one."""
     for each in endpoint.deployments:
-        same = each.model == str(model) and each.bundle_sha256 in {model.bundle_sha256, ""}
+        same = each.model == str(model) and each.run_sha256 in {model.run_sha256, ""}
         if same and each.state == "ready" and endpoint.traffic.get(each.name) == 100:
             return each
     return None
@@ -157,7 +157,7 @@ def _end_canary(host: EndpointHost, before: Endpoint, model: RegisteredModel, on
     same = {
         each.name
         for each in before.deployments
-        if (each.model, each.bundle_sha256) == (str(model), model.bundle_sha256)
+        if (each.model, each.run_sha256) == (str(model), model.run_sha256)
     }
     others = {name: share for name, share in before.traffic.items() if share and name not in same}
     if not others or sum(others.values()) == 100:
@@ -173,7 +173,7 @@ def _left_over(host: EndpointHost, before: Endpoint, model: RegisteredModel, on_
     """Return the deployment that a killed rollout of this very model has left; remove those that failed."""
     idle = [each for each in before.deployments if not before.traffic.get(each.name)]
     for each in reversed(idle):
-        same = (each.model, each.bundle_sha256) == (str(model), model.bundle_sha256)
+        same = (each.model, each.run_sha256) == (str(model), model.run_sha256)
         if same and each.made_with == host.made_with and each.state in {"ready", "starting"}:
             on_step(f"deployment {each.name} is there already, without traffic, with the same model")
             if _await_start(host, before.name, each.name) == "ready":

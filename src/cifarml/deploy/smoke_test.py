@@ -17,7 +17,7 @@ from cifarml.data.drawn.drawings import MIN_DRAWN, draw_dataset
 from cifarml.deploy.base import EndpointHost
 from cifarml.errors import DataError, DeployError, ImageError, SmokeTestError
 from cifarml.predict import Prediction, Predictor
-from cifarml.run import Bundle
+from cifarml.run import Run
 
 __all__ = ["EndpointCheck", "KnownImage", "ask_known", "check_endpoint", "check_labels", "known_images"]
 
@@ -36,7 +36,7 @@ class KnownImage(NamedTuple):
     Attributes:
         file: A PNG.
         label: What it shows.
-        expected: What the bundle's own Predictor says.
+        expected: What the run's own Predictor says.
     """
 
     file: bytes
@@ -62,11 +62,11 @@ class EndpointCheck(NamedTuple):
     slowest_s: float
 
 
-def known_images(bundle: Bundle, given: Dataset | None = None) -> list[KnownImage]:
+def known_images(run: Run, given: Dataset | None = None) -> list[KnownImage]:
     """Return up to fifty images with what the model is expected to say.
 
     Args:
-        bundle: The model.
+        run: The model.
         given: Labelled images; drawings when left out.
 
     Raises:
@@ -74,14 +74,12 @@ def known_images(bundle: Bundle, given: Dataset | None = None) -> list[KnownImag
         ModelFileError: If the model is damaged.
     """
     dataset = given or draw_dataset(MIN_DRAWN, seed=_DRAWN_SEED)
-    predictor = Predictor.load(bundle.path)
+    predictor = Predictor.load(run.path)
     step = max(1, len(dataset) // _MAX_IMAGES)
     files = [(_png(dataset, i), dataset.class_names[dataset.labels[i]]) for i in range(0, len(dataset), step)]
     known = [KnownImage(file, label, predictor.predict(file)) for file, label in files[:_MAX_IMAGES]]
-    if given is not None and not {each.label for each in known} & set(bundle.class_names):
-        raise DataError(
-            f"{dataset.origin} shows none of the model's classes: {', '.join(bundle.class_names)}"
-        )
+    if given is not None and not {each.label for each in known} & set(run.class_names):
+        raise DataError(f"{dataset.origin} shows none of the model's classes: {', '.join(run.class_names)}")
     return known
 
 

@@ -15,9 +15,9 @@ from cifarml.evaluation.metrics import calibration_error
 from cifarml.evaluation.statistics import Z_95, mcnemar_p_value
 from cifarml.predict import Predictor
 from cifarml.progress import OnProgress, ignore_progress
-from cifarml.run import Bundle
+from cifarml.run import Run
 
-__all__ = ["Comparison", "ModelFigures", "compare_bundles"]
+__all__ = ["Comparison", "ModelFigures", "compare_on_dataset"]
 
 _MAX_P_VALUE: Final = 0.05
 
@@ -28,7 +28,7 @@ class ModelFigures:
 
     Args:
         name: What it is called, such as ``cifar10:2``.
-        bundle_sha256: Hash of its bundle.
+        run_sha256: Hash of its run.
         trained_on: Fingerprint of the data set that it was trained on; empty where it isn't known.
         accuracy: Share of right labels, 0 to 1.
         loss: Mean cross-entropy, in nats.
@@ -37,7 +37,7 @@ class ModelFigures:
     """
 
     name: str
-    bundle_sha256: str
+    run_sha256: str
     trained_on: str
     accuracy: float
     loss: float
@@ -142,9 +142,9 @@ class Comparison:
         }
 
 
-def compare_bundles(
-    first: Bundle,
-    second: Bundle,
+def compare_on_dataset(
+    first: Run,
+    second: Run,
     dataset: Dataset,
     *,
     names: tuple[str, str] = ("first", "second"),
@@ -164,15 +164,15 @@ def compare_bundles(
         ModelFileError: If a model is damaged.
     """
     figures, right = [], []
-    for name, bundle in zip(names, (first, second), strict=True):
-        done = evaluate_model(Predictor.load(bundle.path), dataset, on_progress=on_progress)
+    for name, run in zip(names, (first, second), strict=True):
+        done = evaluate_model(Predictor.load(run.path), dataset, on_progress=on_progress)
         right.append(done.probabilities.argmax(axis=1) == done.dataset.labels)
         recall = {each.name: each.recall for each in done.evaluation.classes if each.num_images}
         figures.append(
             ModelFigures(
                 name,
-                bundle.sha256,
-                str(bundle.info.get("dataset_fingerprint", "")),
+                run.sha256,
+                str(run.info.get("dataset_fingerprint", "")),
                 done.evaluation.accuracy,
                 done.evaluation.loss,
                 calibration_error(done.probabilities, done.dataset.labels),

@@ -10,10 +10,10 @@ import numpy.typing as npt
 
 from cifarml.data.dataset import Dataset
 from cifarml.errors import ModelFileError
-from cifarml.evaluation.compare_models import Comparison, ModelFigures, compare_bundles
+from cifarml.evaluation.compare_models import Comparison, ModelFigures, compare_on_dataset
 from cifarml.evaluation.metrics import Evaluation
 from cifarml.progress import OnProgress, ignore_progress
-from cifarml.run import ONNX_MODEL, Bundle
+from cifarml.run import ONNX_MODEL, Run
 from cifarml.run_folders import ANSWERS, CONFIG, METRICS, shown_settings
 
 __all__ = ["Answers", "RunComparison", "RunFigures", "compare_runs"]
@@ -44,22 +44,22 @@ class Answers(NamedTuple):
         }
 
     @classmethod
-    def read(cls, bundle: Bundle) -> Self | None:
+    def read(cls, run: Run) -> Self | None:
         """Read the answers in a run folder; None where an earlier version has kept none.
 
         Raises:
             ModelFileError: If they are damaged.
         """
-        if ANSWERS not in bundle.files:
+        if ANSWERS not in run.files:
             return None
-        values = bundle.read_json(ANSWERS)
+        values = run.read_json(ANSWERS)
         try:
             labels, predicted = (np.array(values[name], np.int64) for name in ("labels", "predicted"))
             if labels.ndim != 1 or labels.shape != predicted.shape:
                 raise ValueError("labels and answers must be as many")
             return cls(str(values["fingerprint"]), labels, predicted)
         except (LookupError, TypeError, ValueError, OverflowError) as error:
-            raise ModelFileError(f"{bundle.path / ANSWERS} is damaged: {error}") from error
+            raise ModelFileError(f"{run.path / ANSWERS} is damaged: {error}") from error
 
 
 class RunFigures(NamedTuple):
@@ -80,22 +80,22 @@ class RunFigures(NamedTuple):
     model_bytes: int
 
     @classmethod
-    def read(cls, bundle: Bundle, name: str) -> Self:
+    def read(cls, run: Run, name: str) -> Self:
         """Read a run folder.
 
         Args:
-            bundle: The run.
+            run: The run.
             name: What it is called.
 
         Raises:
             ModelFileError: If a file is missing, changed or damaged.
         """
-        config, metrics, info = bundle.read_json(CONFIG), bundle.read_json(METRICS), bundle.info
+        config, metrics, info = run.read_json(CONFIG), run.read_json(METRICS), run.info
         try:
             evaluation = Evaluation.from_json(metrics["test"])
             figures = ModelFigures(
                 name,
-                bundle.sha256,
+                run.sha256,
                 str(info["dataset_fingerprint"]),
                 float(evaluation.accuracy),
                 float(evaluation.loss),
@@ -107,8 +107,8 @@ class RunFigures(NamedTuple):
             for shown in _SHOWN:
                 float(info[shown])
         except (LookupError, TypeError, ValueError, AttributeError) as error:
-            raise ModelFileError(f"the figures in {bundle.path} are damaged: {error!r}") from error
-        return cls(figures, counts, settings, info, len(bundle.read(ONNX_MODEL)))
+            raise ModelFileError(f"the figures in {run.path} are damaged: {error!r}") from error
+        return cls(figures, counts, settings, info, len(run.read(ONNX_MODEL)))
 
 
 class RunComparison(NamedTuple):
@@ -130,8 +130,8 @@ class RunComparison(NamedTuple):
 
 
 def compare_runs(
-    first: Bundle,
-    second: Bundle,
+    first: Run,
+    second: Run,
     dataset: Dataset | None = None,
     *,
     names: tuple[str, str] | None = None,
@@ -154,16 +154,16 @@ def compare_runs(
         ModelFileError: If a run is damaged.
 
     Example:
-        >>> compare_runs(Bundle.open("runs/a"), Bundle.open("runs/b")).verdict  # doctest: +SKIP
+        >>> compare_runs(Run.open("runs/a"), Run.open("runs/b")).verdict  # doctest: +SKIP
         'No difference beyond noise: ...'
     """
     names = names or (first.path.name, second.path.name)
-    a, b = (RunFigures.read(bundle, name) for bundle, name in zip((first, second), names, strict=True))
+    a, b = (RunFigures.read(run, name) for run, name in zip((first, second), names, strict=True))
     settings = [*a.config, *(name for name in b.config if name not in a.config)]
     both = {name: (a.config.get(name), b.config.get(name)) for name in settings}
     differing = {name: values for name, values in both.items() if values[0] != values[1]}
     if dataset is not None:
-        comparison = compare_bundles(first, second, dataset, names=names, on_progress=on_progress)
+        comparison = compare_on_dataset(first, second, dataset, names=names, on_progress=on_progress)
         return RunComparison(a, b, differing, comparison, comparison.verdict)
     answers = Answers.read(first), Answers.read(second)
     compared = _compare_answers(a, b, *answers)

@@ -16,7 +16,7 @@ from cifarml.images import decode_image
 from cifarml.model.presets import PRESETS
 from cifarml.model.test_time_augmentation import ALONE, MIRRORED, MOVED, View, average, show
 from cifarml.predict import Prediction, Predictor
-from cifarml.run import KERAS_MODEL, Bundle
+from cifarml.run import KERAS_MODEL, Run
 
 __all__ = ["Explanation", "explain_image"]
 
@@ -51,7 +51,7 @@ class _Parts(NamedTuple):
     layer: str
 
 
-def explain_image(run: str | Path, image: bytes, *, class_name: str | None = None) -> Explanation:
+def explain_image(run: Run | str | Path, image: bytes, *, class_name: str | None = None) -> Explanation:
     """Say where in an image a trained model finds what speaks for a class.
 
     Grad-CAM (Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
@@ -78,31 +78,31 @@ def explain_image(run: str | Path, image: bytes, *, class_name: str | None = Non
         >>> explain_image("runs/first", Path("ship.png").read_bytes()).heat.shape  # doctest: +SKIP
         (3, 3)
     """
-    bundle = Bundle.open(run)
+    run = Run.open(run)
     pixels = decode_image(image)
-    if class_name is not None and class_name not in bundle.class_names:
+    if class_name is not None and class_name not in run.class_names:
         raise SettingsError(
-            f"the model does not know {class_name!r}; it knows {', '.join(bundle.class_names[:10])}",
+            f"the model does not know {class_name!r}; it knows {', '.join(run.class_names[:10])}",
             hint="all of them: cifarml predict IMAGE --top 1000",
         )
-    prediction = Predictor.load(bundle.path).predict(image)
+    prediction = Predictor.load(run.path).predict(image)
     class_name = class_name if class_name is not None else prediction.label
-    parts = _take_apart(_load_network(bundle), bundle.path)
-    expected = np.array([prediction.probabilities[name] for name in bundle.class_names])
-    views = _views(parts, pixels, expected, bundle)
-    heat = _heat(parts, pixels, views, bundle.class_names.index(class_name))
+    parts = _take_apart(_load_network(run), run.path)
+    expected = np.array([prediction.probabilities[name] for name in run.class_names])
+    views = _views(parts, pixels, expected, run)
+    heat = _heat(parts, pixels, views, run.class_names.index(class_name))
     return Explanation(prediction, class_name, heat, parts.layer)
 
 
-def _load_network(bundle: Bundle) -> keras.Model:
-    content = bundle.read(KERAS_MODEL)
+def _load_network(run: Run) -> keras.Model:
+    content = run.read(KERAS_MODEL)
     with tempfile.TemporaryDirectory(prefix="cifarml-") as folder:
         path = Path(folder, KERAS_MODEL)  # of the bytes whose hash was checked, whatever happens to the file
         path.write_bytes(content)
         try:
             return keras.models.load_model(path, compile=False, safe_mode=True)
         except Exception as error:  # Keras raises almost anything on files that aren't its own
-            raise ModelFileError(f"{bundle.path / KERAS_MODEL} can't be loaded: {error}") from error
+            raise ModelFileError(f"{run.path / KERAS_MODEL} can't be loaded: {error}") from error
 
 
 def _take_apart(network: keras.Model, path: Path) -> _Parts:
@@ -163,17 +163,17 @@ def _logits(network: keras.Model) -> Any:
 
 
 def _views(
-    parts: _Parts, image: npt.NDArray[np.uint8], expected: npt.NDArray[np.float64], bundle: Bundle
+    parts: _Parts, image: npt.NDArray[np.uint8], expected: npt.NDArray[np.float64], run: Run
 ) -> tuple[View, ...]:
     """Return the views of an image whose mean logits are the model's answer: its preset's, as a rule."""
-    preset = PRESETS.get(str(bundle.info.get("preset")))
+    preset = PRESETS.get(str(run.info.get("preset")))
     for views in dict.fromkeys((*([preset.views] if preset else []), MIRRORED, MOVED, ALONE)):
         logits = parts.head(parts.features(_shown(image, views), training=False), training=False)
         mean = keras.ops.convert_to_numpy(average(logits, views))[0].astype(np.float64)
         shares = np.exp(mean - mean.max())
         if np.abs(shares / shares.sum() - expected).max() <= _TOLERANCE:
             return views
-    raise ModelFileError(f"the network in {bundle.path} is built in a way that can't be explained")
+    raise ModelFileError(f"the network in {run.path} is built in a way that can't be explained")
 
 
 def _shown(image: npt.NDArray[np.uint8], views: Sequence[View]) -> Any:

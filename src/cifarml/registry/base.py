@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from cifarml.errors import RegistryError
-from cifarml.run import Bundle
+from cifarml.run import Run
 
 if TYPE_CHECKING:
     from cifarml.registry.run_record import RunRecord
@@ -49,7 +49,7 @@ class RegisteredModel:
         name: Name of the model.
         version: A number, as text; the first is "1".
         aliases: What else the version is called, such as ``champion``.
-        bundle_sha256: Hash of its bundle, by which the same content is known again.
+        run_sha256: Hash of its run, by which the same content is known again.
         run: Name of the run that made it.
         created_at: When it was registered, with a time zone.
         metrics: Final figures, such as ``test_accuracy`` (0 to 1).
@@ -59,7 +59,7 @@ class RegisteredModel:
     name: str
     version: str
     aliases: tuple[str, ...] = ()
-    bundle_sha256: str = ""
+    run_sha256: str = ""
     run: str = ""
     created_at: datetime | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -71,16 +71,16 @@ class RegisteredModel:
 
 
 class ModelRegistry(Protocol):
-    """Keeps bundles as versions of models. What is registered never changes."""
+    """Keeps runs as versions of models. What is registered never changes."""
 
-    def register(self, bundle: Bundle, name: str = DEFAULT_NAME) -> RegisteredModel:
-        """Register a bundle; the same content gives the version that is there.
+    def register(self, run: Run, name: str = DEFAULT_NAME) -> RegisteredModel:
+        """Register a run; the same content gives the version that is there.
 
         The first version of a name becomes its champion, as there is nothing to compare it with and
         something must answer; a later one becomes its challenger. Numbers are never given twice.
 
         Raises:
-            ModelFileError: If a file of the bundle is missing or changed.
+            ModelFileError: If a file of the run is missing or changed.
             RegistryError: If it can't be registered; nothing half-done is left.
         """
 
@@ -94,8 +94,8 @@ class ModelRegistry(Protocol):
     def list_models(self, name: str | None = None) -> list[RegisteredModel]:
         """Return all versions (of one model), the oldest first."""
 
-    def download(self, model: RegisteredModel, to: Path) -> Bundle:
-        """Copy a version's bundle into a new folder ``to``, verified; all of it or nothing.
+    def download(self, model: RegisteredModel, to: Path) -> Run:
+        """Copy a version's run into a new folder ``to``, verified; all of it or nothing.
 
         Raises:
             RegistryError: If there is no such version, or ``to`` holds something else.
@@ -118,14 +118,14 @@ class ModelRegistry(Protocol):
             RegistryError: If there is no such version, or another one than ``instead_of`` has the alias.
         """
 
-    def log_run(self, bundle: Bundle) -> str:
-        """Write a training run into the experiment ``cifar10``; the same bundle is the same run.
+    def log_run(self, run: Run) -> str:
+        """Write a training run into the experiment ``cifar10``; the same run is the same run.
 
         Returns:
             The run's id in MLflow.
 
         Raises:
-            ModelFileError: If a file of the bundle is missing or changed.
+            ModelFileError: If a file of the run is missing or changed.
             RegistryError: If it can't be written.
         """
 

@@ -1,4 +1,4 @@
-"""What registries share: copies of bundles, and how a version is found among others."""
+"""What registries share: copies of runs, and how a version is found among others."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from pathlib import Path
 
 from cifarml.errors import ModelFileError, RegistryError
 from cifarml.registry.base import CHAMPION, LATEST, RegisteredModel
-from cifarml.run import MANIFEST, Bundle
+from cifarml.run import MANIFEST, Run
 
 __all__ = ["check_deletable", "copy_whole", "download_into", "find_version"]
 
 
-def copy_whole(bundle: Bundle, to: Path) -> None:
-    """Copy a bundle into a new folder, each file checked, and all of it on the disk at the end.
+def copy_whole(run: Run, to: Path) -> None:
+    """Copy a run into a new folder, each file checked, and all of it on the disk at the end.
 
     Raises:
         ModelFileError: If a file is missing or changed.
     """
     to.mkdir(parents=True)
-    contents = ((name, bundle.read(name)) for name in bundle.files)
-    for name, content in (*contents, (MANIFEST, (bundle.path / MANIFEST).read_bytes())):
+    contents = ((name, run.read(name)) for name in run.files)
+    for name, content in (*contents, (MANIFEST, (run.path / MANIFEST).read_bytes())):
         with (to / name).open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-    if Bundle.open(to).sha256 != bundle.sha256:
-        raise ModelFileError(f"{bundle.path} was changed while it was copied", hint="try again")
+    if Run.open(to).sha256 != run.sha256:
+        raise ModelFileError(f"{run.path} was changed while it was copied", hint="try again")
 
 
-def download_into(to: Path, model: RegisteredModel, fetch: Callable[[Path], None]) -> Bundle:
+def download_into(to: Path, model: RegisteredModel, fetch: Callable[[Path], None]) -> Run:
     """Make a new folder with the files of a version: all of it or nothing.
 
     Args:
@@ -53,7 +53,7 @@ def download_into(to: Path, model: RegisteredModel, fetch: Callable[[Path], None
         raise RegistryError(f"can't write {to}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return Bundle.open(to)
+    return Run.open(to)
 
 
 def find_version(
@@ -100,13 +100,13 @@ def check_deletable(model: RegisteredModel) -> None:
         )
 
 
-def _accept(path: Path, model: RegisteredModel) -> Bundle:
-    """Return the bundle of a folder that is there, if it is that of the model."""
+def _accept(path: Path, model: RegisteredModel) -> Run:
+    """Return the run of a folder that is there, if it is that of the model."""
     try:
-        bundle = Bundle.open(path)
-        bundle.verify()
+        run = Run.open(path)
+        run.verify()
     except ModelFileError:
-        bundle = None
-    if bundle is None or bundle.sha256 != model.bundle_sha256:
+        run = None
+    if run is None or run.sha256 != model.run_sha256:
         raise RegistryError(f"{path} holds something else than {model}", hint="name a new folder")
-    return bundle
+    return run

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from cifarml.data.dataset import Dataset
 from cifarml.errors import GateError
-from cifarml.evaluation.compare_models import Comparison, compare_bundles
+from cifarml.evaluation.compare_models import Comparison, compare_on_dataset
 from cifarml.progress import OnProgress, ignore_progress
 from cifarml.registry.base import CHAMPION, ModelRegistry, RegisteredModel
 from cifarml.registry.promotion_gate import GateCheck, GateLimits, check_gate
@@ -66,7 +66,7 @@ def compare_models(
     """
     started = datetime.now(UTC)
     with tempfile.TemporaryDirectory(prefix="cifarml-") as folder:
-        comparison = compare_bundles(
+        comparison = compare_on_dataset(
             registry.download(first, Path(folder, "first")),
             registry.download(second, Path(folder, "second")),
             dataset,
@@ -118,7 +118,7 @@ def promote_if_better(
 
 def _record(comparison: Comparison, started: datetime) -> RunRecord:
     both = (comparison.first, comparison.second)
-    same = "\n".join((*(each.bundle_sha256 for each in both), comparison.fingerprint))
+    same = "\n".join((*(each.run_sha256 for each in both), comparison.fingerprint))
     figures = {
         f"{each.name.replace(':', '_')}/{what}": value
         for each in both

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeGuard
 
 from cifarml.registry.local.database import Database
-from cifarml.run import Bundle
+from cifarml.run import Run
 from cifarml.run_folders import CONFIG, HISTORY, METRICS, RunSummary
 
-__all__ = ["EXPERIMENT", "Metric", "RunRecord", "insert_run", "record_bundle", "select_runs"]
+__all__ = ["EXPERIMENT", "Metric", "RunRecord", "insert_run", "record_run", "select_runs"]
 
 EXPERIMENT: Final = "cifar10"
 """Name of the experiment, as in the article."""
@@ -58,36 +58,36 @@ class RunRecord:
     interrupted: bool = False
 
 
-def record_bundle(bundle: Bundle) -> RunRecord:
+def record_run(run: Run) -> RunRecord:
     """Return what is worth knowing of a training run.
 
     Raises:
         ModelFileError: If a file that says it is damaged.
     """
-    info = bundle.info
+    info = run.info
     ended = _parse_time(info.get("created"))
     duration = info.get("training_s")
     duration_s = float(duration) if _is_number(duration) and 0 <= duration < 1e9 else 0.0
     started = datetime.fromtimestamp(ended.timestamp() - duration_s, UTC)
-    config = _mapping(bundle, CONFIG)
-    environment = _mapping(bundle, "environment.json")
-    counts = {name: value for name, value in _mapping(bundle, "dataset.json").items() if _is_number(value)}
+    config = _mapping(run, CONFIG)
+    environment = _mapping(run, "environment.json")
+    counts = {name: value for name, value in _mapping(run, "dataset.json").items() if _is_number(value)}
     devices = environment.get("devices")
     tags = {
-        "bundle_sha256": bundle.sha256,
+        "run_sha256": run.sha256,
         **{name: info.get(name) for name in ("preset", "dataset", "dataset_fingerprint")},
         "machine": environment.get("platform"),
         "devices": ", ".join(map(str, devices)) if isinstance(devices, list) else None,
-        "folder": bundle.path.resolve(),
+        "folder": run.path.resolve(),
     }
-    final = [Metric(name, float(value), at=ended) for name, value in _finals(bundle).items()]
+    final = [Metric(name, float(value), at=ended) for name, value in _finals(run).items()]
     return RunRecord(
-        run_id=bundle.sha256[:32],
-        name=str(info.get("run", bundle.path.name)),
+        run_id=run.sha256[:32],
+        name=str(info.get("run", run.path.name)),
         started_at=started,
         ended_at=ended,
-        folder=bundle.path.resolve(),
-        metrics=(*_by_epoch(bundle, started, duration_s), *final),
+        folder=run.path.resolve(),
+        metrics=(*_by_epoch(run, started, duration_s), *final),
         parameters=_texts(config | counts),
         tags=_texts(tags),
         interrupted=bool(info.get("interrupted")),
@@ -150,7 +150,7 @@ def select_runs(database: Database) -> list[RunSummary]:
     with database.reading() as connection:
         found = connection.execute(
             "SELECT run_uuid, name, status FROM runs WHERE lifecycle_stage = 'active' AND run_uuid IN"
-            " (SELECT run_uuid FROM tags WHERE key = 'bundle_sha256') ORDER BY end_time, run_uuid"
+            " (SELECT run_uuid FROM tags WHERE key = 'run_sha256') ORDER BY end_time, run_uuid"
         ).fetchall()
         tags, metrics, params = (
             _grouped(connection.execute(f"SELECT run_uuid, key, value FROM {table}"))  # noqa: S608
@@ -169,7 +169,7 @@ def _summarise(
 ) -> RunSummary:
     path = Path(tags.get("folder", ""))
     state = "interrupted" if row["status"] == "KILLED" else "finished"
-    known = ("bundle_sha256", "preset", "dataset", "dataset_fingerprint")
+    known = ("run_sha256", "preset", "dataset", "dataset_fingerprint")
     info: dict[str, Any] = {name: tags[name] for name in known if name in tags}
     info |= {name: value for name, value in metrics.items() if name in _FINAL}
     return RunSummary(row["name"], path, state if path.is_dir() else "deleted", info | {"parameters": params})
@@ -208,9 +208,9 @@ def _experiment_id(connection: sqlite3.Connection, artifacts: Path) -> int:
     return int(row["experiment_id"])
 
 
-def _by_epoch(bundle: Bundle, started: datetime, duration_s: float) -> Iterable[Metric]:
+def _by_epoch(run: Run, started: datetime, duration_s: float) -> Iterable[Metric]:
     """Yield the metrics of each epoch, as if all epochs had taken the same time."""
-    for name, values in _mapping(bundle, HISTORY).items():
+    for name, values in _mapping(run, HISTORY).items():
         if isinstance(values, list):
             for epoch, value in enumerate(values, start=1):
                 if _is_number(value):
@@ -218,16 +218,16 @@ def _by_epoch(bundle: Bundle, started: datetime, duration_s: float) -> Iterable[
                     yield Metric(name[:250], float(value), epoch, at)
 
 
-def _finals(bundle: Bundle) -> dict[str, float]:
-    figures: dict[str, Any] = {name: bundle.info.get(name) for name in _FINAL}
-    test = _mapping(bundle, METRICS).get("test")
+def _finals(run: Run) -> dict[str, float]:
+    figures: dict[str, Any] = {name: run.info.get(name) for name in _FINAL}
+    test = _mapping(run, METRICS).get("test")
     figures["test_macro_f1"] = test.get("macro_f1") if isinstance(test, dict) else None
     return {name: float(value) for name, value in figures.items() if _is_number(value)}
 
 
-def _mapping(bundle: Bundle, name: str) -> dict[str, Any]:
-    """Return the values of a JSON file of a bundle; none where a bundle lacks it."""
-    values = bundle.read_json(name) if name in bundle.files else {}
+def _mapping(run: Run, name: str) -> dict[str, Any]:
+    """Return the values of a JSON file of a run; none where a run lacks it."""
+    values = run.read_json(name) if name in run.files else {}
     return values if isinstance(values, dict) else {}
 
 

@@ -30,7 +30,7 @@ def live_plot(on_progress: OnProgress = ignore_progress) -> OnProgress:
 
     Example:
         >>> import cifarml
-        >>> bundle = cifarml.train_model(
+        >>> run = cifarml.train_model(
         ...     config, dataset, "runs/first", on_progress=cifarml.live_plot()
         ... )  # doctest: +SKIP
     """

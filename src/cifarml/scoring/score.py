@@ -65,7 +65,7 @@ def init() -> None:
     try:
         _served = None
         path = Path(os.environ.get(MODEL_DIR, "")).absolute()
-        predictor = Predictor.load(_find_bundle(path), num_threads=_NUM_THREADS)
+        predictor = Predictor.load(_find_run(path), num_threads=_NUM_THREADS)
         _served = _Served(predictor, {"name": path.parent.name, "version": path.name})
         _warm_up()
     except (ModelFileError, OSError) as error:
@@ -75,7 +75,7 @@ def init() -> None:
     _log.info("serving %s:%s", *_served.model.values())
 
 
-def _find_bundle(path: Path) -> Path:
+def _find_run(path: Path) -> Path:
     if not os.environ.get(MODEL_DIR):
         raise ModelFileError(f"{MODEL_DIR} is not set; it names the folder of the model")
     if not path.is_dir():

@@ -62,7 +62,7 @@ class Runner:
     Args:
         name: Name of the deployment, for the log.
         script: The scoring script.
-        model_dir: Its copy of the bundle.
+        model_dir: Its copy of the run.
         log: What the script prints goes there.
         timeout_s: How long a batch may take.
         max_memory_bytes: A worker that takes more is replaced by a fresh one.

@@ -11,7 +11,7 @@ endpoints_dir/
     server.log  access.log
     deployments/DEPLOYMENT/
       worker.log
-      model/MODEL/VERSION/       a copy of the bundle, laid out as a managed endpoint lays it out
+      model/MODEL/VERSION/       a copy of the run, laid out as a managed endpoint lays it out
 ```
 """
 
@@ -67,7 +67,7 @@ class DeploymentRecord:
         name: Its name.
         model: Name of the model.
         version: Version of the model.
-        bundle_sha256: Hash of the bundle, by which the same content is known again.
+        run_sha256: Hash of the run, by which the same content is known again.
         created_at: When it was made, ISO 8601 with a time zone.
         script: The scoring script.
         timeout_s: How long a request may take.
@@ -78,7 +78,7 @@ class DeploymentRecord:
     name: str
     model: str
     version: str
-    bundle_sha256: str
+    run_sha256: str
     created_at: str
     script: str
     timeout_s: float = 10.0
@@ -242,7 +242,7 @@ class EndpointFolder:
         return self.deployment(name) / "worker.log"
 
     def model_dir(self, record: DeploymentRecord) -> Path:
-        """Return where a deployment's copy of its bundle lies."""
+        """Return where a deployment's copy of its run lies."""
         return self.deployment(record.name) / "model" / record.model / record.version
 
 

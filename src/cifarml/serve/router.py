@@ -146,7 +146,7 @@ class Gateway:
         return await self._images.ask(kind, body)
 
     async def add(self, record: DeploymentRecord) -> None:
-        """Start a deployment whose bundle is in place, without traffic.
+        """Start a deployment whose run is in place, without traffic.
 
         Raises:
             DeployError: If there is one of that name, or it did not become ready.

@@ -198,7 +198,7 @@ class Checkpoint:
         self._lock.release()
         for name in (STATE, SOURCE, LOCK):
             (self._folder / name).unlink(missing_ok=True)
-        with suppress(OSError):  # what is not ours stays, and Bundle.open says so
+        with suppress(OSError):  # what is not ours stays, and Run.open says so
             self._folder.rmdir()
 
     def _read(self, expected: Sequence[npt.NDArray[Any]]) -> tuple[_About, list[npt.NDArray[Any]]]:

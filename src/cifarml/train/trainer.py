@@ -28,7 +28,7 @@ from cifarml.run import (
     KERAS_MODEL,
     MANIFEST,
     ONNX_MODEL,
-    Bundle,
+    Run,
     finish_manifest,
     write_json,
     write_manifest,
@@ -65,7 +65,7 @@ def train_model(
     *,
     source: Source | None = None,
     on_progress: OnProgress = ignore_progress,
-) -> Bundle:
+) -> Run:
     """Train a network and write everything about it into a new folder.
 
     The images to train on are split once more into train and validation; the curves show both. The
@@ -86,7 +86,7 @@ def train_model(
         on_progress: Called several times a second, and with a line after every epoch.
 
     Returns:
-        The finished bundle in ``run_dir``.
+        The finished run in ``run_dir``.
 
     Raises:
         DataError: If there are no images to train on or to test with.
@@ -111,7 +111,7 @@ def train_model(
 
 def resume_training(
     run_dir: str | Path, dataset: Dataset, *, on_progress: OnProgress = ignore_progress
-) -> Bundle:
+) -> Run:
     """Go on with a training that was killed, from its last checkpoint to the finished run folder.
 
     It ends with the figures that it would have had without the kill: equal to the last digit where the
@@ -124,7 +124,7 @@ def resume_training(
         on_progress: As for :func:`train_model`.
 
     Returns:
-        The finished bundle in ``run_dir``.
+        The finished run in ``run_dir``.
 
     Raises:
         TrainingError: If the run is finished, is being trained, was begun with other images or other
@@ -133,9 +133,7 @@ def resume_training(
 
     Example:
         >>> import cifarml
-        >>> bundle = cifarml.resume_training(
-        ...     "runs/first", cifarml.load_dataset("drawn:200")
-        ... )  # doctest: +SKIP
+        >>> run = cifarml.resume_training("runs/first", cifarml.load_dataset("drawn:200"))  # doctest: +SKIP
     """
     run_dir = Path(run_dir)
     check_unfinished(run_dir)
@@ -143,8 +141,8 @@ def resume_training(
         if (run_dir / MANIFEST).exists():  # its other process has finished it in this moment
             checkpoint.remove()
             check_unfinished(run_dir)
-        if bundle := finish_manifest(run_dir, clear=checkpoint.remove):
-            return bundle
+        if run := finish_manifest(run_dir, clear=checkpoint.remove):
+            return run
         plan = _read_plan(run_dir, dataset)
         splits = _split(plan.config, dataset)
         for partial in run_dir.glob(".*.partial"):
@@ -211,7 +209,7 @@ def _choose_plan(config: TrainConfig, splits: DatasetSplits, on_progress: OnProg
 
 def _train(
     plan: Plan, dataset: Dataset, splits: DatasetSplits, checkpoint: Checkpoint, on_progress: OnProgress
-) -> Bundle:
+) -> Run:
     config, run_dir = plan.config, checkpoint.run_dir
     on_progress(Progress("training", 0, None, line=plan.say(len(splits.train))))
     fitted = fit_network(
@@ -266,9 +264,9 @@ def _train(
         "onnx_difference": exported.difference,
     }
     write_report(run_dir, info, splits.test, probabilities)
-    bundle = write_manifest(run_dir, dataset.class_names, info, clear=checkpoint.remove)
+    run = write_manifest(run_dir, dataset.class_names, info, clear=checkpoint.remove)
     saving(4)
-    return bundle
+    return run
 
 
 def serve(preset: Preset, network: keras.Model, validation: Dataset) -> tuple[keras.Model, float]:

@@ -36,7 +36,7 @@ def serving(work: Path) -> None:
     from cifarml import TrainConfig, load_dataset, train_model
     from cifarml.deploy.azure.staging import stage_scoring
 
-    bundle = train_model(TrainConfig(num_epochs=1), load_dataset("drawn:200"), work / "cifar10" / "1")
+    run = train_model(TrainConfig(num_epochs=1), load_dataset("drawn:200"), work / "cifar10" / "1")
     stage_scoring(work / "code")
     file = io.BytesIO()
     Image.fromarray(load_dataset("drawn:200").images[0]).save(file, "PNG")
@@ -78,10 +78,10 @@ def serving(work: Path) -> None:
         f"\nAgainst the article's in the same round: latency 1/{min(faster):.0f} to 1/{max(faster):.0f} "
         f"(bar 1/45), rate {min(more):.0f} to {max(more):.0f} times (bar 60)."
     )
-    inside = _in_process_ms(bundle.path, body)
+    inside = _in_process_ms(run.path, body)
     over = statistics.median(load.percentile_ms(50) for load in alone["ours"]) - inside
     print(f"In this process an answer takes {inside:.2f} ms; over HTTP {over:.2f} ms more (bar 2).")
-    _go_live(work, bundle.path)
+    _go_live(work, run.path)
 
 
 def long_run(work: Path, seconds: float = 600.0) -> None:
@@ -120,14 +120,14 @@ def _http(path: str, body: bytes, *more: str) -> bytes:
 
 @contextlib.contextmanager
 def _ours(work: Path, body: bytes) -> Iterator[tuple[int, bytes]]:
-    from cifarml import Bundle
+    from cifarml import Run
     from cifarml.deploy.local.host import LocalHost
     from cifarml.deploy.rollout import deploy_model
     from cifarml.registry.base import RegisteredModel
 
     host = LocalHost(work / "endpoints")
-    bundle = Bundle.open(work / "cifar10" / "1")
-    endpoint = deploy_model(host, RegisteredModel("cifar10", "1"), bundle, name="load")
+    run = Run.open(work / "cifar10" / "1")
+    endpoint = deploy_model(host, RegisteredModel("cifar10", "1"), run, name="load")
     try:
         port = int(endpoint.scoring_uri.split(":")[2].split("/")[0])
         yield port, _http("/score", body, f"Authorization: Bearer {host.read_key('load')}")

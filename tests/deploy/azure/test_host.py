@@ -20,7 +20,7 @@ from azure.ai.ml import (
     load_online_endpoint,
 )
 
-from cifarml import Bundle
+from cifarml import Run
 from cifarml.azure.compute import ClusterOptions
 from cifarml.azure.workspace import AzureWorkspace
 from cifarml.azure.yaml_files import write_cluster_yaml
@@ -109,7 +109,7 @@ def registry(cloud: Cloud) -> AzureRegistry:
 
 
 @pytest.fixture
-def models(registry: AzureRegistry, trained: Bundle) -> list[RegisteredModel]:
+def models(registry: AzureRegistry, trained: Run) -> list[RegisteredModel]:
     """Two models of the same content, under two names."""
     return [registry.register(trained, name) for name in ("one", "two")]
 
@@ -120,7 +120,7 @@ def host(registry: AzureRegistry) -> AzureHost:
 
 
 @pytest.fixture
-def live(host: AzureHost, models: list[RegisteredModel], trained: Bundle) -> str:
+def live(host: AzureHost, models: list[RegisteredModel], trained: Run) -> str:
     deploy_model(host, models[0], trained, name="live")
     return "live"
 
@@ -134,7 +134,7 @@ def test_a_bad_container_is_refused(
     host: AzureHost,
     live: str,
     models: list[RegisteredModel],
-    trained: Bundle,
+    trained: Run,
     tmp_path: Path,
     fault: str,
 ) -> None:
@@ -164,7 +164,7 @@ def test_a_bad_container_is_refused(
 
 
 def test_a_second_version_goes_live_and_back(
-    cloud: Cloud, host: AzureHost, live: str, models: list[RegisteredModel], trained: Bundle
+    cloud: Cloud, host: AzureHost, live: str, models: list[RegisteredModel], trained: Run
 ) -> None:
     """A client that never stops calling sees no failed request."""
     steps: list[str] = []
@@ -188,7 +188,7 @@ def test_a_second_version_goes_live_and_back(
     assert "Downloading model" in host.storage_logs(live, "version-1-2")
 
 
-def test_endpoints_with_tokens(cloud: Cloud, registry: AzureRegistry, trained: Bundle) -> None:
+def test_endpoints_with_tokens(cloud: Cloud, registry: AzureRegistry, trained: Run) -> None:
     model = registry.register(trained)
     host = AzureHost(registry.workspace, DeploymentOptions(auth="entra"), poll_s=0.05)
     deploy_model(host, model, trained, name="tokens")
@@ -221,7 +221,7 @@ def test_a_name_that_is_taken_in_the_region(cloud: Cloud, host: AzureHost) -> No
 
 
 def test_too_little_quota(
-    cloud: Cloud, registry: AzureRegistry, trained: Bundle, cifarml: CommandLine, tmp_path: Path
+    cloud: Cloud, registry: AzureRegistry, trained: Run, cifarml: CommandLine, tmp_path: Path
 ) -> None:
     """The error names sizes that fit, and nothing is left."""
     registry.register(trained)
@@ -247,7 +247,7 @@ def test_somebody_else_is_changing_it(cloud: Cloud, host: AzureHost, live: str) 
 
 
 def test_a_plan_touches_nothing(
-    cloud: Cloud, registry: AzureRegistry, trained: Bundle, cifarml: CommandLine
+    cloud: Cloud, registry: AzureRegistry, trained: Run, cifarml: CommandLine
 ) -> None:
     registry.register(trained)
     del cloud.requests[:]
@@ -263,7 +263,7 @@ def test_a_plan_touches_nothing(
 
 
 def test_plans_as_yaml(
-    cloud: Cloud, registry: AzureRegistry, trained: Bundle, cifarml: CommandLine, tmp_path: Path
+    cloud: Cloud, registry: AzureRegistry, trained: Run, cifarml: CommandLine, tmp_path: Path
 ) -> None:
     """Azure ML's own loaders read them, and say what we would have made."""
     registry.register(trained)
@@ -279,7 +279,7 @@ def test_plans_as_yaml(
     assert load_environment(plan / "environment.yml").name == "cifarml-scoring"
     model = load_model(plan / "model.yml")
     assert (model.name, model.version) == ("cifar10", "1")
-    assert Bundle.open(plan / "model").sha256 == trained.sha256
+    assert Run.open(plan / "model").sha256 == trained.sha256
     assert load_online_endpoint(plan / "endpoint.yml").auth_mode == "key"
     deployment = load_online_deployment(plan / "deployment.yml")
     assert (deployment.instance_count, deployment.instance_type) == (2, "Standard_F2s_v2")
@@ -326,7 +326,7 @@ def test_options_that_are_none(wrong: dict[str, object]) -> None:
 
 
 def test_prices_that_cannot_be_had(
-    cloud: Cloud, registry: AzureRegistry, trained: Bundle, cifarml: CommandLine
+    cloud: Cloud, registry: AzureRegistry, trained: Run, cifarml: CommandLine
 ) -> None:
     registry.register(trained)
     cloud.bench.proxy.hosts.pop("prices.azure.com")

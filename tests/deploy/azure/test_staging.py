@@ -20,7 +20,7 @@ from cifarml.errors import DeployError
 from cifarml.scoring.api_schema import ErrorAnswer, ImageAnswer
 from tests.endpoint_docs import ENDPOINT_DOCS
 from tests.environments import environment
-from tests.goldens import JSON, colour_bundle, goldens, plain
+from tests.goldens import JSON, colour_run, goldens, plain
 from tests.inference_server import InferenceServer, command, free_port, variables
 
 GOLDENS = goldens()
@@ -29,7 +29,7 @@ GOLDENS = goldens()
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The model of the goldens, where Azure ML would put it."""
-    return colour_bundle(tmp_path_factory.mktemp("azureml-models") / "cifar10" / "3").path
+    return colour_run(tmp_path_factory.mktemp("azureml-models") / "cifar10" / "3").path
 
 
 @pytest.fixture(scope="module")

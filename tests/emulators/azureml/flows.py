@@ -13,7 +13,7 @@ from pathlib import Path
 import azure.ai.ml
 import mlflow
 
-from cifarml import Bundle
+from cifarml import Run
 from cifarml.azure.compute import ClusterOptions, create_cluster
 from cifarml.azure.workspace import AzureWorkspace
 from cifarml.deploy.azure.host import AzureHost
@@ -63,7 +63,7 @@ class Done:
 class Bench:
     """A workspace, two trained runs, and processes that are forked from one that has imported everything."""
 
-    def __init__(self, cloud: Cloud, runs: Sequence[Bundle], folder: Path, env: Mapping[str, str]) -> None:
+    def __init__(self, cloud: Cloud, runs: Sequence[Run], folder: Path, env: Mapping[str, str]) -> None:
         self.cloud, self.runs, self.folder = cloud, runs, folder
         self.env = dict(env) | {
             "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0",
@@ -145,7 +145,7 @@ def _all_that_costs(bench: Bench) -> None:
 
 def _registered(bench: Bench) -> None:
     (model,) = bench.registry.list_models("cifar10")
-    assert model.bundle_sha256 == bench.runs[0].sha256
+    assert model.run_sha256 == bench.runs[0].sha256
     assert model.aliases == ("champion",)
     assert len(bench.cloud.models["cifar10"]) == 1
     finished = [run for run in bench.cloud.runs.values() if run.status == "FINISHED"]

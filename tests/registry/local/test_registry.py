@@ -12,25 +12,23 @@ from pathlib import Path
 
 import pytest
 
-from cifarml import Bundle
+from cifarml import Run
 from cifarml.errors import ModelFileError, RegistryError
 from cifarml.registry.local.registry import LocalRegistry
 from tests.processes import forking_context
-from tests.registry.test_contract import MakeBundle, made, make_bundle
+from tests.registry.test_contract import MakeRun, made, make_run
 from tests.registry.test_contract import local_registry as registry
 
-__all__ = ["made", "make_bundle", "registry"]  # fixtures
+__all__ = ["made", "make_run", "registry"]  # fixtures
 
 
-def test_mlflow_reads_it(
-    registry: LocalRegistry, make_bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_mlflow_reads_it(registry: LocalRegistry, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     """With MLflow's own client: the run with its metrics by epoch, the versions and their aliases."""
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
-    bundle = make_bundle(1)
-    registry.register(bundle)
-    registry.register(make_bundle(2))
-    registry.delete(registry.register(make_bundle(3)))
+    first = make_run(1)
+    registry.register(first)
+    registry.register(make_run(2))
+    registry.delete(registry.register(make_run(3)))
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{registry.folder}/mlflow.db")
@@ -40,10 +38,10 @@ def test_mlflow_reads_it(
     assert set(runs) == {"run1", "run2", "run3"}
     run = runs["run1"]
     assert run.info.status == "FINISHED"
-    assert run.data.metrics["test_accuracy"] == bundle.info["test_accuracy"]
+    assert run.data.metrics["test_accuracy"] == first.info["test_accuracy"]
     assert run.data.params["num_epochs"] == "2"
-    assert run.data.tags["dataset_fingerprint"] == bundle.info["dataset_fingerprint"]
-    history = bundle.read_json("history.json")
+    assert run.data.tags["dataset_fingerprint"] == first.info["dataset_fingerprint"]
+    history = first.read_json("history.json")
     for name, values in history.items():
         if name in run.data.metrics:
             found = client.get_metric_history(run.info.run_id, name)
@@ -62,38 +60,36 @@ def test_mlflow_reads_it(
     assert registry.get().version == "2"
 
 
-def test_the_first_use_makes_the_tables(tmp_path: Path, make_bundle: MakeBundle) -> None:
+def test_the_first_use_makes_the_tables(tmp_path: Path, make_run: MakeRun) -> None:
     registry = LocalRegistry(tmp_path / "new" / "registry")
     assert registry.list_models() == []
     assert registry.list_runs() == []
     assert not registry.folder.exists()  # looking makes nothing
-    assert registry.register(make_bundle(1)).version == "1"
+    assert registry.register(make_run(1)).version == "1"
     assert [run.name for run in registry.list_runs()] == ["run1"]
     assert registry.ui_command.endswith(f"sqlite:///{registry.folder}/mlflow.db")
 
 
-def test_log_run_is_safe_to_repeat(registry: LocalRegistry, make_bundle: MakeBundle) -> None:
-    bundle = make_bundle(1)
-    assert registry.log_run(bundle) == registry.log_run(bundle)
-    registry.register(bundle)
+def test_log_run_is_safe_to_repeat(registry: LocalRegistry, make_run: MakeRun) -> None:
+    first = make_run(1)
+    assert registry.log_run(first) == registry.log_run(first)
+    registry.register(first)
     (run,) = registry.list_runs()
-    assert (run.name, run.path, run.info["bundle_sha256"]) == ("run1", bundle.path, bundle.sha256)
-    assert run.info["test_accuracy"] == bundle.info["test_accuracy"]
+    assert (run.name, run.path, run.info["run_sha256"]) == ("run1", first.path, first.sha256)
+    assert run.info["test_accuracy"] == first.info["test_accuracy"]
 
 
 def _register(folder: str, path: str) -> None:
-    LocalRegistry(folder).register(Bundle.open(path))
+    LocalRegistry(folder).register(Run.open(path))
 
 
-def test_killed_at_random_moments(registry: LocalRegistry, make_bundle: MakeBundle) -> None:
+def test_killed_at_random_moments(registry: LocalRegistry, make_run: MakeRun) -> None:
     context = forking_context()
     moments = random.Random(7)
-    bundles = [make_bundle(number) for number in range(3)]
+    runs = [make_run(number) for number in range(3)]
     killed = 0
     for number in range(30):
-        process = context.Process(
-            target=_register, args=(str(registry.folder), str(bundles[number % 3].path))
-        )
+        process = context.Process(target=_register, args=(str(registry.folder), str(runs[number % 3].path)))
         process.start()
         time.sleep(moments.uniform(0, 0.06))
         if process.pid and process.is_alive():
@@ -103,19 +99,19 @@ def test_killed_at_random_moments(registry: LocalRegistry, make_bundle: MakeBund
         for model in registry.list_models():  # what looks registered is
             registry.download(model, registry.folder.parent / f"{number}-{model.version}").verify()
     assert killed
-    for bundle in bundles:
-        registry.register(bundle)
+    for run in runs:
+        registry.register(run)
     models = registry.list_models()
-    assert sorted(model.bundle_sha256 for model in models) == sorted(bundle.sha256 for bundle in bundles)
+    assert sorted(model.run_sha256 for model in models) == sorted(run.sha256 for run in runs)
     folder = registry.folder / "models" / "cifar10"
     assert sorted(path.name for path in folder.iterdir()) == sorted(model.version for model in models)
 
 
-def test_two_processes_register_at_once(registry: LocalRegistry, make_bundle: MakeBundle) -> None:
+def test_two_processes_register_at_once(registry: LocalRegistry, make_run: MakeRun) -> None:
     context = forking_context()
-    work = [make_bundle(number) for number in (1, 1, 2, 2)]
+    work = [make_run(number) for number in (1, 1, 2, 2)]
     processes = [
-        context.Process(target=_register, args=(str(registry.folder), str(bundle.path))) for bundle in work
+        context.Process(target=_register, args=(str(registry.folder), str(run.path))) for run in work
     ]
     for process in processes:
         process.start()
@@ -126,9 +122,9 @@ def test_two_processes_register_at_once(registry: LocalRegistry, make_bundle: Ma
 
 
 def test_damaged_files_are_found_and_put_back(
-    registry: LocalRegistry, make_bundle: MakeBundle, tmp_path: Path
+    registry: LocalRegistry, make_run: MakeRun, tmp_path: Path
 ) -> None:
-    model = registry.register(make_bundle(1))
+    model = registry.register(make_run(1))
     (registry.folder / "models" / "cifar10" / "1" / "model.onnx").write_bytes(b"damaged")
     with pytest.raises(ModelFileError, match="changed") as caught:
         registry.download(model, tmp_path / "copy")
@@ -138,22 +134,22 @@ def test_damaged_files_are_found_and_put_back(
     with pytest.raises(ModelFileError, match="damaged") as caught:
         registry.download(model, tmp_path / "copy")
     assert "models register run1" in str(caught.value.hint)
-    assert registry.register(make_bundle(1)) == model
+    assert registry.register(make_run(1)) == model
     registry.download(model, tmp_path / "copy").verify()
 
 
 @pytest.mark.parametrize("content", [b"no database at all", b"", b"SQLite format 3\0" + b"\xff" * 5000])
-def test_a_damaged_database_is_told(registry: LocalRegistry, make_bundle: MakeBundle, content: bytes) -> None:
+def test_a_damaged_database_is_told(registry: LocalRegistry, make_run: MakeRun, content: bytes) -> None:
     (registry.folder / "mlflow.db").write_bytes(content)
-    for work in (registry.list_models, registry.list_runs, lambda: registry.register(make_bundle(1))):
+    for work in (registry.list_models, registry.list_runs, lambda: registry.register(make_run(1))):
         with pytest.raises(RegistryError, match=r"mlflow\.db") as caught:
             work()
         assert caught.value.hint
     assert (registry.folder / "mlflow.db").read_bytes() == content
 
 
-def test_a_full_disk_leaves_nothing(registry: LocalRegistry, make_bundle: MakeBundle) -> None:
-    registry.register(make_bundle(1))
+def test_a_full_disk_leaves_nothing(registry: LocalRegistry, make_run: MakeRun) -> None:
+    registry.register(make_run(1))
     with sqlite3.connect(registry.folder / "mlflow.db") as database:
         size = database.execute("PRAGMA page_count").fetchone()[0]
     database.close()
@@ -168,7 +164,7 @@ def test_a_full_disk_leaves_nothing(registry: LocalRegistry, make_bundle: MakeBu
 
     def fill() -> None:
         for number in range(2, 60):
-            registry.register(make_bundle(number))
+            registry.register(make_run(number))
 
     with pytest.raises(RegistryError, match="full") as caught:
         fill()
@@ -176,12 +172,12 @@ def test_a_full_disk_leaves_nothing(registry: LocalRegistry, make_bundle: MakeBu
     registry._database._connect = connect  # type: ignore[method-assign]
     versions = [model.version for model in registry.list_models()]
     folder = registry.folder / "models" / "cifar10"
-    registry.register(make_bundle(1))
+    registry.register(make_run(1))
     assert sorted(path.name for path in folder.iterdir()) == sorted(versions)
 
 
-def test_a_folder_that_cannot_be_made(tmp_path: Path, make_bundle: MakeBundle) -> None:
+def test_a_folder_that_cannot_be_made(tmp_path: Path, make_run: MakeRun) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RegistryError, match="can't write") as caught:
-        LocalRegistry(tmp_path / "file" / "registry").register(make_bundle(1))
+        LocalRegistry(tmp_path / "file" / "registry").register(make_run(1))
     assert "CIFARML_REGISTRY_DIR" in str(caught.value.hint)

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from cifarml import Bundle, Dataset, TrainConfig, resume_training, train_model
+from cifarml import Dataset, Run, TrainConfig, resume_training, train_model
 from cifarml.model.recipe import Recipe
 from cifarml.progress import Progress
 from cifarml.train.callbacks.data_pruning import LossesKept, WeighedCrossentropy
@@ -139,5 +139,5 @@ def test_a_run_that_goes_on_leaves_out_the_same(drawn: Dataset, tmp_path: Path) 
         json.loads((path / "history.json").read_text()) for path in (whole.path, tmp_path / "stopped")
     )
     assert one == other
-    accuracies = [Bundle.open(path).info["test_accuracy"] for path in (whole.path, tmp_path / "stopped")]
+    accuracies = [Run.open(path).info["test_accuracy"] for path in (whole.path, tmp_path / "stopped")]
     assert accuracies[0] == accuracies[1]

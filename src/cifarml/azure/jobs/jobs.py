@@ -19,7 +19,7 @@ from cifarml.azure.jobs.specs import RUN_NAME, RUN_TAG, RUNS, build_job
 from cifarml.azure.workspace import TAG, AzureWorkspace, word
 from cifarml.errors import CloudError, TrainingError
 from cifarml.progress import OnProgress, ignore_progress
-from cifarml.run import Bundle
+from cifarml.run import Run
 
 __all__ = [
     "Job",
@@ -182,7 +182,7 @@ def cancel_job(workspace: AzureWorkspace, name: str) -> Job:
 
 def fetch_run(
     workspace: AzureWorkspace, job: Job, runs_dir: Path, *, on_progress: OnProgress = ignore_progress
-) -> Bundle:
+) -> Run:
     """Bring a job's run folder home: all of it, each file checked, or nothing.
 
     Args:
@@ -203,10 +203,10 @@ def fetch_run(
     shutil.rmtree(partial, ignore_errors=True)
     try:
         _download(workspace, job, partial, on_progress)
-        bundle = Bundle.open(partial)
-        bundle.verify()
+        run = Run.open(partial)
+        run.verify()
         if target.exists():
-            if Bundle.open(target).sha256 != bundle.sha256:
+            if Run.open(target).sha256 != run.sha256:
                 raise TrainingError(
                     f"{target} holds another run than job {job.name}",
                     hint=f"fetch it elsewhere: cifarml jobs fetch {job.name} --runs-dir DIR",
@@ -224,7 +224,7 @@ def fetch_run(
         raise TrainingError(f"can't write {target}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return Bundle.open(target)
+    return Run.open(target)
 
 
 def _download(workspace: AzureWorkspace, job: Job, to: Path, on_progress: OnProgress) -> None:

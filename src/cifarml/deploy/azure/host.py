@@ -25,7 +25,7 @@ from cifarml.deploy.base import Endpoint
 from cifarml.errors import CloudDeployError, DeployError
 from cifarml.predict import Prediction
 from cifarml.registry.base import RegisteredModel
-from cifarml.run import Bundle
+from cifarml.run import Run
 from cifarml.serve.endpoint_folder import check_endpoint_name, check_traffic
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class AzureHost(EndpointReader):
         endpoint: str,
         deployment: str,
         model: RegisteredModel,
-        bundle: Bundle,  # noqa: ARG002  # the workspace has its files
+        run: Run,  # noqa: ARG002  # the workspace has its files
     ) -> None:
         """Start a model behind an endpoint, without any traffic; returns once it is ready.
 
@@ -123,7 +123,7 @@ class AzureHost(EndpointReader):
             raise DeployError(f"there is a deployment {deployment} already")
         self._ensure_environment()
         tags = {
-            "bundle_sha256": model.bundle_sha256,
+            "run_sha256": model.run_sha256,
             "made_with": self.made_with,
             "created_at": datetime.now(UTC).isoformat(),
         }

@@ -198,7 +198,7 @@ def write_yaml(
     endpoint: str,
     deployment: str,
     model: RegisteredModel,
-    bundle: Path | None,
+    run: Path | None,
     options: DeploymentOptions,
 ) -> list[Path]:
     """Write the plan as files that ``az ml`` takes, in the order in which it takes them.
@@ -208,7 +208,7 @@ def write_yaml(
         endpoint: Name of the endpoint.
         deployment: Name of the deployment.
         model: What is deployed.
-        bundle: Folder with its files, which are copied beside model.yml.
+        run: Folder with its files, which are copied beside model.yml.
         options: How it runs.
 
     Raises:
@@ -216,9 +216,9 @@ def write_yaml(
         DeployError: If the code can't be staged.
     """
     new_folder(folder)
-    if bundle is not None:
+    if run is not None:
         try:
-            shutil.copytree(bundle, folder / "model")
+            shutil.copytree(run, folder / "model")
         except OSError as error:
             raise DeployError(f"can't write to {folder}: {error.strerror}") from error
     made = build_deployment(endpoint, deployment, model, options, folder=folder, tags={})
@@ -241,7 +241,7 @@ def write_yaml(
             "version": model.version,
             "type": "custom_model",
             "path": "./model",
-            "tags": {TAG: version("cifarml"), "bundle_sha256": model.bundle_sha256},
+            "tags": {TAG: version("cifarml"), "run_sha256": model.run_sha256},
         },
         "endpoint.yml": {
             "$schema": SCHEMA.format("managedOnlineEndpoint"),
@@ -269,7 +269,7 @@ def write_yaml(
             "tags": dict(made.tags or {}),
         },
     }
-    if bundle is None:
+    if run is None:
         del documents["model.yml"]
     return write_documents(folder, documents)
 

@@ -146,7 +146,7 @@ def _parse_deployment(found: Any) -> Deployment:
         tags.get("cifarml_model") or _model_of(str(found.model or "")),
         _STATES.get(state, state),
         created_at if created_at.tzinfo else created_at.replace(tzinfo=UTC),
-        tags.get("bundle_sha256", ""),
+        tags.get("run_sha256", ""),
         made_with=tags.get("made_with", ""),
         instance_type=str(found.instance_type or ""),
         instance_count=int(found.instance_count or 1),

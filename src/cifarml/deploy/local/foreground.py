@@ -7,9 +7,9 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cifarml.deploy.local.host import SCORE, copy_bundle
+from cifarml.deploy.local.host import SCORE, copy_run
 from cifarml.registry.base import RegisteredModel
-from cifarml.run import Bundle
+from cifarml.run import Run
 from cifarml.serve.endpoint_folder import HOST, DeploymentRecord, EndpointFolder, EndpointRecord
 from cifarml.serve.server import run_server
 
@@ -18,7 +18,7 @@ __all__ = ["serve_model"]
 
 def serve_model(
     model: RegisteredModel,
-    bundle: Bundle,
+    run: Run,
     folder: Path,
     *,
     port: int = 0,
@@ -28,26 +28,26 @@ def serve_model(
 
     Args:
         model: What is served.
-        bundle: Its files.
+        run: Its files.
         folder: Where the endpoint is kept meanwhile.
         port: Where to listen on 127.0.0.1; a free one for 0.
         on_ready: Called with scoring URI and key.
 
     Raises:
         DeployError: If it can't listen on the port.
-        ModelFileError: If the bundle is damaged.
+        ModelFileError: If the run is damaged.
     """
     kept = EndpointFolder(folder / "serve")
     record = DeploymentRecord(
         name=f"v{model.version}",
         model=model.name,
         version=model.version,
-        bundle_sha256=model.bundle_sha256,
+        run_sha256=model.run_sha256,
         created_at=datetime.now(UTC).isoformat(),
         script=str(SCORE),
     )
     kept.make(EndpointRecord(port, {record.name: 100}, (record,)))
-    copy_bundle(bundle, kept.model_dir(record))
+    copy_run(run, kept.model_dir(record))
     key = kept.read_key()
     with suppress(KeyboardInterrupt):
         run_server(kept, lambda at: on_ready(f"http://{HOST}:{at}/score", key), any_port=not port)

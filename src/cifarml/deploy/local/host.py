@@ -17,7 +17,7 @@ from cifarml.deploy.local.server_client import ServerClient
 from cifarml.errors import DeployError, EndpointTimeoutError, ImageError, ModelFileError
 from cifarml.predict import Prediction
 from cifarml.registry.base import RegisteredModel
-from cifarml.run import MANIFEST, Bundle
+from cifarml.run import MANIFEST, Run
 from cifarml.serve.endpoint_folder import (
     HOST,
     DeploymentRecord,
@@ -31,7 +31,7 @@ from cifarml.serve.endpoint_folder import (
 )
 from cifarml.settings import load_settings
 
-__all__ = ["SCORE", "LocalHost", "copy_bundle"]
+__all__ = ["SCORE", "LocalHost", "copy_run"]
 
 SCORE: Final = Path(__file__).parents[2] / "scoring" / "score.py"
 """The scoring script, the same as in the cloud."""
@@ -133,16 +133,14 @@ class LocalHost:
                 raise
         return self.get_endpoint(name)
 
-    def create_deployment(
-        self, endpoint: str, deployment: str, model: RegisteredModel, bundle: Bundle
-    ) -> None:
+    def create_deployment(self, endpoint: str, deployment: str, model: RegisteredModel, run: Run) -> None:
         """Start a model behind an endpoint, without any traffic; returns once it is ready.
 
-        The bundle is copied: what becomes of the original does no harm.
+        The run is copied: what becomes of the original does no harm.
 
         Raises:
             DeployError: If it did not become ready; its logs can still be read, and it can be deleted.
-            ModelFileError: If the bundle is damaged.
+            ModelFileError: If the run is damaged.
         """
         if any(Path(part).name != part for part in (model.name, model.version)):
             raise DeployError(f"{model} can't be a folder's name, so it can't be deployed")
@@ -151,7 +149,7 @@ class LocalHost:
             check_deployment_name(deployment),
             model.name,
             model.version,
-            model.bundle_sha256,
+            model.run_sha256,
             datetime.now(UTC).isoformat(),
             str(self._script),
             self._timeout_s,
@@ -161,7 +159,7 @@ class LocalHost:
             raise DeployError(f"there is a deployment {deployment} already")
         try:
             shutil.rmtree(folder.deployment(deployment), ignore_errors=True)  # left by a kill
-            copy_bundle(bundle, folder.model_dir(record))
+            copy_run(run, folder.model_dir(record))
         except OSError as error:
             shutil.rmtree(folder.deployment(deployment), ignore_errors=True)
             raise DeployError(f"can't copy the model to {folder.path}: {error.strerror}") from error
@@ -325,7 +323,7 @@ def _endpoint(name: str, record: EndpointRecord, live: dict[str, Any], *, runnin
             each.name,
             f"{each.model}:{each.version}",
             created_at=datetime.fromisoformat(each.created_at),
-            bundle_sha256=each.bundle_sha256,
+            run_sha256=each.run_sha256,
             made_with=each.script,
             **(live.get(each.name) or {"state": "failed" if each.failed else "stopped"}),
         )
@@ -335,13 +333,13 @@ def _endpoint(name: str, record: EndpointRecord, live: dict[str, Any], *, runnin
     return Endpoint(name, uri, "running" if running else "stopped", record.traffic, deployments)
 
 
-def copy_bundle(bundle: Bundle, to: Path) -> None:
-    """Copy a bundle into a new folder, checking the hash of each file.
+def copy_run(run: Run, to: Path) -> None:
+    """Copy a run into a new folder, checking the hash of each file.
 
     Raises:
         ModelFileError: If one is missing or changed.
     """
     to.mkdir(parents=True)
-    for name in bundle.files:
-        (to / name).write_bytes(bundle.read(name))
-    shutil.copyfile(bundle.path / MANIFEST, to / MANIFEST)
+    for name in run.files:
+        (to / name).write_bytes(run.read(name))
+    shutil.copyfile(run.path / MANIFEST, to / MANIFEST)

@@ -24,8 +24,8 @@ from cifarml.registry.base import (
     check_model_name,
 )
 from cifarml.registry.files import check_deletable, copy_whole, download_into, find_version
-from cifarml.registry.run_record import RunRecord, record_bundle
-from cifarml.run import Bundle
+from cifarml.registry.run_record import RunRecord, record_run
+from cifarml.run import Run
 
 if TYPE_CHECKING:
     from azure.ai.ml.entities import Model
@@ -38,7 +38,7 @@ _ALIAS: Final = "alias."
 _METRIC: Final = "metric."
 _HEX64: Final = re.compile(r"[0-9a-f]{64}")
 _PLACE: Final = "cifarml/models"
-_FOLDER: Final = "bundle"
+_FOLDER: Final = "run"
 _TRIES: Final = 5
 
 
@@ -53,17 +53,17 @@ class AzureRegistry:
         workspace: Where; from settings when left out.
 
     Example:
-        >>> str(AzureRegistry().register(Bundle.open("runs/first")))  # doctest: +SKIP
+        >>> str(AzureRegistry().register(Run.open("runs/first")))  # doctest: +SKIP
         'cifar10:1'
     """
 
     def __init__(self, workspace: AzureWorkspace | None = None) -> None:
         self.workspace = workspace or AzureWorkspace()
 
-    def log_run(self, bundle: Bundle) -> str:
+    def log_run(self, run: Run) -> str:
         """Write a training run into the experiment; see :class:`~cifarml.registry.base.ModelRegistry`."""
-        run = record_bundle(bundle)
-        return self._insert(run)
+        record = record_run(run)
+        return self._insert(record)
 
     def insert_run(self, run: RunRecord) -> None:
         """Write any run into the experiment ``cifar10``; one that is there stays as it is."""
@@ -74,28 +74,28 @@ class AzureRegistry:
         with self._calling(f"log run {run.name}"):
             return insert_run(uri, run)
 
-    def register(self, bundle: Bundle, name: str = DEFAULT_NAME) -> RegisteredModel:
-        """Register a bundle, and log its run; see :class:`~cifarml.registry.base.ModelRegistry`."""
+    def register(self, run: Run, name: str = DEFAULT_NAME) -> RegisteredModel:
+        """Register a run, and log its run; see :class:`~cifarml.registry.base.ModelRegistry`."""
         check_model_name(name)
-        bundle.verify()
-        run = record_bundle(bundle)
-        if known := self._find_content(name, bundle.sha256):
+        run.verify()
+        record = record_run(run)
+        if known := self._find_content(name, run.sha256):
             return known.model
-        run_id = self._insert(run)
-        path = self._upload(bundle)
+        run_id = self._insert(record)
+        path = self._upload(run)
         for attempt in range(_TRIES):
             versions = self._versions(name, archived=True)
             try:
-                self._create_version(name, run, run_id, path, versions)
+                self._create_version(name, record, run_id, path, versions)
                 break
             except CloudError:
                 # The answer was lost, perhaps, or somebody else took the number: then the next is tried.
-                if known := self._find_content(name, bundle.sha256):
+                if known := self._find_content(name, run.sha256):
                     return known.model
                 now = {each.model.version for each in self._versions(name, archived=True)}
                 if attempt == _TRIES - 1 or now == {each.model.version for each in versions}:
                     raise
-        if known := self._find_content(name, bundle.sha256):
+        if known := self._find_content(name, run.sha256):
             return known.model
         raise CloudRegistryError(f"{name} was registered, but the workspace does not list it", "try again")
 
@@ -113,7 +113,7 @@ class AzureRegistry:
         found = [each.model for name in names for each in self._versions(name)]
         return sorted(found, key=lambda model: (model.created_at is not None, model.created_at))
 
-    def download(self, model: RegisteredModel, to: Path) -> Bundle:
+    def download(self, model: RegisteredModel, to: Path) -> Run:
         """Copy a version's files; see :class:`~cifarml.registry.base.ModelRegistry`."""
         to = Path(to)
         model = self.get(model.name, model.version)
@@ -128,9 +128,9 @@ class AzureRegistry:
                         f"the files of {model} are missing in the workspace's storage",
                         hint=f"register its run again, under another name: {model.run}",
                     )
-                bundle = Bundle.open(found[0].parent)
-                copy_whole(bundle, folder)
-            if bundle.sha256 != model.bundle_sha256:
+                run = Run.open(found[0].parent)
+                copy_whole(run, folder)
+            if run.sha256 != model.run_sha256:
                 raise RegistryError(
                     f"the files of {model} are damaged: they are not what was registered",
                     hint=f"register its run again, under another name: cifarml models register {model.run}",
@@ -175,7 +175,7 @@ class AzureRegistry:
         with self._calling(f"delete {model}"):
             self.workspace.client.models.archive(model.name, version=model.version)
 
-    def _upload(self, bundle: Bundle) -> str:
+    def _upload(self, run: Run) -> str:
         """Bring the files into the workspace's storage, unless they are there, and return where they lie.
 
         The client's own upload can't go on with what a killed one has left (azure-ai-ml 1.35: 409 for each
@@ -184,10 +184,10 @@ class AzureRegistry:
         from cifarml.data.blob.store import BlobStore
 
         store = open_datastore(self.workspace, DEFAULT_STORE)
-        place = f"{_PLACE}/{bundle.sha256}/{_FOLDER}"
+        place = f"{_PLACE}/{run.sha256}/{_FOLDER}"
         with tempfile.TemporaryDirectory(prefix="cifarml-") as folder:
             copy = Path(folder, _FOLDER)
-            copy_whole(bundle, copy)
+            copy_whole(run, copy)
             try:
                 with BlobStore(store.address(""), settings=store.settings) as blobs:
                     blobs.upload(
@@ -207,7 +207,7 @@ class AzureRegistry:
         holders = {alias for each in versions for alias in each.model.aliases}
         alias = CHALLENGER if CHAMPION in holders else CHAMPION
         number = max((each.numbers.get(alias, 0) for each in versions), default=0) + 1
-        kept = ("bundle_sha256", "preset", "dataset", "dataset_fingerprint")
+        kept = ("run_sha256", "preset", "dataset", "dataset_fingerprint")
         final = {metric.name: metric.value for metric in run.metrics if not metric.step}
         tags = {key: run.tags[key] for key in kept if key in run.tags} | {
             TAG: _our_version(),
@@ -231,8 +231,8 @@ class AzureRegistry:
         if before:
             self._tidy(self._versions(name), alias)
 
-    def _find_content(self, name: str, bundle_sha256: str) -> _Version | None:
-        return next((e for e in self._versions(name) if e.model.bundle_sha256 == bundle_sha256), None)
+    def _find_content(self, name: str, run_sha256: str) -> _Version | None:
+        return next((e for e in self._versions(name) if e.model.run_sha256 == run_sha256), None)
 
     def _versions(self, name: str, *, archived: bool = False) -> list[_Version]:
         """Return the versions that we registered, the oldest first, with who has which alias."""
@@ -278,7 +278,7 @@ class _Version(NamedTuple):
 
 def _is_ours(model: Model) -> bool:
     number = str(model.version)
-    sha256 = str((model.tags or {}).get("bundle_sha256"))
+    sha256 = str((model.tags or {}).get("run_sha256"))
     return number.isascii() and number.isdecimal() and _HEX64.fullmatch(sha256) is not None
 
 
@@ -317,7 +317,7 @@ def _parse(model: Model, aliases: list[str]) -> _Version:
         name=str(model.name),
         version=str(model.version),
         aliases=tuple(sorted(aliases)),
-        bundle_sha256=str(tags["bundle_sha256"]),
+        run_sha256=str(tags["run_sha256"]),
         run=str(tags.get("run", "")),
         created_at=getattr(model.creation_context, "created_at", None),
         metrics=metrics,

@@ -22,8 +22,8 @@ from cifarml.registry.base import (
 )
 from cifarml.registry.files import check_deletable, copy_whole, download_into, find_version
 from cifarml.registry.local.database import Database
-from cifarml.registry.run_record import RunRecord, insert_run, record_bundle, select_runs
-from cifarml.run import Bundle
+from cifarml.registry.run_record import RunRecord, insert_run, record_run, select_runs
+from cifarml.run import Run
 from cifarml.run_folders import RunSummary
 from cifarml.settings import load_settings
 
@@ -47,7 +47,7 @@ class LocalRegistry:
 
     Example:
         >>> registry = LocalRegistry("registry")  # doctest: +SKIP
-        >>> str(registry.register(Bundle.open("runs/first")))  # doctest: +SKIP
+        >>> str(registry.register(Run.open("runs/first")))  # doctest: +SKIP
         'cifar10:1'
     """
 
@@ -60,22 +60,22 @@ class LocalRegistry:
         """What shows all of it in a browser, where the full MLflow is installed."""
         return f"mlflow ui --backend-store-uri sqlite:///{self._database.path}"
 
-    def log_run(self, bundle: Bundle) -> str:
-        """Write a training run into the experiment ``cifar10``; the same bundle is the same run.
+    def log_run(self, run: Run) -> str:
+        """Write a training run into the experiment ``cifar10``; the same run is the same run.
 
         Args:
-            bundle: What the run made.
+            run: What the run made.
 
         Returns:
             The run's id in MLflow.
 
         Raises:
-            ModelFileError: If a file of the bundle is missing or changed.
+            ModelFileError: If a file of the run is missing or changed.
             RegistryError: If it can't be written.
         """
-        run = record_bundle(bundle)
-        self.insert_run(run)
-        return run.run_id
+        record = record_run(run)
+        self.insert_run(record)
+        return record.run_id
 
     def insert_run(self, run: RunRecord) -> None:
         """Write any run into the experiment ``cifar10``; one that is there stays as it is."""
@@ -90,19 +90,19 @@ class LocalRegistry:
         """
         return select_runs(self._database)
 
-    def register(self, bundle: Bundle, name: str = DEFAULT_NAME) -> RegisteredModel:
-        """Register a bundle, and log its run; see :class:`~cifarml.registry.base.ModelRegistry`."""
+    def register(self, run: Run, name: str = DEFAULT_NAME) -> RegisteredModel:
+        """Register a run, and log its run; see :class:`~cifarml.registry.base.ModelRegistry`."""
         check_model_name(name)
         with self._database.locked():
             self._tidy()
-            known = self._find_content(name, bundle.sha256)
+            known = self._find_content(name, run.sha256)
             if known and self._is_whole(known):
-                bundle.verify()
+                run.verify()
                 return known
-            run = record_bundle(bundle)
-            partial = self._partial(name, bundle.sha256)
-            copy_whole(bundle, partial)
-            version = known.version if known else self._insert_version(name, run)
+            record = record_run(run)
+            partial = self._partial(name, run.sha256)
+            copy_whole(run, partial)
+            version = known.version if known else self._insert_version(name, record)
             self._settle(partial, version)
             return self.get(name, version)
 
@@ -118,7 +118,7 @@ class LocalRegistry:
         with self._database.reading() as connection:
             return _select_versions(connection, name)
 
-    def download(self, model: RegisteredModel, to: Path) -> Bundle:
+    def download(self, model: RegisteredModel, to: Path) -> Run:
         """Copy a version's files; see :class:`~cifarml.registry.base.ModelRegistry`."""
         to = Path(to)
         with self._database.locked():
@@ -178,7 +178,7 @@ class LocalRegistry:
                 " VALUES (?, ?, ?, ?, '', 'None', ?, ?, ?, 'READY')",
                 (name, version, now, now, source, source, run.run_id),
             )
-            kept = ("bundle_sha256", "preset", "dataset", "dataset_fingerprint")
+            kept = ("run_sha256", "preset", "dataset", "dataset_fingerprint")
             tags = {"run": run.name} | {key: run.tags[key] for key in kept if key in run.tags}
             connection.executemany(
                 "INSERT INTO model_version_tags (name, version, key, value) VALUES (?, ?, ?, ?)",
@@ -188,14 +188,14 @@ class LocalRegistry:
             _set_alias(connection, name, str(version), CHALLENGER if has_champion else CHAMPION)
         return str(version)
 
-    def _find_content(self, name: str, bundle_sha256: str) -> RegisteredModel | None:
-        return next((m for m in self.list_models(name) if m.bundle_sha256 == bundle_sha256), None)
+    def _find_content(self, name: str, run_sha256: str) -> RegisteredModel | None:
+        return next((m for m in self.list_models(name) if m.run_sha256 == run_sha256), None)
 
     def _path(self, model: RegisteredModel) -> Path:
         return self.folder / "models" / model.name / model.version
 
-    def _partial(self, name: str, bundle_sha256: str) -> Path:
-        return self.folder / "models" / name / f".{bundle_sha256}.partial"
+    def _partial(self, name: str, run_sha256: str) -> Path:
+        return self.folder / "models" / name / f".{run_sha256}.partial"
 
     def _settle(self, partial: Path, version: str) -> None:
         """Give the finished files of a registered version their place."""
@@ -231,15 +231,15 @@ class LocalRegistry:
             return False
         return True
 
-    def _open_kept(self, model: RegisteredModel) -> Bundle:
+    def _open_kept(self, model: RegisteredModel) -> Run:
         hint = f"register its run again, which puts the files back: cifarml models register {model.run}"
         try:
-            bundle = Bundle.open(self._path(model))
-            if bundle.sha256 != model.bundle_sha256:
-                raise ModelFileError(f"{bundle.path} is not what was registered as {model}")
+            run = Run.open(self._path(model))
+            if run.sha256 != model.run_sha256:
+                raise ModelFileError(f"{run.path} is not what was registered as {model}")
         except ModelFileError as error:
             raise ModelFileError(f"the files of {model} are damaged: {error.message}", hint) from error
-        return bundle
+        return run
 
 
 def _select_versions(connection: sqlite3.Connection, name: str | None) -> list[RegisteredModel]:
@@ -265,13 +265,13 @@ def _select_versions(connection: sqlite3.Connection, name: str | None) -> list[R
     for row in rows:
         key = (row["name"], row["version"])
         known = tags.get(key, {})
-        if "bundle_sha256" in known:
+        if "run_sha256" in known:
             models.append(
                 RegisteredModel(
                     name=row["name"],
                     version=str(row["version"]),
                     aliases=tuple(aliases.get(key, ())),
-                    bundle_sha256=known["bundle_sha256"],
+                    run_sha256=known["run_sha256"],
                     run=known.get("run", ""),
                     created_at=datetime.fromtimestamp(row["creation_time"] / 1000, UTC),
                     metrics=metrics.get(row["run_id"], {}),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cifarml import Run
+from cifarml import Run, TrainConfig
 from cifarml.azure.compute import ClusterOptions, create_cluster, delete_cluster, get_cluster, list_clusters
 from cifarml.azure.jobs.jobs import cancel_job, fetch_run, follow_job, get_job, list_jobs, submit_job
 from cifarml.azure.permissions import RIGHTS, check_workspace, custom_role
@@ -21,6 +21,7 @@ from cifarml.errors import CloudError, DataError, RegistryError, SettingsError, 
 from cifarml.registry.azure.registry import AzureRegistry
 from cifarml.registry.base import RegisteredModel
 from cifarml.settings import load_settings
+from cifarml.train.data_source import Source
 from tests.conftest import CommandLine
 from tests.emulators.azureml.cloud import Cloud
 from tests.emulators.azureml.faults import Drop, Refuse
@@ -262,10 +263,10 @@ def test_jobs(cloud: Cloud, workspace: AzureWorkspace, tmp_path: Path) -> None:
     """One is cancelled, one trains on an uploaded folder and is fetched, one fails."""
     create_cluster(workspace, "gpu", ClusterOptions())
     with pytest.raises(CloudError, match="no cluster none"):
-        submit_job(workspace, "none", "run", "drawn:40", [])
+        submit_job(workspace, "none", "run", Source(data="drawn:40"), TrainConfig())
     with pytest.raises(DataError, match="no file or folder"):
-        submit_job(workspace, "gpu", "run", "nowhere.zip", [])
-    long = submit_job(workspace, "gpu", "long", "drawn:400", ["--epochs", "5000"])
+        submit_job(workspace, "gpu", "run", Source(data="nowhere.zip"), TrainConfig())
+    long = submit_job(workspace, "gpu", "long", Source(data="drawn:400"), TrainConfig(num_epochs=5000))
     with pytest.raises(TrainingError, match=r"is (queued|preparing|running|starting)"):
         fetch_run(workspace, long, tmp_path)
     assert cancel_job(workspace, long.name).state == "canceled"
@@ -273,19 +274,19 @@ def test_jobs(cloud: Cloud, workspace: AzureWorkspace, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="left no run"):
         fetch_run(workspace, get_job(workspace, long.name), tmp_path)
     lines: list[str] = []
-    wrong = follow_job(workspace, submit_job(workspace, "gpu", "wrong", "drawn:nonsense", []), lines.append)
+    sent = submit_job(workspace, "gpu", "wrong", Source(data="drawn:nonsense"), TrainConfig())
+    wrong = follow_job(workspace, sent, lines.append)
     assert wrong.state == "failed"
     assert any("Error: " in line for line in lines)
-    settings = tmp_path / "settings.toml"
-    settings.write_text("num_epochs = 3\nlabel_smoothing = 0.25\n")
-    sent = submit_job(workspace, "gpu", "good", "drawn:100", ["--epochs", "1"], config=settings)
-    settings.unlink()  # it has gone along
+    config = TrainConfig(num_epochs=1, label_smoothing=0.25)
+    sent = submit_job(workspace, "gpu", "good", Source(data="drawn:200", subset=100), config)
     good = follow_job(workspace, sent, lines.append)
     assert good.state == "completed", lines
     run = fetch_run(workspace, good, tmp_path)
     run.verify()
     assert (run.path, run.info["num_epochs"]) == (tmp_path / "good", 1)
     assert run.read_json("config.json")["label_smoothing"] == 0.25
+    assert run.info["num_test_images"] == 10
     assert fetch_run(workspace, good, tmp_path).sha256 == run.sha256, "twice is once"
     assert [path.name for path in tmp_path.iterdir()] == ["good"]
     (run.path / "manifest.json").write_text((run.path / "manifest.json").read_text().replace("good", "bad"))
@@ -296,7 +297,7 @@ def test_jobs(cloud: Cloud, workspace: AzureWorkspace, tmp_path: Path) -> None:
 
 def test_ctrl_c_leaves_a_job_running(cloud: Cloud, workspace: AzureWorkspace) -> None:
     create_cluster(workspace, "gpu", ClusterOptions())
-    job = submit_job(workspace, "gpu", "long", "drawn:400", ["--epochs", "5000"])
+    job = submit_job(workspace, "gpu", "long", Source(data="drawn:400"), TrainConfig(num_epochs=5000))
 
     def interrupt(_: str) -> None:
         raise KeyboardInterrupt

@@ -208,7 +208,7 @@ def test_a_trained_network_looks_at_the_corner(tmp_path: Path, preset: Any) -> N
         origin="spots",
     )
     settings: dict[str, Any] = {"widths": (16, 32)} if preset == "fast" else {"learning_rate": 1e-3}
-    config = TrainConfig.make(preset=preset, num_epochs=3, **settings)
+    config = TrainConfig(preset=preset, num_epochs=3, **settings)
     run = train_model(config, dataset, tmp_path / "run")
     assert run.info["test_accuracy"] == 1
     found = [explain_image(run.path, png(each)) for each in images[-2:]]

@@ -16,7 +16,7 @@ from cifarml.errors import SettingsError, TrainingError
 from cifarml.hardware.devices import choose_devices, choose_precision, cpu_features, describe_machine
 from cifarml.train.distribution import on_devices
 from cifarml.train.inputs.batches import Batches
-from cifarml.train.out_of_memory import explained_memory, is_out_of_memory
+from cifarml.train.out_of_memory import is_out_of_memory, oom_hint
 from cifarml.train.plan import Plan
 from cifarml.train.speed_probe import choose_compiler, measure_speed
 from cifarml.train.time_budget import Speed
@@ -79,8 +79,9 @@ def test_the_precision_that_is_chosen_here_trains_the_same(tmp_path: Path) -> No
     """The same small recipe in float32 and in what this machine is quickest with, to noise."""
     dataset = load_dataset("drawn:1000")
     losses, right = [], []
+    precision: Any
     for precision in ("float32", choose_precision(("cpu:0",))):
-        config = TrainConfig.make(num_epochs=4, precision=precision, device="cpu", widths=(16, 64, 64))
+        config = TrainConfig(num_epochs=4, precision=precision, device="cpu", widths=(16, 64, 64))
         run = train_model(config, dataset, tmp_path / precision)
         losses.append(json.loads((run.path / "history.json").read_text())["loss"])
         answers = Predictor.load(run.path).predict_images(dataset.images).argmax(axis=1)
@@ -103,7 +104,7 @@ dataset = load_dataset("drawn:200")
 found = {}
 with tempfile.TemporaryDirectory() as folder:
     for device in ("cpu:0", "cpu:0,1"):
-        config = TrainConfig.make(
+        config = TrainConfig(
             num_epochs=2, batch_size=40, precision="float32", device=device, widths=(8, 16)
         )
         run = train_model(config, dataset, pathlib.Path(folder, device.replace(":", "-")))
@@ -204,7 +205,7 @@ def test_the_usual_device_needs_no_context() -> None:
 
 class TestXla:
     def plan(self, drawn: Dataset, device: str, **asked: Any) -> Plan:
-        return Plan.make(TrainConfig.make(device="cpu", **asked), drawn.train)._replace(devices=(device,))
+        return Plan.make(TrainConfig(device="cpu", **asked), drawn.train)._replace(devices=(device,))
 
     @pytest.mark.parametrize(
         ("plain", "compiled", "num_steps", "expected"),
@@ -253,7 +254,7 @@ def test_memory_that_tensorflow_does_not_get() -> None:
     total = tf.function(lambda rows: tf.reduce_sum(tf.ones((rows, 1 << 20)) + 1))
     with (
         pytest.raises(TrainingError, match="not enough memory on gpu:0 for batches of 256") as caught,
-        explained_memory(256, ["gpu:0"]),
+        oom_hint(256, ["gpu:0"]),
     ):
         total(tf.constant(1 << 24))
     assert isinstance(caught.value.__cause__, tf.errors.ResourceExhaustedError)
@@ -301,13 +302,13 @@ def test_what_says_that_memory_is_used_up(error: Exception, expected: bool) -> N
     assert is_out_of_memory(error) is expected
     with (
         pytest.raises(TrainingError if expected else type(error)),
-        explained_memory(1, ("cpu:0",)),
+        oom_hint(1, ("cpu:0",)),
     ):
         raise error
 
 
 def test_no_batch_is_smaller_than_one() -> None:
-    with pytest.raises(TrainingError) as caught, explained_memory(1, ("cpu:0",)):
+    with pytest.raises(TrainingError) as caught, oom_hint(1, ("cpu:0",)):
         raise MemoryError
     assert caught.value.hint == "try another --device"
 

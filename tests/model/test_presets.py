@@ -321,7 +321,7 @@ import keras
 from cifarml import Predictor, TrainConfig, load_dataset, train_model
 dataset = load_dataset("drawn:120")
 with tempfile.TemporaryDirectory() as folder:
-    config = TrainConfig.make(num_epochs=1, batch_size=50, widths=(64,))
+    config = TrainConfig(num_epochs=1, batch_size=50, widths=(64,))
     run = train_model(config, dataset, pathlib.Path(folder) / "run")
     assert run.info["onnx_difference"] <= 1e-4
     assert Predictor.load(run.path).predict_images(dataset.images).shape == (120, 10)

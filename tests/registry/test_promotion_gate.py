@@ -33,7 +33,7 @@ def test_images() -> Dataset:
 def good(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A real run that is much better than `trained`."""
     path = tmp_path_factory.mktemp("runs") / "good"
-    config = TrainConfig.make(num_epochs=4, widths=(16, 32, 32))
+    config = TrainConfig(num_epochs=4, widths=(16, 32, 32))
     return train_model(config, load_dataset("drawn:800"), path)
 
 

@@ -1,10 +1,14 @@
-"""Training settings from a file: what is asked, what wins, and what is refused."""
+"""Training settings: validation, immutability, and loading from a file."""
 
 from __future__ import annotations
 
+import copy
 import json
 import os
+import pickle
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +28,88 @@ EVERY = {
 """A value for each setting of a recipe that no preset chooses."""
 
 
-def test_every_setting_of_a_recipe_can_be_set(tmp_path: Path, drawn: Dataset) -> None:
+INTEGERS = ("num_epochs", "batch_size", "shift", "cutout", "seed")
+FLOATS = (
+    "time_budget_s", "validation_fraction", "learning_rate", "learning_rate_decay", "warm_up", "momentum",
+    "weight_decay", "label_smoothing", "dropout", "distortion", "colour", "pruning", "mixing",
+)  # fmt: skip
+NAN, INF = float("nan"), float("inf")
+INVALID: dict[str, list[Any]] = {
+    **{name: ["3", True, 1.5, NAN, INF, -1, 10**30, 10**5000, [], b"3"] for name in INTEGERS},
+    **{name: ["0.1", True, NAN, INF, -INF, -1, 1e30, 10**400, 10**5000, [], b""] for name in FLOATS},
+    "preset": ["nothing", "Fast", "", 3, True, ["fast"]],
+    "precision": ["float64", 16, True],
+    "optimizer": ["adam", 1, False],
+    "device": [0, b"gpu", True, "x" * 300],
+    "flip": [1, 0, "yes", 0.0],
+    "widths": ["x", 64, [0], [-1], [True], ["8"], [8.5], [NAN], [5000], [10**5000], [1] * 5, [[8]], {1: 2}],
+}
+
+
+def test_invalid_values_are_listed_for_each_field() -> None:
+    assert set(INVALID) == set(TrainConfig.model_fields)
+
+
+@pytest.mark.parametrize("name", INVALID)
+def test_invalid_values_name_the_field(name: str) -> None:
+    required: dict[str, Any] = {"num_epochs": 1, "batch_size": 1, "optimizer": "sgd", "learning_rate": 1}
+    for value in INVALID[name]:
+        attempts: list[Callable[..., object]] = [
+            TrainConfig,
+            TrainConfig().changed,
+            lambda **values: TrainConfig.model_validate(values),
+            lambda **values: TrainConfig().model_copy(update=values),
+        ]
+        if name in Recipe.model_fields:
+            attempts += [
+                lambda **values: Recipe(**required | values),
+                Recipe(**required).changed,
+            ]
+        for attempt in attempts:
+            with pytest.raises(SettingsError) as caught:
+                attempt(**{name: value})
+            assert caught.value.message.startswith((f"{name}: ", f"{name}.0: "))
+            assert "Received: " in caught.value.message
+            assert str(caught.value.hint).startswith(f"{name}: ")
+            assert len(caught.value.message) < 300
+
+
+@pytest.mark.parametrize("settings", [TrainConfig, Recipe])
+def test_unknown_names(settings: Any) -> None:
+    with pytest.raises(SettingsError, match="there is no setting 'no_such'") as caught:
+        settings(no_such=1, num_epochs=1, batch_size=1, optimizer="sgd", learning_rate=1)
+    assert "learning_rate" in str(caught.value.hint)
+    for wrong, right in (("epochs", "num_epochs"), ("weight_decy", "weight_decay"), ("width", "widths")):
+        with pytest.raises(SettingsError) as caught:
+            settings.model_validate({wrong: 1})
+        assert f"did you mean {right}" in str(caught.value.hint)
+    for values in (5, None, "x", [1], {1: 2}):
+        with pytest.raises(SettingsError):
+            settings.model_validate(values)
+
+
+def test_a_recipe_needs_what_a_preset_chooses() -> None:
+    with pytest.raises(SettingsError, match="batch_size: Field required"):
+        Recipe.model_validate({"num_epochs": 1})
+
+
+def test_settings_are_immutable_in_depth() -> None:
+    widths: Any = [1, 2]
+    config = TrainConfig(widths=widths, dropout=None)
+    widths.append(3)
+    assert config.widths == (1, 2)
+    assert config == TrainConfig(widths=(1, 2))
+    assert hash(config) == hash(TrainConfig(widths=(1, 2)))
+    assert config.changes == {"widths": (1, 2)}
+    with pytest.raises(SettingsError, match="seed: settings are immutable") as caught:
+        setattr(config, "seed", 3)  # noqa: B010 - a type checker refuses the assignment
+    assert caught.value.hint == "make a copy: .changed(seed=3)"
+    assert config.changed(seed=3) == TrainConfig(widths=(1, 2), seed=3)
+    assert config.changed(widths=None) == TrainConfig()
+    assert pickle.loads(pickle.dumps(config)) == copy.deepcopy(config) == config
+
+
+def test_every_hyperparameter_can_be_set_in_a_file(tmp_path: Path, drawn: Dataset) -> None:
     assert set(EVERY) == set(Recipe.model_fields)
     path = tmp_path / "all.toml"
     path.write_text("\n".join(f"{name} = {json.dumps(value)}" for name, value in EVERY.items()))
@@ -44,7 +129,7 @@ def test_a_finished_run_can_be_repeated(trained: Run, tmp_path: Path, drawn: Dat
         assert differ[0] != pytest.approx(before[0], rel=1e-3), "the seed decides"
 
 
-def test_flags_win_over_the_file(cifarml: CommandLine, tmp_path: Path) -> None:
+def test_flags_override_the_file(cifarml: CommandLine, tmp_path: Path) -> None:
     (tmp_path / "my.toml").write_text(
         'preset = "fast"\nnum_epochs = 7\nseed = 5\nprecision = "float32"\n'
         "widths = [8]\nlabel_smoothing = 0.3\n"
@@ -58,7 +143,7 @@ def test_flags_win_over_the_file(cifarml: CommandLine, tmp_path: Path) -> None:
     assert (kept["precision"], kept["widths"], kept["label_smoothing"]) == ("float32", [8], 0.3), "the file"
 
 
-def test_epochs_and_time_replace_each_other(tmp_path: Path, drawn: Dataset) -> None:
+def test_epochs_and_time_budget_override_each_other(tmp_path: Path, drawn: Dataset) -> None:
     path = tmp_path / "best.toml"
     path.write_text("num_epochs = 7\nseed = 5")
     config = TrainConfig.load(path, time_budget_s=60.0)
@@ -66,13 +151,13 @@ def test_epochs_and_time_replace_each_other(tmp_path: Path, drawn: Dataset) -> N
     path.write_text("time_budget_s = 60")
     assert TrainConfig.load(path, num_epochs=3).changes == {"num_epochs": 3}
     path.write_text("time_budget_s = 60\nnum_epochs = 7")
-    with pytest.raises(SettingsError, match="by itself"):
+    with pytest.raises(SettingsError, match="cannot be combined"):
         TrainConfig.load(path)
 
 
 def test_a_run_with_a_time_budget_can_be_repeated(tmp_path: Path, drawn: Dataset) -> None:
     timing = TimePlan(60.0, 2.0, Speed(1.0, 0.1, 0.0), 2.5)
-    config = TrainConfig.make(time_budget_s=60.0, seed=3)
+    config = TrainConfig(time_budget_s=60.0, seed=3)
     plan = Plan.make(config, drawn)._replace(time=timing)
     plan = plan._replace(recipe=plan.recipe.changed(num_epochs=3, widths=(24, 96, 96)))
     path = tmp_path / "config.json"
@@ -84,7 +169,7 @@ def test_a_run_with_a_time_budget_can_be_repeated(tmp_path: Path, drawn: Dataset
 
 
 @pytest.mark.parametrize("name", ["a.json", "a.JSON", "a.toml", "a.txt"])
-def test_json_by_its_name_else_toml(tmp_path: Path, name: str) -> None:
+def test_json_by_suffix_else_toml(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_text('{"seed": 3}' if name.lower().endswith("json") else "\ufeffseed = 3", encoding="utf-8")
     assert TrainConfig.load(path).seed == 3
@@ -128,12 +213,12 @@ def test_json_by_its_name_else_toml(tmp_path: Path, name: str) -> None:
         ("a.toml", b"preset = 'nothing'", "preset: "),
         ("a.json", b'{"machine": {"time_budget": {"budget_s": "9"}}}', "time_budget_s: "),
         ("a.json", b'{"machine": {"time_budget": {"budget_s": NaN}}}', "time_budget_s: "),
-        ("a.toml", b"preset = 'tutorial'\nwidths = [8]", "takes no widths"),
-        ("a.toml", b"preset = 'tutorial'\ndropout = 0.1", "no dropout"),
+        ("a.toml", b"preset = 'tutorial'\nwidths = [8]", "widths: preset 'tutorial' does not support"),
+        ("a.toml", b"preset = 'tutorial'\ndropout = 0.1", "dropout: preset 'tutorial' does not support"),
     ],
     ids=str,
 )
-def test_files_that_are_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+def test_invalid_files(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(SettingsError) as caught:
@@ -144,7 +229,7 @@ def test_files_that_are_refused(tmp_path: Path, name: str, content: bytes, messa
     assert caught.value.hint
 
 
-def test_what_is_no_file(tmp_path: Path, trained: Run) -> None:
+def test_missing_and_special_files(tmp_path: Path, trained: Run) -> None:
     with pytest.raises(SettingsError, match="there is no file"):
         TrainConfig.load(tmp_path / "nothing.toml")
     with pytest.raises(SettingsError, match="is not a file") as caught:
@@ -155,14 +240,14 @@ def test_what_is_no_file(tmp_path: Path, trained: Run) -> None:
         TrainConfig.load(tmp_path / "pipe.toml")
 
 
-def test_a_close_name_is_offered(tmp_path: Path) -> None:
+def test_a_close_name_is_suggested(tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text("label_smoothin = 0.1")
     with pytest.raises(SettingsError) as caught:
         TrainConfig.load(tmp_path / "a.toml")
     assert caught.value.hint == "did you mean label_smoothing?"
 
 
-def test_nothing_is_made_of_a_file_that_is_refused(cifarml: CommandLine, tmp_path: Path) -> None:
+def test_an_invalid_file_creates_no_run(cifarml: CommandLine, tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text("dropout = 2")
     done = cifarml("train", "--data", "drawn:100", "--config", "a.toml")
     assert done.returncode == 1

@@ -1,6 +1,8 @@
-"""What normalisation goes by once a network is trained."""
+"""PreciseBN: batch-normalization statistics are recomputed after training."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import keras
 import numpy as np
@@ -8,17 +10,18 @@ import pytest
 
 from cifarml import Dataset, TrainConfig
 from cifarml.progress import Progress
+from cifarml.train.config import PresetName
 from cifarml.train.inputs.batches import Batches
 from cifarml.train.network import compile_network
 from cifarml.train.plan import Plan
-from cifarml.train.precise_batchnorm import estimate_population
+from cifarml.train.precise_batchnorm import recompute_batchnorm_statistics
 from cifarml.train.speed_probe import measure_speed
 
 NORMALISATION = keras.layers.BatchNormalization
 
 
-def planned(images: Dataset, **settings: object) -> Plan:
-    return Plan.make(TrainConfig.make(preset="best", widths=(8, 16), seed=3, **settings), images)
+def planned(images: Dataset, **settings: Any) -> Plan:
+    return Plan.make(TrainConfig(preset="best", widths=(8, 16), seed=3, **settings), images)
 
 
 def by_hand(network: keras.Model, images: np.ndarray) -> list[np.ndarray]:
@@ -35,14 +38,14 @@ def by_hand(network: keras.Model, images: np.ndarray) -> list[np.ndarray]:
     return found
 
 
-def test_figures_are_those_of_many_images_as_they_will_be_asked_about(drawn: Dataset) -> None:
+def test_statistics_are_averaged_over_batches_of_plain_images(drawn: Dataset) -> None:
     train = drawn.train.take(np.arange(2 * 256 + 20) % len(drawn.train))
     plan = planned(train, mixing=1.0, colour=1.0, cutout=8, batch_size=64)
-    network = compile_network(plan, train, 10)
+    network = compile_network(plan, plan.batches(train))
     before = [weights.copy() for weights in network.get_weights()]
     momenta = [layer.momentum for layer in network.layers if isinstance(layer, NORMALISATION)]
     seen: list[Progress] = []
-    estimate_population(network, train, plan, seen.append)
+    recompute_batchnorm_statistics(network, train, plan, seen.append)
 
     only_moved = plan.recipe.changed(mixing=0.0, colour=0.0, cutout=0, pruning=0.0, batch_size=256)
     batches = [images for images, _ in Batches(train, only_moved, seed=3).epoch(0)]
@@ -65,19 +68,19 @@ def test_figures_are_those_of_many_images_as_they_will_be_asked_about(drawn: Dat
     assert all("moving_" in name for name in changed)
 
 
-def test_a_network_without_normalisation_stays_as_it_is(drawn: Dataset) -> None:
-    plan = Plan.make(TrainConfig.make(preset="tutorial"), drawn.train)
-    network = compile_network(plan, drawn.train, 10)
+def test_a_network_without_batchnorm_is_unchanged(drawn: Dataset) -> None:
+    plan = Plan.make(TrainConfig(preset="tutorial"), drawn.train)
+    network = compile_network(plan, plan.batches(drawn.train))
     before = network.get_weights()
     seen: list[Progress] = []
-    estimate_population(network, drawn.train, plan, seen.append)
+    recompute_batchnorm_statistics(network, drawn.train, plan, seen.append)
     assert not seen
     assert all(np.array_equal(old, new) for old, new in zip(before, network.get_weights(), strict=True))
 
 
 @pytest.mark.parametrize("preset", ["fast", "tutorial"])
-def test_a_time_budget_leaves_time_for_it(preset: str, drawn: Dataset) -> None:
-    plan = Plan.make(TrainConfig.make(preset=preset), drawn.train)
+def test_a_time_budget_includes_it(preset: PresetName, drawn: Dataset) -> None:
+    plan = Plan.make(TrainConfig(preset=preset), drawn.train)
     speed = measure_speed(plan, drawn.split(seed=0), seconds=0.0)
     assert (speed.finish_s > speed.step_s) == (preset == "fast")
     assert (speed.finish_s == 0) == (preset == "tutorial")

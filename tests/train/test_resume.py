@@ -1,4 +1,4 @@
-"""No training is lost: runs killed at any moment go on, and end as they would have ended."""
+"""Resuming: runs that were killed at any moment end as if they had not been."""
 
 from __future__ import annotations
 
@@ -23,12 +23,14 @@ import pytest
 import typer
 
 from cifarml import Dataset, Run, TrainConfig, load_dataset, resume_training, train_model
-from cifarml.cli.resume import saying_how_to_go_on
+from cifarml.cli.resume import explain_termination
 from cifarml.data.save import save_images
 from cifarml.errors import ModelFileError, TrainingError
 from cifarml.progress import Progress
 from cifarml.run_folders import find_unfinished_run, list_runs
-from cifarml.train.checkpoint import Checkpoint, EpochsKept
+from cifarml.train.callbacks.checkpointing import CheckpointCallback
+from cifarml.train.checkpoint import Checkpoint
+from cifarml.train.config import PresetName
 from cifarml.train.data_source import Source
 from cifarml.train.network import compile_network
 from cifarml.train.plan import Plan
@@ -104,11 +106,11 @@ def ended(tmp_path_factory: pytest.TempPathFactory, begun_once: Path, dataset: D
     ("preset", "settings"), [("fast", {"batch_size": 4, "pruning": 0.3, "widths": (8, 64)}), ("tutorial", {})]
 )
 def test_killed_at_random_moments(
-    preset: str, settings: dict[str, Any], tmp_path: Path, dataset: Dataset
+    preset: PresetName, settings: dict[str, Any], tmp_path: Path, dataset: Dataset
 ) -> None:
     """``fast``, which leaves out what it knows here, is in mixed_bfloat16 where the processor has it;
     ``tutorial`` has dropout and RMSprop."""
-    config = TrainConfig.make(preset=preset, num_epochs=EPOCHS, **settings)
+    config = TrainConfig(preset=preset, num_epochs=EPOCHS, **settings)
     whole = train_model(config, dataset, tmp_path / "whole")
     chance = random.Random(preset)
     run_dir = tmp_path / "killed"
@@ -153,7 +155,7 @@ from cifarml import TrainConfig, load_dataset, resume_training, train_model
 made = tempfile.TemporaryDirectory()
 dataset, folder = load_dataset("drawn:200"), Path(made.name)
 def config(seed):
-    return TrainConfig.make(num_epochs=3, widths=(8,), batch_size=4, pruning=0.3, seed=seed)
+    return TrainConfig(num_epochs=3, widths=(8,), batch_size=4, pruning=0.3, seed=seed)
 def stop(progress):
     if "epoch 2/3" in progress.line:
         raise ZeroDivisionError
@@ -167,7 +169,7 @@ print(json.dumps([each.read_json("history.json") for each in (whole, cut, other)
 
 
 @pytest.mark.exhaustive
-def test_within_the_noise_of_two_seeds_on_jax() -> None:
+def test_resuming_on_jax_differs_less_than_two_seeds() -> None:
     whole, cut, other = json.loads(run_on("jax", ON_JAX))
     for name, values in whole.items():
         assert len(values) == len(cut[name]) == 3
@@ -176,7 +178,7 @@ def test_within_the_noise_of_two_seeds_on_jax() -> None:
 
 
 @pytest.mark.exhaustive
-def test_a_killed_training_keeps_its_time(tmp_path: Path) -> None:
+def test_a_killed_training_keeps_its_time_budget(tmp_path: Path) -> None:
     """What was used before the kill counts; the time in which nobody trained does not."""
     training = Training(tmp_path / "run", "drawn:400", time_budget_s=20)
     assert training.kill_when(lambda: sum("epoch" in line for line in training.lines()) >= 4)
@@ -193,7 +195,7 @@ def test_a_run_without_a_checkpoint_starts_again(begun: Path, ended: Path, datas
     assert figures(begun) == figures(ended)
 
 
-def test_an_ended_training_is_not_done_again(tmp_path: Path, dataset: Dataset, ended: Path) -> None:
+def test_an_ended_training_is_only_finished(tmp_path: Path, dataset: Dataset, ended: Path) -> None:
     run_dir = begin(tmp_path / "run", dataset, "writing the run 1", preset="tutorial")
     (run_dir / "model.keras").write_bytes(b"half of ")
     told: list[Progress] = []
@@ -232,7 +234,7 @@ def test_a_full_disk(begun: Path, ended: Path, dataset: Dataset) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert content(begun) == before
-    assert f"make room, or let it be written; then go on with: cifarml train --resume {begun}" in str(
+    assert f"make room, or let it be written; then resume with: cifarml train --resume {begun}" in str(
         caught.value.hint
     )
     resume_training(begun, dataset)
@@ -249,12 +251,12 @@ def test_too_little_memory(begun: Path, dataset: Dataset) -> None:
 
 
 @pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="wants a folder that nobody can write")
-def test_a_folder_that_can_not_be_written(dataset: Dataset) -> None:
+def test_a_folder_that_cannot_be_written(dataset: Dataset) -> None:
     with pytest.raises(TrainingError, match="can't write the run folder /sys/kernel/run: ") as caught:
         train_model(TrainConfig(preset="tutorial", num_epochs=1), dataset, "/sys/kernel/run")
     hint = str(caught.value.hint)
     assert "--runs-dir" in hint
-    assert "--resume" not in hint, "there is nothing to go on with"
+    assert "--resume" not in hint, "there is nothing to resume"
 
 
 def test_other_images_are_refused(begun: Path) -> None:
@@ -265,17 +267,18 @@ def test_other_images_are_refused(begun: Path) -> None:
     assert content(begun) == before
 
 
-def test_a_finished_run_is_left_alone(ended: Path, dataset: Dataset, tmp_path: Path) -> None:
+def test_a_finished_run_is_unchanged(ended: Path, dataset: Dataset, tmp_path: Path) -> None:
     before = content(ended)
-    with pytest.raises(TrainingError, match="finished already"):
-        resume_training(ended, dataset)
+    for run in (ended, str(ended), Run.open(ended)):
+        with pytest.raises(TrainingError, match="finished already"):
+            resume_training(run, dataset)
     with pytest.raises(TrainingError, match="finished already"):
         find_unfinished_run(ended, tmp_path)
     assert content(ended) == before
     assert not (ended / "checkpoint").exists()
 
 
-def test_what_is_no_run_is_left_alone(dataset: Dataset, tmp_path: Path) -> None:
+def test_other_folders_are_unchanged(dataset: Dataset, tmp_path: Path) -> None:
     (tmp_path / "mine" / "checkpoint").mkdir(parents=True)
     (tmp_path / "mine" / "checkpoint" / "weights").write_text("of somebody else")
     for path in (tmp_path / "mine", tmp_path / "none"):
@@ -411,7 +414,7 @@ def test_mutated_checkpoints(begun: Path, dataset: Dataset) -> None:
     splits = dataset.split()
     config = TrainConfig(preset="tutorial", num_epochs=2)
     plan = Plan.make(config, splits.train)
-    network = compile_network(plan, splits.train, 3)
+    network = compile_network(plan, plan.batches(splits.train))
     state = begun / "checkpoint" / "state.zip"
     whole = state.read_bytes()
     with Checkpoint(begun) as checkpoint:
@@ -437,12 +440,12 @@ def test_mutated_checkpoints(begun: Path, dataset: Dataset) -> None:
     assert refused > 30
 
 
-def test_a_checkpoint_holds_all_that_changes(begun: Path, dataset: Dataset) -> None:
+def test_a_checkpoint_contains_all_state(begun: Path, dataset: Dataset) -> None:
     """Weights, batch normalisation, seeds of dropout, momentum, and the steps that the rate follows."""
     splits = dataset.split()
     plan = Plan.make(TrainConfig(preset="tutorial", num_epochs=2), splits.train)
     keras.utils.set_random_seed(99)
-    network = compile_network(plan, splits.train, 3)
+    network = compile_network(plan, plan.batches(splits.train))
     with Checkpoint(begun) as checkpoint:
         reached = checkpoint.load(network, plan, dataset.fingerprint)
     assert reached.num_epochs == 1
@@ -453,20 +456,21 @@ def test_a_checkpoint_holds_all_that_changes(begun: Path, dataset: Dataset) -> N
     assert all(drawn > 0 for _, drawn in seeds), "dropout has drawn, and would draw the same again"
 
 
-def test_saving_takes_little_of_the_time() -> None:
-    saved = []
+def test_checkpoints_take_a_small_share_of_the_time() -> None:
+    now, saved = [0.0], []
 
     def save() -> None:
-        time.sleep(0.3)
+        now[0] += 0.3
         saved.append(True)
 
-    kept = EpochsKept(save)
-    kept.set_params({"epochs": 100})
-    kept.set_model(keras.Sequential())
-    kept.model.stop_training = False
+    callback = CheckpointCallback(save, clock=lambda: now[0])
+    callback.set_params({"epochs": 100})
+    callback.set_model(keras.Sequential())
+    callback.model.stop_training = False
     for epoch in range(100):
-        kept.on_epoch_end(epoch)
-    assert len(saved) == 2, "after the first epoch and the last; the others came sooner than 50 times 0.3 s"
+        now[0] += 1.0
+        callback.on_epoch_end(epoch)
+    assert len(saved) == 8, "after the first epoch, the last, and every 15 s between"
 
 
 def test_a_diverging_training_names_the_step(tmp_path: Path, dataset: Dataset) -> None:
@@ -478,7 +482,7 @@ def test_a_diverging_training_names_the_step(tmp_path: Path, dataset: Dataset) -
         Run.open(tmp_path / "run")
 
 
-def test_no_secret_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_secret_is_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "checkpoint").mkdir()
     url = "https://account.blob.core.windows.net/images/a.zip"
@@ -498,9 +502,7 @@ def test_no_secret_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_request_to_end_is_not_lost_in_a_finaliser(
-    begun: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_sigterm_in_a_finaliser(begun: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Python drops what is raised there; the next progress tells it again."""
 
     class Held:
@@ -508,19 +510,19 @@ def test_a_request_to_end_is_not_lost_in_a_finaliser(
             signal.raise_signal(signal.SIGTERM)
 
     def train(run_dir: Path) -> None:
-        with saying_how_to_go_on(run_dir, lambda _: None) as tell:
+        with explain_termination(run_dir, lambda _: None) as tell:
             held = Held()
             del held
             tell(Progress("training", 1, 2))
 
-    for run_dir, told in ((begun, "Go on with: "), (tmp_path / "none", "The training had not begun.")):
+    for run_dir, told in ((begun, "Resume with: "), (tmp_path / "none", "The training had not begun.")):
         with pytest.raises(typer.Exit) as caught:
             train(run_dir)
         assert caught.value.exit_code == 143
         assert told in capsys.readouterr().err
 
 
-def test_the_command(cifarml: CommandLine, tmp_path: Path, dataset: Dataset) -> None:
+def test_command_line(cifarml: CommandLine, tmp_path: Path, dataset: Dataset) -> None:
     """Ended by SIGTERM, listed, refused with other flags and images, resumed from another folder."""
     save_images(dataset, tmp_path / "images.zip")
     flags = ["--data", "images.zip", "--preset", "tutorial", "--epochs", "8", "--name", "one"]
@@ -534,7 +536,7 @@ def test_the_command(cifarml: CommandLine, tmp_path: Path, dataset: Dataset) -> 
     process.join(120)
     assert process.exitcode == 143
     error = errors.read_text()
-    assert "Go on with: cifarml train --resume runs/one" in error
+    assert "Resume with: cifarml train --resume runs/one" in error
     assert "Traceback" not in error
     listed = cifarml("runs", "list").stdout
     assert "unfinished" in listed
@@ -542,12 +544,12 @@ def test_the_command(cifarml: CommandLine, tmp_path: Path, dataset: Dataset) -> 
     assert "Go on with one: cifarml train --resume runs/one" in listed
     refused = cifarml("train", "--resume", "one", "--epochs", 3, "--seed", 0, "--config", "a", "--no-wait")
     assert refused.returncode == 1
-    assert "--resume with --config, --epochs, --no-wait, --seed" in refused.stderr
+    assert "--config, --epochs, --no-wait, --seed cannot be combined with --resume" in refused.stderr
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     done = cifarml("train", "--resume", "latest", "--runs-dir", tmp_path / "runs", "--json", cwd=elsewhere)
     assert done.returncode == 0, done.stderr
-    assert "going on after epoch" in done.stderr
+    assert "resuming after epoch" in done.stderr
     assert json.loads(done.stdout)["num_epochs"] == 8
     config = TrainConfig(preset="tutorial", num_epochs=8)
     whole = train_model(config, load_dataset(tmp_path / "images.zip"), tmp_path / "whole")

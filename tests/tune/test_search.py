@@ -1,4 +1,4 @@
-"""The search for better settings: what it finds, and what kills, rivals and damaged files do to it."""
+"""Hyperparameter search: results, budget, kills, concurrent searches and damaged files."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
@@ -31,10 +32,10 @@ from cifarml.progress import Progress
 from cifarml.train.interrupts import interrupts_delayed, interrupts_noted
 from cifarml.train.plan import Plan
 from cifarml.tune.study import Study
-from cifarml.tune.trials import TuneResult, find_best, find_own, p_value_of, pack
+from cifarml.tune.trials import TuneResult, baseline_trial, encode_bits, find_best, p_value_of
 from tests.conftest import CommandLine
 
-SMALL = TrainConfig.make(num_epochs=2, widths=(8,), precision="float32")
+SMALL = TrainConfig(num_epochs=2, widths=(8,), precision="float32")
 
 
 def trials_of(folder: Path) -> list[optuna.trial.FrozenTrial]:
@@ -49,7 +50,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory, drawn: Dataset) -> tuple[
     return tune_model(SMALL, drawn, folder, num_trials=3, on_progress=told.append), told
 
 
-def test_what_a_search_gives(searched: tuple[TuneResult, list[Progress]], drawn: Dataset) -> None:
+def test_search_result(searched: tuple[TuneResult, list[Progress]], drawn: Dataset) -> None:
     result, told = searched
     assert [trial.number for trial in result.trials] == [0, 1, 2]
     assert [trial.is_own for trial in result.trials] == [True, False, False]
@@ -69,7 +70,7 @@ def test_what_a_search_gives(searched: tuple[TuneResult, list[Progress]], drawn:
     assert done == sorted(done)
 
 
-def test_the_settings_it_writes_make_the_same_training(
+def test_best_settings_reproduce_the_trial(
     searched: tuple[TuneResult, list[Progress]], drawn: Dataset, tmp_path: Path
 ) -> None:
     best = searched[0].best
@@ -80,7 +81,7 @@ def test_the_settings_it_writes_make_the_same_training(
     assert run.read_json("history.json")["val_accuracy"][-1] == pytest.approx(best.accuracy, abs=0.051)
 
 
-def test_it_goes_on_where_it_was(searched: tuple[TuneResult, list[Progress]], drawn: Dataset) -> None:
+def test_a_search_is_resumed(searched: tuple[TuneResult, list[Progress]], drawn: Dataset) -> None:
     before, folder = searched[0].trials, searched[0].settings_file.parent
     searched[0].settings_file.unlink()
     same = tune_model(SMALL, drawn, folder, num_trials=3)
@@ -101,11 +102,11 @@ def test_it_goes_on_where_it_was(searched: tuple[TuneResult, list[Progress]], dr
     ],
 )
 def test_another_search_is_refused(
-    searched: tuple[TuneResult, list[Progress]], drawn: Dataset, name: str, change: dict[str, object]
+    searched: tuple[TuneResult, list[Progress]], drawn: Dataset, name: str, change: dict[str, Any]
 ) -> None:
-    values = {"num_epochs": 2, "widths": (8,), "precision": "float32"} | change
+    values: dict[str, Any] = {"num_epochs": 2, "widths": (8,), "precision": "float32"} | change
     with pytest.raises(SettingsError, match=name) as caught:
-        tune_model(TrainConfig.make(**values), drawn, searched[0].settings_file.parent)
+        tune_model(TrainConfig(**values), drawn, searched[0].settings_file.parent)
     assert "--name" in str(caught.value.hint)
 
 
@@ -116,7 +117,7 @@ def test_other_images_are_refused(searched: tuple[TuneResult, list[Progress]]) -
 
 def test_bad_trials_are_pruned_and_test_images_are_not_needed(drawn: Dataset, tmp_path: Path) -> None:
     """After four perfect trials no real one keeps up; that of the preset's own settings ends all the same."""
-    config = TrainConfig.make(num_epochs=4, widths=(4,), precision="float32")
+    config = TrainConfig(num_epochs=4, widths=(4,), precision="float32")
     dataset = drawn.train
     with pytest.raises(TrainingError, match="no trial ends"):  # which has made the file
         tune_model(config, dataset, tmp_path, time_budget_s=1e-9)
@@ -132,10 +133,10 @@ def test_bad_trials_are_pruned_and_test_images_are_not_needed(drawn: Dataset, tm
     assert trials_of(tmp_path)[-1].state == optuna.trial.TrialState.PRUNED
 
 
-def test_the_budget_is_kept(
+def test_the_time_budget_is_kept(
     searched: tuple[TuneResult, list[Progress]], drawn: Dataset, tmp_path: Path
 ) -> None:
-    long = TrainConfig.make(num_epochs=5000, widths=(4,), precision="float32")
+    long = TrainConfig(num_epochs=5000, widths=(4,), precision="float32")
     with pytest.raises(TrainingError, match="one needs about") as caught:
         tune_model(long, drawn, tmp_path, time_budget_s=10)
     assert "--time-budget" in str(caught.value.hint)
@@ -151,8 +152,8 @@ def test_the_budget_is_kept(
     assert sum(durations[:-1]) <= 1.1 * budget_s, "none begins that could not end"
 
 
-def test_a_trial_ends_in_the_midst_of_an_epoch_where_the_time_is_over(drawn: Dataset, tmp_path: Path) -> None:
-    slow = TrainConfig.make(num_epochs=3, widths=(64,), batch_size=1, precision="float32")
+def test_a_trial_ends_within_an_epoch_when_the_time_is_over(drawn: Dataset, tmp_path: Path) -> None:
+    slow = TrainConfig(num_epochs=3, widths=(64,), batch_size=1, precision="float32")
     with pytest.raises(TrainingError, match=r"no trial ends in 1 s: one needs about \d+ s"):
         tune_model(slow, drawn, tmp_path, time_budget_s=1)
     (trial,) = trials_of(tmp_path)
@@ -160,7 +161,7 @@ def test_a_trial_ends_in_the_midst_of_an_epoch_where_the_time_is_over(drawn: Dat
     assert not trial.intermediate_values
 
 
-def test_too_little_memory_is_told_as_such(drawn: Dataset, tmp_path: Path) -> None:
+def test_out_of_memory_trials(drawn: Dataset, tmp_path: Path) -> None:
     def exhaust(progress: Progress) -> None:
         if "epoch" in progress.detail:
             np.ones(2**60, np.uint8)
@@ -170,26 +171,26 @@ def test_too_little_memory_is_told_as_such(drawn: Dataset, tmp_path: Path) -> No
     assert [trial.user_attrs["ended"] for trial in trials_of(tmp_path)] == ["out of memory"]
 
 
-def test_the_own_settings_are_tried_until_they_have_ended(tmp_path: Path) -> None:
+def test_the_baseline_is_tried_until_it_has_ended(tmp_path: Path) -> None:
     study = Study(tmp_path, {}, pruner=optuna.pruners.NopPruner(), seed=0)
     space = {"x": optuna.distributions.FloatDistribution(0, 1)}
     for ended in ("out of time", "interrupted", "left behind", "finished"):
-        trial = study.ask(space, {"x": 0.5})
+        trial = study.ask_trial(space, {"x": 0.5})
         assert (trial.params["x"], trial.user_attrs.get("own")) == (0.5, True)
         if ended != "left behind":
             study.tell(trial, ended, 0.1 if ended == "finished" else None)
-    assert "own" not in study.ask(space, {"x": 0.5}).user_attrs
+    assert "own" not in study.ask_trial(space, {"x": 0.5}).user_attrs
     assert [trial.state.name for trial in study.trials] == ["PRUNED", "FAIL", "FAIL", "COMPLETE", "RUNNING"]
 
 
 @pytest.mark.parametrize("budget_s", [0, -1, float("nan"), float("inf")])
-def test_budgets_that_are_none(drawn: Dataset, tmp_path: Path, budget_s: float) -> None:
+def test_invalid_budgets(drawn: Dataset, tmp_path: Path, budget_s: float) -> None:
     with pytest.raises(SettingsError, match="time budget"):
         tune_model(SMALL, drawn, tmp_path, time_budget_s=budget_s)
     assert not list(tmp_path.iterdir())
 
 
-def test_what_can_not_be_searched(drawn: Dataset, tmp_path: Path) -> None:
+def test_no_validation_images(drawn: Dataset, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="number of trials"):
         tune_model(SMALL, drawn, tmp_path, num_trials=0)
     with pytest.raises(DataError, match="no images are left"):
@@ -243,7 +244,7 @@ def spoilt_study(path: Path) -> None:
         spoilt_study,
     ],
 )
-def test_files_that_are_no_search(tmp_path: Path, make: Callable[[Path], object]) -> None:
+def test_invalid_study_files(tmp_path: Path, make: Callable[[Path], object]) -> None:
     path = tmp_path / "study.db"
     make(path)
     before = path.read_bytes() if path.is_file() else b""
@@ -262,7 +263,7 @@ from cifarml.tune.study import Study
 study = Study(Path(sys.argv[1]), {"data": 1}, pruner=optuna.pruners.NopPruner(), seed=0)
 space = {"x": optuna.distributions.FloatDistribution(0, 1)}
 for _ in range(int(sys.argv[2])):
-    trial = study.ask(space, {"x": 0.5})
+    trial = study.ask_trial(space, {"x": 0.5})
     study.report(trial, 1, trial.params["x"])
     study.tell(trial, "finished", trial.params["x"])
     print(trial.number, trial.params["x"], flush=True)
@@ -304,7 +305,7 @@ def test_two_at_once_and_one_is_killed(tmp_path: Path) -> None:
 
 TUNE = """
 from cifarml import TrainConfig, load_dataset, tune_model
-config = TrainConfig.make(num_epochs=2, widths=(8,), precision="float32")
+config = TrainConfig(num_epochs=2, widths=(8,), precision="float32")
 def tell(progress):
     if progress.line:
         print(progress.line, flush=True)
@@ -350,19 +351,19 @@ def test_two_searches_at_once_one_killed_and_one_interrupted(tmp_path: Path, dra
     ("text", "seconds"),
     [("90", 90), ("90s", 90), ("30m", 1800), ("2h", 7200), ("1h30m", 5400), ("1H1M1S", 3661), (" 5m ", 300)],
 )
-def test_times(text: str, seconds: float) -> None:
+def test_durations(text: str, seconds: float) -> None:
     assert options.seconds(text) == seconds
 
 
 @pytest.mark.parametrize(
     "text", ["", "0", "0m", "-5m", "5 m", "m", "1.5h", "30m1h", "٣m", "9" * 99, "1d", "x" * 999]
 )
-def test_times_that_are_none(text: str) -> None:
+def test_invalid_durations(text: str) -> None:
     with pytest.raises(typer.BadParameter, match="must be a time such as"):
         options.seconds(text)
 
 
-def test_the_command(cifarml: CommandLine, tmp_path: Path) -> None:
+def test_command_line(cifarml: CommandLine, tmp_path: Path) -> None:
     arguments = ("tune", "--data", "drawn:100", "--epochs", 1, "--trials", 1, "--json", "--quiet")
     done = cifarml(*arguments, "--name", "mine")
     assert done.returncode == 0, done.stderr
@@ -375,7 +376,7 @@ def test_the_command(cifarml: CommandLine, tmp_path: Path) -> None:
     assert "plain folder name" in refused.stderr
 
 
-def test_what_it_prints(
+def test_printed_result(
     searched: tuple[TuneResult, list[Progress]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     result = searched[0]
@@ -394,17 +395,17 @@ def test_what_it_prints(
     assert "have not ended" in capsys.readouterr().out
 
 
-def test_noise_is_told_from_gains() -> None:
+def test_p_value() -> None:
     """McNemar's exact test by hand: 10 against 0 images has p = 2 / 2^10, times the four other trials."""
 
     def trial(number: int, right: int) -> optuna.trial.FrozenTrial:
-        told = {"ended": "finished", "right": pack(np.arange(100) < right)}
+        told = {"ended": "finished", "right": encode_bits(np.arange(100) < right)}
         made = optuna.create_trial(value=right / 100, user_attrs=told | ({} if number else {"own": True}))
         made.number = number
         return made
 
     trials = [trial(number, right) for number, right in enumerate((40, 30, 50, 50, 41))]
-    best, own = find_best(trials), find_own(trials)
+    best, own = find_best(trials), baseline_trial(trials)
     assert best is trials[2]
     assert own is trials[0]
     assert p_value_of(best, own, trials) == pytest.approx(4 * 2 / 2**10)
@@ -412,7 +413,7 @@ def test_noise_is_told_from_gains() -> None:
     assert p_value_of(own, own, trials) == 1
 
 
-def test_ctrl_c_waits_for_the_database_and_is_never_lost() -> None:
+def test_ctrl_c_is_delayed_during_transactions() -> None:
     steps = []
 
     def write() -> None:

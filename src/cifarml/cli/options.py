@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated
 
 import typer
@@ -67,11 +67,23 @@ Yaml = Annotated[
 ]
 
 
-def seconds(text: str) -> float:
-    """Read a length of time such as ``90``, ``120s``, ``2m`` or ``1h30m``.
+def check_folder_name(name: str | None) -> None:
+    """Refuse a ``--name`` that is not a plain folder name.
 
     Raises:
-        typer.BadParameter: If it is none, or nothing at all.
+        SettingsError: If it is a path, is hidden, or can't be printed.
+    """
+    from cifarml.errors import SettingsError
+
+    if name is not None and (PurePath(name).name != name or not name.isprintable() or name.startswith(".")):
+        raise SettingsError(f"--name must be a plain folder name. Received: {name!r}")
+
+
+def seconds(text: str) -> float:
+    """Parse a duration such as ``90``, ``120s``, ``2m`` or ``1h30m``.
+
+    Raises:
+        typer.BadParameter: If it is not a duration, or 0.
     """
     number = r"(\d{1,9}(?:\.\d{1,9})?)"
     form = rf"{number}|(?:(\d{{1,6}})h)?(?:(\d{{1,6}})m)?(?:{number}s)?"

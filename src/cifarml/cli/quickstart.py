@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from cifarml.registry.base import RegisteredModel
     from cifarml.registry.local.registry import LocalRegistry
     from cifarml.run import Run
+    from cifarml.train.config import PresetName
 
 __all__ = ["quickstart"]
 
@@ -98,12 +99,12 @@ def _load_images() -> Dataset:
             return load_dataset("drawn:2000", on_progress=on_progress)
 
 
-def _train(dataset: Dataset, folder: Path, preset: str, num_epochs: int | None) -> Run:
+def _train(dataset: Dataset, folder: Path, preset: PresetName, num_epochs: int | None) -> Run:
     from cifarml.progress import show_progress
     from cifarml.run_folders import new_run_dir
     from cifarml.train.config import TrainConfig
 
-    config = TrainConfig.make(preset=preset, num_epochs=num_epochs)
+    config = TrainConfig(preset=preset, num_epochs=num_epochs)
     with hidden_native_noise():
         from cifarml.hardware.devices import describe_environment
         from cifarml.train.trainer import train_model

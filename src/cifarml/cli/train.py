@@ -9,12 +9,14 @@ import typer
 
 from cifarml.cli import options
 from cifarml.cli.console import hidden_native_noise, note, print_json, shown_path
-from cifarml.cli.resume import resume_run, saying_how_to_go_on
+from cifarml.cli.resume import explain_termination, resume_run
 from cifarml.cli.target import Target, open_registry, open_workspace
 
 if TYPE_CHECKING:
     from cifarml.registry.base import ModelRegistry
     from cifarml.run import Run
+    from cifarml.train.config import TrainConfig
+    from cifarml.train.data_source import Source
 
 __all__ = ["train"]
 
@@ -35,12 +37,13 @@ def train(
     preset: options.Preset = None,
     subset: options.Subset = None,
     subset_seed: options.SubsetSeed = 0,
-    epochs: Annotated[
-        int | None, typer.Option(help="Passes over the training images.", show_default=CHOSEN)
+    num_epochs: Annotated[
+        int | None, typer.Option("--epochs", help="Passes over the training images.", show_default=CHOSEN)
     ] = None,
-    time_budget: Annotated[
+    time_budget_s: Annotated[
         float | None,
         typer.Option(
+            "--time-budget",
             parser=options.seconds,
             metavar="TIME",
             help="Train for so long (90, 120s, 2m, 1h30m): chooses epochs and size of the network.",
@@ -107,9 +110,7 @@ def train(
       cifarml train --config runs/first/config.json --seed 1
       cifarml train --compute gpu --data az://2000picscifar10/2000pics_cifar10.zip
     """
-    from functools import partial
-    from pathlib import PurePath
-
+    parameters = dict(locals())  # named as the settings of TrainConfig
     from cifarml.errors import SettingsError
     from cifarml.progress import show_progress
     from cifarml.run_folders import new_run_dir
@@ -124,60 +125,30 @@ def train(
         log_run(run, registry)
         print_run(run, json=json)
         return
-    asked = TrainConfig.make if config_file is None else partial(TrainConfig.load, config_file)
-    config = asked(
-        preset=preset,
-        num_epochs=epochs,
-        time_budget_s=time_budget,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        precision=precision,
-        device=device,
-        validation_fraction=validation_fraction,
-        seed=seed,
-    )
-    if name is not None and (PurePath(name).name != name or not name.isprintable() or name.startswith(".")):
-        raise SettingsError(f"--name must be a plain folder name. Received: {name!r}")
+    settings = {each: parameters[each] for each in TrainConfig.model_fields if each in parameters}
+    config = TrainConfig(**settings) if config_file is None else TrainConfig.load(config_file, **settings)
+    options.check_folder_name(name)
+    source = Source(data=data, subset=subset, subset_seed=subset_seed, skip_bad=skip_bad)
     if compute is not None:
         if target == "local":
-            raise SettingsError("a cluster is in Azure. Received: --compute with --target local")
-        flags = {
-            "--preset": preset,
-            "--subset": subset,
-            "--subset-seed": subset_seed,
-            "--epochs": epochs,
-            "--time-budget": time_budget,
-            "--batch-size": batch_size,
-            "--learning-rate": learning_rate,
-            "--weight-decay": weight_decay,
-            "--precision": precision,
-            "--device": device,
-            "--validation-fraction": validation_fraction,
-            "--seed": seed,
-        }
-        given = [text for flag, value in flags.items() if value is not None for text in (flag, str(value))]
-        given += ["--skip-bad"] if skip_bad else []
+            raise SettingsError("--compute requires --target azure. Received: --target local")
         run_name = name or new_run_dir(runs_dir, config.preset).name
         if yaml is not None:
             from cifarml.azure.jobs.specs import write_job_yaml
 
-            for path in write_job_yaml(yaml, compute, run_name, data, given, config=config_file):
+            for path in write_job_yaml(yaml, compute, run_name, source, config):
                 print(f"az ml job create -f {path}")
             return
-        if wait and (runs_dir / run_name).exists():  # told before a cluster is paid for it
+        if wait and (runs_dir / run_name).exists():  # before a cluster is paid for it
             raise SettingsError(
                 f"{runs_dir / run_name} already exists", hint="take another --name, or another --runs-dir"
             )
-        train_on_cluster(
-            compute, run_name, data, given, runs_dir, config=config_file, wait=wait, json=json, quiet=quiet
-        )
+        train_on_cluster(compute, run_name, source, config, runs_dir, wait=wait, json=json, quiet=quiet)
         return
     if yaml is not None:
         raise SettingsError("only a job on a cluster can be written as YAML", hint="add --compute NAME")
     registry = registry_beside(target)
     with show_progress(quiet=quiet) as on_progress:
-        source = Source(data=data, subset=subset, subset_seed=subset_seed, skip_bad=skip_bad)
         dataset = source.load(on_progress=on_progress)
         for image in dataset.skipped:
             note(f"left out {image.name}: {image.reason}")
@@ -187,14 +158,14 @@ def train(
             from cifarml.train.trainer import train_model
 
             describe_environment()
-        with saying_how_to_go_on(run_dir, on_progress) as tell:
-            run = train_model(config, dataset, run_dir, source=source, on_progress=tell)
+        with explain_termination(run_dir, on_progress) as report:
+            run = train_model(config, dataset, run_dir, source=source, on_progress=report)
     log_run(run, registry)
     print_run(run, json=json)
 
 
 def registry_beside(target: str | None) -> ModelRegistry | None:
-    """Return the registry that a run is logged in beside the one of this machine."""
+    """Return the registry that a run is logged in besides the local one."""
     from cifarml.settings import load_settings
 
     to_azure = load_settings(target=target).effective_target == "azure"
@@ -202,7 +173,7 @@ def registry_beside(target: str | None) -> ModelRegistry | None:
 
 
 def log_run(run: Run, registry: ModelRegistry | None = None) -> None:
-    """Write a run into the experiment, here and in another registry; the run is finished in any case."""
+    """Log a run in the experiment, locally and in another registry; the run is finished in any case."""
     from cifarml.errors import RegistryError
     from cifarml.registry.local.registry import LocalRegistry
 
@@ -218,23 +189,22 @@ def log_run(run: Run, registry: ModelRegistry | None = None) -> None:
 def train_on_cluster(
     compute: str,
     run_name: str,
-    data: str,
-    flags: list[str],
+    source: Source,
+    config: TrainConfig,
     runs_dir: Path,
     *,
-    config: Path | None,
     wait: bool,
     json: bool,
     quiet: bool,
 ) -> None:
-    """Send the training to a cluster, follow it, and bring its run home."""
+    """Train on a cluster: submit a job, follow it, and fetch its run."""
     from cifarml.azure.jobs.jobs import fetch_run, follow_job, submit_job
     from cifarml.errors import TrainingError
     from cifarml.progress import show_progress
     from cifarml.registry.azure.registry import AzureRegistry
 
     workspace = open_workspace()
-    job = submit_job(workspace, compute, run_name, data, flags, config=config)
+    job = submit_job(workspace, compute, run_name, source, config)
     note(f"Job {job.name} is {job.state} on {compute}. {job.page}")
     if not wait:
         if json:
@@ -256,7 +226,7 @@ def train_on_cluster(
 
 
 def print_run(run: Run, *, json: bool) -> None:
-    """Print what came of a training."""
+    """Print the result of a training."""
     from cifarml.run_folders import REPORT
 
     if json:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -37,10 +36,12 @@ def tune(
         int | None,
         typer.Option(min=1, help="End when the search has so many trials, those of earlier calls included."),
     ] = None,
-    epochs: Annotated[
+    num_epochs: Annotated[
         int | None,
         typer.Option(
-            help="Passes over the training images, in a trial.", show_default="chosen by the preset"
+            "--epochs",
+            help="Passes over the training images, in a trial.",
+            show_default="chosen by the preset",
         ),
     ] = None,
     precision: options.Precision = None,
@@ -73,26 +74,19 @@ def tune(
       cifarml tune --data my_images/ --preset fast --trials 20 --epochs 10
       cifarml train --subset 2000 --config runs/tuning/STUDY/best.toml
     """
-    from cifarml.data.load import load_dataset
-    from cifarml.errors import SettingsError
+    parameters = dict(locals())  # named as the settings of TrainConfig
     from cifarml.progress import show_progress
     from cifarml.settings import load_settings
     from cifarml.train.config import TrainConfig
+    from cifarml.train.data_source import Source
 
-    config = TrainConfig.make(
-        preset=preset,
-        num_epochs=epochs,
-        precision=precision,
-        validation_fraction=validation_fraction,
-        seed=seed,
-    )
-    if name is not None and (PurePath(name).name != name or not name.isprintable() or name.startswith(".")):
-        raise SettingsError(f"--name must be a plain folder name. Received: {name!r}")
+    settings = {each: parameters[each] for each in TrainConfig.model_fields if each in parameters}
+    config = TrainConfig(**settings)
+    options.check_folder_name(name)
     runs_dir = runs_dir or load_settings().runs_dir
+    source = Source(data=data, subset=subset, subset_seed=subset_seed, skip_bad=skip_bad)
     with show_progress(quiet=quiet) as on_progress:
-        dataset = load_dataset(
-            data, subset=subset, seed=subset_seed, skip_bad=skip_bad, on_progress=on_progress
-        )
+        dataset = source.load(on_progress=on_progress)
         for image in dataset.skipped:
             note(f"left out {image.name}: {image.reason}")
         study_dir = runs_dir / "tuning" / (name or f"{config.preset}-{dataset.fingerprint[:8]}")
@@ -113,11 +107,8 @@ def tune(
         print_json(result.to_json())
         return
     print_result(result)
-    again = ["--data", data] if data != "cifar10" else []
-    again += ["--subset", str(subset)] if subset is not None else []
-    again += ["--subset-seed", str(subset_seed)] if subset_seed else []
-    again += ["--skip-bad"] if skip_bad else []
-    command = ["cifarml", "train", *again, "--config", shown_path(result.settings_file)]
+    images = (["--data", data] if data != "cifar10" else []) + source.flags
+    command = ["cifarml", "train", *images, "--config", shown_path(result.settings_file)]
     print(f"Next: {shlex.join(command)}")
 
 

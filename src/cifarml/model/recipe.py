@@ -1,80 +1,144 @@
-"""What a preset is made of: the size of its network and how it is trained."""
+"""Recipe: the hyperparameters of a training run, with their types and limits."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 
-__all__ = ["Recipe", "Size"]
+from cifarml.errors import SettingsError
 
-_Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+__all__ = ["Recipe", "Size", "TrainingSettings"]
+
+_Below1 = Field(ge=0, lt=1)
+_Share = Field(ge=0, le=1)
+
+NumEpochs = Annotated[int, Field(ge=1, le=10_000, description="passes over the training images")]
+BatchSize = Annotated[int, Field(ge=1, le=65_536, description="images in a step")]
+Optimizer = Annotated[
+    Literal["sgd", "muon", "rmsprop"],
+    Field(description="sgd, rmsprop, or muon, which orthogonalises the update of each convolution"),
+]
+LearningRate = Annotated[float, Field(gt=0, le=100, description="peak learning rate")]
+LearningRateDecay = Annotated[
+    float, _Share, Field(description="rmsprop: step n has the rate learning_rate / (1 + decay * n)")
+]
+WarmUp = Annotated[
+    float, _Share, Field(description="sgd, muon: share of the steps in which the learning rate rises from 0")
+]
+Momentum = Annotated[float, _Below1, Field(description="sgd, muon: Nesterov momentum")]
+WeightDecay = Annotated[
+    float, _Below1, Field(description="decoupled weight decay, multiplied by the learning rate")
+]
+LabelSmoothing = Annotated[
+    float, _Below1, Field(description="share of a label's weight that is spread over all classes")
+]
+Widths = Annotated[
+    tuple[Annotated[int, Field(ge=1, le=4096)], ...],
+    Field(max_length=4, strict=False, description="channels of each block, such as [64, 256, 256]"),
+]
+Dropout = Annotated[float, _Below1, Field(description="share of the features dropped before the head")]
+Flip = Annotated[bool, Field(description="mirror half of the images, the other half in the next epoch")]
+Shift = Annotated[int, Field(ge=0, le=16, description="largest translation in pixels")]
+Cutout = Annotated[int, Field(ge=0, le=32, description="side of the square that is greyed out, in pixels")]
+Distortion = Annotated[float, _Share, Field(description="strength of rotation, scaling and shear")]
+Colour = Annotated[
+    float, _Share, Field(description="strength of brightness, contrast and saturation changes")
+]
+Pruning = Annotated[
+    float, Field(ge=0, le=0.5, description="share of the images that an epoch skips, of those with low loss")
+]
+Mixing = Annotated[float, _Share, Field(description="share of the batches with mixup or CutMix")]
 
 
-class Recipe(BaseModel):
-    """The settings of a training, all of them chosen; nothing in it can be changed.
+class TrainingSettings(BaseModel):
+    """Base of immutable settings whose errors name the setting; None stands for the default.
 
-    A preset's ``choose_recipe(num_images, num_classes)`` chooses them for so many training images.
+    Raises:
+        SettingsError: If a value is out of range or of another type, or a name is unknown.
     """
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
-    num_epochs: int = Field(ge=1, le=10_000, description="Passes over the training images.")
-    batch_size: int = Field(ge=1, le=65_536, description="Images in a step.")
-    optimizer: Literal["sgd", "muon", "rmsprop"] = Field(
-        description="muon makes the steps of convolutions orthogonal, and keeps their weights' norm."
-    )
-    learning_rate: float = Field(gt=0, le=100, allow_inf_nan=False, description="The largest step size.")
-    learning_rate_decay: _Share = Field(
-        default=0.0, description="rmsprop: step n has the rate learning_rate / (1 + learning_rate_decay * n)."
-    )
-    warm_up: _Share = Field(
-        default=0.0,
-        description="sgd, muon: in this share of the steps the rate rises from 0; then it falls to 0.",
-    )
-    momentum: float = Field(
-        default=0.0, ge=0, lt=1, allow_inf_nan=False, description="sgd, muon: Nesterov's."
-    )
-    weight_decay: float = Field(
-        default=0.0,
-        ge=0,
-        lt=1,
-        allow_inf_nan=False,
-        description="A step shrinks weights by rate times this.",
-    )
-    label_smoothing: float = Field(
-        default=0.0, ge=0, lt=1, allow_inf_nan=False, description="Of a label's weight, so much goes to all."
-    )
-    widths: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(
-        default=(),
-        max_length=4,
-        strict=False,
-        description="Channels of each block of the network, which halves its sides.",
-    )
-    dropout: float = Field(default=0.0, ge=0, lt=1, allow_inf_nan=False, description="Before the head.")
-    flip: bool = Field(default=False, description="Mirror half of the images, the others an epoch later.")
-    shift: int = Field(default=0, ge=0, le=16, description="Move by up to so many pixels.")
-    cutout: int = Field(default=0, ge=0, le=32, description="Grey out a square of so many pixels.")
-    distortion: _Share = Field(default=0.0, description="How much to rotate, scale and shear.")
-    colour: _Share = Field(default=0.0, description="How much to change brightness, contrast, saturation.")
-    pruning: float = Field(
-        default=0.0,
-        ge=0,
-        le=0.5,
-        allow_inf_nan=False,
-        description="Share of the images that an epoch leaves out, of those that the network knows.",
-    )
-    mixing: _Share = Field(default=0.0, description="Share of the batches whose images are mixed in pairs.")
+    @model_validator(mode="wrap")
+    @classmethod
+    def _validate(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        if isinstance(values, Mapping):
+            values = {name: value for name, value in values.items() if value is not None}
+        try:
+            return handler(values)
+        except ValidationError as error:
+            raise cls._explain(error) from error
+
+    @classmethod
+    def _explain(cls, error: ValidationError) -> SettingsError:
+        errors = error.errors()
+        first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
+        name = ".".join(map(str, first["loc"])) or "settings"
+        if first["type"] == "extra_forbidden":
+            close = get_close_matches(name, cls.model_fields)
+            return SettingsError(
+                f"there is no setting {name[:80]!r}",
+                hint=f"did you mean {' or '.join(close)}?"
+                if close
+                else f"the settings are: {', '.join(cls.model_fields)}",
+            )
+        try:
+            received = f"{first['input']!r:.80}"
+        except ValueError:  # Python refuses to write integers of more than 4300 digits
+            received = f"a huge {type(first['input']).__name__}"
+        setting = name.partition(".")[0]
+        fields = (each.model_fields.get(setting) for each in (cls, Recipe))
+        about = next((field.description for field in fields if field and field.description), None)
+        return SettingsError(
+            f"{name}: {first['msg']}. Received: {received}", hint=about and f"{setting}: {about}"
+        )
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Refuse: settings are immutable."""
+        raise SettingsError(
+            f"{name}: settings are immutable", hint=f"make a copy: .changed({name}={value!r:.40})"
+        )
 
     def changed(self, **values: Any) -> Self:
-        """Return a copy with other values; None leaves a value as it is.
+        """Return a copy with other values.
 
         Raises:
-            pydantic.ValidationError: If one is out of range, or unknown.
+            SettingsError: If one is out of range, or unknown.
         """
-        return type(self)(
-            **self.model_dump() | {name: value for name, value in values.items() if value is not None}
-        )
+        return type(self)(**self.model_dump() | values)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:  # noqa: ARG002
+        """Return a copy with other values, validated; see :meth:`changed`."""
+        return self.changed(**dict(update or {}))
+
+
+class Recipe(TrainingSettings):
+    """Hyperparameters of a training run, all of them chosen.
+
+    A preset's ``choose_recipe(num_images, num_classes)`` chooses them by the number of training images.
+    """
+
+    num_epochs: NumEpochs
+    batch_size: BatchSize
+    optimizer: Optimizer
+    learning_rate: LearningRate
+    learning_rate_decay: LearningRateDecay = 0.0
+    warm_up: WarmUp = 0.0
+    momentum: Momentum = 0.0
+    weight_decay: WeightDecay = 0.0
+    label_smoothing: LabelSmoothing = 0.0
+    widths: Widths = ()
+    dropout: Dropout = 0.0
+    flip: Flip = False
+    shift: Shift = 0
+    cutout: Cutout = 0
+    distortion: Distortion = 0.0
+    colour: Colour = 0.0
+    pruning: Pruning = 0.0
+    mixing: Mixing = 0.0
 
 
 class Size(NamedTuple):

@@ -1,1 +1,1 @@
-"""From images to a run folder. Import from :mod:`cifarml`; this room imports nothing by itself."""
+"""Training, from a dataset to a run folder."""

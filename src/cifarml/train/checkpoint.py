@@ -1,9 +1,9 @@
-"""The checkpoint of an unfinished run: all that its training needs to go on where it was killed.
+"""Checkpoint of an unfinished run: all that its training needs to resume after a kill.
 
 It is a zip file of plain numbers, checkpoint/state.zip in the run folder: about.json, and the bytes of each
-variable of the network (weights, batch normalisation, seeds of dropout) and of its optimiser (momentum, the
-count of steps that the learning rate follows, losses by which images are left out), in their order.
-Nothing in it can run code. Batches need no state but those: what one holds depends on seed, epoch and number.
+variable of the network (weights, batch normalization, seeds of dropout) and of its optimizer (momentum, the
+step count that the learning rate follows, the losses of data pruning), in their order. Nothing in it can run
+code. Batches need no other state: their content depends on seed, epoch and index.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -38,22 +37,21 @@ from cifarml.run_folders import (
     being_trained,
     resume_command,
 )
+from cifarml.train.out_of_memory import is_out_of_memory
 from cifarml.train.plan import Plan
 
-__all__ = ["Checkpoint", "EpochsKept", "Reached", "going_on_explained"]
+__all__ = ["Checkpoint", "TrainingState", "explain_resource_errors"]
 
-_SHARE: Final = 0.02
-"""Of the time, so much at the most goes into checkpoints."""
 _WAIT_S: Final = 1.0
-"""For the lock: whoever only looks whether a run is being trained holds it for a moment."""
+"""For the lock, which is held for a moment to check whether a run is being trained."""
 _DATE: Final = (1980, 1, 1, 0, 0, 0)
 
 
-class Reached(NamedTuple):
-    """How far a training has come.
+class TrainingState(NamedTuple):
+    """Progress of a training run at the end of an epoch.
 
     Attributes:
-        history: ``loss``, ``accuracy`` and so on, a value an epoch; empty before the first epoch has ended.
+        history: ``loss``, ``accuracy`` and so on, a value per epoch; empty before the first epoch has ended.
         training_s: Seconds spent.
     """
 
@@ -67,7 +65,7 @@ class Reached(NamedTuple):
 
 
 class _About(BaseModel):
-    """What stands in about.json."""
+    """Content of about.json."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -82,7 +80,7 @@ class _About(BaseModel):
 
 
 class Checkpoint:
-    """The checkpoint in an unfinished run folder; while it is open, nobody else trains that run.
+    """Checkpoint in an unfinished run folder, which is locked while it is open.
 
     Args:
         run_dir: The run folder.
@@ -110,26 +108,26 @@ class Checkpoint:
     ) -> None:
         self._lock.release()
 
-    def save(self, network: keras.Model, plan: Plan, fingerprint: str, reached: Reached) -> None:
-        """Write what was reached; a kill leaves the whole new checkpoint, or the one before.
+    def save(self, network: keras.Model, plan: Plan, fingerprint: str, state: TrainingState) -> None:
+        """Save a checkpoint atomically: a kill leaves the new one or the one before.
 
         Args:
             network: The network, compiled, at the end of an epoch.
-            plan: What is done.
-            fingerprint: Of the data set.
-            reached: At the end of that epoch.
+            plan: The plan of the training.
+            fingerprint: Of the dataset.
+            state: At the end of that epoch.
 
         Raises:
-            OSError: If it can't be written; the one before is left as it was.
+            OSError: If it can't be written; the one before is unchanged.
         """
         arrays = [keras.ops.convert_to_numpy(variable) for variable in _variables(network)]
         about = _About(
             made_with=_made_with(),
             plan=plan.to_json(),
             fingerprint=fingerprint,
-            num_epochs=reached.num_epochs,
-            history=dict(reached.history),
-            training_s=reached.training_s,
+            num_epochs=state.num_epochs,
+            history=dict(state.history),
+            training_s=state.training_s,
             variables=[_describe(array) for array in arrays],
         )
         partial = self.run_dir / f".{STATE}.partial"
@@ -147,23 +145,23 @@ class Checkpoint:
                 partial.unlink()
             raise
 
-    def load(self, network: keras.Model, plan: Plan, fingerprint: str) -> Reached:
-        """Bring a network to where the training was; one that has no checkpoint yet stays as it is.
+    def load(self, network: keras.Model, plan: Plan, fingerprint: str) -> TrainingState:
+        """Restore a network from the checkpoint, if there is one yet.
 
         Args:
-            network: The network, compiled, with first weights.
-            plan: What is done.
-            fingerprint: Of the data set.
+            network: The network, compiled, with initial weights.
+            plan: The plan of the training.
+            fingerprint: Of the dataset.
 
         Raises:
-            TrainingError: If the checkpoint is damaged, or made for something else; the network is as before.
+            TrainingError: If the checkpoint is damaged, or of another training; the network is unchanged.
         """
         variables = _variables(network)
         expected = [keras.ops.convert_to_numpy(variable) for variable in variables]
         try:
             about, values = self._read(expected)
         except FileNotFoundError:
-            return Reached({}, 0.0)
+            return TrainingState({}, 0.0)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
@@ -191,10 +189,10 @@ class Checkpoint:
             raise self._unusable("it belongs to a training on other images")
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
-        return Reached(about.history, about.training_s)
+        return TrainingState(about.history, about.training_s)
 
     def remove(self) -> None:
-        """Remove all that is for unfinished runs only, the lock included."""
+        """Remove all files of unfinished runs, including the lock."""
         self._lock.release()
         for name in (STATE, SOURCE, LOCK):
             (self._folder / name).unlink(missing_ok=True)
@@ -202,7 +200,7 @@ class Checkpoint:
             self._folder.rmdir()
 
     def _read(self, expected: Sequence[npt.NDArray[Any]]) -> tuple[_About, list[npt.NDArray[Any]]]:
-        """Return what stands in the file, after comparing it with the arrays of the network."""
+        """Read the file, and compare it with the arrays of the network."""
         size = self._state.stat().st_size
         names = [str(number) for number in range(len(expected))]
         if not self._state.is_file():
@@ -234,40 +232,14 @@ class Checkpoint:
         )
 
 
-class EpochsKept(keras.callbacks.Callback):  # type: ignore[misc]
-    """Saves a checkpoint after the last epoch, and after every other one unless that takes too long.
-
-    One is left out where saving would take more than 2 % of the time since the last one was saved. So a
-    kill costs the epoch that it falls in, and at the most fifty times as long as saving takes.
-
-    Args:
-        save: Saves a checkpoint.
-    """
-
-    def __init__(self, save: Callable[[], None]) -> None:
-        super().__init__()
-        self._save = save
-        self._next = 0.0
-
-    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:  # noqa: ARG002
-        """Save, unless it is too early."""
-        started = time.perf_counter()
-        is_last = epoch + 1 >= self.params["epochs"] or self.model.stop_training
-        if started < self._next and not is_last:
-            return
-        self._save()
-        ended = time.perf_counter()
-        self._next = ended + (ended - started) / _SHARE
-
-
 @contextmanager
-def going_on_explained(run_dir: Path) -> Iterator[None]:
-    """Turn what the machine has run out of into errors that say how a run goes on.
+def explain_resource_errors(run_dir: Path) -> Iterator[None]:
+    """Translate disk-full and out-of-memory errors into `TrainingError`s with a resume hint.
 
     Raises:
-        TrainingError: For a folder that can't be written, and for too little memory.
+        TrainingError: If the folder can't be written, or memory runs out.
     """
-    go_on = f"go on with: {resume_command(run_dir)}"
+    resume = f"resume with: {resume_command(run_dir)}"
     try:
         yield
     except (OSError, SettingsError) as error:
@@ -279,23 +251,21 @@ def going_on_explained(run_dir: Path) -> Iterator[None]:
         temporary = f" or temporary files in {tempfile.gettempdir()}" if full else ""
         raise TrainingError(
             f"can't write the run folder {run_dir}{temporary}: {reason.strerror or reason}",
-            hint=f"make room, or let it be written; then {go_on}"
+            hint=f"make room, or let it be written; then {resume}"
             if began
             else "make room, let it be written, or take another folder: --runs-dir DIR",
         ) from error
     except Exception as error:
-        # What happens in threads of TensorFlow and JAX comes as an error of theirs, with its name in it.
-        text = f"{type(error).__name__} {error}"
-        if not any(name in text for name in ("MemoryError", "ResourceExhausted", "RESOURCE_EXHAUSTED")):
+        if not is_out_of_memory(error):
             raise
         raise TrainingError(
             "there is not enough memory to train",
-            hint=f"end other programs, then {go_on}; or train anew with a smaller --batch-size",
+            hint=f"end other programs, then {resume}; or start a new run with a smaller --batch-size",
         ) from error
 
 
 def _variables(network: keras.Model) -> list[keras.Variable]:
-    """Return all that a training changes, always in the same order."""
+    """Return all variables that training changes, always in the same order."""
     if not network.optimizer.built:
         network.optimizer.build(network.trainable_variables)
     return [*network.variables, *network.optimizer.variables]
@@ -306,7 +276,7 @@ def _describe(array: npt.NDArray[Any]) -> tuple[str, list[int]]:
 
 
 def _made_with() -> dict[str, str]:
-    """Return what decides about the numbers: the backend and the versions of libraries."""
+    """Return the backend and the versions of libraries, which decide about the numbers."""
     packages: Any = describe_environment()["packages"]
     backend = keras.config.backend()
     found = {name: packages.get(name) for name in ("cifarml", "keras", backend, "numpy")}

@@ -1,4 +1,4 @@
-"""Where the images of a run come from, kept so that the run can go on with the very same ones."""
+"""Source of a run's images, stored so that the run can be resumed with the same ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Source"]
 
 
 class Source(BaseModel):
-    """What :func:`cifarml.load_dataset` is asked for. Nothing in it can be changed.
+    """Arguments of :func:`cifarml.load_dataset`, immutable.
 
     Example:
         >>> len(Source(data="drawn:2000", subset=100).load())
@@ -28,10 +28,17 @@ class Source(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    data: str = Field(description="A path, an address or a name.")
-    subset: int | None = Field(default=None, description="Only so many images, balanced over the classes.")
-    subset_seed: int = Field(default=0, description="Which images the subset takes.")
-    skip_bad: bool = Field(default=False, description="Go on without images that can't be read.")
+    data: str = Field(description="path, address or name")
+    subset: int | None = Field(default=None, description="number of images, balanced over the classes")
+    subset_seed: int = Field(default=0, description="which images the subset takes")
+    skip_bad: bool = Field(default=False, description="skip images that can't be read")
+
+    @property
+    def flags(self) -> list[str]:
+        """Flags of ``cifarml train``, besides ``--data``, that load the same images."""
+        flags = [] if self.subset is None else ["--subset", str(self.subset)]
+        flags += ["--subset-seed", str(self.subset_seed)] if self.subset_seed else []
+        return flags + (["--skip-bad"] if self.skip_bad else [])
 
     def load(self, *, on_progress: OnProgress = ignore_progress) -> Dataset:
         """Load the images; errors are those of :func:`cifarml.load_dataset`."""
@@ -44,7 +51,7 @@ class Source(BaseModel):
         )
 
     def write(self, run_dir: Path) -> None:
-        """Keep it in an unfinished run folder: no secret of an address, and paths from the root on."""
+        """Write it to an unfinished run folder, without secrets of an address and with absolute paths."""
         data = self.data
         if is_blob_address(data):
             data = str(BlobAddress.parse(data))
@@ -54,10 +61,10 @@ class Source(BaseModel):
 
     @classmethod
     def read(cls, run_dir: Path) -> Self:
-        """Return what an unfinished run was trained on.
+        """Read the source of an unfinished run.
 
         Raises:
-            TrainingError: If nobody has kept it, or what was kept is damaged.
+            TrainingError: If it is missing or damaged.
         """
         path = run_dir / CHECKPOINT / SOURCE
         hint = "say which images it was trained on: --data SOURCE (and --subset, if it was given)"

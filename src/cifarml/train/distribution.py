@@ -1,6 +1,6 @@
-"""One replica of the network on each device: the batch is shared out, the gradients are added up.
+"""Data-parallel training: a replica of the network on each device, gradients summed.
 
-A batch is that of all devices together. On TensorFlow each replica normalises its share of the batch by
+The batch size counts all devices. On TensorFlow each replica normalises its share of the batch by
 itself, as in S. Ioffe and C. Szegedy, "Batch Normalization", 2015, on a smaller batch, and the moving
 averages are the means of the replicas'; on JAX the normalisation goes over the whole batch.
 """

@@ -1,4 +1,4 @@
-"""From a Keras model to the ONNX model that is served."""
+"""Export a Keras model to ONNX."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from cifarml.predict import Predictor
 __all__ = ["TOLERANCE", "ExportedModel", "export_onnx"]
 
 TOLERANCE: Final = 1e-4
-"""Keras and ONNX Runtime may differ by so much in a probability."""
+"""Largest difference of a probability between Keras and ONNX Runtime."""
 
 
 class ExportedModel(NamedTuple):
-    """The exported model, ready to answer, and the largest difference of a probability to Keras."""
+    """The exported model, and the largest difference of a probability to Keras."""
 
     predictor: Predictor
     difference: float
@@ -34,7 +34,7 @@ class ExportedModel(NamedTuple):
 def export_onnx(
     model: keras.Model, path: Path, class_names: tuple[str, ...], images: npt.NDArray[np.uint8]
 ) -> ExportedModel:
-    """Export a model and keep the file only if it predicts what Keras does.
+    """Export a model, and keep the file only if it predicts what Keras does.
 
     Args:
         model: Takes uint8 images (N, 32, 32, 3) and gives probabilities.

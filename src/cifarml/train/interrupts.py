@@ -1,4 +1,4 @@
-"""Ctrl-C where it would do harm, or get lost.
+"""Context managers that delay or record Ctrl-C.
 
 A KeyboardInterrupt inside a database transaction leaves the file locked until something collects the garbage,
 and one inside a finaliser (TensorFlow has many) is dropped by Python.
@@ -17,7 +17,7 @@ __all__ = ["interrupts_delayed", "interrupts_noted"]
 
 @contextmanager
 def interrupts_delayed() -> Iterator[None]:
-    """Let Ctrl-C wait until the block has ended."""
+    """Delay Ctrl-C until the block has ended."""
     received: list[tuple[Any, ...]] = []
     before = _handle_with(lambda *signalled: received.append(signalled))
     try:
@@ -30,7 +30,7 @@ def interrupts_delayed() -> Iterator[None]:
 
 @contextmanager
 def interrupts_noted() -> Iterator[list[object]]:
-    """Give a list that fills when Ctrl-C is pressed, whatever becomes of the KeyboardInterrupt."""
+    """Yield a list that fills when Ctrl-C is pressed, even if the KeyboardInterrupt is dropped."""
     noted: list[object] = []
 
     def note(*signalled: Any) -> None:
@@ -46,7 +46,7 @@ def interrupts_noted() -> Iterator[list[object]]:
 
 
 def _handle_with(handler: Any) -> Any:
-    """Set the handler of Ctrl-C and return the one before; None where it isn't ours to set."""
+    """Set the handler of Ctrl-C and return the previous one; None outside the main thread."""
     if threading.current_thread() is not threading.main_thread():
         return None
     return signal.signal(signal.SIGINT, handler)

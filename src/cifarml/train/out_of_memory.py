@@ -1,4 +1,4 @@
-"""Out of memory, told so that a person knows what to try."""
+"""Detect and explain out-of-memory errors."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from contextlib import contextmanager
 
 from cifarml.errors import TrainingError
 
-__all__ = ["explained_memory", "is_out_of_memory"]
+__all__ = ["is_out_of_memory", "oom_hint"]
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error of Python, TensorFlow, JAX or CUDA says that memory is used up.
+    """Check whether an error of Python, TensorFlow, JAX or CUDA means that memory ran out.
 
-    TensorFlow has a class for it; JAX, XLA and CUDA say it in words only.
+    Python and TensorFlow have a class for it, which other threads turn into a message; with JAX, XLA and CUDA
+    only the message says so.
     """
-    if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
-        return True
-    text = str(error)
-    return "RESOURCE_EXHAUSTED" in text or "out of memory" in text.lower()
+    text = f"{type(error).__name__} {error}"
+    names = ("MemoryError", "ResourceExhausted", "RESOURCE_EXHAUSTED")
+    return any(name in text for name in names) or "out of memory" in text.lower()
 
 
 @contextmanager
-def explained_memory(batch_size: int, devices: Sequence[str]) -> Iterator[None]:
-    """Turn such an error into one that names the batch size to try.
+def oom_hint(batch_size: int, devices: Sequence[str]) -> Iterator[None]:
+    """Translate an out-of-memory error into one whose hint names a smaller batch size.
 
     Args:
         batch_size: Images in a step, over all devices.
-        devices: What it is trained on.
+        devices: The devices to train on.
 
     Raises:
-        TrainingError: In place of whatever says that memory is used up.
+        TrainingError: If memory runs out.
     """
     try:
         yield

@@ -1,8 +1,9 @@
-"""What a training is going to do: what was asked, and what was chosen for the rest."""
+"""Plan of a training run: what was asked, and what was chosen for the rest."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Annotated, Any, NamedTuple, Self
 
@@ -15,14 +16,16 @@ from cifarml.hardware.devices import choose_devices, choose_precision, describe_
 from cifarml.model.presets import PRESETS, Preset
 from cifarml.model.recipe import Recipe, Size
 from cifarml.train.config import TrainConfig
-from cifarml.train.inputs.batches import count_pruned
+from cifarml.train.distribution import on_devices
+from cifarml.train.inputs.batches import Batches, DataPruning
+from cifarml.train.out_of_memory import oom_hint
 from cifarml.train.time_budget import TimePlan
 
 __all__ = ["Plan"]
 
 
 class _Machine(BaseModel):
-    """What config.json says of the machine."""
+    """The machine's part of config.json."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -32,20 +35,18 @@ class _Machine(BaseModel):
 
 
 class Plan(NamedTuple):
-    """All that was chosen for a training, from what was asked, the images and the machine.
+    """All choices for a training run, from its config, the images and the machine.
 
     Attributes:
         config: What was asked.
-        preset: The network and its training.
-        recipe: The settings.
+        recipe: The hyperparameters.
         precision: Keras' name of the dtype policy.
-        devices: Keras' names of what it is trained on.
+        devices: Keras' names of the devices to train on.
         jit_compile: Whether XLA compiles the step.
         time: The time budget, if there is one; then the number of epochs in the recipe is a forecast.
     """
 
     config: TrainConfig
-    preset: Preset
     recipe: Recipe
     precision: str
     devices: tuple[str, ...]
@@ -54,14 +55,14 @@ class Plan(NamedTuple):
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """Return the plan that :meth:`to_json` has made these values of; nothing is chosen again.
+        """Restore a plan from :meth:`to_json`; nothing is chosen again.
 
         Raises:
-            ValueError: If they are none, or those of another version.
-            SettingsError: If a device that they name is not here.
+            ValueError: If the values are not a plan, or of another version.
+            SettingsError: If a device that they name is missing.
         """
         if not isinstance(values, Mapping):
-            raise ValueError("it is no list of settings")  # noqa: TRY004 - as pydantic says it
+            raise ValueError("expected a JSON object")  # noqa: TRY004 - as pydantic says it
         rest = dict(values)
         chosen = {name: rest.pop(name) for name in list(rest) if name in Recipe.model_fields}
         machine = _Machine.model_validate(rest.pop("machine", None))
@@ -74,26 +75,18 @@ class Plan(NamedTuple):
         for device in machine.devices:
             choose_devices(device)
         timing = machine.time_budget
-        config = config.model_copy(update={"time_budget_s": timing and timing.budget_s})
-        return cls(
-            config,
-            PRESETS[config.preset],
-            recipe,
-            config.precision,
-            machine.devices,
-            machine.jit_compile,
-            timing,
-        )
+        config = config.changed(time_budget_s=timing and timing.budget_s)
+        return cls(config, recipe, config.precision, machine.devices, machine.jit_compile, timing)
 
     @classmethod
     def make(cls, config: TrainConfig, images: Dataset) -> Self:
         """Choose what ``config`` leaves open.
 
-        What only the stopwatch can tell is chosen by :func:`cifarml.train.speed_probe.choose_by_measuring`.
+        What has to be measured is chosen by :func:`cifarml.train.speed_probe.autotune`.
 
         Args:
             config: What was asked.
-            images: Those to train on.
+            images: Images to train on.
 
         Raises:
             SettingsError: If there is no such device, or more of them than images in a batch.
@@ -103,17 +96,36 @@ class Plan(NamedTuple):
         recipe = preset.choose_recipe(len(images), len(images.class_names)).changed(**config.changes)
         if (batch_size := min(recipe.batch_size, len(images))) < len(devices):
             raise SettingsError(
-                f"batches of {batch_size} images can't be shared out to {len(devices)} devices",
+                f"batches of {batch_size} images can't be split over {len(devices)} devices",
                 hint=f"try --batch-size {len(devices)}, or one device: --device {devices[0]}",
             )
         precision: str = config.precision
         if precision == "auto":
-            # The article's network is too thin to gain from less, and stays as it stands there.
+            # The article's network is too thin to gain from less.
             precision = "float32" if config.preset == "tutorial" else choose_precision(devices)
-        return cls(config, preset, recipe, precision, devices, keras.config.backend() == "jax")
+        return cls(config, recipe, precision, devices, keras.config.backend() == "jax")
+
+    @property
+    def preset(self) -> Preset:
+        """The network and how it is trained."""
+        return PRESETS[self.config.preset]
+
+    def batches(self, train: Dataset) -> Batches:
+        """Return the batches of training images."""
+        return Batches(train, self.recipe, seed=self.config.seed, num_replicas=len(self.devices))
+
+    @contextmanager
+    def scope(self) -> Iterator[None]:
+        """Context in which a network is built, compiled and trained on the plan's devices.
+
+        Raises:
+            TrainingError: If memory runs out.
+        """
+        with oom_hint(self.recipe.batch_size, self.devices), on_devices(self.devices):
+            yield
 
     def to_json(self) -> dict[str, object]:
-        """Return it as plain JSON values."""
+        """Return plain JSON values."""
         asked = self.config.model_dump(include={"preset", "validation_fraction", "seed"}, exclude_none=True)
         return {
             **asked,
@@ -126,8 +138,8 @@ class Plan(NamedTuple):
             **self.recipe.model_dump(mode="json"),
         }
 
-    def say(self, num_images: int) -> str:
-        """Say it to a person, and why, in three lines."""
+    def describe(self, num_images: int) -> str:
+        """Describe the plan, and its reasons, in three lines."""
         recipe = self.recipe
         changes = [
             *(["mirrored"] if recipe.flip else []),
@@ -137,7 +149,7 @@ class Plan(NamedTuple):
             *(["recoloured"] if recipe.colour else []),
             *(["mixed in pairs"] if recipe.mixing else []),
         ]
-        pruned = count_pruned(recipe, num_images, len(self.devices)) / num_images
+        pruned = DataPruning.plan(recipe, num_images, len(self.devices)).num_pruned / num_images
         known = f"; an epoch leaves out {pruned:.0%} of them, known well" if pruned else ""
         widths = f", widths {_slashed(recipe.widths)}" if recipe.widths else ""
         limit, length, speed = "", f"{recipe.num_epochs} epoch{'s' * (recipe.num_epochs > 1)}", ""

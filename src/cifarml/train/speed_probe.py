@@ -1,4 +1,4 @@
-"""How fast is this machine? A few real steps of real networks, and what is chosen by them."""
+"""Benchmark of this machine: a few real training steps, and the choices made by them."""
 
 from __future__ import annotations
 
@@ -12,38 +12,36 @@ import keras
 
 from cifarml.data.dataset import DatasetSplits
 from cifarml.model.recipe import Size
-from cifarml.train.distribution import on_devices
-from cifarml.train.inputs.batches import Batches
 from cifarml.train.inputs.keras_feed import feed_training
 from cifarml.train.network import compile_network
 from cifarml.train.plan import Plan
-from cifarml.train.precise_batchnorm import count_images
-from cifarml.train.time_budget import Clock, Speed, plan_time
+from cifarml.train.precise_batchnorm import count_batchnorm_images
+from cifarml.train.time_budget import Clock, Speed, choose_model_size
 
-__all__ = ["choose_by_measuring", "choose_compiler", "measure_speed"]
+__all__ = ["autotune", "choose_compiler", "measure_speed"]
 
 _LEAST_STEPS: Final = 4
-"""After the first step; oneDNN and cuDNN choose their ways in the first few."""
+"""After the first step; oneDNN and cuDNN choose their algorithms in the first few."""
 _MOST_STEPS: Final = 30
 _WORTH_COMPILING_S: Final = 30
-"""Where a training takes less time than this, XLA has none to win."""
+"""XLA is not worth its compile time in shorter trainings."""
 
 
-def choose_by_measuring(plan: Plan, splits: DatasetSplits, *, clock: Clock = time.perf_counter) -> Plan:
-    """Choose what only the stopwatch can tell: the size of the network for a time budget, and XLA.
+def autotune(plan: Plan, splits: DatasetSplits, *, clock: Clock = time.perf_counter) -> Plan:
+    """Choose what has to be measured: the size of the network for a time budget, and XLA.
 
-    Without a budget, and without a GPU under TensorFlow, there is nothing to measure.
+    Without a budget, and without a GPU under TensorFlow, nothing is measured.
 
     Args:
-        plan: What is chosen up to now.
+        plan: The choices so far.
         splits: Images to train on and to validate with.
-        clock: What the time is.
+        clock: The clock.
 
     Raises:
-        TrainingError: If there is no time for a single step.
+        TrainingError: If the budget is too short for a single step, or memory runs out.
     """
     started = clock()
-    steps_an_epoch = len(_batches(plan, splits))
+    steps_an_epoch = len(plan.batches(splits.train))
     num_steps = plan.recipe.num_epochs * steps_an_epoch
     plan = choose_compiler(
         plan, num_steps, lambda tried: measure_speed(tried, splits, seconds=1.0, clock=clock)
@@ -58,7 +56,7 @@ def choose_by_measuring(plan: Plan, splits: DatasetSplits, *, clock: Clock = tim
 
     asked = "widths" in plan.config.changes
     sizes = (Size(plan.recipe.widths, 0),) if asked else plan.preset.sizes(len(splits.train))
-    size, timing = plan_time(left_s, sizes, steps_an_epoch, measure, clock=clock)
+    size, timing = choose_model_size(left_s, sizes, steps_an_epoch, measure, clock=clock)
     timing = timing._replace(
         budget_s=plan.config.time_budget_s,
         measuring_s=timing.measuring_s + plan.config.time_budget_s - left_s,
@@ -70,11 +68,11 @@ def choose_by_measuring(plan: Plan, splits: DatasetSplits, *, clock: Clock = tim
 def choose_compiler(plan: Plan, num_steps: int, measure: Callable[[Plan], Speed]) -> Plan:
     """Choose whether XLA compiles the step.
 
-    JAX has nothing else, and on a CPU TensorFlow is slower with it. On a GPU both ways are measured, and
-    the one is taken that is through first, the compiling included.
+    JAX always does, and on a CPU TensorFlow is slower with it. On a GPU both are measured, and the faster
+    one is used, including compile time.
 
     Args:
-        plan: What is chosen up to now.
+        plan: The choices so far.
         num_steps: Steps of the whole training.
         measure: Measures the network of a plan.
     """
@@ -95,36 +93,32 @@ def choose_compiler(plan: Plan, num_steps: int, measure: Callable[[Plan], Speed]
 def measure_speed(
     plan: Plan, splits: DatasetSplits, *, seconds: float, clock: Clock = time.perf_counter
 ) -> Speed:
-    """Train a network of a plan for a moment, and throw it away.
+    """Time a few training steps of a plan's network, and discard it.
 
     Args:
         plan: The network, and how it is trained.
         splits: Images to train on and to validate with.
         seconds: About how long the steps may take after the first one, of which there are four at least.
-        clock: What the time is.
+        clock: The clock.
     """
-    batches = _batches(plan, splits)
-    watch = _StopWatch(seconds, clock)
-    with on_devices(plan.devices):
-        network = compile_network(plan, splits.train, len(batches))
-        network.fit(**feed_training(batches), epochs=_MOST_STEPS + 1, callbacks=[watch], verbose=0)
-    start_s, *further = watch.steps_s
+    batches = plan.batches(splits.train)
+    timer = StepTimer(seconds, clock)
+    with plan.scope():
+        network = compile_network(plan, batches)
+        network.fit(**feed_training(batches), epochs=_MOST_STEPS + 1, callbacks=[timer], verbose=0)
+    start_s, *further = timer.steps_s
     step_s = statistics.median(further)
-    # Forward is a third of a step. The first look is traced and compiled, too.
-    looks = len(splits.validation) / min(plan.recipe.batch_size, len(splits.train))
-    look_s = (step_s * looks + start_s) / 3 if looks else 0.0
-    # So is the pass after the last step, whose batches nobody makes ahead: half a step rather than a third.
-    last = count_images(network, len(splits.train)) / min(plan.recipe.batch_size, len(splits.train))
+    # The forward pass is a third of a step. The first validation is traced and compiled, too.
+    num_batches = len(splits.validation) / min(plan.recipe.batch_size, len(splits.train))
+    validation_s = (step_s * num_batches + start_s) / 3 if num_batches else 0.0
+    # So is the pass after the last step, whose batches are not prefetched: half a step rather than a third.
+    last = count_batchnorm_images(network, len(splits.train)) / min(plan.recipe.batch_size, len(splits.train))
     finish_s = step_s * last / 2 + start_s / 3 if last else 0.0
-    return Speed(start_s, step_s, look_s, finish_s)
+    return Speed(start_s, step_s, validation_s, finish_s)
 
 
-def _batches(plan: Plan, splits: DatasetSplits) -> Batches:
-    return Batches(splits.train, plan.recipe, seed=plan.config.seed, num_replicas=len(plan.devices))
-
-
-class _StopWatch(keras.callbacks.Callback):  # type: ignore[misc]
-    """Takes the time of each step, and ends the training after enough of them."""
+class StepTimer(keras.callbacks.Callback):  # type: ignore[misc]
+    """Time each step, and end the training after enough of them."""
 
     def __init__(self, seconds: float, clock: Clock) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The trainer: from a data set to a finished run folder."""
+"""Train a model on a dataset, and write its run folder."""
 
 from __future__ import annotations
 
@@ -42,20 +42,19 @@ from cifarml.run_folders import (
     check_unfinished,
     resume_command,
 )
-from cifarml.train.checkpoint import Checkpoint, going_on_explained
+from cifarml.train.checkpoint import Checkpoint, explain_resource_errors
 from cifarml.train.config import TrainConfig
 from cifarml.train.data_source import Source
 from cifarml.train.export import export_onnx
 from cifarml.train.fit import fit_network
-from cifarml.train.out_of_memory import explained_memory
 from cifarml.train.plan import Plan
-from cifarml.train.speed_probe import choose_by_measuring
+from cifarml.train.speed_probe import autotune
 
-__all__ = ["resume_training", "serve", "train_model"]
+__all__ = ["build_serving_model", "resume_training", "train_model"]
 
 _DATASET: Final = "dataset.json"
 _COMPARED: Final = 256
-"""On so many images the exported model is compared with the trained one."""
+"""Images on which the exported model is compared with the trained one."""
 
 
 def train_model(
@@ -66,22 +65,22 @@ def train_model(
     source: Source | None = None,
     on_progress: OnProgress = ignore_progress,
 ) -> Run:
-    """Train a network and write everything about it into a new folder.
+    """Train a network, and write its run folder.
 
-    The images to train on are split once more into train and validation; the curves show both. The
-    test images are looked at once, at the end, by the exported model. Ctrl-C (KeyboardInterrupt)
-    ends the training after at least one epoch with what was reached.
+    The training images are split into train and validation; the learning curves show both. The test images
+    are evaluated once, at the end, by the exported model. Ctrl-C (KeyboardInterrupt) after the first epoch
+    ends the training and finishes the run with the current weights.
 
-    The folder holds config.json, dataset.json, environment.json, history.json, metrics.json, answers.json,
-    model.keras, model.onnx, images of the learning curves, the confusion matrix and predictions, the page
-    report.html, and at last manifest.json. A folder without manifest.json is unfinished: it holds a
-    checkpoint, from which :func:`resume_training` goes on.
+    The folder contains config.json, dataset.json, environment.json, history.json, metrics.json, answers.json,
+    model.keras, model.onnx, plots of the learning curves, the confusion matrix and predictions, the page
+    report.html, and finally manifest.json. A folder without manifest.json is unfinished: it contains a
+    checkpoint, from which :func:`resume_training` continues.
 
     Args:
-        config: What to do.
+        config: The settings.
         dataset: Images to train on and to test with.
-        run_dir: The folder to make; it must not exist.
-        source: Where the images come from; kept in the folder until the run is finished, so that
+        run_dir: The run folder to create; it must not exist.
+        source: Where the images come from; stored in the folder until the run is finished, so that
             ``cifarml train --resume`` can load them again.
         on_progress: Called several times a second, and with a line after every epoch.
 
@@ -89,7 +88,7 @@ def train_model(
         The finished run in ``run_dir``.
 
     Raises:
-        DataError: If there are no images to train on or to test with.
+        DataError: If there are no training or no test images.
         TrainingError: If the folder exists or can't be written, memory runs out, or the training diverges.
         KeyboardInterrupt: If it is interrupted before the first epoch ends.
     """
@@ -97,52 +96,55 @@ def train_model(
     splits = _split(config, dataset)
     if run_dir.exists():
         raise _exists(run_dir)
-    plan = _choose_plan(config, splits, on_progress)
+    plan = Plan.make(config, splits.train)
+    if config.time_budget_s is not None:
+        on_progress(Progress("measuring this machine", 0, None, unit="steps"))
+    plan = autotune(plan, splits)
     documents = {
         _DATASET: _describe_dataset(dataset, splits),
         "environment.json": describe_environment(),
         CONFIG: plan.to_json(),
     }
-    with going_on_explained(run_dir):
+    with explain_resource_errors(run_dir):
         _begin(run_dir, documents, source)
         with Checkpoint(run_dir) as checkpoint:
             return _train(plan, dataset, splits, checkpoint, on_progress)
 
 
 def resume_training(
-    run_dir: str | Path, dataset: Dataset, *, on_progress: OnProgress = ignore_progress
+    run: Run | str | Path, dataset: Dataset, *, on_progress: OnProgress = ignore_progress
 ) -> Run:
-    """Go on with a training that was killed, from its last checkpoint to the finished run folder.
+    """Resume a training that was killed, from its last checkpoint to the finished run.
 
-    It ends with the figures that it would have had without the kill: equal to the last digit where the
-    backend computes the same twice, as TensorFlow does on a CPU. Where there is no checkpoint yet it starts
-    from the beginning; where all epochs have ended only the run folder is finished.
+    The results are those of an uninterrupted training: equal to the last digit if the backend is
+    deterministic, as TensorFlow is on a CPU. Without a checkpoint it starts from the beginning; if all epochs
+    have ended only the run folder is finished.
 
     Args:
-        run_dir: The unfinished run folder.
+        run: The unfinished run, or its folder.
         dataset: The images that it was begun with.
         on_progress: As for :func:`train_model`.
 
     Returns:
-        The finished run in ``run_dir``.
+        The finished run.
 
     Raises:
         TrainingError: If the run is finished, is being trained, was begun with other images or other
-            versions of Keras and its backend, or its checkpoint is damaged; nothing is changed then. And as
+            versions of Keras and its backend, or its checkpoint is damaged; nothing is changed then. Also as
             for :func:`train_model`.
 
     Example:
         >>> import cifarml
         >>> run = cifarml.resume_training("runs/first", cifarml.load_dataset("drawn:200"))  # doctest: +SKIP
     """
-    run_dir = Path(run_dir)
+    run_dir = run.path if isinstance(run, Run) else Path(run)
     check_unfinished(run_dir)
-    with going_on_explained(run_dir), Checkpoint(run_dir) as checkpoint:
-        if (run_dir / MANIFEST).exists():  # its other process has finished it in this moment
+    with explain_resource_errors(run_dir), Checkpoint(run_dir) as checkpoint:
+        if (run_dir / MANIFEST).exists():  # another process has just finished it
             checkpoint.remove()
             check_unfinished(run_dir)
-        if run := finish_manifest(run_dir, clear=checkpoint.remove):
-            return run
+        if finished := finish_manifest(run_dir, clear=checkpoint.remove):
+            return finished
         plan = _read_plan(run_dir, dataset)
         splits = _split(plan.config, dataset)
         for partial in run_dir.glob(".*.partial"):
@@ -151,7 +153,7 @@ def resume_training(
 
 
 def _begin(run_dir: Path, documents: Mapping[str, object], source: Source | None) -> None:
-    """Make the run folder, with all that a run needs to go on, or nothing at all."""
+    """Create the run folder, with all that a run needs to be resumed, atomically."""
     partial = run_dir.with_name(f".{run_dir.name[:100]}.{os.getpid()}.partial")
     try:
         shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed here
@@ -180,13 +182,13 @@ def _split(config: TrainConfig, dataset: Dataset) -> DatasetSplits:
 
 
 def _read_plan(run_dir: Path, dataset: Dataset) -> Plan:
-    """Return what a run was begun with, if it was with these images."""
+    """Read the plan of a run that was begun with these images."""
     try:
         plan = Plan.from_json(json.loads((run_dir / CONFIG).read_bytes()))
         begun_with = json.loads((run_dir / _DATASET).read_bytes())["fingerprint"]
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise TrainingError(
-            f"the run in {run_dir} can't go on, since {CONFIG} or {_DATASET} is damaged: {error}",
+            f"the run in {run_dir} can't be resumed, since {CONFIG} or {_DATASET} is damaged: {error}",
             hint="train anew: cifarml train",
         ) from error
     if begun_with != dataset.fingerprint:
@@ -198,20 +200,11 @@ def _read_plan(run_dir: Path, dataset: Dataset) -> Plan:
     return plan
 
 
-def _choose_plan(config: TrainConfig, splits: DatasetSplits, on_progress: OnProgress) -> Plan:
-    """Choose all that ``config`` leaves open, after a look at the machine."""
-    plan = Plan.make(config, splits.train)
-    if config.time_budget_s is not None:
-        on_progress(Progress("measuring this machine", 0, None, unit="steps"))
-    with explained_memory(plan.recipe.batch_size, plan.devices):
-        return choose_by_measuring(plan, splits)
-
-
 def _train(
     plan: Plan, dataset: Dataset, splits: DatasetSplits, checkpoint: Checkpoint, on_progress: OnProgress
 ) -> Run:
     config, run_dir = plan.config, checkpoint.run_dir
-    on_progress(Progress("training", 0, None, line=plan.say(len(splits.train))))
+    on_progress(Progress("training", 0, None, line=plan.describe(len(splits.train))))
     fitted = fit_network(
         plan,
         splits.train,
@@ -226,12 +219,12 @@ def _train(
 
     saving(0)
     write_json(run_dir / HISTORY, fitted.history)
-    model, temperature = serve(plan.preset, fitted.network, splits.validation)
+    model, temperature = build_serving_model(plan.preset, fitted.network, splits.validation)
     model.save(run_dir / KERAS_MODEL)
     saving(1)
     exported = export_onnx(model, run_dir / ONNX_MODEL, dataset.class_names, splits.test.images[:_COMPARED])
     saving(2)
-    # The test images are looked at here and nowhere else, with the model that is going to be served.
+    # The test images are evaluated here and nowhere else, with the model that is going to be served.
     probabilities = exported.predictor.predict_images(splits.test.images)
     evaluation = evaluate_probabilities(probabilities, splits.test.labels, dataset.class_names)
     write_json(run_dir / METRICS, {"test": evaluation.to_json()})
@@ -269,8 +262,10 @@ def _train(
     return run
 
 
-def serve(preset: Preset, network: keras.Model, validation: Dataset) -> tuple[keras.Model, float]:
-    """Return the model to serve, as confident as it is right, and the temperature that does so."""
+def build_serving_model(
+    preset: Preset, network: keras.Model, validation: Dataset
+) -> tuple[keras.Model, float]:
+    """Build the calibrated serving model; return it with its softmax temperature."""
     model = preset.to_serve(network)
     if not preset.gives_logits or not len(validation):
         return model, 1.0

@@ -1,4 +1,4 @@
-"""Search for better settings of a preset, within a time budget."""
+"""Hyperparameter search within a time budget."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from cifarml.data.dataset import Dataset, DatasetSplits
 from cifarml.errors import DataError, SettingsError, TrainingError
 from cifarml.progress import OnProgress, Progress, ignore_progress
 from cifarml.train.config import TrainConfig
-from cifarml.train.fit import Fitted, fit_network
+from cifarml.train.fit import FitResult, fit_network
 from cifarml.train.interrupts import interrupts_noted
 from cifarml.train.out_of_memory import is_out_of_memory
 from cifarml.train.plan import Plan
 from cifarml.tune.search_space import search_space
 from cifarml.tune.study import OWN, Study
-from cifarml.tune.trials import TuneResult, find_best, find_own, p_value_of, pack, read_trial
+from cifarml.tune.trials import TuneResult, baseline_trial, encode_bits, find_best, p_value_of, read_trial
 
 __all__ = ["SETTINGS", "tune_model"]
 
 SETTINGS: Final = "best.toml"
 _KEPT: Final = {"preset", "precision", "validation_fraction", "seed"}
-"""What is kept of what was asked, besides the recipe."""
+"""Settings of the config that are stored, besides the recipe."""
 _OVER: Final = 1.1
-"""A trial that would end later than at so much of the budget is not begun, or is ended."""
+"""A trial that would exceed the budget by this factor is not started, or is stopped."""
 _MAX_FAILURES: Final = 3
-"""So many in a row are no bad luck."""
+"""The search ends after this number of failures in a row."""
 
 
 def tune_model(
@@ -49,7 +49,7 @@ def tune_model(
     num_trials: int | None = None,
     on_progress: OnProgress = ignore_progress,
 ) -> TuneResult:
-    """Try settings of a preset, and keep the best.
+    """Search the hyperparameters of a preset, and write the best.
 
     Validation images are drawn from the images to train on, as ``train_model`` does, and every trial is
     scored on the same ones; the test images are not looked at. The first trial takes the preset's own
@@ -101,7 +101,7 @@ def tune_model(
     logging.getLogger("tensorflow").addFilter(_is_worth_telling)
     study = Study(Path(study_dir), about, pruner=pruner, seed=config.seed)
     search = _Search(study, plan, splits, time_budget_s, on_progress)
-    on_progress(Progress("tuning", 0, round(time_budget_s), unit="s", line=plan.say(len(splits.train))))
+    on_progress(Progress("tuning", 0, round(time_budget_s), unit="s", line=plan.describe(len(splits.train))))
     search.keep_best()
     with interrupts_noted() as search.interrupts:
         try:
@@ -114,7 +114,7 @@ def tune_model(
 
 
 class _OutOfTime(Exception):  # noqa: N818 - no error: the trial ends here
-    """The time is over, in the midst of an epoch."""
+    """The time budget is used up within an epoch."""
 
 
 class _Search:
@@ -139,7 +139,7 @@ class _Search:
         self._best = ""
 
     def goes_on(self) -> bool:
-        """Whether nothing speaks against one more, and a trial as long as those before would end in time."""
+        """Check whether another trial fits into the time budget."""
         spent = time.monotonic() - self._started
         if self.interrupts or self._num_failures >= _MAX_FAILURES:
             return False
@@ -148,14 +148,14 @@ class _Search:
         return spent + median(self._whole_s) <= self._budget_s * _OVER
 
     def num_ended(self) -> int:
-        """How many trials are neither running nor lost."""
+        """Count the trials that have ended."""
         return sum(trial.state.name in {"COMPLETE", "PRUNED"} for trial in self.study.trials)
 
     def try_next(self) -> None:
-        """Make one trial, and keep its settings where it is the best."""
+        """Run one trial, and write its settings if it is the best."""
         recipe = self._plan.recipe.model_dump()
         own = {name: recipe[name] for name in self._space}
-        trial = self.study.ask(self._space, own)
+        trial = self.study.ask_trial(self._space, own)
         plan = self._plan._replace(recipe=self._plan.recipe.changed(**trial.params))
         started = time.monotonic()
         ended, fitted = self._fit(trial, plan)
@@ -163,8 +163,8 @@ class _Search:
         accuracy, more = None, {}
         if fitted is not None and ended == "finished":
             self._whole_s.append(duration_s)
-            right = _named_rightly(fitted.network, self._splits.validation)
-            accuracy, more = float(right.mean()), {"right": pack(right)}
+            right = _correct_predictions(fitted.network, self._splits.validation)
+            accuracy, more = float(right.mean()), {"right": encode_bits(right)}
         self.study.tell(trial, ended, accuracy, duration_s=duration_s, **more)
         self.keep_best()
         reached = "" if accuracy is None else f" {accuracy:.1%}"
@@ -175,7 +175,7 @@ class _Search:
             raise KeyboardInterrupt
 
     def keep_best(self) -> FrozenTrial | None:
-        """Write the settings of the best trial of all, if there is one, and return it."""
+        """Write the settings of the best trial, if there is one, and return it."""
         with self.study.locked():
             best = find_best(self.study.trials)
             if best is not None:
@@ -184,14 +184,14 @@ class _Search:
         return best
 
     def result(self) -> TuneResult:
-        """Sum up.
+        """Summarise the search.
 
         Raises:
             TrainingError: If no trial is finished.
         """
         self.study.close_lost()
         trials = self.study.trials
-        best, own = self.keep_best(), find_own(trials)
+        best, own = self.keep_best(), baseline_trial(trials)
         if best is None:
             if self._failure is not None:
                 raise self._failure
@@ -210,8 +210,8 @@ class _Search:
             interrupted=bool(self.interrupts),
         )
 
-    def _fit(self, trial: optuna.Trial, plan: Plan) -> tuple[str, Fitted | None]:
-        """Train, and say how it ended."""
+    def _fit(self, trial: optuna.Trial, plan: Plan) -> tuple[str, FitResult | None]:
+        """Train, and return how it ended."""
         ended = "finished"
         started = first_ended = time.monotonic()
         total = plan.recipe.num_epochs
@@ -265,7 +265,7 @@ class _Search:
         self._on_progress(Progress("tuning", done, total, unit="s", detail=detail, line=line))
 
     def _write_settings(self, best: FrozenTrial) -> None:
-        """Write what ``train --config`` reads, all at once or not at all."""
+        """Write a file for ``train --config``, atomically."""
         config = self._plan.config
         recipe = self._plan.recipe.changed(**best.params)
         values = config.model_dump(include=_KEPT, exclude_none=True)
@@ -283,7 +283,7 @@ class _Search:
         partial.replace(self.study.folder / SETTINGS)
 
 
-def _named_rightly(network: keras.Model, validation: Dataset) -> npt.NDArray[np.bool_]:
+def _correct_predictions(network: keras.Model, validation: Dataset) -> npt.NDArray[np.bool_]:
     blocks = np.array_split(validation.images, -(-len(validation) // 256))
     answers = np.concatenate([np.asarray(network(block, training=False)) for block in blocks])
     right: npt.NDArray[np.bool_] = answers.argmax(axis=1) == validation.labels
@@ -291,7 +291,7 @@ def _named_rightly(network: keras.Model, validation: Dataset) -> npt.NDArray[np.
 
 
 def _is_worth_telling(record: logging.LogRecord) -> bool:
-    """Drop TensorFlow's warning that functions are compiled often: each trial has a network of its own."""
+    """Drop TensorFlow's warning about retracing: each trial has a network of its own."""
     return "tf.function retracing" not in record.getMessage()
 
 

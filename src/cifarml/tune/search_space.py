@@ -1,4 +1,4 @@
-"""What a search may change of a preset's recipe, and how far."""
+"""Search space: hyperparameters and their ranges."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ __all__ = ["search_space"]
 
 
 def search_space(preset: str, own: Recipe) -> dict[str, BaseDistribution]:
-    """Return the settings to search, by name; the preset's own choice is always among them.
+    """Return the distribution of each hyperparameter; the preset's own choice is always included.
 
-    What a network costs stays as it is (epochs, widths, and how many images are left out), so that trials
-    can be compared. No preset has any weight decay.
+    Settings that decide about the cost (epochs, widths, data pruning) are not searched, so that trials can be
+    compared. No preset has any weight decay.
 
     Args:
         preset: Name of the preset.

@@ -1,7 +1,7 @@
-"""A search for better settings as it lies on disk: Optuna's SQLite file in a folder.
+"""Study of a hyperparameter search: Optuna's SQLite file in a folder.
 
-What a killed process leaves is whole but for the trial under way, and any number of processes may work on
-one search at once: a lock in the folder is held while a trial is handed out or the winner is written.
+A killed process loses only its current trial, and several processes may work on one search at once: a lock in
+the folder is held while a trial is handed out or the best settings are written.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ OWN, ENDED, _OWNER, _ABOUT = "own", "ended", "owner", "about"
 
 
 class Study:
-    """The trials of a search. Each is of the process that asked for it, which also tells how it ended.
+    """Trials of a search, each owned by the process that asked for it.
 
     Args:
         folder: Where it lies; made where there is none.
@@ -80,8 +80,8 @@ class Study:
         with self.translated():
             return self._study.get_trials(deepcopy=False)
 
-    def ask(self, space: Mapping[str, BaseDistribution], own: Mapping[str, Any]) -> optuna.Trial:
-        """Begin a trial. What was left behind is closed, and the preset's own settings come first.
+    def ask_trial(self, space: Mapping[str, BaseDistribution], own: Mapping[str, Any]) -> optuna.Trial:
+        """Begin a trial: the baseline first; lost trials are closed.
 
         Args:
             space: The settings to choose, by name.
@@ -102,7 +102,7 @@ class Study:
             return asked
 
     def report(self, trial: optuna.Trial, epoch: int, accuracy: float) -> bool:
-        """Keep what a trial reached after an epoch, and say whether it is worse than others were then.
+        """Report a trial's accuracy after an epoch; return whether it should be pruned.
 
         Raises:
             TrainingError: If it can't be written.
@@ -115,7 +115,7 @@ class Study:
         """End a trial.
 
         Args:
-            trial: From :meth:`ask`.
+            trial: From :meth:`ask_trial`.
             ended: How: ``finished``, or else why not; only a finished one can be the best.
             accuracy: What a finished one reached.
             **more: What is to be kept with it, as plain JSON values.
@@ -130,7 +130,7 @@ class Study:
             self._study.tell(trial, accuracy, state=states.get(ended, TrialState.PRUNED))
 
     def close_lost(self) -> None:
-        """End the trials that were left behind, by processes that died or by this one."""
+        """Close the trials of processes that died, and earlier ones of this process."""
         with self.locked():
             for trial in self.trials:
                 if trial.state == TrialState.RUNNING and not _is_alive(trial.user_attrs.get(_OWNER)):
@@ -138,7 +138,7 @@ class Study:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder alone; a process that dies lets it go.
+        """Lock the folder; the lock of a process that dies is released.
 
         Raises:
             TrainingError: If another one holds it for a minute, or something can't be read or written.
@@ -159,7 +159,7 @@ class Study:
 
     @contextmanager
     def translated(self) -> Iterator[None]:
-        """Let Ctrl-C wait, and turn what the database complains of into a TrainingError."""
+        """Delay Ctrl-C, and translate errors of the database into a TrainingError."""
         try:
             with interrupts_delayed():
                 yield
@@ -176,7 +176,7 @@ class Study:
             ) from error
 
     def _create(self, about: Mapping[str, Any]) -> None:
-        """Make the file elsewhere, and put it in place whole."""
+        """Create the file atomically."""
         with tempfile.TemporaryDirectory() as folder:
             made, partial = Path(folder, _FILE), self.folder / f".{_FILE}.partial"
             storage = optuna.storages.RDBStorage(f"sqlite:///{made}")
@@ -189,7 +189,7 @@ class Study:
             partial.replace(self.path)
 
     def _check(self) -> None:
-        """Refuse what is no search of ours before Optuna makes tables of its own in it."""
+        """Refuse other files, before Optuna creates its tables in them."""
         with closing(sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
             (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
             if found != "ok":
@@ -204,7 +204,7 @@ class Study:
 
 
 def _storage(path: Path) -> optuna.storages.RDBStorage:
-    """Open Optuna's file; by a URI of SQLite's own, since a URL of SQLAlchemy can't hold every path."""
+    """Open Optuna's file by a URI of SQLite, since SQLAlchemy's URLs can't express every path."""
     uri = f"{path.resolve().as_uri()}?mode=rw"
     return optuna.storages.RDBStorage(
         "sqlite://",
@@ -216,7 +216,7 @@ def _storage(path: Path) -> optuna.storages.RDBStorage:
 
 
 def _is_alive(owner: Any) -> bool:
-    """Whether the process that began a trial still works on it; this one works on one at a time."""
+    """Check whether another process still works on its trial; this one works on one at a time."""
     try:
         number, created = owner
         process = psutil.Process(number)
@@ -227,7 +227,7 @@ def _is_alive(owner: Any) -> bool:
 
 
 def _settles_own(trial: FrozenTrial) -> bool:
-    """Whether a trial of the preset's own settings need not be made once more."""
+    """Check whether a trial makes another one of the baseline unnecessary."""
     waits = trial.state in {TrialState.WAITING, TrialState.RUNNING}
     return bool(trial.user_attrs.get(OWN)) and (
         waits or trial.user_attrs.get(ENDED) in {"finished", "diverged", "out of memory"}

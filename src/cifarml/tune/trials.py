@@ -1,4 +1,4 @@
-"""What came of a search: its trials, and how much better the best is than the preset's own settings."""
+"""Result of a search: its trials, and the gain of the best over the preset's own settings."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from optuna.trial import FrozenTrial
 from cifarml.evaluation.statistics import mcnemar_p_value
 from cifarml.tune.study import ENDED, OWN
 
-__all__ = ["Trial", "TuneResult", "find_best", "find_own", "p_value_of", "pack", "read_trial"]
+__all__ = ["Trial", "TuneResult", "baseline_trial", "encode_bits", "find_best", "p_value_of", "read_trial"]
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One training of a search.
+    """Trial of a search.
 
     Args:
         number: Counted from 0 in the order in which they began.
@@ -45,7 +45,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class TuneResult:
-    """What came of a search.
+    """Result of a search.
 
     Args:
         best: The finished trial with the highest validation accuracy; of equals the first.
@@ -69,13 +69,13 @@ class TuneResult:
 
     @property
     def gain(self) -> float | None:
-        """How much higher the best accuracy is than that of the preset's own settings, 0 to 1."""
+        """Gain in accuracy over the preset's own settings, 0 to 1."""
         if self.own is None or self.own.accuracy is None or self.best.accuracy is None:
             return None
         return self.best.accuracy - self.own.accuracy
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as plain JSON values."""
+        """Return plain JSON values."""
         return {
             "settings_file": str(self.settings_file.resolve()),
             "best": vars(self.best),
@@ -89,7 +89,7 @@ class TuneResult:
 
 
 def read_trial(trial: FrozenTrial) -> Trial:
-    """Return a trial of Optuna as one of ours."""
+    """Convert a trial of Optuna."""
     reported = trial.intermediate_values
     last = reported[max(reported)] if reported else None
     ended = trial.user_attrs.get(ENDED)
@@ -110,24 +110,24 @@ def find_best(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
     return max(_finished(trials), key=lambda trial: trial.value or 0.0, default=None)
 
 
-def find_own(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
+def baseline_trial(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
     """Return the finished trial of the preset's own settings."""
     return next((trial for trial in _finished(trials) if trial.user_attrs.get(OWN)), None)
 
 
 def p_value_of(best: FrozenTrial, own: FrozenTrial, trials: Sequence[FrozenTrial]) -> float:
-    """Return how often chance alone makes the best of the trials differ so much from the own one."""
-    first, second = (_unpack(trial.user_attrs["right"]) for trial in (own, best))
+    """Return the p-value of the best trial against the baseline; see :class:`TuneResult`."""
+    first, second = (_decode_bits(trial.user_attrs["right"]) for trial in (own, best))
     won, lost = int((second & ~first).sum()), int((first & ~second).sum())
     return min(1.0, mcnemar_p_value(lost, won) * max(1, len(_finished(trials)) - 1))
 
 
-def pack(right: npt.NDArray[np.bool_]) -> str:
-    """Return which images a trial named rightly, bool of shape (N,), as a text."""
+def encode_bits(right: npt.NDArray[np.bool_]) -> str:
+    """Encode correct predictions, bool of shape (N,), as a string."""
     return base64.b64encode(np.packbits(right).tobytes()).decode()
 
 
-def _unpack(text: str) -> npt.NDArray[np.bool_]:
+def _decode_bits(text: str) -> npt.NDArray[np.bool_]:
     return np.unpackbits(np.frombuffer(base64.b64decode(text), np.uint8)).astype(np.bool_)
 
 

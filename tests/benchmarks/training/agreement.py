@@ -14,23 +14,24 @@ import numpy.typing as npt
 from cifarml import TrainConfig, load_dataset
 from cifarml.model.presets import Preset
 from cifarml.model.test_time_augmentation import average, show
+from cifarml.train.config import Precision
 from cifarml.train.export import export_onnx
 from cifarml.train.fit import fit_network
 from cifarml.train.plan import Plan
-from cifarml.train.trainer import serve
+from cifarml.train.trainer import build_serving_model
 
-PRECISION = "mixed_bfloat16"
+PRECISION: Precision = "mixed_bfloat16"
 BATCH = 500
 Floats = npt.NDArray[np.float32]
 
 
-def main(preset: str, train_source: str, test_source: str, num_epochs: int, onnx_file: Path) -> None:
+def main(preset: Any, train_source: str, test_source: str, num_epochs: int, onnx_file: Path) -> None:
     """Train, export, and compare on the test images of another source."""
     splits, test = load_dataset(train_source).split(), load_dataset(test_source).test
-    config = TrainConfig.make(preset=preset, num_epochs=num_epochs, precision=PRECISION)
+    config = TrainConfig(preset=preset, num_epochs=num_epochs, precision=PRECISION)
     plan = Plan.make(config, splits.train)
     network = fit_network(plan, splits.train, splits.validation).network
-    served, temperature = serve(plan.preset, network, splits.validation)
+    served, temperature = build_serving_model(plan.preset, network, splits.validation)
     exported = export_onnx(served, onnx_file, test.class_names, test.images[:256])
 
     answers = {

@@ -73,7 +73,7 @@ def waited(train: Callable[[], object]) -> float:
     return waits_ps / 1e12 / seconds
 
 
-def main(preset: str, widths: str, batch_size: int, num_steps: int, num_images: int, feed: str) -> None:
+def main(preset: Any, widths: str, batch_size: int, num_steps: int, num_images: int, feed: str) -> None:
     """Warm up, and then a round for each line of standard input.
 
     Args:
@@ -87,15 +87,15 @@ def main(preset: str, widths: str, batch_size: int, num_steps: int, num_images: 
     For the line ``waits`` it is the share of the round that the steps have waited.
     """
     images = noise(NUM_BATCHES * batch_size)
-    plan = Plan.make(TrainConfig.make(preset=preset), images)
+    plan = Plan.make(TrainConfig(preset=preset), images)
     recipe = plan.preset.choose_recipe(num_images, len(CLASS_NAMES)).changed(batch_size=batch_size)
     plan = plan._replace(recipe=recipe)
     if widths != "-":  # and then the optimiser of torch_step.py
         changes: dict[str, Any] = {"optimizer": "sgd", "learning_rate": 1e-3, "momentum": 0.9}
         changes |= {"weight_decay": 5e-3, "widths": tuple(map(int, widths.split("/")))}
         plan = plan._replace(recipe=plan.recipe.changed(**changes))
-    network = compile_network(plan, images, num_steps)
     batches = (Ready if feed == "ready" else Batches)(images, plan.recipe, seed=0)
+    network = compile_network(plan, batches)
 
     def train(count: int) -> float:
         started = time.perf_counter()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from typing import Any
 
 from cifarml import TrainConfig, load_dataset
 from cifarml.hardware.devices import describe_machine
@@ -18,7 +19,7 @@ from cifarml.train.plan import Plan
 from tests.benchmarks.training.agreement import ask
 
 
-def main(source: str, preset: str, num_epochs: int, seed: int) -> None:
+def main(source: str, preset: Any, num_epochs: int, seed: int) -> None:
     """Train on all training images but those for validation, and score on the test images.
 
     The time is that from the loaded images to the trained network: the GPU wakes up, and everything is
@@ -32,7 +33,7 @@ def main(source: str, preset: str, num_epochs: int, seed: int) -> None:
             print(f"{time.perf_counter() - started:.1f} s  {progress.line}", file=sys.stderr, flush=True)
 
     started = time.perf_counter()
-    config = TrainConfig.make(preset=preset, num_epochs=num_epochs, device="gpu", seed=seed)
+    config = TrainConfig(preset=preset, num_epochs=num_epochs, device="gpu", seed=seed)
     plan = Plan.make(config, splits.train)
     fitted = fit_network(plan, splits.train, splits.validation, on_progress=on_progress)
     seconds = time.perf_counter() - started

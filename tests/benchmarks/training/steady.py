@@ -7,7 +7,6 @@ import time
 
 from cifarml import TrainConfig, load_dataset
 from cifarml.model.presets import PRESETS
-from cifarml.train.inputs.batches import Batches
 from cifarml.train.inputs.keras_feed import feed_training, feed_validation
 from cifarml.train.network import compile_network
 from cifarml.train.plan import Plan
@@ -20,8 +19,8 @@ def main(source: str, num_images: int, images_in_all: int) -> None:
     splits = dataset.split()
     recipe = PRESETS["fast"].choose_recipe(50_000, len(dataset.class_names))
     plan = Plan.make(TrainConfig(), splits.train)._replace(recipe=recipe)
-    batches = Batches(splits.train, recipe, seed=0)
-    network = compile_network(plan, splits.train, len(batches))
+    batches = plan.batches(splits.train)
+    network = compile_network(plan, batches)
 
     def fit(num_epochs: int) -> None:
         network.fit(

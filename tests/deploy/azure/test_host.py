@@ -20,7 +20,7 @@ from azure.ai.ml import (
     load_online_endpoint,
 )
 
-from cifarml import Run
+from cifarml import Run, TrainConfig
 from cifarml.azure.compute import ClusterOptions
 from cifarml.azure.workspace import AzureWorkspace
 from cifarml.azure.yaml_files import write_cluster_yaml
@@ -293,13 +293,15 @@ def test_plans_as_yaml(
     (tmp_path / "my settings.toml").write_text("dropout = 0.1\n")
     written = cifarml(
         *("train", "--compute", "gpu", "--data", "az://images/a b.zip", "--yaml", tmp_path / "job"),
-        *("--config", tmp_path / "my settings.toml"),
+        *("--config", tmp_path / "my settings.toml", "--subset", 100, "--epochs", 3),
     )
     assert written.returncode == 0, written.stderr
     job: Any = load_job(tmp_path / "job" / "job.yml")
     assert "cifarml train --data" in job.command.replace("'", "")
-    assert job.command.endswith("'--config' 'train.toml'")
-    assert (tmp_path / "job" / "code" / "train.toml").read_text() == "dropout = 0.1\n"
+    assert "'--subset' '100'" in job.command
+    assert job.command.endswith("'--config' 'train.json'")
+    sent = TrainConfig.load(tmp_path / "job" / "code" / "train.json")
+    assert sent == TrainConfig(dropout=0.1, num_epochs=3), "flags override the file"
     assert job.inputs["images"].path.endswith(".blob.core.windows.net/images/a%20b.zip")
     assert (tmp_path / "job" / "code" / "cifarml" / "cli" / "train.py").is_file()
     again = cifarml("deploy", "--yaml", plan)

@@ -1,4 +1,4 @@
-"""Changed images are still the same images."""
+"""Augmentation and batches."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cifarml import Dataset
 from cifarml.model.recipe import Recipe
 from cifarml.train.inputs import batches as train_batches
 from cifarml.train.inputs.augmentation import (
-    change_images,
+    augment_images,
     cut_out,
     distort,
     mix_images,
@@ -29,7 +29,7 @@ def numbers(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def test_a_shift_moves_and_mirrors_what_comes_in(drawn: Dataset) -> None:
+def test_shift_with_reflection_padding(drawn: Dataset) -> None:
     moved = shift_images(drawn.images, numbers(), by=3)
     for before, after in zip(drawn.images, moved, strict=True):
         padded = np.pad(before, ((3, 3), (3, 3), (0, 0)), mode="reflect")
@@ -40,7 +40,7 @@ def test_a_shift_moves_and_mirrors_what_comes_in(drawn: Dataset) -> None:
     assert (moved != drawn.images).any(axis=(1, 2, 3)).mean() > 0.8
 
 
-def test_a_square_is_greyed_out(drawn: Dataset) -> None:
+def test_cutout(drawn: Dataset) -> None:
     cut = cut_out(drawn.images, numbers(), size=8)
     changed = (cut != drawn.images).any(axis=3).sum(axis=(1, 2))
     assert changed.max() <= 64
@@ -48,17 +48,17 @@ def test_a_square_is_greyed_out(drawn: Dataset) -> None:
     assert len(np.unique(cut[cut != drawn.images])) == 1
 
 
-def test_no_distortion_leaves_an_image_as_it_is(drawn: Dataset) -> None:
+def test_distortion_of_strength_0_changes_nothing(drawn: Dataset) -> None:
     same = distort(drawn.images, numbers(), strength=0.0)
     assert np.abs(same.astype(int) - drawn.images).max() <= 1
 
 
-def test_a_distortion_keeps_a_plain_image_plain() -> None:
+def test_distortion_of_a_uniform_image_changes_nothing() -> None:
     plain = np.full((5, 32, 32, 3), (10, 130, 250), np.uint8)
     assert (distort(plain, numbers(), strength=1.0, shift=4) == plain).all()
 
 
-def test_a_distortion_rotates_about_the_middle() -> None:
+def test_distortion_rotates_about_the_centre() -> None:
     """A disc in the middle stays there, whatever the angle; what is beside it moves."""
     y, x = np.mgrid[:32, :32] - 15.5
     disc = ((y**2 + x**2 < 40) * 255).astype(np.uint8)[None, :, :, None].repeat(3, axis=3).repeat(50, axis=0)
@@ -69,7 +69,7 @@ def test_a_distortion_rotates_about_the_middle() -> None:
     assert (turned.std(axis=0) > 10).any()
 
 
-def test_colours_change_and_their_mean_stays_near(drawn: Dataset) -> None:
+def test_colour_jitter(drawn: Dataset) -> None:
     changed = recolour(drawn.images, numbers(), strength=0.5)
     assert (changed != drawn.images).mean() > 0.5
     assert abs(changed.mean() - drawn.images.mean()) < 12
@@ -78,7 +78,7 @@ def test_colours_change_and_their_mean_stays_near(drawn: Dataset) -> None:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_mixed_targets_are_the_shares_of_the_images(seed: int) -> None:
+def test_mixed_targets_match_the_shares_of_the_images(seed: int) -> None:
     """Black and white images of two classes: the share of white is that of white's class."""
     images = np.repeat(np.array([0, 255], np.uint8), 8)[:, None, None, None] * np.ones(
         (1, 32, 32, 3), np.uint8
@@ -89,15 +89,15 @@ def test_mixed_targets_are_the_shares_of_the_images(seed: int) -> None:
     assert np.allclose(mixed.mean(axis=(1, 2, 3)) / 255, shares[:, 1], atol=0.01)
 
 
-def test_all_together_give_images(drawn: Dataset) -> None:
+def test_all_augmentations_together(drawn: Dataset) -> None:
     before = drawn.images.copy()
-    changed = change_images(drawn.images, ALL, numbers())
+    changed = augment_images(drawn.images, ALL, numbers())
     assert changed.shape == drawn.images.shape
     assert changed.dtype == np.uint8
     assert (drawn.images == before).all()
 
 
-def test_batches_are_the_same_again(drawn: Dataset) -> None:
+def test_batches_are_reproducible(drawn: Dataset) -> None:
     """Whatever was asked for before: seed, epoch and number decide."""
     first, second = Batches(drawn.train, ALL, seed=3), Batches(drawn.train, ALL, seed=3)
     length = len(first)
@@ -112,16 +112,16 @@ def test_batches_are_the_same_again(drawn: Dataset) -> None:
     assert (next(other_seed.epoch(2))[0] != again[0][0]).any()
 
 
-def test_what_goes_wrong_in_the_thread_is_told(drawn: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_of_the_prefetch_thread_are_raised(drawn: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise MemoryError("no room")
 
-    monkeypatch.setattr(train_batches, "change_images", fail)
+    monkeypatch.setattr(train_batches, "augment_images", fail)
     with pytest.raises(MemoryError, match="no room"):
         next(Batches(drawn.train, ALL, seed=3).endless())
 
 
-def test_an_epoch_holds_each_image_once(drawn: Dataset) -> None:
+def test_an_epoch_contains_each_image_once(drawn: Dataset) -> None:
     batches = Batches(drawn.train, Recipe(**SETTINGS), seed=0)
     seen = np.concatenate([images for images, _ in batches.epoch(0)])
     kept = {image.tobytes() for image in seen}

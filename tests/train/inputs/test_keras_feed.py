@@ -1,4 +1,4 @@
-"""What Keras is given: every image, in order, from iterators that don't tune themselves."""
+"""Input pipeline for `keras.Model.fit`: every image, in order, without autotuning."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RECIPE = Recipe(
 )
 
 
-def test_training_goes_on_from_an_epoch_on_into_the_next_ones(drawn: Dataset) -> None:
+def test_training_batches_continue_over_epochs(drawn: Dataset) -> None:
     batches = Batches(drawn.train, RECIPE, seed=0)
     fed = feed_training(batches, first_epoch=3)
     assert fed["steps_per_epoch"] == len(batches)
@@ -29,7 +29,7 @@ def test_training_goes_on_from_an_epoch_on_into_the_next_ones(drawn: Dataset) ->
 
 
 @pytest.mark.parametrize(("batch_size", "num_replicas"), [(64, 1), (7, 2), (1000, 3)])
-def test_validation_looks_at_each_image_once(drawn: Dataset, batch_size: int, num_replicas: int) -> None:
+def test_validation_contains_each_image_once(drawn: Dataset, batch_size: int, num_replicas: int) -> None:
     looked = feed_validation(drawn, batch_size, num_replicas=num_replicas)["validation_data"]
     for _ in range(2):  # after every epoch
         images, targets = (np.concatenate(parts) for parts in zip(*looked, strict=True))
@@ -40,13 +40,13 @@ def test_validation_looks_at_each_image_once(drawn: Dataset, batch_size: int, nu
     assert len(looked) == len(list(looked)), "Keras warns where it does not know how many come"
 
 
-def test_nothing_to_look_at(drawn: Dataset) -> None:
+def test_no_validation_images(drawn: Dataset) -> None:
     assert feed_validation(drawn.take(np.arange(0)), 64) == {}
     assert feed_validation(drawn.take(np.arange(1)), 64, num_replicas=2) == {}
 
 
 @pytest.mark.skipif(keras.config.backend() != "tensorflow", reason="tf.data is TensorFlow's")
-def test_nothing_tunes_itself(drawn: Dataset) -> None:
+def test_autotuning_is_off(drawn: Dataset) -> None:
     for fed in (
         feed_training(Batches(drawn.train, RECIPE, seed=0))["x"],
         feed_validation(drawn, 64)["validation_data"],

@@ -1,4 +1,4 @@
-"""The optimiser Muon: what a step does to a convolution, and to all else."""
+"""Muon: updates of convolutions and of other weights."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def steep(seed: int = 1, channels: int = 16) -> Floats:
 
 @pytest.mark.parametrize("arithmetic", ["float32", "bfloat16"])
 @pytest.mark.parametrize("channels", [16, 80])
-def test_a_kernel_turns_in_all_directions_alike(arithmetic: str, channels: int) -> None:
+def test_updates_of_convolutions_are_orthogonal(arithmetic: str, channels: int) -> None:
     weights = kernel(channels)
     before = keras.ops.convert_to_numpy(weights)
     before = before * np.sqrt(channels) / np.linalg.norm(before)
@@ -63,13 +63,13 @@ def test_kernels_keep_their_norm() -> None:
     assert np.linalg.norm(keras.ops.convert_to_numpy(weights)) == pytest.approx(4, rel=RATE)
 
 
-def test_a_gradient_of_nothing_leaves_a_number() -> None:
+def test_a_zero_gradient_gives_no_nan() -> None:
     weights = kernel()
     Muon(RATE).apply([np.zeros((3, 3, 8, 16), np.float32)], [weights])
     assert np.isfinite(keras.ops.convert_to_numpy(weights)).all()
 
 
-def test_other_weights_take_plain_steps() -> None:
+def test_other_weights_take_nesterov_steps() -> None:
     """As Keras' SGD with Nesterov momentum, which counts the rate into its momentum."""
     random = np.random.default_rng(0)
     bias, head = random.normal(size=7).astype(np.float32), random.normal(size=(5, 7)).astype(np.float32)
@@ -103,6 +103,6 @@ def test_every_optimiser_has_the_decay_of_the_recipe(optimizer: Any) -> None:
         assert (keras.ops.convert_to_numpy(head) < 1).all() == (decay > 0)
 
 
-def test_its_settings_make_another_one() -> None:
+def test_config_round_trip() -> None:
     made = Muon.from_config(Muon(RATE, momentum=0.7, decay=0.01, arithmetic="bfloat16").get_config())
     assert (made.momentum, made.decay, made.arithmetic) == (0.7, 0.01, "bfloat16")

@@ -1,4 +1,4 @@
-"""What a training job takes along: this package as it is installed, and pinned versions of what it needs."""
+"""Code snapshot of a training job: the installed package, its settings, and pinned requirements."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from typing import Any, Final
 
 from packaging.requirements import Requirement
 
-from cifarml.errors import SettingsError, TrainingError
+from cifarml.errors import TrainingError
+from cifarml.train.config import TrainConfig
 
-__all__ = ["conda_file", "stage_package", "stage_settings", "training_requirements"]
+__all__ = ["conda_file", "stage_package", "training_requirements"]
 
 _PACKAGE: Final = Path(__file__).parents[2]
+SETTINGS: Final = "train.json"
 _NOT_THERE: Final = ("azure-ai-ml", "azureml-mlflow")
 """A job trains; what talks to the workspace stays here."""
 
 
-def stage_package(folder: Path) -> None:
-    """Copy the package, and what says its version, into a job's code folder.
+def stage_package(folder: Path, config: TrainConfig) -> None:
+    """Copy the package with its version into a job's code folder, and the settings as train.json.
 
     Raises:
         TrainingError: If it can't be copied.
@@ -33,29 +35,13 @@ def stage_package(folder: Path) -> None:
         info.mkdir(exist_ok=True)
         text = metadata.distribution("cifarml").read_text("METADATA") or ""
         (info / "METADATA").write_text(text, encoding="utf-8")
+        (folder / SETTINGS).write_text(config.model_dump_json(exclude_none=True), encoding="utf-8")
     except OSError as error:
         raise TrainingError(f"can't stage the code in {folder}: {error.strerror or error}") from error
 
 
-def stage_settings(config: Path, folder: Path) -> str:
-    """Copy a file of training settings into a job's code folder, where a job starts.
-
-    Returns:
-        Its name there.
-
-    Raises:
-        SettingsError: If it can't be copied.
-    """
-    name = "train.json" if config.suffix.lower() == ".json" else "train.toml"
-    try:
-        shutil.copyfile(config, folder / name)
-    except OSError as error:
-        raise SettingsError(f"can't copy {config}: {error.strerror or error}") from error
-    return name
-
-
 def training_requirements() -> list[str]:
-    """Return what a job installs: all that training needs, in the versions that are installed here.
+    """Return a job's requirements: all that training needs, in the versions that are installed here.
 
     Returns:
         Lines for pip, such as ``"keras==3.15.1"``; TensorFlow comes with its GPU libraries.
@@ -81,7 +67,7 @@ def training_requirements() -> list[str]:
 
 
 def conda_file() -> dict[str, Any]:
-    """Return a job's environment as conda reads it."""
+    """Return a job's environment as a conda file."""
     python = ".".join(map(str, sys.version_info[:2]))
     return {
         "name": "cifarml-training",

@@ -7,7 +7,7 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +20,8 @@ from cifarml.azure.workspace import TAG, AzureWorkspace, word
 from cifarml.errors import CloudError, TrainingError
 from cifarml.progress import OnProgress, ignore_progress
 from cifarml.run import Run
+from cifarml.train.config import TrainConfig
+from cifarml.train.data_source import Source
 
 __all__ = [
     "Job",
@@ -69,19 +71,16 @@ def submit_job(
     workspace: AzureWorkspace,
     compute: str,
     run: str,
-    data: str,
-    flags: Sequence[str],
-    *,
-    config: Path | None = None,
+    source: Source,
+    config: TrainConfig,
 ) -> Job:
     """Send a training job to a cluster.
 
     Args:
         workspace: Where.
         compute: Name of the cluster.
-        run: Name of the run folder to make.
-        data: See :func:`~cifarml.azure.jobs.specs.build_job`.
-        flags: See :func:`~cifarml.azure.jobs.specs.build_job`.
+        run: Name of the run folder to create.
+        source: See :func:`~cifarml.azure.jobs.specs.build_job`.
         config: See :func:`~cifarml.azure.jobs.specs.build_job`.
 
     Raises:
@@ -96,7 +95,7 @@ def submit_job(
     with tempfile.TemporaryDirectory(prefix="cifarml-") as folder:
         try:
             with workspace.calling(f"submit a job to {compute}"):
-                job = build_job(name, run, compute, data, flags, Path(folder), config=config)
+                job = build_job(name, run, compute, source, config, Path(folder))
                 workspace.client.jobs.create_or_update(job)
         except CloudError:
             if _find(workspace, name) is None:

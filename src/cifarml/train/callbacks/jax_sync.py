@@ -1,13 +1,13 @@
-"""The variables of a network in the midst of an epoch."""
+"""Synchronise a network's variables within an epoch on JAX."""
 
 from __future__ import annotations
 
 import keras
 
-__all__ = ["fetch_variables"]
+__all__ = ["sync_jax_state"]
 
 
-def fetch_variables(network: keras.Model) -> None:
-    """Bring them up to date: on JAX what they hold lies in Keras' trainer until the epoch ends."""
+def sync_jax_state(network: keras.Model) -> None:
+    """Update the variables from Keras' JAX trainer, which holds their values until the epoch ends."""
     if keras.config.backend() == "jax":
         network.jax_state_sync()

@@ -1,4 +1,4 @@
-"""Keeps a Keras training to its time budget."""
+"""Keras callback that keeps a training within its time budget."""
 
 from __future__ import annotations
 
@@ -7,51 +7,48 @@ from collections.abc import Mapping
 import keras
 import numpy as np
 
-from cifarml.train.callbacks.jax_sync import fetch_variables
-from cifarml.train.time_budget import Pace, Pacer
+from cifarml.train.callbacks.jax_sync import sync_jax_state
+from cifarml.train.time_budget import BudgetScheduler, ScheduleState
 
-__all__ = ["KeepTime"]
+__all__ = ["TimeBudgetCallback"]
 
 
-class KeepTime(keras.callbacks.Callback):  # type: ignore[misc]
-    """Sets the pace of the optimiser by the clock, and stops the training where its schedule ends.
+class TimeBudgetCallback(keras.callbacks.Callback):  # type: ignore[misc]
+    """Schedule the learning rate by the clock, and stop the training when its schedule ends.
 
-    All that must outlive a crash lies in the optimiser's variable ``pace``; it is up to date before the
-    callbacks that come after this one are told that an epoch ends.
+    The optimizer's variable ``schedule_state`` holds all that a checkpoint needs; it is up to date before the
+    ``on_epoch_end`` of the callbacks after this one.
 
     Args:
-        pacer: Does the arithmetic; it begins here, or goes on where a checkpoint was.
-        optimizer: Holds the pace.
+        scheduler: Does the arithmetic; it begins here, or resumes from a checkpoint.
+        optimizer: Holds the schedule's state.
     """
 
-    def __init__(self, pacer: Pacer, optimizer: keras.optimizers.Optimizer) -> None:
+    def __init__(self, scheduler: BudgetScheduler, optimizer: keras.optimizers.Optimizer) -> None:
         super().__init__()
-        self._pacer = pacer
-        self._pacer.begin(_saved(optimizer), int(keras.ops.convert_to_numpy(optimizer.iterations)))
-        optimizer.pace.assign(np.asarray(pacer.pace, np.float32))
+        self._scheduler = scheduler
+        saved = ScheduleState(*np.asarray(keras.ops.convert_to_numpy(optimizer.schedule_state)).tolist())
+        state = scheduler.begin(saved, int(keras.ops.convert_to_numpy(optimizer.iterations)))
+        optimizer.schedule_state.assign(np.asarray(state, np.float32))
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:  # noqa: ARG002
         """Count the step."""
-        if self._pacer.finish_step():
-            self._write(self._pacer.update())
-        self.model.stop_training = self.model.stop_training or self._pacer.ended
+        if self._scheduler.finish_step():
+            self._write(self._scheduler.update())
+        self.model.stop_training = self.model.stop_training or self._scheduler.ended
 
     def on_test_begin(self, logs: Mapping[str, float] | None = None) -> None:  # noqa: ARG002
-        """Leave validation out of the time for steps."""
-        self._pacer.start_look()
+        """Exclude validation from the time for steps."""
+        self._scheduler.begin_validation()
 
     def on_test_end(self, logs: Mapping[str, float] | None = None) -> None:  # noqa: ARG002
         """Note how long validation took."""
-        self._pacer.finish_look()
+        self._scheduler.end_validation()
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:  # noqa: ARG002
         """Bring the variable up to date."""
-        self._write(self._pacer.update())
+        self._write(self._scheduler.update())
 
-    def _write(self, pace: Pace) -> None:
-        fetch_variables(self.model)
-        self.model.optimizer.pace.assign(np.asarray(pace, np.float32))
-
-
-def _saved(optimizer: keras.optimizers.Optimizer) -> Pace:
-    return Pace(*np.asarray(keras.ops.convert_to_numpy(optimizer.pace)).tolist())
+    def _write(self, state: ScheduleState) -> None:
+        sync_jax_state(self.model)
+        self.model.optimizer.schedule_state.assign(np.asarray(state, np.float32))

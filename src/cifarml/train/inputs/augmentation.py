@@ -1,4 +1,4 @@
-"""Changes of images that leave their class as it is, a batch at a time.
+"""Image augmentation, a batch at a time.
 
 All take uint8 images of shape (N, H, W, 3) and a generator of random numbers, and return new ones.
 """
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from cifarml.model.recipe import Recipe
 
-__all__ = ["change_images", "cut_out", "distort", "mix_images", "recolour", "shift_images"]
+__all__ = ["augment_images", "cut_out", "distort", "mix_images", "recolour", "shift_images"]
 
 Images = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -24,8 +24,8 @@ _MOST_STRETCH: Final = 0.3
 _MOST_COLOUR: Final = 0.6
 
 
-def change_images(images: Images, recipe: Recipe, random: np.random.Generator) -> Images:
-    """Change images as a recipe says: in place, in shape, in colour, and with a part greyed out."""
+def augment_images(images: Images, recipe: Recipe, random: np.random.Generator) -> Images:
+    """Augment images by a recipe: shift or distortion, colour jitter and cutout."""
     if recipe.distortion:
         images = distort(images, random, strength=recipe.distortion, shift=recipe.shift)
     elif recipe.shift:
@@ -38,7 +38,7 @@ def change_images(images: Images, recipe: Recipe, random: np.random.Generator) -
 
 
 def shift_images(images: Images, random: np.random.Generator, *, by: int) -> Images:
-    """Move each image by up to ``by`` pixels each way; what comes in is its mirror image."""
+    """Shift each image by up to ``by`` pixels each way, with reflection padding."""
     count, height, width, _ = images.shape
     padded = np.pad(images, ((0, 0), (by, by), (by, by), (0, 0)), mode="reflect")
     windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(1, 2))
@@ -47,7 +47,7 @@ def shift_images(images: Images, random: np.random.Generator, *, by: int) -> Ima
 
 
 def cut_out(images: Images, random: np.random.Generator, *, size: int) -> Images:
-    """Grey out a square of ``size`` pixels around any pixel of each image (DeVries and Taylor, 2017)."""
+    """Cutout: grey out a square of ``size`` pixels around a random pixel (DeVries and Taylor, 2017)."""
     count, height, width, _ = images.shape
     rows = _within(height, size, random.integers(0, height, (count,)))
     columns = _within(width, size, random.integers(0, width, (count,)))
@@ -60,13 +60,13 @@ def _within(length: int, size: int, middle: npt.NDArray[np.int64]) -> npt.NDArra
 
 
 def distort(images: Images, random: np.random.Generator, *, strength: float, shift: int = 0) -> Images:
-    """Rotate, stretch, shear and move each image; bilinear, reflected at its edges.
+    """Random affine transform: rotate, stretch, shear and shift; bilinear, with reflection padding.
 
     Args:
         images: The images.
         random: Where the amounts come from.
         strength: 0 to 1; 1 is up to 30 degrees, 30 % in each direction, and a shear of 0.3.
-        shift: Move by up to so many pixels each way.
+        shift: Largest translation in pixels.
     """
     count, height, width, _ = images.shape
 
@@ -84,13 +84,13 @@ def distort(images: Images, random: np.random.Generator, *, strength: float, shi
 
 
 def _reflected(places: Floats, length: int) -> Floats:
-    """Fold what lies outside back in; a little less than the last pixel is the most."""
+    """Reflect coordinates outside the image; the maximum is slightly below the last pixel."""
     last = np.float32(length - 1)
     return np.clip(last - np.abs(last - np.abs(places)), 0, last - np.float32(1e-3))
 
 
 def _sample(images: Images, y: Floats, x: Floats) -> Images:
-    """Read images at places between their pixels, of shape (N, H, W)."""
+    """Sample images bilinearly at coordinates of shape (N, H, W)."""
     count, height, width, channels = images.shape
     top, left = y.astype(np.int32), x.astype(np.int32)
     down, right = (y - top)[..., None], (x - left)[..., None]
@@ -105,7 +105,7 @@ def _sample(images: Images, y: Floats, x: Floats) -> Images:
 
 
 def recolour(images: Images, random: np.random.Generator, *, strength: float) -> Images:
-    """Change brightness, contrast and saturation of each image, each by up to a factor of e^0.6."""
+    """Colour jitter: brightness, contrast and saturation, each by up to a factor of e^0.6."""
     count = len(images)
     factors = np.exp(random.uniform(-_MOST_COLOUR * strength, _MOST_COLOUR * strength, (3, count)))
     brightness, contrast, saturation = factors.astype(np.float32)[:, :, None, None, None]
@@ -120,7 +120,7 @@ def recolour(images: Images, random: np.random.Generator, *, strength: float) ->
 
 
 def mix_images(images: Images, targets: Floats, random: np.random.Generator) -> tuple[Images, Floats]:
-    """Mix the images of a batch in pairs, and their targets likewise.
+    """Mixup or CutMix: mix the images of a batch, and their targets, in pairs.
 
     Either blended (H. Zhang et al., "mixup", 2018) or with a square of the other's pixels (S. Yun et al.,
     "CutMix", 2019), as a coin says; the shares are uniform.

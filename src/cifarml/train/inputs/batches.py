@@ -1,4 +1,4 @@
-"""The training images, batch by batch: shuffled, changed, and the same again for the same seed."""
+"""Batches of training images: shuffled, augmented, pruned, and reproducible from the seed."""
 
 from __future__ import annotations
 
@@ -6,79 +6,117 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from cifarml.data.dataset import Dataset
 from cifarml.model.recipe import Recipe
-from cifarml.train.inputs.augmentation import change_images, mix_images
+from cifarml.train.inputs.augmentation import augment_images, mix_images
 
-__all__ = ["Batch", "Batches", "count_pruned", "one_hot"]
+__all__ = ["Batch", "Batches", "DataPruning", "one_hot"]
 
 Batch = tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]
 """Images, uint8 (N, 32, 32, 3), and their targets, float32 (N, classes), that add up to their weights."""
 
 _AHEAD: Final = 3
-"""So many batches are made before the step asks for them."""
+"""Number of batches to prefetch."""
 _LEAST_TO_PRUNE: Final = 16
-"""An epoch of fewer batches than these leaves no image out: the losses must be known before it is made."""
+"""Shorter epochs are not pruned: the losses must be known before batches are prefetched."""
 
 
-class _Choice(NamedTuple):
-    """What an epoch shows, in which order, and the weight of each image there is."""
+class _EpochImages(NamedTuple):
+    """Indices of the images of an epoch in their order, and the weight of every image."""
 
     order: npt.NDArray[np.int64]
     weights: npt.NDArray[np.float32]
 
 
+class DataPruning(NamedTuple):
+    """Data pruning (InfoBatch): how many images an epoch skips, and which.
+
+    Z. Qin et al., "InfoBatch: Lossless Training Speed Up by Unbiased Dynamic Data Pruning", ICLR 2024: of
+    the images with a low loss some are skipped at random, and those that stay weigh the more, so that the
+    mean step is the same. Here each epoch skips as many images as any other.
+
+    Attributes:
+        num_images: Training images.
+        num_pruned: Images that each epoch skips; may be 0.
+    """
+
+    num_images: int
+    num_pruned: int
+
+    @classmethod
+    def plan(cls, recipe: Recipe, num_images: int, num_replicas: int = 1) -> Self:
+        """Return the pruning of a recipe, so that whole batches stay.
+
+        Nothing is pruned with several replicas, or if few batches would stay.
+        """
+        size = min(recipe.batch_size, num_images)
+        whole = round((1 - recipe.pruning) * num_images) // size
+        prunes = recipe.pruning > 0 and num_replicas == 1 and whole >= _LEAST_TO_PRUNE
+        return cls(num_images, num_images - whole * size if prunes else 0)
+
+    @property
+    def num_shown(self) -> int:
+        """Images in an epoch."""
+        return self.num_images - self.num_pruned
+
+    def choose(self, losses: npt.NDArray[np.float32] | None, random: np.random.Generator) -> _EpochImages:
+        """Choose at random; of the easiest images, twice as many as are skipped, half stay."""
+        order = random.permutation(self.num_images)
+        weights = np.ones(len(order), np.float32)
+        if not self.num_pruned or losses is None or not losses.any():
+            return _EpochImages(order[self.num_pruned :], weights)
+        hard = np.where(losses == 0, np.float32(np.inf), losses)[order]
+        easiest = np.argsort(hard, kind="stable")[: 2 * self.num_pruned]  # places in the order
+        weights[order[easiest]] = len(easiest) / (len(easiest) - self.num_pruned)
+        weights *= 1 - self.num_pruned / len(order)  # so that their mean is 1
+        return _EpochImages(np.delete(order, random.permutation(easiest)[: self.num_pruned]), weights)
+
+
 class Batches:
     """Batches of training images.
 
-    What a batch holds depends on seed, epoch and its number only, and on the losses that were known two
-    epochs before where known images are left out; so a training that goes on after a crash sees what it
-    would have seen.
+    What a batch holds depends only on seed, epoch and index, and with data pruning on the losses two epochs
+    before; so a training that is resumed sees the same batches.
 
     Args:
         dataset: Images to train on.
-        recipe: Size of a batch, and how images are changed.
-        seed: Order and changes.
-        num_replicas: Each batch holds a multiple of so many images, to be shared out; with several of them
-            no image is left out.
+        recipe: Batch size, augmentation and pruning.
+        seed: Of order and augmentation.
+        num_replicas: The size of each batch is a multiple of it.
 
     Attributes:
-        num_pruned: How many images each epoch leaves out.
+        dataset: Images to train on.
+        pruning: How many of them an epoch skips.
     """
 
     def __init__(self, dataset: Dataset, recipe: Recipe, *, seed: int, num_replicas: int = 1) -> None:
-        self._images = dataset.images
+        self.dataset = dataset
+        self.pruning = DataPruning.plan(recipe, len(dataset), num_replicas)
         self._targets = one_hot(dataset.labels, len(dataset.class_names))
         self._recipe = recipe
         self._seed = seed
         self._replicas = num_replicas
         self._size = self._shared(min(recipe.batch_size, len(dataset)))
         self._coins = np.random.default_rng((seed, 1)).random(len(dataset)) < 0.5
-        self.num_pruned = count_pruned(recipe, len(dataset), num_replicas)
         self._losses: dict[int, npt.NDArray[np.float32]] = {}
-        self._choices: dict[int, _Choice] = {}
+        self._epochs: dict[int, _EpochImages] = {}
 
     def __len__(self) -> int:
         """Batches in an epoch; few images left over wait for the next one."""
-        whole, rest = divmod(len(self._images) - self.num_pruned, self._size)
+        whole, rest = divmod(self.pruning.num_shown, self._size)
         return whole if 2 * self._shared(rest) < self._size else whole + 1
-
-    @property
-    def num_classes(self) -> int:
-        """How many classes the targets tell apart."""
-        return int(self._targets.shape[1])
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """Make the batches of an epoch, counted from 0."""
         return (self._make(epoch, index) for index in range(len(self)))
 
     def endless(self, first_epoch: int = 0) -> Iterator[Batch]:
-        """Make the batches of an epoch and of all that come after it, ahead, in a thread of its own."""
+        """Make the batches of an epoch and all later ones, prefetched in a thread."""
         calls = ((epoch, index) for epoch in count(first_epoch) for index in range(len(self)))
         with ThreadPoolExecutor(1, "batches") as thread:
             made = deque(thread.submit(self._make, *next(calls)) for _ in range(_AHEAD))
@@ -87,12 +125,12 @@ class Batches:
                 yield made.popleft().result()
 
     def shown(self, epoch: int, index: int) -> npt.NDArray[np.int64]:
-        """Return which images a batch of an epoch holds."""
-        chosen = self._choice(epoch).order[index * self._size : (index + 1) * self._size]
+        """Return the indices of the images in a batch."""
+        chosen = self._images_of(epoch).order[index * self._size : (index + 1) * self._size]
         return chosen[: self._shared(len(chosen))]
 
-    def learn(self, epoch: int, losses: npt.NDArray[np.float32]) -> None:
-        """Take what was known after an epoch; it decides what the one after the next leaves out.
+    def record_losses(self, epoch: int, losses: npt.NDArray[np.float32]) -> None:
+        """Record the losses after an epoch; they decide what the one after the next skips.
 
         Args:
             epoch: Counted from 0.
@@ -103,51 +141,27 @@ class Batches:
 
     def _make(self, epoch: int, index: int) -> Batch:
         chosen = self.shown(epoch, index)
-        images, targets = self._images[chosen], self._targets[chosen]
+        images, targets = self.dataset.images[chosen], self._targets[chosen]
         if self._recipe.flip:  # by turns, rather than by chance: Jordan, 2024, section 3.6
             mirrored = self._coins[chosen] ^ (epoch % 2 == 1)
             images[mirrored] = images[mirrored, :, ::-1]
         random = np.random.default_rng((self._seed, 3, epoch, index))
-        images = change_images(images, self._recipe, random)
+        images = augment_images(images, self._recipe, random)
         if random.random() < self._recipe.mixing:
             images, targets = mix_images(images, targets, random)
-        if self.num_pruned:
-            targets = targets * self._choice(epoch).weights[chosen, None]
+        if self.pruning.num_pruned:
+            targets = targets * self._images_of(epoch).weights[chosen, None]
         return images, targets
 
     def _shared(self, number: int) -> int:
         return number - number % self._replicas
 
-    def _choice(self, epoch: int) -> _Choice:
-        if epoch not in self._choices:
-            self._choices[epoch] = self._choose(epoch)
-            self._choices.pop(epoch - 3, None)
-        return self._choices[epoch]
-
-    def _choose(self, epoch: int) -> _Choice:
-        """Choose at random; of the images known best, twice as many as are left out, half stay."""
-        random = np.random.default_rng((self._seed, 2, epoch))
-        order = random.permutation(len(self._images))
-        weights = np.ones(len(order), np.float32)
-        losses = self._losses.get(epoch - 2)
-        if not self.num_pruned or losses is None or not losses.any():
-            return _Choice(order[self.num_pruned :], weights)
-        hard = np.where(losses == 0, np.float32(np.inf), losses)[order]
-        easiest = np.argsort(hard, kind="stable")[: 2 * self.num_pruned]  # places in the order
-        weights[order[easiest]] = len(easiest) / (len(easiest) - self.num_pruned)
-        weights *= 1 - self.num_pruned / len(order)  # so that their mean is 1
-        return _Choice(np.delete(order, random.permutation(easiest)[: self.num_pruned]), weights)
-
-
-def count_pruned(recipe: Recipe, num_images: int, num_replicas: int = 1) -> int:
-    """Return how many of the images each epoch leaves out, so that whole batches stay.
-
-    None with several replicas, or where few batches would stay.
-    """
-    size = min(recipe.batch_size, num_images)
-    whole = round((1 - recipe.pruning) * num_images) // size
-    prunes = recipe.pruning > 0 and num_replicas == 1 and whole >= _LEAST_TO_PRUNE
-    return num_images - whole * size if prunes else 0
+    def _images_of(self, epoch: int) -> _EpochImages:
+        if epoch not in self._epochs:
+            random = np.random.default_rng((self._seed, 2, epoch))
+            self._epochs[epoch] = self.pruning.choose(self._losses.get(epoch - 2), random)
+            self._epochs.pop(epoch - 3, None)
+        return self._epochs[epoch]
 
 
 def one_hot(labels: npt.NDArray[np.int64], num_classes: int) -> npt.NDArray[np.float32]:

@@ -1,9 +1,9 @@
-"""Images as ``keras.Model.fit`` takes them, so that it never waits for them.
+"""Input pipeline for `keras.Model.fit`.
 
-TensorFlow's tf.data tunes itself in a thread that sleeps for 10, 20, 40 ms and so on, up to a minute. The end
-of an iterator now and then waits until that thread wakes up (seen with TensorFlow 2.21): after a training of
-45 s that may be half a minute. Keras makes iterators of that kind of all that it is given, but of a
-``tf.data.Dataset``; so it is given one that does not tune itself.
+The autotuning thread of tf.data sleeps for 10, 20, 40 ms and so on, up to a minute, and the end of an
+iterator sometimes waits until that thread wakes up (seen with TensorFlow 2.21): half a minute after a
+training of 45 s. Keras autotunes everything that it is given except a ``tf.data.Dataset``; so it is given one
+that is not autotuned.
 """
 
 from __future__ import annotations
@@ -25,23 +25,22 @@ def feed_training(batches: Batches, first_epoch: int = 0) -> dict[str, Any]:
     """Return arguments of ``fit``: the batches from an epoch on, epoch after epoch.
 
     Keras would need up to a second to begin each epoch of a ``keras.utils.PyDataset``, as long as an epoch
-    of 2000 images takes; here one iterator goes through all of them.
+    of 2000 images takes; here one iterator covers all epochs.
     """
-    made: Any
+    fed: Any = batches.endless(first_epoch)
     if keras.config.backend() == "tensorflow":
-        made = _steady(lambda: batches.endless(first_epoch), batches.num_classes)
-    else:
-        made = batches.endless(first_epoch)
-    return {"x": made, "steps_per_epoch": len(batches), "shuffle": False}
+        num_classes = len(batches.dataset.class_names)
+        fed = _dataset_without_autotune(lambda: batches.endless(first_epoch), num_classes)
+    return {"x": fed, "steps_per_epoch": len(batches), "shuffle": False}
 
 
 def feed_validation(dataset: Dataset, batch_size: int, *, num_replicas: int = 1) -> dict[str, Any]:
-    """Return arguments of ``fit``: images to look at after every epoch, if there are any.
+    """Return arguments of ``fit``: the images to validate on after every epoch, if there are any.
 
     Args:
-        dataset: Those to look at; with several replicas a few may be left out.
-        batch_size: How many at once, in all replicas together.
-        num_replicas: Each looks at as many as the others.
+        dataset: The images; with several replicas a few may be dropped.
+        batch_size: Images in a batch, over all replicas.
+        num_replicas: Replicas, which all get the same number of images.
     """
     batch_size -= batch_size % num_replicas
     images = dataset.images[: len(dataset) - len(dataset) % num_replicas]
@@ -51,15 +50,18 @@ def feed_validation(dataset: Dataset, batch_size: int, *, num_replicas: int = 1)
     if keras.config.backend() != "tensorflow":
         return {"validation_data": (images, targets), "validation_batch_size": batch_size}
 
-    def look() -> Iterator[Batch]:
+    def validation_batches() -> Iterator[Batch]:
         for start in range(0, len(images), batch_size):
             yield images[start : start + batch_size], targets[start : start + batch_size]
 
     num_batches = math.ceil(len(images) / batch_size)
-    return {"validation_data": _steady(look, len(dataset.class_names), num_batches)}
+    fed = _dataset_without_autotune(validation_batches, len(dataset.class_names), num_batches)
+    return {"validation_data": fed}
 
 
-def _steady(make: Callable[[], Iterator[Batch]], num_classes: int, num_batches: int | None = None) -> Any:
+def _dataset_without_autotune(
+    make: Callable[[], Iterator[Batch]], num_classes: int, num_batches: int | None = None
+) -> Any:
     import tensorflow as tf
 
     signature = (

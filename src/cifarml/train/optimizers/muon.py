@@ -1,4 +1,4 @@
-"""The optimiser Muon, for networks whose convolutions are followed by batch normalisation."""
+"""Muon optimizer for networks whose convolutions are followed by batch normalization."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _QUINTIC: Final = (3.4445, -4.7750, 2.0315)
 _ROUNDS: Final = 3
 _HEAD: Final = 20.0
 _BIASES: Final = 5.0
-"""The head and the biases learn at so many times the rate of the convolutions. A compromise: 100 and 30 times
-did better with 40,000 images in a narrow network for 4 epochs, and worse with 1,800 (one seed each,
+"""Learning rate of the head and the biases, relative to that of the convolutions. A compromise: 100 and 30
+times did better with 40,000 images in a narrow network for 4 epochs, and worse with 1,800 (one seed each,
 docs/benchmarks.md)."""
 
 
 class Muon(keras.optimizers.Optimizer):  # type: ignore[misc]
-    """Momentum whose steps turn all directions of a convolution by the same amount.
+    """Muon: momentum with orthogonalised updates of convolutions.
 
     The step of a kernel is made orthogonal: its singular values become about 1 (K. Jordan et al., "Muon: An
     optimizer for hidden layers in neural networks", 2024). Each kernel is kept at the norm sqrt(channels),
@@ -51,7 +51,7 @@ class Muon(keras.optimizers.Optimizer):  # type: ignore[misc]
         self._momenta: list[keras.Variable] = []
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
-        """Make a momentum for each variable."""
+        """Create a momentum for each variable."""
         if self.built:
             return
         super().build(variables)
@@ -77,7 +77,7 @@ class Muon(keras.optimizers.Optimizer):  # type: ignore[misc]
             self.assign_sub(variable, rate * (step + self.decay * variable))
 
     def _orthogonal(self, matrix: Any) -> Any:
-        """Return the matrix with its singular values near 1, by way of its smaller Gram matrix.
+        """Orthogonalise a matrix by Newton-Schulz iteration on its smaller Gram matrix.
 
         A round takes X to X P(G), with the Gram matrix G = X'X and a polynomial P. All that is made of G
         commutes, so that the rounds need G only, and X is multiplied once, by all the P together.
@@ -99,7 +99,7 @@ class Muon(keras.optimizers.Optimizer):  # type: ignore[misc]
         return ops.cast(turned, matrix.dtype)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments it was made with."""
+        """Return the constructor's arguments."""
         settings: dict[str, Any] = super().get_config()
         return settings | {"momentum": self.momentum, "decay": self.decay, "arithmetic": self.arithmetic}
 

@@ -1,4 +1,4 @@
-"""The optimisers of the recipes."""
+"""Optimizers and learning-rate schedules of the recipes."""
 
 from __future__ import annotations
 
@@ -9,55 +9,61 @@ from keras import ops
 
 from cifarml.model.recipe import Recipe
 from cifarml.train.optimizers.muon import Muon
-from cifarml.train.time_budget import Pace
+from cifarml.train.time_budget import ScheduleState
 
 __all__ = ["OneCycle", "build_optimizer"]
 
 
 class OneCycle(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
-    """A learning rate that rises from 0 in a straight line, and falls to 0 in another.
+    """One-cycle learning rate: linear warm-up from 0, then linear decay to 0.
 
     L. Smith and N. Topin, "Super-Convergence", 2018.
 
     Args:
         peak: The largest rate.
         warm_up: Share of the schedule in which it rises.
-        pace: How fast it goes on: a :class:`Pace`, or a variable of the optimiser that holds one, and is
-            set anew while it trains.
+        state: A :class:`ScheduleState`, or a variable of the optimizer that holds one and is updated during
+            training.
     """
 
-    def __init__(self, peak: float, warm_up: float, pace: Any) -> None:
-        self.peak, self.warm_up, self.pace = peak, warm_up, pace
+    def __init__(self, peak: float, warm_up: float, state: Any) -> None:
+        self.peak, self.warm_up, self.state = peak, warm_up, state
 
     def __call__(self, step: Any) -> Any:
         """Return the rate of a step, counted from 0."""
-        pace = ops.convert_to_tensor(self.pace, "float32")
-        done = pace[0] + (ops.cast(step, "float32") + 1 - pace[1]) * pace[2]
+        state = ops.convert_to_tensor(self.state, "float32")
+        done = state[0] + (ops.cast(step, "float32") + 1 - state[1]) * state[2]
         rise = done / max(self.warm_up, 1e-9)
         fall = (1 - done) / max(1 - self.warm_up, 1e-9)
         return self.peak * ops.maximum(ops.minimum(rise, fall), 0.0)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments it was made with, and the pace as it is now."""
-        pace = ops.convert_to_numpy(ops.convert_to_tensor(self.pace, "float32")).tolist()
-        return {"peak": self.peak, "warm_up": self.warm_up, "pace": pace}
+        """Return the constructor's arguments, with the current state."""
+        state = ops.convert_to_numpy(ops.convert_to_tensor(self.state, "float32")).tolist()
+        return {"peak": self.peak, "warm_up": self.warm_up, "state": state}
 
 
 def build_optimizer(
-    recipe: Recipe, num_steps: int, *, num_known: int = 0, paced: bool = False, precision: str = "float32"
+    recipe: Recipe,
+    num_steps: int,
+    *,
+    num_examples: int = 0,
+    has_time_budget: bool = False,
+    precision: str = "float32",
 ) -> keras.optimizers.Optimizer:
-    """Build the optimiser of a recipe.
+    """Build the optimizer of a recipe.
 
     Args:
-        recipe: What kind, and its settings.
-        num_steps: Steps of the whole training; unless it is paced.
-        num_known: Of so many images the losses are kept, in its variable ``known``, float32 of shape
-            (2, num_known), 0 at first; see :mod:`cifarml.train.callbacks.data_pruning`. There is none for 0.
-        paced: Whether a :class:`~cifarml.train.time_budget.Pacer` sets the pace. Then the optimiser has a
-            variable ``pace``, float32 of shape (4,), 0 at first.
+        recipe: The hyperparameters.
+        num_steps: Steps of the whole training, unless it has a time budget.
+        num_examples: Images whose losses are tracked for data pruning, if any: in the variable
+            ``example_losses``, float32 of shape (2, num_examples), initially 0; see
+            :mod:`cifarml.train.callbacks.data_pruning`.
+        has_time_budget: Whether a :class:`~cifarml.train.time_budget.BudgetScheduler` sets the schedule. Then
+            the optimizer has a variable ``schedule_state``, float32 of shape (4,), initially 0.
         precision: Keras' name of the network's dtype policy.
     """
-    cycle = OneCycle(recipe.learning_rate, recipe.warm_up, Pace.of_steps(num_steps))
+    cycle = OneCycle(recipe.learning_rate, recipe.warm_up, ScheduleState.of_steps(num_steps))
     if recipe.optimizer == "rmsprop":
         decay = recipe.learning_rate_decay
         optimizer = keras.optimizers.RMSprop(
@@ -74,12 +80,16 @@ def build_optimizer(
             nesterov=recipe.momentum > 0,
             weight_decay=recipe.weight_decay or None,
         )
-    if paced:
-        optimizer.pace = cycle.pace = optimizer.add_variable(
-            (len(Pace._fields),), "zeros", "float32", aggregation="only_first_replica", name="pace"
+    if has_time_budget:
+        optimizer.schedule_state = cycle.state = optimizer.add_variable(
+            (len(ScheduleState._fields),),
+            "zeros",
+            "float32",
+            aggregation="only_first_replica",
+            name="schedule_state",
         )
-    if num_known:
-        optimizer.known = optimizer.add_variable(
-            (2, num_known), "zeros", "float32", aggregation="only_first_replica", name="known"
+    if num_examples:
+        optimizer.example_losses = optimizer.add_variable(
+            (2, num_examples), "zeros", "float32", aggregation="only_first_replica", name="example_losses"
         )
     return optimizer

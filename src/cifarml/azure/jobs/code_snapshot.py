@@ -16,8 +16,8 @@ from cifarml.errors import SettingsError, TrainingError
 __all__ = ["conda_file", "stage_package", "stage_settings", "training_requirements"]
 
 _PACKAGE: Final = Path(__file__).parents[2]
-_NOT_THERE: Final = ("azure-ai-ml", "azureml-mlflow")
-"""A job trains; what talks to the workspace stays here."""
+_EXCLUDED: Final = ("azure-ai-ml",)
+"""A job trains; it does not talk to the workspace."""
 
 
 def stage_package(folder: Path) -> None:
@@ -65,7 +65,7 @@ def training_requirements() -> list[str]:
     while waiting:
         requirement = Requirement(waiting.pop())
         name = _normal(requirement.name)
-        if name in pinned or name in _NOT_THERE:
+        if name in pinned or name in _EXCLUDED:
             continue
         if requirement.marker and not any(
             requirement.marker.evaluate({"extra": extra}) for extra in (*requirement.extras, "")

@@ -38,9 +38,7 @@ def import_client() -> None:
             del modules[_GRAMMAR]
 
 
-def create_client(
-    credential: TokenCredential, subscription_id: str, resource_group: str, workspace_name: str
-) -> MLClient:
+def create_client(credential: TokenCredential, subscription: str, group: str, workspace: str) -> MLClient:
     """Create a client whose uploads fail with an error and which leaves the environment as it was.
 
     Without a progress bar, errors of an upload are lost, and the client waits for ever
@@ -53,25 +51,18 @@ def create_client(
     for name in ("azure.ai.ml", "azureml", "msrest"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     is_set = _CLOUD_VARIABLE in os.environ
-    client = MLClient(
-        credential,
-        subscription_id,
-        resource_group,
-        workspace_name,
-        show_progress=True,
-        enable_telemetry=False,
-    )
+    options: dict[str, Any] = {"show_progress": True, "enable_telemetry": False}
+    client = MLClient(credential, subscription, group, workspace, **options)
     if not is_set:
         os.environ.pop(_CLOUD_VARIABLE, None)
     return client
 
 
 class _Output:
-    """Standard output and error of the process, which the client writes to although nobody asked it to.
+    """Standard output and error, without what the client prints.
 
-    While it polls, it prints dots to standard output (https://github.com/Azure/azure-cli/issues/27424), which
-    would damage ``--json``; an upload prints a progress bar to standard error. The streams belong to the
-    process: of several threads the first redirects them and the last restores them.
+    It prints dots to standard output while it polls (https://github.com/Azure/azure-cli/issues/27424), and a
+    progress bar to standard error. The streams are global: the first thread redirects, the last restores.
     """
 
     def __init__(self) -> None:

@@ -75,14 +75,6 @@ _CODES_BY_STATUS: Final = {
     503: "ServiceUnavailable",
     504: "ServiceUnavailable",
 }
-_SELF_EXPLANATORY: Final = {
-    "TooManyRequests",
-    "InternalServerError",
-    "ServiceUnavailable",
-    "WorkspaceNotFound",
-}
-"""Codes whose meaning says all that the service's own words do."""
-
 _WORDS: Final = re.compile(r"[A-Z][A-Za-z]{3,60}")
 _DENIED: Final = re.compile(
     r"perform action '([\w./-]{1,200})'(?:.*?over scope '([\w./() -]{1,500})')?", re.S
@@ -98,9 +90,8 @@ def is_missing(error: Exception) -> bool:
     """Tell whether the service says that a resource does not exist, though its workspace does."""
     from azure.core.exceptions import HttpResponseError
 
-    return (
-        isinstance(error, HttpResponseError) and error.status_code == 404 and not _missing_scope(str(error))
-    )
+    status = error.status_code if isinstance(error, HttpResponseError) else None
+    return status == 404 and not _missing_scope(str(error))
 
 
 def translate_error(
@@ -146,7 +137,7 @@ def _response_error(error: Any, action: str, names: Mapping[str, str], kind: typ
     elif denied := _DENIED.search(text):
         names = {**names, "scope": denied[2] or names["scope"]}
         detail = f"it takes {denied[1]}"
-    elif code in _SELF_EXPLANATORY:
+    elif code in {"TooManyRequests", "InternalServerError", "ServiceUnavailable", "WorkspaceNotFound"}:
         detail = ""
     headers = getattr(response, "headers", None) or {}
     return service_error(action, meaning, names, code=code, headers=headers, detail=detail, kind=kind)

@@ -147,35 +147,25 @@ class AzureWorkspace:
                     self._on_wait(f"{what}, for {waited_s / 60:.1f} minutes now")
         return poller.result()
 
-    def request(self, method: str, path: str, values: object = None, version: str = _API_VERSION) -> Any:
-        """Send a request for which the client has no method; call it in the block, too.
-
-        Args:
-            method: HTTP method.
-            path: Path below the workspace's resource id, such as ``/onlineEndpoints/x/listKeys``.
-            values: JSON values to send.
-            version: The api-version.
-
-        Returns:
-            The JSON values of the response; None if it is empty.
-        """
-        return self.send(method, f"{_ARM}{self.resource_id}{path}", values, {"api-version": version})
-
-    def send(
+    def request(
         self,
         method: str,
         url: str,
         values: object = None,
+        *,
         query: Mapping[str, str] | None = None,
+        version: str = _API_VERSION,
         **options: Any,
     ) -> Any:
-        """Send a request to any host that takes tokens of Azure Resource Manager.
+        """Send a request for which the client has no method; call it in the block, too.
 
         Args:
             method: HTTP method.
-            url: The URL without a query.
+            url: Path below the resource id, such as ``/onlineEndpoints/x/listKeys``, or the URL of another
+                service that takes the same tokens.
             values: JSON values to send.
-            query: The query.
+            query: The query of a URL.
+            version: The api-version of a path.
             options: Options of azure-core's policies.
 
         Returns:
@@ -183,8 +173,9 @@ class AzureWorkspace:
         """
         from azure.core.rest import HttpRequest
 
-        request = HttpRequest(method, url, params=query, json=values)
-        response = self._pipeline.send_request(request, **options)
+        if url.startswith("/"):
+            url, query = f"{_ARM}{self.resource_id}{url}", {"api-version": version}
+        response = self._pipeline.send_request(HttpRequest(method, url, params=query, json=values), **options)
         response.raise_for_status()
         return response.json() if response.content else None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import sys
 from importlib import metadata
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from cifarml.errors import SettingsError, TrainingError
 
@@ -64,7 +64,7 @@ def training_requirements() -> list[str]:
     waiting = list(metadata.requires("cifarml") or ())
     while waiting:
         requirement = Requirement(waiting.pop())
-        name = _normal(requirement.name)
+        name = canonicalize_name(requirement.name)
         if name in pinned or name in _EXCLUDED:
             continue
         if requirement.marker and not any(
@@ -88,7 +88,3 @@ def conda_file() -> dict[str, Any]:
         "channels": ["conda-forge"],
         "dependencies": [f"python={python}", "pip", {"pip": training_requirements()}],
     }
-
-
-def _normal(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -31,7 +32,7 @@ def insert_run(workspace: AzureWorkspace, run: RunRecord) -> str:
         The run's id in the workspace.
     """
     api = _TrackingApi(workspace)
-    experiment_id = api.find_experiment() or api.create_experiment()
+    experiment_id = api.find_experiment()
     query = f"tags.{_ID_TAG} = '{run.run_id}'"
     search = {"experiment_ids": [experiment_id], "filter": query, "max_results": 1}
     found = api.post("runs/search", search)
@@ -48,16 +49,12 @@ def insert_run(workspace: AzureWorkspace, run: RunRecord) -> str:
         }
         info = api.post("runs/create", created, is_idempotent=False)["run"]["info"]
     run_id = str(info["run_id"])
-    batches: dict[str, list[dict[str, Any]]] = {
-        "metrics": [
-            {
-                "key": metric.name,
-                "value": metric.value,
-                "timestamp": milliseconds(metric.at or run.ended_at),
-                "step": metric.step,
-            }
-            for metric in run.metrics
-        ],
+    metrics = [
+        {"key": name, "value": value, "step": step, "timestamp": milliseconds(at or run.ended_at)}
+        for name, value, step, at in run.metrics
+    ]
+    batches: dict[str, list[Any]] = {
+        "metrics": metrics,
         "params": _entries(run.parameters),
         "tags": _entries({key: value for key, value in run.tags.items() if key != "folder"}),
     }
@@ -86,29 +83,28 @@ class _TrackingApi:
     def post(self, endpoint: str, values: Mapping[str, Any], *, is_idempotent: bool = True) -> Any:
         """Send a request, and again if its response was lost, unless it would take effect twice."""
         options: dict[str, Any] = {"retry_on_methods": frozenset({"POST"})} if is_idempotent else {}
-        return self._workspace.send("POST", f"{self._url}/{endpoint}", values, **options)
+        return self._workspace.request("POST", f"{self._url}/{endpoint}", values, **options)
 
     def find_experiment(self) -> str:
-        """Return the experiment's id, or an empty string."""
-        url = f"{self._url}/experiments/get-by-name"
-        try:
-            found = self._workspace.send("GET", url, query={"experiment_name": EXPERIMENT})
-        except Exception as error:
-            if is_missing(error):
-                return ""
-            raise
-        return str(found["experiment"]["experiment_id"])
-
-    def create_experiment(self) -> str:
-        """Create the experiment and return its id; another process may create it at the same time."""
+        """Return the id of the experiment, which is created if it does not exist."""
         from azure.core.exceptions import HttpResponseError
 
         try:
+            return self._get_experiment()
+        except HttpResponseError as error:
+            if not is_missing(error):
+                raise
+        try:
             return str(self.post("experiments/create", {"name": EXPERIMENT})["experiment_id"])
         except HttpResponseError:
-            if found := self.find_experiment():
-                return found
+            with suppress(HttpResponseError):  # another process may have created it
+                return self._get_experiment()
             raise
+
+    def _get_experiment(self) -> str:
+        url = f"{self._url}/experiments/get-by-name"
+        found = self._workspace.request("GET", url, query={"experiment_name": EXPERIMENT})
+        return str(found["experiment"]["experiment_id"])
 
 
 def _entries(values: Mapping[str, str]) -> list[dict[str, str]]:

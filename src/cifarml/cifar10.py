@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from typing import Final
 
+EXPERIMENT: Final = "cifar10"
+"""Name of the MLflow experiment of all runs, as in the article."""
+
 IMAGE_SIZE: Final = 32
 """Height and width of an image, in pixels."""
 

@@ -235,8 +235,6 @@ def hush_tensorflow() -> None:
 def hush_mlflow() -> None:
     """Keep MLflow from calling home, unless the user has asked for it."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
 
 
 class _Environment(EnvSettingsSource):

@@ -25,6 +25,7 @@ class Entra(LoopbackServer):
         self.client_id = str(uuid.uuid4())
         self.client_secret = secrets.token_urlsafe(32)
         self.tokens: list[str] = []
+        self.lifetime_s = 3600
         super().__init__(_Login, tls)
 
     def discovery(self) -> dict[str, object]:
@@ -66,7 +67,7 @@ class Entra(LoopbackServer):
             "iss": f"https://sts.windows.net/{self.tenant_id}/",
             "iat": now,
             "nbf": now - 60,
-            "exp": now + 3600,
+            "exp": now + self.lifetime_s,
             "appid": self.client_id,
             "oid": self.client_id,
             "tid": self.tenant_id,
@@ -76,8 +77,8 @@ class Entra(LoopbackServer):
         self.tokens.append(token)
         return 200, {
             "token_type": "Bearer",
-            "expires_in": 3600,
-            "ext_expires_in": 3600,
+            "expires_in": self.lifetime_s,
+            "ext_expires_in": self.lifetime_s,
             "access_token": token,
         }
 

@@ -345,6 +345,7 @@ def test_a_job(cloud: Cloud, client: Any, folder: Path, capsys: pytest.CaptureFi
         import os, shutil, sys
         print("in", os.environ["WHO"], flush=True)
         shutil.copy(sys.argv[1] + "/x.txt", sys.argv[2] + "/y.txt")
+        os.environ["MLFLOW_TRACKING_URI"] = os.environ["MLFLOW_TRACKING_URI"].replace("azureml", "https", 1)
         import mlflow
         mlflow.log_metric("accuracy", 0.75)
     """)
@@ -414,10 +415,11 @@ def wait(condition: Any) -> None:
         time.sleep(0.05)
 
 
-def test_mlflow(cloud: Cloud, client: Any) -> None:
+def test_mlflow(cloud: Cloud, client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import mlflow
 
-    mlflow.set_tracking_uri(client.workspaces.get().mlflow_tracking_uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", cloud.new_token())
+    mlflow.set_tracking_uri(client.workspaces.get().mlflow_tracking_uri.replace("azureml", "https", 1))
     try:
         mlflow.set_experiment("e")
         with mlflow.start_run(run_name="r") as run:

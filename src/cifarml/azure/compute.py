@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from cifarml.azure.errors import is_missing
-from cifarml.azure.workspace import TAG, AzureWorkspace, word
+from cifarml.azure.workspace import TAG, AzureWorkspace, state_name
 from cifarml.errors import CloudError, SettingsError
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def create_cluster(workspace: AzureWorkspace, name: str, options: ClusterOptions
         CloudError: If Azure refuses.
     """
     wanted = build_cluster(name, options)
-    there = _find(workspace, name)
+    there = _find_cluster(workspace, name)
     if there is not None and not there.is_ours:
         raise SettingsError(
             f"the workspace has a compute {name} that cifarml did not make", "take another name"
@@ -134,7 +134,7 @@ def create_cluster(workspace: AzureWorkspace, name: str, options: ClusterOptions
             poller = workspace.client.compute.begin_create_or_update(wanted)
             workspace.wait(poller, f"cluster {name} is being made")
     except CloudError as error:
-        made = _find_again(workspace, name)
+        made = _try_find_cluster(workspace, name)
         if made is None or made.state != "succeeded":
             add_sizes(workspace, error)
             raise
@@ -149,7 +149,7 @@ def list_clusters(workspace: AzureWorkspace) -> list[Cluster]:
     """
     with workspace.calling("list the clusters"):
         found: list[Any] = list(workspace.client.compute.list())
-    clusters = [_parse(each) for each in found if word(each.type) == "amlcompute"]
+    clusters = [_parse_cluster(each) for each in found if state_name(each.type) == "amlcompute"]
     return sorted(clusters, key=lambda cluster: cluster.name)
 
 
@@ -159,7 +159,7 @@ def get_cluster(workspace: AzureWorkspace, name: str) -> Cluster:
     Raises:
         CloudError: If there is none, or Azure refuses.
     """
-    found = _find(workspace, check_cluster_name(name))
+    found = _find_cluster(workspace, check_cluster_name(name))
     if found is None:
         raise CloudError(
             f"there is no cluster {name} in workspace {workspace.name}",
@@ -183,7 +183,7 @@ def delete_cluster(workspace: AzureWorkspace, name: str) -> None:
             poller = workspace.client.compute.begin_delete(name)
             workspace.wait(poller, f"cluster {name} is being deleted")
     except CloudError:
-        if _find(workspace, name) is not None:
+        if _find_cluster(workspace, name) is not None:
             raise
 
 
@@ -216,31 +216,31 @@ def add_sizes(workspace: AzureWorkspace, error: CloudError) -> None:
         error.hint = f"these sizes fit into what is left: {', '.join(fitting[:5])}. Or: {error.hint}"
 
 
-def _find(workspace: AzureWorkspace, name: str) -> Cluster | None:
+def _find_cluster(workspace: AzureWorkspace, name: str) -> Cluster | None:
     with workspace.calling(f"look at cluster {name}"):
         try:
-            return _parse(workspace.client.compute.get(name))
+            return _parse_cluster(workspace.client.compute.get(name))
         except Exception as error:
             if is_missing(error):
                 return None
             raise
 
 
-def _find_again(workspace: AzureWorkspace, name: str) -> Cluster | None:
+def _try_find_cluster(workspace: AzureWorkspace, name: str) -> Cluster | None:
     try:
-        return _find(workspace, name)
+        return _find_cluster(workspace, name)
     except CloudError:
         return None
 
 
-def _parse(found: Any) -> Cluster:
+def _parse_cluster(found: Any) -> Cluster:
     return Cluster(
         str(found.name),
         str(getattr(found, "size", "") or ""),
         int(getattr(found, "min_instances", 0) or 0),
         int(getattr(found, "max_instances", 0) or 0),
         float(getattr(found, "idle_time_before_scale_down", 0) or 0) / 60,
-        word(getattr(found, "tier", "")).replace("_", "") == "lowpriority",
-        word(found.provisioning_state),
+        state_name(getattr(found, "tier", "")).replace("_", "") == "lowpriority",
+        state_name(found.provisioning_state),
         TAG in (found.tags or {}),
     )

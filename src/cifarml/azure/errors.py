@@ -1,75 +1,72 @@
-"""What Azure ML's refusals mean, and what to do about them."""
+"""Translate Azure ML's errors: what they mean and what to do about them."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections.abc import Mapping
+from typing import Any, Final
 from urllib.parse import urlsplit
 
+from cifarml.cloud_errors import ErrorMeaning, connection_error, service_error, sign_in_error
 from cifarml.errors import CloudError
 
-if TYPE_CHECKING:
-    from cifarml.azure.workspace import AzureWorkspace
+__all__ = ["diagnose_log", "is_missing", "translate_error"]
 
-__all__ = ["explain_log", "is_missing", "translate"]
-
-
-class _Meaning(NamedTuple):
-    text: str
-    hint: str
-
-
-_SIGN_IN: Final = "az login   (or set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET)"
-_LOOK: Final = "see: cifarml doctor --target azure"
-_QUOTA: Final = (
+_DOCTOR: Final = "see: cifarml doctor --target azure"
+_THROTTLED: Final = ("the service is throttled: too many requests", "try again in some minutes")
+_OUT_OF_QUOTA: Final = (
+    "there is not enough quota",
     "see what is left: az vm list-usage --location {location} -o table; ask for more in the portal under "
     "Quotas, Machine learning; or take a smaller size. Managed endpoints set a fifth of the cores apart for "
-    "upgrades"
+    "upgrades",
 )
-_MEANINGS: Final = {
-    "AuthorizationFailed": _Meaning(
+_MEANINGS: Final[dict[str, ErrorMeaning]] = {
+    "AuthorizationFailed": (
         "you have no right to do this",
         'ask for a role: az role assignment create --role "AzureML Data Scientist" --assignee YOUR_NAME '
         "--scope {scope}   (docs/azure-setup.md says which command needs what)",
     ),
-    "LinkedAuthorizationFailed": _Meaning(
-        "you have no right to use what it refers to", "see docs/azure-setup.md for the rights of each command"
+    "LinkedAuthorizationFailed": (
+        "you have no right to use what it refers to",
+        "see docs/azure-setup.md for the rights of each command",
     ),
-    "SubscriptionNotFound": _Meaning(
-        "there is no subscription {subscription}, or you can't see it", "yours are: az account list -o table"
+    "SubscriptionNotFound": (
+        "there is no subscription {subscription}, or you can't see it",
+        "yours are: az account list -o table",
     ),
-    "ResourceGroupNotFound": _Meaning(
-        "there is no resource group {group} in the subscription", "yours are: az group list -o table"
+    "ResourceGroupNotFound": (
+        "there is no resource group {group} in the subscription",
+        "yours are: az group list -o table",
     ),
-    "WorkspaceNotFound": _Meaning(
+    "WorkspaceNotFound": (
         "there is no workspace {workspace} in resource group {group}",
         "yours are: az ml workspace list -o table; settings: cifarml config show",
     ),
-    "TooManyRequests": _Meaning("the service is throttled: too many requests", "try again in some minutes"),
-    "ServerBusy": _Meaning("the service is throttled: too many requests", "try again in some minutes"),
-    "OutOfQuota": _Meaning("there is not enough quota", _QUOTA),
-    "QuotaExceeded": _Meaning("there is not enough quota", _QUOTA),
-    "OutOfCapacity": _Meaning(
-        "Azure has no free machines of this size in {location} now", "try later, or take another size"
+    "TooManyRequests": _THROTTLED,
+    "ServerBusy": _THROTTLED,
+    "OutOfQuota": _OUT_OF_QUOTA,
+    "QuotaExceeded": _OUT_OF_QUOTA,
+    "OutOfCapacity": (
+        "Azure has no free machines of this size in {location} now",
+        "try later, or take another size",
     ),
-    "NameNotAvailable": _Meaning(
+    "NameNotAvailable": (
         "the name is taken in {location}; names of endpoints are unique in a region",
         "take another one: --name NAME",
     ),
-    "Conflict": _Meaning(
-        "it is being changed by another operation", "wait until that is done, and try again"
-    ),
-    "ImageBuildFailure": _Meaning(
+    "Conflict": ("it is being changed by another operation", "wait until that is done, and try again"),
+    "ImageBuildFailure": (
         "the environment's image could not be built",
         "its log is in the studio under Environments, cifarml-scoring",
     ),
-    "ResourceNotReady": _Meaning(
-        "the container crashed, or did not answer its probes", "look at: cifarml endpoint logs"
+    "ResourceNotReady": (
+        "the container crashed, or did not answer its probes",
+        "look at: cifarml endpoint logs",
     ),
-    "InternalServerError": _Meaning("the service has a trouble of its own", "try again in some minutes"),
-    "ServiceUnavailable": _Meaning("the service is not available", "try again in some minutes"),
+    "InternalServerError": ("internal service error", "try again in some minutes"),
+    "ServiceUnavailable": ("the service is not available", "try again in some minutes"),
 }
-_BY_STATUS: Final = {
+_CODES_BY_STATUS: Final = {
     403: "AuthorizationFailed",
     409: "Conflict",
     429: "TooManyRequests",
@@ -86,92 +83,81 @@ _SECRET: Final = re.compile(
     r"(?i)(sig|sv|se|token|key|secret|password)=[^&\s\"']+|Bearer\s+\S+|eyJ[\w.-]{20,}"
 )
 _MAX_TEXT: Final = 600
-_NONSENSE: Final = (AttributeError, TypeError, LookupError, ValueError)
+_UNEXPECTED: Final = (AttributeError, TypeError, LookupError, ValueError)
 
 
 def is_missing(error: Exception) -> bool:
-    """Tell whether the service says that a thing is not there (and not that the workspace isn't)."""
-    from azure.core.exceptions import ResourceNotFoundError
+    """Tell whether the service says that a resource does not exist, though its workspace does."""
+    from azure.core.exceptions import HttpResponseError
 
-    return isinstance(error, ResourceNotFoundError) and not _missing_scope(str(error))
+    status = error.status_code if isinstance(error, HttpResponseError) else None
+    return status == 404 and not _missing_scope(str(error))
 
 
-def translate(
-    error: Exception, what: str, workspace: AzureWorkspace, kind: type[CloudError] = CloudError
+def translate_error(
+    error: Exception, action: str, names: Mapping[str, str], kind: type[CloudError] = CloudError
 ) -> CloudError:
-    """Say what a failure of Azure's libraries means.
+    """Return what a failure of Azure's libraries means.
 
     Args:
         error: Whatever they raised.
-        what: What was tried.
-        workspace: Where.
+        action: What was tried.
+        names: ``location``, ``subscription``, ``group``, ``workspace`` and ``scope``, for the hints.
         kind: What to return.
     """
     from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError
 
     if isinstance(error, ClientAuthenticationError):
-        codes = sorted(set(re.findall(r"AADSTS\d{4,8}", str(error))))
-        shown = f" ({', '.join(codes)})" if codes else ""
-        return kind(
-            f"can't {what}: no way to sign in to Azure worked{shown}", _SIGN_IN, code="".join(codes[:1])
-        )
+        return sign_in_error(action, error, kind=kind)
     if isinstance(error, HttpResponseError):
-        return _refused(error, what, workspace, kind)
+        return _response_error(error, action, names, kind)
     if isinstance(error, AzureError) and type(error).__module__.startswith("azure.ai.ml"):
-        return kind(f"can't {what}: {_plain(str(error))}", _LOOK)
-    if isinstance(error, AzureError | OSError) or type(error).__module__.startswith(("requests", "urllib3")):
-        return _no_answer(error, what, kind)
-    if type(error).__module__.startswith("mlflow"):
-        return _from_mlflow(error, what, workspace, kind)
-    if isinstance(error, _NONSENSE):
+        return kind(f"can't {action}: {_redact(str(error))}", _DOCTOR)
+    if isinstance(error, AzureError | OSError) or type(error).__module__.startswith("urllib3"):
+        return connection_error(action, error, kind=kind)
+    if isinstance(error, _UNEXPECTED):
         return kind(
-            f"can't {what}: Azure's answer is not what its client expects ({type(error).__name__})",
+            f"can't {action}: Azure's answer is not what its client expects ({type(error).__name__})",
             "try again; CIFARML_DEBUG=1 shows more",
         )
     raise error
 
 
-def _refused(error: Any, what: str, workspace: AzureWorkspace, kind: type[CloudError]) -> CloudError:
-    text, code = str(error.message or error), _code_of(error)
+def _response_error(error: Any, action: str, names: Mapping[str, str], kind: type[CloudError]) -> CloudError:
+    text, code = _service_text(error), _service_code(error)
     response = error.response
-    headers = getattr(response, "headers", None) or {}
-    request_id = str(headers.get("x-ms-request-id") or headers.get("x-ms-correlation-request-id") or "")
-    request_id = request_id if re.fullmatch(r"[\w-]{1,80}", request_id) else ""
     host = urlsplit(str(getattr(getattr(response, "request", None), "url", ""))).hostname or ""
     if missing := _missing_scope(text):
         code = missing
-    meaning = _MEANINGS.get(code) or _MEANINGS.get(_BY_STATUS.get(int(error.status_code or 0), ""))
-    names = _names(workspace)
-    said = "" if host.endswith("blob.core.windows.net") else _plain(text)  # storage repeats signatures
+    meaning = _MEANINGS.get(code) or _MEANINGS.get(_CODES_BY_STATUS.get(int(error.status_code or 0), ""))
+    detail = "" if host.endswith("blob.core.windows.net") else _redact(text)  # storage repeats signatures
     if meaning is None:
-        reason, hint = said or f"the service answers {error.status_code} {code}".strip(), _LOOK
-    else:
-        if denied := _DENIED.search(text):
-            names["scope"] = denied[2] or names["scope"]
-            said = f"it takes {denied[1]}"
-        elif code in {"TooManyRequests", "InternalServerError", "ServiceUnavailable", "WorkspaceNotFound"}:
-            said = ""
-        reason = meaning.text.format(**names) + (f": {said}" if said else "")
-        hint = meaning.hint.format(**names)
-    shown = f" [{code}]" if code and code not in reason else ""
-    return kind(f"can't {what}: {reason}{shown}", hint, code=code, request_id=request_id)
+        meaning = ("", _DOCTOR)
+        detail = detail or f"the service answers {error.status_code} {code}".strip()
+    elif denied := _DENIED.search(text):
+        names = {**names, "scope": denied[2] or names["scope"]}
+        detail = f"it takes {denied[1]}"
+    elif code in {"TooManyRequests", "InternalServerError", "ServiceUnavailable", "WorkspaceNotFound"}:
+        detail = ""
+    headers = getattr(response, "headers", None) or {}
+    return service_error(action, meaning, names, code=code, headers=headers, detail=detail, kind=kind)
 
 
-def _names(workspace: AzureWorkspace) -> dict[str, str]:
-    info = workspace.__dict__.get("info")  # where it is known already
-    return {
-        "location": str(getattr(info, "location", "REGION")),
-        "subscription": workspace.subscription_id,
-        "group": workspace.resource_group,
-        "workspace": workspace.name,
-        "scope": workspace.resource_id,
-    }
+def _service_text(error: Any) -> str:
+    """Return the service's own words; MLflow's API has a shape of errors of its own."""
+    if error.error is None and error.response is not None:
+        try:
+            body = error.response.json()
+            body = body.get("Error", body)
+            return str(body.get("Message") or body["message"])
+        except (ValueError, LookupError, AttributeError):
+            pass
+    return str(error.message or error)
 
 
-def _code_of(error: Any) -> str:
-    """Return the service's word for it; a failed operation has it in its text only."""
-    inner = getattr(error, "error", None)
-    code = str(getattr(inner, "code", "") or "")
+def _service_code(error: Any) -> str:
+    """Return the service's error code; a failed operation has it in its text only."""
+    code = str(getattr(error.error, "code", "") or "")
     if code in _MEANINGS:
         return code
     text = str(error.message or error)
@@ -184,56 +170,22 @@ def _code_of(error: Any) -> str:
 
 
 def _missing_scope(text: str) -> str:
-    if "SubscriptionNotFound" in text:
-        return "SubscriptionNotFound"
-    if "ResourceGroupNotFound" in text:
-        return "ResourceGroupNotFound"
-    if re.search(r"workspaces/[\w.-]+'? under resource group|WorkspaceNotFound|Workspace not found", text):
-        return "WorkspaceNotFound"
-    return ""
+    """Return the code for a missing subscription, resource group or workspace, or an empty string."""
+    if found := re.search("SubscriptionNotFound|ResourceGroupNotFound", text):
+        return found[0]
+    pattern = r"workspaces/[\w.-]+'? under resource group|WorkspaceNotFound|Workspace not found"
+    return "WorkspaceNotFound" if re.search(pattern, text) else ""
 
 
-def _plain(text: str) -> str:
-    """Return what the service says, in one piece, without what could be a secret."""
+def _redact(text: str) -> str:
+    """Return the service's words in one line, without what could be a secret."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", text)  # colours
     text = re.split(r"\n(?:Code|Message|Exception Details|Target|Additional Information|Content):", text)[0]
     text = re.sub(r"^\((?:None|\w+)\)\s*", "", text.strip())
     return " ".join(_SECRET.sub("...", text).split())[:_MAX_TEXT].rstrip(".")
 
 
-def _no_answer(error: Exception, what: str, kind: type[CloudError]) -> CloudError:
-    text = repr(error)
-    hint = "check the network, and HTTPS_PROXY if you are behind a proxy; then try again"
-    if "ertificate" in text or "CERTIFICATE" in text:
-        reason = "the certificate of Azure's host is not trusted here"
-        hint = "behind a company's proxy, name its certificates in REQUESTS_CA_BUNDLE"
-    elif "resolve" in text or "Name or service not known" in text or "getaddrinfo" in text:
-        reason = "no network: names can't be looked up"
-    elif "ProxyError" in text or "Tunnel connection failed" in text:
-        reason = "the proxy (HTTPS_PROXY) does not let it through"
-    elif "timed out" in text or "Timeout" in text:
-        reason = "no answer in time"
-    else:
-        reason = f"the connection broke ({type(error).__name__})"
-    return kind(f"can't {what}: {reason}", hint)
-
-
-def _from_mlflow(error: Any, what: str, workspace: AzureWorkspace, kind: type[CloudError]) -> CloudError:
-    text = str(getattr(error, "message", error))
-    if re.search(r"\b(Connection|Max retries|ProtocolError|RemoteDisconnected)", text):
-        return _no_answer(error, what, kind)
-    status = re.search(r"\b(4\d\d|5\d\d)\b", text)
-    meaning = _MEANINGS.get(_BY_STATUS.get(int(status[1]), "")) if status else None
-    code = _BY_STATUS.get(int(status[1]), "") if status else ""
-    if meaning is None:
-        return kind(f"can't {what}: {_plain(text)}", "try again")
-    names = _names(workspace)
-    return kind(
-        f"can't {what}: {meaning.text.format(**names)} [{code}]", meaning.hint.format(**names), code=code
-    )
-
-
-_LOG_SIGNS: Final = (
+_LOG_CAUSES: Final = (
     (r"ModuleNotFoundError: No module named '([\w.]+)'", "the environment lacks the library {0}"),
     (r"the model can't be served: (.{1,200})", "the model can't be served: {0}"),
     (r"MemoryError|Out of memory|OOMKilled|Killed", "it ran out of memory: take a larger --instance-type"),
@@ -248,9 +200,9 @@ _LOG_SIGNS: Final = (
 )
 
 
-def explain_log(log: str) -> str | None:
-    """Say what a container's last lines usually mean; None where they say nothing that we know."""
-    for pattern, meaning in _LOG_SIGNS:
+def diagnose_log(log: str) -> str | None:
+    """Return the usual cause of what a container wrote before it failed; None if it is not known."""
+    for pattern, cause in _LOG_CAUSES:
         if found := re.search(pattern, log):  # what comes first is the cause of the rest
-            return meaning.format(*(group or "" for group in found.groups()))
+            return cause.format(*(group or "" for group in found.groups()))
     return None

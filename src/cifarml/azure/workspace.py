@@ -3,48 +3,46 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import io
 import logging
-import os
 import re
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final, TextIO
+from typing import TYPE_CHECKING, Any, Final
 
-from cifarml.azure.errors import translate
+from cifarml.azure._quirks import CLIENT_OUTPUT, create_client, import_client
+from cifarml.azure.errors import translate_error
 from cifarml.config_files import WORKSPACE
 from cifarml.errors import CifarMLError, CloudError, SettingsError
-from cifarml.settings import Settings, hush_mlflow, load_settings
+from cifarml.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from azure.ai.ml import MLClient
     from azure.core.credentials import TokenCredential
 
-__all__ = ["TAG", "AzureWorkspace", "OnWait", "word"]
+__all__ = ["TAG", "AzureWorkspace", "OnWait", "state_name"]
 
 OnWait = Callable[[str], None]
-"""Told, now and then, what we are waiting for."""
+"""Called now and then with what is being waited for."""
 
 TAG: Final = "cifarml"
-"""Tag of everything that we make; its value is our version."""
+"""Tag of everything that cifarml creates; its value is the version of cifarml."""
 
 _ARM: Final = "https://management.azure.com"
 _API_VERSION: Final = "2024-04-01"
 _TELL_EVERY_S: Final = 30.0
-_GRAMMAR: Final = "rfc3987_syntax"
+_CONNECTION_TIMEOUT_S: Final = 20
+_READ_TIMEOUT_S: Final = 60
 
 
 class AzureWorkspace:
-    """A workspace, as settings or Azure ML's config.json name it; nothing is sent before it is needed.
+    """An Azure ML workspace, named by settings or Azure ML's config.json; it is contacted on first use.
 
     Args:
-        settings: Which workspace; from the environment when left out.
-        on_wait: Told, every half minute, what is waited for.
+        settings: Which workspace; from the environment if omitted.
+        on_wait: Called every half minute with what is being waited for.
 
     Raises:
-        SettingsError: If no workspace is set, or a part of its address is no name.
+        SettingsError: If no workspace is set, or a part of its resource id is not a valid name.
 
     Example:
         >>> AzureWorkspace().client.models.list("cifar10")  # doctest: +SKIP
@@ -63,7 +61,6 @@ class AzureWorkspace:
         self.resource_group = _name(self.settings, "resource_group")
         self.name = _name(self.settings, "workspace_name")
         self._on_wait = on_wait
-        self._shown: tuple[TextIO, TextIO] | None = None
 
     def __str__(self) -> str:
         return (
@@ -73,7 +70,7 @@ class AzureWorkspace:
 
     @property
     def resource_id(self) -> str:
-        """Its address in Azure Resource Manager."""
+        """The resource id in Azure Resource Manager."""
         return (
             f"/subscriptions/{self.subscription_id}/resourceGroups/{self.resource_group}"
             f"/providers/Microsoft.MachineLearningServices/workspaces/{self.name}"
@@ -81,7 +78,7 @@ class AzureWorkspace:
 
     @cached_property
     def credential(self) -> TokenCredential:
-        """Who we are: environment, managed identity, az login, in the order of DefaultAzureCredential."""
+        """Environment, managed identity or az login, in the order of `DefaultAzureCredential`."""
         from azure.identity import DefaultAzureCredential
 
         logging.getLogger("azure.identity").setLevel(logging.CRITICAL)  # it is in our own error
@@ -90,29 +87,12 @@ class AzureWorkspace:
 
     @cached_property
     def client(self) -> MLClient:
-        """The client of Azure ML; call it inside :meth:`calling`."""
-        before = os.environ.get("AZUREML_CURRENT_CLOUD")
-        from azure.ai.ml import MLClient
-
-        for name in ("azure.ai.ml", "azureml", "msrest"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)
-        client = MLClient(
-            self.credential,
-            self.subscription_id,
-            self.resource_group,
-            self.name,
-            show_progress=True,  # without it, the client waits for ever where an upload fails (1.35)
-            enable_telemetry=False,
-        )
-        if before is None:
-            os.environ.pop("AZUREML_CURRENT_CLOUD", None)
-        return client
+        """The Azure ML client; call it inside :meth:`calling`."""
+        return create_client(self.credential, self.subscription_id, self.resource_group, self.name)
 
     @cached_property
     def info(self) -> Any:
         """The workspace as the service describes it: location, storage account, tracking URI."""
-        with self.aside():
-            _import_mlflow()
         with self.calling(f"look at workspace {self.name}"):
             return self.client.workspaces.get(self.name)
 
@@ -122,43 +102,38 @@ class AzureWorkspace:
         return str(self.info.location)
 
     @contextlib.contextmanager
-    def calling(self, what: str, kind: type[CloudError] = CloudError) -> Iterator[None]:
-        """Call the client in the block: what it prints is dropped, what it raises becomes a CloudError.
+    def calling(self, action: str, kind: type[CloudError] = CloudError) -> Iterator[None]:
+        """Call the client in the block: what it prints is dropped, what it raises becomes a `CloudError`.
 
         Args:
-            what: What is tried, as in "can't ...".
+            action: What is tried, as in "can't ...".
             kind: What is raised.
 
         Raises:
             CloudError: Of that kind.
         """
-        _import_libraries()
-        outermost = self._shown is None
-        if outermost:
-            self._shown = (sys.stdout, sys.stderr)
+        import_client()
         try:
-            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            with CLIENT_OUTPUT.dropped():
                 yield
         except CifarMLError:
             raise
         except Exception as error:  # noqa: BLE001  # the client raises all sorts of them
-            raise translate(error, what, self, kind) from None
-        finally:
-            if outermost:
-                self._shown = None
+            raise translate_error(error, action, self._names, kind) from None
 
-    @contextlib.contextmanager
-    def aside(self) -> Iterator[None]:
-        """Print in the block as outside of :meth:`calling`."""
-        if self._shown is None:
-            yield
-            return
-        stdout, stderr = self._shown
-        with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
-            yield
+    @property
+    def _names(self) -> dict[str, str]:
+        """Names of the workspace that hints refer to; nothing is sent to find them."""
+        return {
+            "location": str(getattr(self.__dict__.get("info"), "location", "REGION")),
+            "subscription": self.subscription_id,
+            "group": self.resource_group,
+            "workspace": self.name,
+            "scope": self.resource_id,
+        }
 
     def wait(self, poller: Any, what: str) -> Any:
-        """Wait for a long-running operation, and say now and then that we do; call it in the block, too.
+        """Wait for a long-running operation and report now and then; call it in the block, too.
 
         Returns:
             Its result.
@@ -168,28 +143,39 @@ class AzureWorkspace:
             poller.wait(_TELL_EVERY_S)
             if not poller.done():
                 waited_s += _TELL_EVERY_S
-                with self.aside():
+                with CLIENT_OUTPUT.visible():
                     self._on_wait(f"{what}, for {waited_s / 60:.1f} minutes now")
         return poller.result()
 
-    def request(self, method: str, path: str, values: object = None, version: str = _API_VERSION) -> Any:
-        """Ask Azure Resource Manager for what the client can't; call it in the block, too.
+    def request(
+        self,
+        method: str,
+        url: str,
+        values: object = None,
+        *,
+        query: Mapping[str, str] | None = None,
+        version: str = _API_VERSION,
+        **options: Any,
+    ) -> Any:
+        """Send a request for which the client has no method; call it in the block, too.
 
         Args:
             method: HTTP method.
-            path: What comes after the address of the workspace, such as ``/onlineEndpoints/x/listKeys``.
+            url: Path below the resource id, such as ``/onlineEndpoints/x/listKeys``, or the URL of another
+                service that takes the same tokens.
             values: JSON values to send.
-            version: The api-version.
+            query: The query of a URL.
+            version: The api-version of a path.
+            options: Options of azure-core's policies.
 
         Returns:
-            The JSON values of the answer; None where it is empty.
+            The JSON values of the response; None if it is empty.
         """
         from azure.core.rest import HttpRequest
 
-        request = HttpRequest(
-            method, f"{_ARM}{self.resource_id}{path}", params={"api-version": version}, json=values
-        )
-        response = self._pipeline.send_request(request)
+        if url.startswith("/"):
+            url, query = f"{_ARM}{self.resource_id}{url}", {"api-version": version}
+        response = self._pipeline.send_request(HttpRequest(method, url, params=query, json=values), **options)
         response.raise_for_status()
         return response.json() if response.content else None
 
@@ -197,18 +183,20 @@ class AzureWorkspace:
     def _pipeline(self) -> Any:
         from azure.core import PipelineClient
         from azure.core.pipeline.policies import BearerTokenCredentialPolicy, RetryPolicy
+        from azure.core.pipeline.transport import RequestsTransport
 
         policies = [RetryPolicy(), BearerTokenCredentialPolicy(self.credential, f"{_ARM}/.default")]
-        return PipelineClient(_ARM, policies=policies)
+        transport = RequestsTransport(connection_timeout=_CONNECTION_TIMEOUT_S, read_timeout=_READ_TIMEOUT_S)
+        return PipelineClient(_ARM, policies=policies, transport=transport)
 
 
-def word(value: object) -> str:
-    """Return a state in lower case; the client gives some as text and some as members of an enum."""
+def state_name(value: object) -> str:
+    """Return a state in lower case; the client returns some as strings and some as members of an enum."""
     return str(getattr(value, "value", value)).lower()
 
 
 def _name(settings: Settings, setting: str) -> str:
-    """Return a part of the address, if it can be one: it goes into the path of requests."""
+    """Return a part of the resource id if it is a valid name: it becomes part of URLs."""
     text = str(getattr(settings, setting))
     if not re.fullmatch(r"[A-Za-z0-9_.()-]{1,90}", text) or text.endswith("."):
         raise SettingsError(
@@ -217,29 +205,3 @@ def _name(settings: Settings, setting: str) -> str:
             hint="copy it from the workspace's config.json",
         )
     return text
-
-
-def _import_mlflow() -> None:
-    """Import MLflow, which the client does when it looks at a workspace, while no output is dropped.
-
-    MLflow sets up logging while it is imported, and so has others, such as TensorFlow, close the streams that
-    they log to, but for the standard ones: a notebook would never see an error again.
-    """
-    hush_mlflow()
-    import mlflow  # noqa: F401
-
-
-@functools.cache
-def _import_libraries() -> None:
-    """Import the client, before its output is dropped.
-
-    Where Jupyter is installed, jsonschema, which the client imports, would build a grammar of internet
-    addresses that nobody asks it about, and take as long for that as for all the rest: 2.8 of 5.3 s.
-    """
-    modules: dict[str, Any] = sys.modules
-    before = modules.setdefault(_GRAMMAR, None)  # which Python takes for a package that isn't there
-    try:
-        import azure.ai.ml  # noqa: F401
-    finally:
-        if before is None:
-            del modules[_GRAMMAR]

@@ -10,14 +10,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeGuard
 
+from cifarml.cifar10 import EXPERIMENT
 from cifarml.registry.local.database import Database
 from cifarml.run import Run
 from cifarml.run_folders import CONFIG, HISTORY, METRICS, RunSummary
 
-__all__ = ["EXPERIMENT", "Metric", "RunRecord", "insert_run", "record_run", "select_runs"]
-
-EXPERIMENT: Final = "cifar10"
-"""Name of the experiment, as in the article."""
+__all__ = ["Metric", "RunRecord", "insert_run", "record_run", "select_runs"]
 
 _MAX_TEXT: Final = 5000
 

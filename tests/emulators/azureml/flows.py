@@ -11,7 +11,6 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import azure.ai.ml
-import mlflow
 
 from cifarml import Run
 from cifarml.azure.compute import ClusterOptions, create_cluster
@@ -27,7 +26,7 @@ from tests.processes import start_forked
 
 __all__ = ["FAULTS", "FLOWS", "Bench", "Done", "Flow", "turns", "was_tried_first"]
 
-_PRELOADED = (azure.ai.ml, mlflow, Predictor)
+_PRELOADED = (azure.ai.ml, Predictor)
 TIMEOUT_S = 60
 
 FAULTS: dict[str, Callable[[int], Fault]] = {
@@ -66,8 +65,6 @@ class Bench:
     def __init__(self, cloud: Cloud, runs: Sequence[Run], folder: Path, env: Mapping[str, str]) -> None:
         self.cloud, self.runs, self.folder = cloud, runs, folder
         self.env = dict(env) | {
-            "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0",
-            "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER": "0",
             "CIFARML_RUNS_DIR": str(runs[0].path.parent),
         }
         self.workspace = AzureWorkspace()

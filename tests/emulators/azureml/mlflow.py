@@ -14,7 +14,8 @@ from tests.emulators.azureml.web import Answer, Call
 if TYPE_CHECKING:
     from tests.emulators.azureml.cloud import Cloud
 
-_MAX = {"metrics": 1000, "params": 100, "tags": 100}
+_MAX = {"metrics": 250, "params": 100, "tags": 100}
+"""Of metrics: https://learn.microsoft.com/azure/machine-learning/resource-limits-capacity"""
 
 
 class _MlflowError(Exception):
@@ -23,11 +24,22 @@ class _MlflowError(Exception):
         self.status, self.code = status, code
 
 
+def _refusal(error: _MlflowError) -> dict[str, Any]:
+    """Word an error as the service does, which is not as MLflow does: mlflow/mlflow#10694 and #11462."""
+    return {
+        "Error": {"Code": "UserError", "Severity": None, "Message": str(error), "InnerError": None},
+        "ComponentName": "mlflow",
+        "statusCode": error.status,
+        "error_code": error.code,
+    }
+
+
 class Mlflow:
     """``runs`` by their id, ``experiments`` by theirs."""
 
     def __init__(self, cloud: Cloud) -> None:
         self.cloud = cloud
+        _module("entities")  # before a client redirects standard error: an import closes streams of logs
         self.reset()
 
     def reset(self) -> None:
@@ -46,7 +58,7 @@ class Mlflow:
             with self.cloud.lock:
                 return Answer(200, method(arguments) or {})
         except _MlflowError as error:
-            return Answer(error.status, {"error_code": error.code, "message": str(error)})
+            return Answer(error.status, _refusal(error))
 
     def experiment(self, name: str) -> Experiment:
         """The experiment of this name, made if it is not there."""

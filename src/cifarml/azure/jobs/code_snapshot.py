@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import sys
 from importlib import metadata
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from cifarml.errors import TrainingError
 from cifarml.train.config import TrainConfig
@@ -18,8 +18,8 @@ __all__ = ["conda_file", "stage_package", "training_requirements"]
 
 _PACKAGE: Final = Path(__file__).parents[2]
 SETTINGS: Final = "train.json"
-_NOT_THERE: Final = ("azure-ai-ml", "azureml-mlflow")
-"""A job trains; what talks to the workspace stays here."""
+_EXCLUDED: Final = ("azure-ai-ml",)
+"""A job trains; it does not talk to the workspace."""
 
 
 def stage_package(folder: Path, config: TrainConfig) -> None:
@@ -50,8 +50,8 @@ def training_requirements() -> list[str]:
     waiting = list(metadata.requires("cifarml") or ())
     while waiting:
         requirement = Requirement(waiting.pop())
-        name = _normal(requirement.name)
-        if name in pinned or name in _NOT_THERE:
+        name = canonicalize_name(requirement.name)
+        if name in pinned or name in _EXCLUDED:
             continue
         if requirement.marker and not any(
             requirement.marker.evaluate({"extra": extra}) for extra in (*requirement.extras, "")
@@ -74,7 +74,3 @@ def conda_file() -> dict[str, Any]:
         "channels": ["conda-forge"],
         "dependencies": [f"python={python}", "pip", {"pip": training_requirements()}],
     }
-
-
-def _normal(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()

@@ -16,7 +16,7 @@ from typing import Any, Final
 from cifarml.azure.datastore import DEFAULT_STORE, JobLog, open_datastore
 from cifarml.azure.errors import is_missing
 from cifarml.azure.jobs.specs import RUN_NAME, RUN_TAG, RUNS, build_job
-from cifarml.azure.workspace import TAG, AzureWorkspace, word
+from cifarml.azure.workspace import TAG, AzureWorkspace, state_name
 from cifarml.errors import CloudError, TrainingError
 from cifarml.progress import OnProgress, ignore_progress
 from cifarml.run import Run
@@ -98,7 +98,7 @@ def submit_job(
                 job = build_job(name, run, compute, source, config, Path(folder))
                 workspace.client.jobs.create_or_update(job)
         except CloudError:
-            if _find(workspace, name) is None:
+            if _find_job(workspace, name) is None:
                 raise
     return get_job(workspace, name)
 
@@ -109,7 +109,7 @@ def get_job(workspace: AzureWorkspace, name: str) -> Job:
     Raises:
         CloudError: If there is none, or Azure refuses.
     """
-    found = _find(workspace, name)
+    found = _find_job(workspace, name)
     if found is None:
         raise CloudError(
             f"there is no job {name[:80]!r} of cifarml in workspace {workspace.name}",
@@ -127,7 +127,7 @@ def list_jobs(workspace: AzureWorkspace) -> list[Job]:
     """
     with workspace.calling("list the jobs"):
         found: list[Any] = [each for each in workspace.client.jobs.list() if each is not None]
-    ours = [_parse(each) for each in found if TAG in (each.tags or {})]
+    ours = [_parse_job(each) for each in found if TAG in (each.tags or {})]
     return sorted(ours, key=lambda job: (job.created_at is not None, job.created_at))
 
 
@@ -201,7 +201,7 @@ def fetch_run(
     partial = runs_dir / f".{job.run}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        _download(workspace, job, partial, on_progress)
+        _download_run(workspace, job, partial, on_progress)
         run = Run.open(partial)
         run.verify()
         if target.exists():
@@ -226,7 +226,7 @@ def fetch_run(
     return Run.open(target)
 
 
-def _download(workspace: AzureWorkspace, job: Job, to: Path, on_progress: OnProgress) -> None:
+def _download_run(workspace: AzureWorkspace, job: Job, to: Path, on_progress: OnProgress) -> None:
     """Download the run folder with the workspace's own access to its storage, or else with ours."""
     from cifarml.data.blob.transfer import download_path
 
@@ -235,7 +235,7 @@ def _download(workspace: AzureWorkspace, job: Job, to: Path, on_progress: OnProg
     download_path(source, to, settings=store.settings, on_progress=on_progress)
 
 
-def _find(workspace: AzureWorkspace, name: str) -> Job | None:
+def _find_job(workspace: AzureWorkspace, name: str) -> Job | None:
     if not re.fullmatch(r"[\w-]{1,255}", name):
         return None
     with workspace.calling(f"look at job {name}"):
@@ -245,16 +245,16 @@ def _find(workspace: AzureWorkspace, name: str) -> Job | None:
             if is_missing(error):
                 return None
             raise
-    return _parse(found) if TAG in (found.tags or {}) else None
+    return _parse_job(found) if TAG in (found.tags or {}) else None
 
 
-def _parse(found: Any) -> Job:
+def _parse_job(found: Any) -> Job:
     services = found.services or {}
     run = str((found.tags or {}).get(RUN_TAG, ""))
     return Job(
         str(found.name),
         run if RUN_NAME.fullmatch(run) else str(found.name),
-        word(found.status),
+        state_name(found.status),
         str(found.compute or "").rpartition("/")[2],
         getattr(found.creation_context, "created_at", None),
         str(getattr(services.get("Studio"), "endpoint", "") or ""),

@@ -44,14 +44,14 @@ class Access:
     Args:
         service: The client of the account.
         container: Name of the container.
-        how: How we sign in, for people to read; never a secret.
+        auth_method: How requests are authenticated, for people to read; never a secret.
         authorize: Takes method, URL and headers of a request to the container; returns what must be added to
             its query and to its headers.
     """
 
     service: BlobServiceClient
     container: str
-    how: str
+    auth_method: str
     authorize: _Authorize
 
     @property

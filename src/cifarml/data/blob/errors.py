@@ -1,4 +1,4 @@
-"""What Azure Storage's refusals mean, and what to do about them."""
+"""Translate Azure Storage's errors: what they mean and what to do about them."""
 
 from __future__ import annotations
 
@@ -6,27 +6,23 @@ import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from urllib.parse import urlsplit
 
-from azure.core.exceptions import (
-    AzureError,
-    ClientAuthenticationError,
-    HttpResponseError,
-    ServiceRequestError,
-)
+from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError
 from urllib3.exceptions import HTTPError
 
+from cifarml.cloud_errors import (
+    ErrorMeaning,
+    connection_error,
+    is_unresolved_host,
+    service_error,
+    sign_in_error,
+)
 from cifarml.data.blob.client import Access
 from cifarml.errors import CloudError, DataError
 
-__all__ = ["explain_response", "other_content", "translated"]
-
-
-class _Meaning(NamedTuple):
-    text: str
-    hint: str | None = None
-
+__all__ = ["overwrite_error", "response_error", "translate_errors"]
 
 _ENTRA: Final = "login.microsoftonline.com"
 _SIGN_IN: Final = "sign in with: az login   (or set AZURE_STORAGE_SAS_TOKEN)"
@@ -47,60 +43,56 @@ _FIREWALL: Final = (
 )
 _LIST: Final = "see what is there: cifarml data list az://{container}"
 
-_MEANINGS: Final = {
-    "AuthorizationPermissionMismatch": _Meaning("you have no right to do this", _ROLE),
-    "AuthorizationFailure": _Meaning(
-        "the account's network rules (firewall) keep this machine out", _FIREWALL
+_MEANINGS: Final[dict[str, ErrorMeaning]] = {
+    "AuthorizationPermissionMismatch": ("you have no right to do this", _ROLE),
+    "AuthorizationFailure": ("the account's network rules (firewall) keep this machine out", _FIREWALL),
+    "AuthorizationSourceIPMismatch": ("the SAS token is not meant for this machine's address", _NEW_SAS),
+    "AuthorizationProtocolMismatch": ("the SAS token is not meant for this protocol", _NEW_SAS),
+    "AuthorizationResourceTypeMismatch": ("the SAS token is not meant for blobs", _NEW_SAS),
+    "AuthorizationServiceMismatch": ("the SAS token is not meant for Blob Storage", _NEW_SAS),
+    "KeyBasedAuthenticationNotPermitted": (
+        "the account takes no keys",
+        "unset AZURE_STORAGE_KEY and AZURE_STORAGE_CONNECTION_STRING; az login",
     ),
-    "AuthorizationSourceIPMismatch": _Meaning(
-        "the SAS token is not meant for this machine's address", _NEW_SAS
-    ),
-    "AuthorizationProtocolMismatch": _Meaning("the SAS token is not meant for this protocol", _NEW_SAS),
-    "AuthorizationResourceTypeMismatch": _Meaning("the SAS token is not meant for blobs", _NEW_SAS),
-    "AuthorizationServiceMismatch": _Meaning("the SAS token is not meant for Blob Storage", _NEW_SAS),
-    "KeyBasedAuthenticationNotPermitted": _Meaning(
-        "the account takes no keys", "unset AZURE_STORAGE_KEY and AZURE_STORAGE_CONNECTION_STRING; az login"
-    ),
-    "InvalidAuthenticationInfo": _Meaning("the account does not take this sign-in", _SIGN_IN),
-    "NoAuthenticationInformation": _Meaning("the account wants to know who you are", _SIGN_IN),
-    "PublicAccessNotPermitted": _Meaning("the account wants to know who you are", _SIGN_IN),
-    "AuthenticationFailed": _Meaning("the account does not take this sign-in", _SIGN_IN),
-    "InsufficientAccountPermissions": _Meaning("you have no right to do this", _ROLE),
-    "AccountIsDisabled": _Meaning(
-        "the account is disabled", "look at it: az storage account show --name {account}"
-    ),
-    "ContainerNotFound": _Meaning(
+    "InvalidAuthenticationInfo": ("the account does not take this sign-in", _SIGN_IN),
+    "NoAuthenticationInformation": ("the account wants to know who you are", _SIGN_IN),
+    "PublicAccessNotPermitted": ("the account wants to know who you are", _SIGN_IN),
+    "AuthenticationFailed": ("the account does not take this sign-in", _SIGN_IN),
+    "InsufficientAccountPermissions": ("you have no right to do this", _ROLE),
+    "AccountIsDisabled": ("the account is disabled", "look at it: az storage account show --name {account}"),
+    "ContainerNotFound": (
         "there is no container {container!r} in the account",
         "see which there are: az storage container list --account-name {account} --auth-mode login -o table"
         "   (cifarml data upload makes it)",
     ),
-    "ContainerBeingDeleted": _Meaning(
+    "ContainerBeingDeleted": (
         "the container {container!r} is being deleted",
         "wait a minute and try again, take another name, or, where soft delete is on, bring it back: "
         "az storage container restore --account-name {account} --name {container} --deleted-version VERSION",
     ),
-    "ContainerDisabled": _Meaning("the container {container!r} is disabled"),
-    "BlobNotFound": _Meaning("there is no such blob", _LIST),
-    "ResourceNotFound": _Meaning("there is no such blob or container", _LIST),
-    "BlobArchived": _Meaning(
+    "ContainerDisabled": ("the container {container!r} is disabled", None),
+    "BlobNotFound": ("there is no such blob", _LIST),
+    "ResourceNotFound": ("there is no such blob or container", _LIST),
+    "BlobArchived": (
         "the blob is archived and must be brought back first (hours)",
         "az storage blob set-tier --account-name {account} --container-name {container} --name NAME "
         "--tier Hot --auth-mode login",
     ),
-    "BlobBeingRehydrated": _Meaning("the blob is being brought back from the archive", "try again later"),
-    "BlobImmutableDueToPolicy": _Meaning("a policy forbids to change the blob", "take another name"),
-    "LeaseIdMissing": _Meaning("somebody holds a lease on it", "try again later, or take another name"),
-    "InvalidResourceName": _Meaning(
-        "Azure does not take the name", "containers: 3 to 63 lower-case letters, digits and single hyphens"
+    "BlobBeingRehydrated": ("the blob is being brought back from the archive", "try again later"),
+    "BlobImmutableDueToPolicy": ("an immutability policy prevents changes to the blob", "take another name"),
+    "LeaseIdMissing": ("somebody holds a lease on it", "try again later, or take another name"),
+    "InvalidResourceName": (
+        "Azure does not take the name",
+        "containers: 3 to 63 lower-case letters, digits and single hyphens",
     ),
-    "OutOfRangeInput": _Meaning("Azure does not take the name", "a blob's name has at most 1,024 characters"),
-    "Md5Mismatch": _Meaning("the bytes were damaged on the way", "try again; what arrived whole is kept"),
-    "ServerBusy": _Meaning("the account is throttled: too many requests", "try again in some minutes"),
-    "TooManyRequests": _Meaning("the account is throttled: too many requests", "try again in some minutes"),
-    "OperationTimedOut": _Meaning("the service did not get done in time", "try again"),
-    "InternalError": _Meaning("the service has a trouble of its own", "try again in some minutes"),
-    "ConditionNotMet": _Meaning("it was changed by somebody else meanwhile", "try again"),
-    "BlobAlreadyExists": _Meaning("it was made by somebody else meanwhile", "try again"),
+    "OutOfRangeInput": ("Azure does not take the name", "a blob's name has at most 1,024 characters"),
+    "Md5Mismatch": ("the bytes were damaged on the way", "try again; what arrived whole is kept"),
+    "ServerBusy": ("the account is throttled: too many requests", "try again in some minutes"),
+    "TooManyRequests": ("the account is throttled: too many requests", "try again in some minutes"),
+    "OperationTimedOut": ("the service timed out", "try again"),
+    "InternalError": ("internal service error", "try again in some minutes"),
+    "ConditionNotMet": ("it was changed by somebody else meanwhile", "try again"),
+    "BlobAlreadyExists": ("it was made by somebody else meanwhile", "try again"),
 }
 _CODES_BY_STATUS: Final = {
     404: "ResourceNotFound",
@@ -110,129 +102,93 @@ _CODES_BY_STATUS: Final = {
 }
 _CODE: Final = re.compile(r"<Code>\s*(\w{1,80})\s*</Code>")
 _TIMES: Final = re.compile(r"Expiry \[.*?\].*?Current \[", re.DOTALL)
-
-
 _SHOWN: Final = 20
 
 
-def other_content(places: list[str]) -> DataError:
-    """Say where something would be replaced that nobody has asked to replace."""
+def overwrite_error(places: list[str]) -> DataError:
+    """Return the error for content that would be overwritten without having been asked for."""
     shown = "\n".join(f"  {place}" for place in places[:_SHOWN])
     more = f"\n  and {len(places) - _SHOWN:,} more" if len(places) > _SHOWN else ""
     return DataError(f"other content is there already:\n{shown}{more}", "replace it with: --overwrite")
 
 
 @contextmanager
-def translated(access: Access, what: str) -> Iterator[None]:
-    """Turn whatever the client libraries raise into a CloudError; ``what`` says what was tried."""
+def translate_errors(access: Access, action: str) -> Iterator[None]:
+    """Turn whatever the client libraries raise into a `CloudError`; ``action`` says what was tried."""
     try:
         yield
     except HttpResponseError as error:
         response: Any = error.response
-        asked = urlsplit(response.request.url).hostname if response is not None else None
-        if response is not None and asked == urlsplit(access.url).hostname:
+        host = urlsplit(response.request.url).hostname if response is not None else None
+        if response is not None and host == urlsplit(access.url).hostname:
             code = str(getattr(error.error_code, "value", "") if hasattr(error, "error_code") else "")
-            raise explain_response(
-                access, what, response.status_code, response.headers, error.message or "", code
+            raise response_error(
+                access, action, response.status_code, response.headers, error.message or "", code
             ) from None
         if isinstance(error, ClientAuthenticationError):
-            raise _not_signed_in(what, error) from None
-        raise _no_answer(access, what, error) from None
+            raise sign_in_error(action, error, instead="AZURE_STORAGE_SAS_TOKEN, or ") from None
+        raise _connection_error(access, action, error) from None
     except (AzureError, HTTPError) as error:
-        raise _no_answer(access, what, error) from None
+        raise _connection_error(access, action, error) from None
 
 
-def explain_response(
-    access: Access, what: str, status: int, headers: Any, detail: str, code: str = ""
+def response_error(
+    access: Access, action: str, status: int, headers: Any, detail: str, code: str = ""
 ) -> CloudError:
-    """Say what a refusal means.
+    """Return the error for a request that Azure Storage has refused.
 
     Args:
         access: The container it is about.
-        what: What was tried.
+        action: What was tried.
         status: HTTP status.
-        headers: The answer's headers.
-        detail: The answer's body or the SDK's message; read for what it means, never shown, since the
+        headers: Headers of the response.
+        detail: Body of the response or the SDK's message; read for what it means, never shown, since the
             service repeats signatures in it.
-        code: The service's error code, where it is known already.
+        code: The service's error code, if it is known already.
     """
     found = _CODE.search(detail)
     code = headers.get("x-ms-error-code") or code or (found[1] if found else "")
     code = code if re.fullmatch(r"\w{1,80}", code) else ""
-    request_id = str(headers.get("x-ms-request-id", ""))
-    request_id = request_id if re.fullmatch(r"[\w-]{1,80}", request_id) else ""
-    by_sas = "SAS" in access.how
+    uses_sas = "SAS" in access.auth_method
     meaning = _MEANINGS.get(code or _CODES_BY_STATUS.get(status, ""))
     if code in {"AuthenticationFailed", "InvalidAuthenticationInfo"}:
-        meaning = _authentication(access, detail, by_sas=by_sas)
-    elif code == "AuthorizationPermissionMismatch" and by_sas:
-        meaning = _Meaning("the SAS token does not allow it", _NEW_SAS)
+        meaning = _authentication(access, detail, uses_sas=uses_sas)
+    elif code == "AuthorizationPermissionMismatch" and uses_sas:
+        meaning = ("the SAS token does not allow it", _NEW_SAS)
     if meaning is None:
-        meaning = _Meaning(f"the service answers {status}" + (f" {code}" if code else ""), "try again")
+        meaning = (f"the service answers {status} {code}".rstrip(), "try again")
     names = {"account": access.account, "container": access.container}
-    text, hint = meaning.text.format(**names), (meaning.hint or "").format(**names) or None
-    shown = f" [{code}]" if code and code not in text else ""
-    return CloudError(f"can't {what}: {text}{shown}", hint, code=code, request_id=request_id)
+    return service_error(action, meaning, names, code=code, headers=headers)
 
 
-def _authentication(access: Access, detail: str, *, by_sas: bool) -> _Meaning:
+def _authentication(access: Access, detail: str, *, uses_sas: bool) -> ErrorMeaning:
     if "Request date header" in detail or re.search(r"not valid yet|nbf|NotBefore", detail):
-        return _Meaning(
-            "this machine's clock is wrong by more than the service allows", "set the clock: timedatectl"
-        )
-    if by_sas and (_TIMES.search(detail) or "expir" in detail.lower() or "time frame" in detail):
-        return _Meaning(
-            "the SAS token has expired, or this machine's or its maker's clock is wrong", _NEW_SAS
-        )
-    if by_sas:
-        return _Meaning("the SAS token is not valid for this account and container", _NEW_SAS)
-    if "KEY" in access.how or "CONNECTION" in access.how:
-        return _Meaning(
-            f"the key in {access.how} is not the account's (was it changed?), or the clock here is wrong",
+        return ("this machine's clock is wrong by more than the service allows", "set the clock: timedatectl")
+    if uses_sas and (_TIMES.search(detail) or "expir" in detail.lower() or "time frame" in detail):
+        return ("the SAS token has expired, or this machine's or its maker's clock is wrong", _NEW_SAS)
+    if uses_sas:
+        return ("the SAS token is not valid for this account and container", _NEW_SAS)
+    if "KEY" in access.auth_method or "CONNECTION" in access.auth_method:
+        return (
+            f"the key in {access.auth_method} is not the account's (was it changed?), or the clock here is "
+            "wrong",
             "unset it and sign in with az login, or copy it again: "
             "az storage account keys list --account-name {account}",
         )
-    return _Meaning("the account does not take this sign-in", _SIGN_IN)
+    return ("the account does not take this sign-in", _SIGN_IN)
 
 
-def _not_signed_in(what: str, error: ClientAuthenticationError) -> CloudError:
-    """Say why there is no token; the SDK's text is a page long."""
-    codes = sorted(set(re.findall(r"AADSTS\d{4,8}", error.message or "")))
-    shown = f" ({', '.join(codes)})" if codes else ""
-    return CloudError(
-        f"can't {what}: no way to sign in to Azure worked{shown}",
-        "az login   (or set AZURE_STORAGE_SAS_TOKEN, or AZURE_TENANT_ID, AZURE_CLIENT_ID and "
-        "AZURE_CLIENT_SECRET)",
-        code=codes[0] if codes else "",
-    )
-
-
-def _no_answer(access: Access, what: str, error: Exception) -> CloudError:
-    """Say why no answer came, by the words of requests and urllib3; the SDK wraps their errors."""
-    text = repr(error)
+def _connection_error(access: Access, action: str, error: Exception) -> CloudError:
     host = urlsplit(access.url).hostname or ""
-    hint = "check the network, and HTTPS_PROXY if you are behind a proxy; what has arrived is kept"
-    if "ertificate" in text or "CERTIFICATE" in text:
-        reason = f"the certificate of {host} is not trusted here"
-        hint = "behind a company's proxy, name its certificates in REQUESTS_CA_BUNDLE"
-    elif "resolve" in text or "Name or service not known" in text or "getaddrinfo" in text:
-        if _is_known(_ENTRA):
-            reason = f"there is no storage account {access.account!r}: {host} is not a known name"
-            hint = "check AZURE_STORAGE_ACCOUNT; yours are: az storage account list --query [].name -o tsv"
-        else:
-            reason = "no network: names can't be looked up"
-    elif "ProxyError" in text or "Tunnel connection failed" in text:
-        reason = f"the proxy (HTTPS_PROXY) lets nothing through to {host}"
-    elif "timed out" in text or "Timeout" in text:
-        reason = f"{host} gave no answer in time"
-    elif isinstance(error, ServiceRequestError) or "NewConnectionError" in text:
-        reason = f"no connection to {host}"
-    else:
-        reason = f"the connection to {host} broke"
-    return CloudError(f"can't {what}: {reason}", hint)
+    if is_unresolved_host(error) and _resolves(_ENTRA):
+        return CloudError(
+            f"can't {action}: there is no storage account {access.account!r}: {host} is not a known name",
+            "check AZURE_STORAGE_ACCOUNT; yours are: az storage account list --query [].name -o tsv",
+        )
+    return connection_error(action, error, host=host, then="what has arrived is kept")
 
 
-def _is_known(host: str) -> bool:
+def _resolves(host: str) -> bool:
     try:
         socket.getaddrinfo(host, 443)
     except OSError:

@@ -20,7 +20,7 @@ from requests.adapters import HTTPAdapter
 from urllib3 import BaseHTTPResponse, Retry
 
 from cifarml.data.blob.client import LONGEST_WAIT_S, RETRIES, Access, OnWait
-from cifarml.data.blob.errors import explain_response, translated
+from cifarml.data.blob.errors import response_error, translate_errors
 from cifarml.data.blob.info import BlobInfo
 from cifarml.data.blob.listing import parse_listing
 from cifarml.errors import CloudError
@@ -186,7 +186,7 @@ class Wire:
         body: bytes | None = None,
         query: str = "",
     ) -> BaseHTTPResponse:
-        with translated(self._access, what):
+        with translate_errors(self._access, what):
             path = self._path + (f"/{quote(name)}" if name else "")
             headers = {"x-ms-version": _VERSION, **headers}
             if body is not None:
@@ -209,7 +209,7 @@ class Wire:
 
     def _refused(self, what: str, response: BaseHTTPResponse) -> CloudError:
         detail = response.data[:10_000].decode("utf-8", "replace")
-        return explain_response(self._access, what, response.status, response.headers, detail)
+        return response_error(self._access, what, response.status, response.headers, detail)
 
     def close(self) -> None:
         """Close the connections."""

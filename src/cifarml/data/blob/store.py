@@ -20,7 +20,7 @@ from cifarml.data.blob.download import (
     has_content,
     read_small,
 )
-from cifarml.data.blob.errors import other_content, translated
+from cifarml.data.blob.errors import overwrite_error, translate_errors
 from cifarml.data.blob.http import ChangedError, Wire
 from cifarml.data.blob.info import BlobInfo
 from cifarml.data.blob.transfer_progress import Tally, in_threads
@@ -102,9 +102,9 @@ class BlobStore:
         return self._access.url
 
     @property
-    def how(self) -> str:
-        """How we sign in, for people to read; never a secret."""
-        return self._access.how
+    def auth_method(self) -> str:
+        """How requests are authenticated, for people to read; never a secret."""
+        return self._access.auth_method
 
     def list_blobs(self, prefix: str = "") -> list[BlobInfo]:
         """List the blobs whose names begin with ``prefix``, sorted by name.
@@ -121,7 +121,7 @@ class BlobStore:
         Raises:
             CloudError: If the container is not there, or the service refuses.
         """
-        with translated(self._access, f"look at {self.address.at(name)}"):
+        with translate_errors(self._access, f"look at {self.address.at(name)}"):
             try:
                 info = BlobInfo.of(self._container.get_blob_client(name).get_blob_properties())
             except ResourceNotFoundError as error:
@@ -256,7 +256,7 @@ class BlobStore:
             )
             other = [str(self.address.at(name)) for name, is_same in same.items() if not is_same]
             if other and not overwrite:
-                raise other_content(other)
+                raise overwrite_error(other)
 
             def send(name: str) -> tuple[int, int]:
                 if same.get(name):
@@ -281,7 +281,7 @@ class BlobStore:
         Raises:
             CloudError: If it is not there, or the service refuses.
         """
-        with translated(self._access, f"delete {self.address.at(name)}"):
+        with translate_errors(self._access, f"delete {self.address.at(name)}"):
             self._container.delete_blob(name)
 
     def _on_wait(self, wait_s: float, reason: str) -> None:
@@ -313,7 +313,7 @@ class BlobStore:
         except CloudError as error:
             if error.code != "ContainerNotFound":
                 raise
-        with translated(self._access, f"make the container {self._access.container}"):
+        with translate_errors(self._access, f"make the container {self._access.container}"):
             try:
                 self._container.create_container()
             except ResourceExistsError as error:
@@ -331,14 +331,14 @@ class BlobStore:
                 upload_small(self._wire, path, name, etag=etag)
                 tally.add(size_bytes)
             else:
-                with translated(self._access, f"write {self.address.at(name)}"):
+                with translate_errors(self._access, f"write {self.address.at(name)}"):
                     blob = self._container.get_blob_client(name)
                     saved = upload_large(blob, path, etag=etag, on_bytes=tally.add)
         except ChangedError:
             # Somebody else was quicker; or we were, and the answer to a first try was lost.
             info = self.find(name)
             if info is None or not has_content(path, info):
-                raise other_content([str(self.address.at(name))]) from None
+                raise overwrite_error([str(self.address.at(name))]) from None
         return saved
 
     def __enter__(self) -> Self:

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from cifarml.data.archives.limits import ArchiveLimits, Members
 from cifarml.data.blob.address import BlobAddress
 from cifarml.data.blob.download import has_content
-from cifarml.data.blob.errors import other_content
+from cifarml.data.blob.errors import overwrite_error
 from cifarml.data.blob.info import BlobInfo
 from cifarml.data.blob.store import BlobStore, Upload
 from cifarml.data.file_tree import Folder
@@ -112,7 +112,7 @@ def download_path(
         if not overwrite:
             other = [str(path) for blob, path in wanted if path.exists() and not has_content(path, blob)]
             if other:
-                raise other_content(other)
+                raise overwrite_error(other)
         fetched_bytes = store.download(wanted)
         total_bytes = sum(blob.size_bytes for blob, _ in wanted)
         return Download(tuple(path for _, path in wanted), fetched_bytes, total_bytes - fetched_bytes)

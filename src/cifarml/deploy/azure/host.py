@@ -10,8 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from cifarml.azure.errors import explain_log, is_missing
-from cifarml.azure.workspace import TAG, AzureWorkspace, word
+from cifarml.azure.errors import diagnose_log, is_missing
+from cifarml.azure.workspace import TAG, AzureWorkspace, state_name
 from cifarml.deploy.azure.scoring_client import ScoringClient
 from cifarml.deploy.azure.specs import (
     DeploymentOptions,
@@ -92,14 +92,14 @@ class AzureHost(EndpointReader):
             DeployError: If the name is not allowed or taken, or Azure refuses.
         """
         check_endpoint_name(name)
-        there = self._settled(name)
+        there = self._wait_until_idle(name)
         if there is not None and TAG not in (there.tags or {}):
             raise DeployError(
                 f"the workspace has an endpoint {name} that cifarml did not make, and won't change",
                 hint="take another name: cifarml deploy --name NAME",
             )
-        if there is None or word(there.provisioning_state) == "failed":
-            with self._unless(lambda: self._is_made(name)), self._calling(f"make endpoint {name}"):
+        if there is None or state_name(there.provisioning_state) == "failed":
+            with self._tolerate_if_done(lambda: self._is_made(name)), self._calling(f"make endpoint {name}"):
                 client = self.workspace.client
                 poller = client.online_endpoints.begin_create_or_update(build_endpoint(name, self.options))
                 self.workspace.wait(poller, f"endpoint {name} is being made")
@@ -118,7 +118,7 @@ class AzureHost(EndpointReader):
             DeployError: If it did not become ready; its logs can still be read, and it can be deleted.
         """
         check_name(deployment)
-        there = self._endpoint(self._settled(endpoint) or self._get(endpoint))
+        there = self._endpoint(self._wait_until_idle(endpoint) or self._get(endpoint))
         if deployment in {each.name for each in there.deployments}:
             raise DeployError(f"there is a deployment {deployment} already")
         self._ensure_environment()
@@ -138,7 +138,7 @@ class AzureHost(EndpointReader):
                 script=self._script,
             )
             try:
-                with self._unless(lambda: self._is_ready(endpoint, deployment, tags["created_at"])):
+                with self._tolerate_if_done(lambda: self._is_ready(endpoint, deployment, tags["created_at"])):
                     self._start(made, deployment)
             except CloudDeployError as error:
                 raise self._with_reason(error, endpoint, deployment) from None
@@ -177,7 +177,7 @@ class AzureHost(EndpointReader):
 
     def set_traffic(self, endpoint: str, traffic: Mapping[str, int]) -> None:
         """Divide the requests among the deployments; see :class:`~cifarml.deploy.base.EndpointHost`."""
-        found = self._settled(endpoint) or self._get(endpoint)
+        found = self._wait_until_idle(endpoint) or self._get(endpoint)
         ready = {each.name: each.state == "ready" for each in self._endpoint(found).deployments}
         check_traffic(dict(traffic), ready)
         found.traffic = {name: share for name, share in traffic.items() if share}
@@ -195,7 +195,7 @@ class AzureHost(EndpointReader):
         Raises:
             DeployError: If Azure refuses.
         """
-        found = self._settled(endpoint) or self._get(endpoint)
+        found = self._wait_until_idle(endpoint) or self._get(endpoint)
         found.mirror_traffic = dict(mirror)
         self._update(found, f"mirror requests of {endpoint}")
 
@@ -217,10 +217,10 @@ class AzureHost(EndpointReader):
         Raises:
             DeployError: If there is none of that name, the deployment has traffic, or Azure refuses.
         """
-        found = self._settled(endpoint) or self._get(endpoint)
+        found = self._wait_until_idle(endpoint) or self._get(endpoint)
         client = self.workspace.client
         if deployment is None:
-            gone = self._unless(lambda: self._settled(endpoint) is None)
+            gone = self._tolerate_if_done(lambda: self._wait_until_idle(endpoint) is None)
             with gone, self._calling(f"delete endpoint {endpoint}"):
                 poller = client.online_endpoints.begin_delete(endpoint)
                 self.workspace.wait(poller, f"endpoint {endpoint} is being deleted")
@@ -234,7 +234,7 @@ class AzureHost(EndpointReader):
             )
         if (found.mirror_traffic or {}).get(deployment):
             self.set_mirror(endpoint, {})
-        gone = self._unless(lambda: deployment not in self._names(endpoint))
+        gone = self._tolerate_if_done(lambda: deployment not in self._names(endpoint))
         with gone, self._calling(f"delete deployment {deployment}"):
             poller = client.online_deployments.begin_delete(deployment, endpoint)
             self.workspace.wait(poller, f"deployment {deployment} is being deleted")
@@ -247,11 +247,11 @@ class AzureHost(EndpointReader):
             self.workspace.wait(poller, f"deployment {deployment} is being made")
 
     def _is_made(self, name: str) -> bool:
-        found = self._settled(name)
-        return found is not None and word(found.provisioning_state) == "succeeded"
+        found = self._wait_until_idle(name)
+        return found is not None and state_name(found.provisioning_state) == "succeeded"
 
     def _is_ready(self, endpoint: str, deployment: str, created_at: str) -> bool:
-        there = self._endpoint(self._settled(endpoint) or self._get(endpoint))
+        there = self._endpoint(self._wait_until_idle(endpoint) or self._get(endpoint))
         return any(
             each.name == deployment and each.state == "ready" and each.created_at.isoformat() == created_at
             for each in there.deployments
@@ -273,10 +273,10 @@ class AzureHost(EndpointReader):
         mirror = dict(endpoint.mirror_traffic or {})
 
         def is_done() -> bool:
-            now = self._settled(name)
+            now = self._wait_until_idle(name)
             return now is not None and (now.traffic or {}, now.mirror_traffic or {}) == (traffic, mirror)
 
-        with self._unless(is_done), self._calling(what):
+        with self._tolerate_if_done(is_done), self._calling(what):
             poller = self.workspace.client.online_endpoints.begin_create_or_update(endpoint)
             self.workspace.wait(poller, f"endpoint {endpoint.name} is being changed")
 
@@ -297,7 +297,7 @@ class AzureHost(EndpointReader):
             log = log or self.storage_logs(endpoint, deployment, tail=_LOG_LINES)
         except DeployError:
             return error
-        if reason := explain_log(log):
+        if reason := diagnose_log(log):
             error.message += f": {reason}"
             error.args = (error.message,)
         error.hint = f"its log: cifarml endpoint logs {endpoint} --deployment {deployment}"

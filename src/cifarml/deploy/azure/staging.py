@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from cifarml.errors import DeployError
 
@@ -54,11 +56,11 @@ def scoring_requirements() -> list[str]:
     Raises:
         DeployError: If the scoring script can't be imported here.
     """
-    required = {
-        _normal(re.split(r"[^\w.-]", line, maxsplit=1)[0]) for line in metadata.requires("cifarml") or ()
-    }
+    required = {canonicalize_name(Requirement(line).name) for line in metadata.requires("cifarml") or ()}
     owners = metadata.packages_distributions()
-    imported = {_normal(owner) for module in _look()["imported"] for owner in owners.get(module, ())}
+    imported = {
+        canonicalize_name(owner) for module in _look()["imported"] for owner in owners.get(module, ())
+    }
     return [f"{name}=={metadata.version(name)}" for name in sorted(imported & required)]
 
 
@@ -100,7 +102,3 @@ def _look() -> Any:
         reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         raise DeployError(f"the scoring script can't be imported: {reason}", "see: cifarml doctor")
     return json.loads(done.stdout)
-
-
-def _normal(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from cifarml.azure.errors import is_missing
-from cifarml.azure.workspace import AzureWorkspace, word
+from cifarml.azure.workspace import AzureWorkspace, state_name
 from cifarml.deploy.base import Deployment, Endpoint
 from cifarml.errors import CloudDeployError, CloudError, DeployError
 from cifarml.serve.endpoint_folder import check_deployment_name, check_endpoint_name
@@ -65,12 +65,12 @@ class EndpointReader:
                 raise
             return found
 
-    def _settled(self, name: str) -> OnlineEndpoint | None:
-        """Return an endpoint once nothing is done to it or its deployments; None where there is none."""
+    def _wait_until_idle(self, name: str) -> OnlineEndpoint | None:
+        """Wait until nothing changes an endpoint or its deployments; return it, or None if it is gone."""
         ends, wait_s = time.monotonic() + _SETTLE_TIMEOUT_S, _FIRST_WAIT_S
         while (found := self._try_get(name)) is not None:
             things: list[Any] = [found, *self._deployments(name)]
-            states = {word(each.provisioning_state) for each in things}
+            states = {state_name(each.provisioning_state) for each in things}
             if not states & _BUSY:
                 return found
             if time.monotonic() > ends:
@@ -92,7 +92,7 @@ class EndpointReader:
                 raise
 
     def _names(self, endpoint: str) -> set[str]:
-        self._settled(endpoint)
+        self._wait_until_idle(endpoint)
         return {str(each.name) for each in self._deployments(endpoint)}
 
     def _find(self, endpoint: str, deployment: str) -> Deployment:
@@ -105,8 +105,8 @@ class EndpointReader:
         )
 
     @contextmanager
-    def _unless(self, is_done: Callable[[], bool]) -> Iterator[None]:
-        """Forgive an error where what was wanted has come true: the answer may have been lost, say."""
+    def _tolerate_if_done(self, is_done: Callable[[], bool]) -> Iterator[None]:
+        """Ignore an error if the operation took effect; its response may have been lost."""
         try:
             yield
         except CloudDeployError:
@@ -124,7 +124,7 @@ class EndpointReader:
 def parse_endpoint(found: OnlineEndpoint, deployments: Sequence[OnlineDeployment]) -> Endpoint:
     """Return an endpoint with its deployments, the oldest first."""
     parsed = sorted(map(_parse_deployment, deployments), key=lambda each: each.created_at)
-    state = word(found.provisioning_state)
+    state = state_name(found.provisioning_state)
     return Endpoint(
         str(found.name),
         str(found.scoring_uri or ""),
@@ -136,7 +136,7 @@ def parse_endpoint(found: OnlineEndpoint, deployments: Sequence[OnlineDeployment
 
 def _parse_deployment(found: Any) -> Deployment:
     tags: dict[str, str] = dict(found.tags or {})
-    state = word(found.provisioning_state)
+    state = state_name(found.provisioning_state)
     try:
         created_at = datetime.fromisoformat(tags.get("created_at", ""))
     except ValueError:

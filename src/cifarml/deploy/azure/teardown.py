@@ -10,6 +10,7 @@ from cifarml.azure.compute import delete_cluster, list_clusters
 from cifarml.azure.jobs.jobs import cancel_job, list_jobs
 from cifarml.azure.prices import find_price
 from cifarml.azure.workspace import TAG, AzureWorkspace
+from cifarml.deploy.azure.host import AzureHost
 from cifarml.errors import CifarMLError
 
 __all__ = ["Resource", "find_resources", "tear_down"]
@@ -42,12 +43,10 @@ def find_resources(workspace: AzureWorkspace) -> list[Resource]:
     Raises:
         CloudError: If Azure refuses.
     """
-    return list(_find(workspace))
+    return list(_iterate_resources(workspace))
 
 
-def _find(workspace: AzureWorkspace) -> Iterator[Resource]:
-    from cifarml.deploy.azure.host import AzureHost
-
+def _iterate_resources(workspace: AzureWorkspace) -> Iterator[Resource]:
     region = workspace.location
     for job in list_jobs(workspace):
         if not job.has_ended:
@@ -94,8 +93,6 @@ def tear_down(
     Raises:
         CloudError: If Azure can't be asked.
     """
-    from cifarml.deploy.azure.host import AzureHost
-
     reasons: list[str] = []
 
     def attempt(what: str, action: Callable[[], object]) -> None:
@@ -115,11 +112,11 @@ def tear_down(
         elif kind == "cluster":
             attempt(f"cluster {name} is deleted", partial(delete_cluster, workspace, name))
         elif kind == "environment":
-            attempt(f"environment {name} is archived", partial(_archive, workspace, name))
+            attempt(f"environment {name} is archived", partial(_archive_environment, workspace, name))
     return find_resources(workspace), reasons
 
 
-def _archive(workspace: AzureWorkspace, environment: str) -> None:
+def _archive_environment(workspace: AzureWorkspace, environment: str) -> None:
     name, _, version = environment.partition(":")
     with workspace.calling(f"archive environment {environment}"):
         workspace.client.environments.archive(name, version=version)

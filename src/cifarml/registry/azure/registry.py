@@ -70,9 +70,8 @@ class AzureRegistry:
         self._insert(run)
 
     def _insert(self, run: RunRecord) -> str:
-        uri = str(self.workspace.info.mlflow_tracking_uri)
         with self._calling(f"log run {run.name}"):
-            return insert_run(uri, run)
+            return insert_run(self.workspace, run)
 
     def register(self, run: Run, name: str = DEFAULT_NAME) -> RegisteredModel:
         """Register a run, and log its run; see :class:`~cifarml.registry.base.ModelRegistry`."""
@@ -249,7 +248,7 @@ class AzureRegistry:
             ours = [each for each in listed if _is_ours(each)]
         ours.sort(key=lambda each: int(each.version))
         holders = _alias_holders(ours)
-        return [_parse(each, [a for a, holder in holders.items() if holder is each]) for each in ours]
+        return [_parse_version(each, [a for a, holder in holders.items() if holder is each]) for each in ours]
 
     def _tidy(self, versions: list[_Version], alias: str) -> None:
         """Take an alias's tag off the versions that have lost it; until then their lower number says so."""
@@ -282,7 +281,7 @@ def _is_ours(model: Model) -> bool:
     return number.isascii() and number.isdecimal() and _HEX64.fullmatch(sha256) is not None
 
 
-def _numbers(model: Model) -> dict[str, int]:
+def _alias_numbers(model: Model) -> dict[str, int]:
     numbers = {}
     for key, value in (model.tags or {}).items():
         if key.startswith(_ALIAS) and re.fullmatch(r"[1-9][0-9]{0,8}", str(value)):
@@ -297,14 +296,14 @@ def _alias_holders(models: list[Model]) -> dict[str, Model]:
         context = model.creation_context
         written = getattr(context, "last_modified_at", None) or getattr(context, "created_at", None)
         at = written.timestamp() if written is not None else 0.0
-        for alias, number in _numbers(model).items():
+        for alias, number in _alias_numbers(model).items():
             rank = (number, -at, -int(str(model.version)))
             if alias not in holders or rank > holders[alias][0]:
                 holders[alias] = (rank, model)
     return {alias: model for alias, (_, model) in holders.items()}
 
 
-def _parse(model: Model, aliases: list[str]) -> _Version:
+def _parse_version(model: Model, aliases: list[str]) -> _Version:
     tags: dict[str, Any] = dict(model.tags or {})
     metrics: dict[str, float] = {}
     for key, value in (model.properties or {}).items():
@@ -323,7 +322,7 @@ def _parse(model: Model, aliases: list[str]) -> _Version:
         metrics=metrics,
         tags={key: str(value) for key, value in tags.items() if not key.startswith(_ALIAS)},
     )
-    return _Version(registered, _numbers(model))
+    return _Version(registered, _alias_numbers(model))
 
 
 def _our_version() -> str:

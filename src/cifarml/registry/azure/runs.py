@@ -1,82 +1,111 @@
-"""Runs in the MLflow of an Azure ML workspace, written through MLflow's own client."""
+"""Log runs in an Azure ML workspace, through MLflow's REST API."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, Final
+from urllib.parse import urlsplit
 
-from cifarml.registry.run_record import EXPERIMENT, RunRecord, milliseconds
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
+from cifarml.azure.errors import is_missing
+from cifarml.azure.workspace import AzureWorkspace
+from cifarml.cifar10 import EXPERIMENT
+from cifarml.registry.run_record import RunRecord, milliseconds
 
 __all__ = ["insert_run"]
 
-_OUR_ID: Final = "cifarml_run_id"
-"""Tag by which a run is known again: Azure ML gives it an id of its own."""
+_ID_TAG: Final = "cifarml_run_id"
+"""Tag with our id of a run; Azure ML assigns another one."""
 
 _MAX_TEXT: Final = 500
-"""Longest value of a parameter that Azure ML keeps, in characters."""
+"""Longest value of a parameter that Azure ML stores, in characters."""
 
-_MAX_ENTRIES: Final = 100
-"""Most parameters or tags in one request, by MLflow's REST API; of metrics there may be a thousand."""
+_MAX_ENTRIES: Final = {"metrics": 250, "params": 100, "tags": 100}
+"""Entries in one request: https://learn.microsoft.com/azure/machine-learning/resource-limits-capacity for
+metrics, https://mlflow.org/docs/latest/rest-api.html#request-limits for the others."""
 
 
-def insert_run(tracking_uri: str, run: RunRecord) -> str:
-    """Write a run; one that is there stays, one that is half there is completed.
-
-    Args:
-        tracking_uri: The workspace's, ``azureml://...``; the package azureml-mlflow answers to it.
-        run: What is written.
+def insert_run(workspace: AzureWorkspace, run: RunRecord) -> str:
+    """Log a run, or complete it if it was logged in part; call it inside `AzureWorkspace.calling`.
 
     Returns:
         The run's id in the workspace.
-
-    Raises:
-        MlflowException: As MLflow's client does.
     """
-    from mlflow import MlflowClient
-    from mlflow.entities import Metric, Param, RunTag
-
-    client = MlflowClient(tracking_uri=tracking_uri)
-    experiment = _experiment_id(client)
-    found: list[Any] = client.search_runs([experiment], f"tags.{_OUR_ID} = '{run.run_id}'", max_results=1)
-    if found and found[0].info.status in {"FINISHED", "KILLED", "FAILED"}:
-        return str(found[0].info.run_id)
-    if found:
-        run_id = str(found[0].info.run_id)
+    api = _TrackingApi(workspace)
+    experiment_id = api.find_experiment()
+    query = f"tags.{_ID_TAG} = '{run.run_id}'"
+    search = {"experiment_ids": [experiment_id], "filter": query, "max_results": 1}
+    found = api.post("runs/search", search)
+    if found.get("runs"):
+        info = found["runs"][0]["info"]
+        if info["status"] in {"FINISHED", "KILLED", "FAILED"}:
+            return str(info["run_id"])
     else:
-        tags = {_OUR_ID: run.run_id, "mlflow.runName": run.name}
-        made = client.create_run(experiment, milliseconds(run.started_at), tags, run.name)
-        run_id = str(made.info.run_id)
+        created = {
+            "experiment_id": experiment_id,
+            "run_name": run.name,
+            "start_time": milliseconds(run.started_at),
+            "tags": _entries({_ID_TAG: run.run_id, "mlflow.runName": run.name}),
+        }
+        info = api.post("runs/create", created, is_idempotent=False)["run"]["info"]
+    run_id = str(info["run_id"])
     metrics = [
-        Metric(each.name, each.value, milliseconds(each.at or run.ended_at), each.step)
-        for each in run.metrics
+        {"key": name, "value": value, "step": step, "timestamp": milliseconds(at or run.ended_at)}
+        for name, value, step, at in run.metrics
     ]
-    parameters: list[Any] = [Param(key, value[:_MAX_TEXT]) for key, value in run.parameters.items()]  # type: ignore[no-untyped-call]
-    known = {key: value for key, value in run.tags.items() if key != "folder"}
-    run_tags: list[Any] = [RunTag(key, value[:_MAX_TEXT]) for key, value in known.items()]  # type: ignore[no-untyped-call]
-    for some in _batched(metrics, 10 * _MAX_ENTRIES):
-        client.log_batch(run_id, metrics=some)
-    for some in _batched(parameters, _MAX_ENTRIES):
-        client.log_batch(run_id, params=some)
-    for some in _batched(run_tags, _MAX_ENTRIES):
-        client.log_batch(run_id, tags=some)
-    client.set_terminated(run_id, "KILLED" if run.interrupted else "FINISHED", milliseconds(run.ended_at))
+    batches: dict[str, list[Any]] = {
+        "metrics": metrics,
+        "params": _entries(run.parameters),
+        "tags": _entries({key: value for key, value in run.tags.items() if key != "folder"}),
+    }
+    for kind, entries in batches.items():
+        size = _MAX_ENTRIES[kind]
+        for start in range(0, len(entries), size):
+            api.post("runs/log-batch", {"run_id": run_id, kind: entries[start : start + size]})
+    status = "KILLED" if run.interrupted else "FINISHED"
+    api.post("runs/update", {"run_id": run_id, "status": status, "end_time": milliseconds(run.ended_at)})
     return run_id
 
 
-def _experiment_id(client: MlflowClient) -> str:
-    from mlflow.exceptions import MlflowException
+class _TrackingApi:
+    """MLflow's REST API of a workspace.
 
-    if (found := client.get_experiment_by_name(EXPERIMENT)) is not None:
-        return str(found.experiment_id)
-    try:
-        return str(client.create_experiment(EXPERIMENT))
-    except MlflowException:  # somebody else made it meanwhile
-        if (found := client.get_experiment_by_name(EXPERIMENT)) is None:
+    It is served below the tracking address, with https, for tokens of Azure Resource Manager: see
+    sdk/python/using-mlflow/using-rest-api in https://github.com/Azure/azureml-examples. Version 2.0 is what
+    azureml-mlflow 1.62 uses with MLflow 2 and 3.
+    """
+
+    def __init__(self, workspace: AzureWorkspace) -> None:
+        self._workspace = workspace
+        host = urlsplit(str(workspace.info.mlflow_tracking_uri)).netloc
+        self._url = f"https://{host}/mlflow/v2.0{workspace.resource_id}/api/2.0/mlflow"
+
+    def post(self, endpoint: str, values: Mapping[str, Any], *, is_idempotent: bool = True) -> Any:
+        """Send a request, and again if its response was lost, unless it would take effect twice."""
+        options: dict[str, Any] = {"retry_on_methods": frozenset({"POST"})} if is_idempotent else {}
+        return self._workspace.request("POST", f"{self._url}/{endpoint}", values, **options)
+
+    def find_experiment(self) -> str:
+        """Return the id of the experiment, which is created if it does not exist."""
+        from azure.core.exceptions import HttpResponseError
+
+        try:
+            return self._get_experiment()
+        except HttpResponseError as error:
+            if not is_missing(error):
+                raise
+        try:
+            return str(self.post("experiments/create", {"name": EXPERIMENT})["experiment_id"])
+        except HttpResponseError:
+            with suppress(HttpResponseError):  # another process may have created it
+                return self._get_experiment()
             raise
-        return str(found.experiment_id)
+
+    def _get_experiment(self) -> str:
+        url = f"{self._url}/experiments/get-by-name"
+        found = self._workspace.request("GET", url, query={"experiment_name": EXPERIMENT})
+        return str(found["experiment"]["experiment_id"])
 
 
-def _batched(items: list[Any], size: int) -> list[list[Any]]:
-    return [items[start : start + size] for start in range(0, len(items), size)]
+def _entries(values: Mapping[str, str]) -> list[dict[str, str]]:
+    return [{"key": key, "value": value[:_MAX_TEXT]} for key, value in values.items()]

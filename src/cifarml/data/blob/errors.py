@@ -20,7 +20,7 @@ from urllib3.exceptions import HTTPError
 from cifarml.data.blob.client import Access
 from cifarml.errors import CloudError, DataError
 
-__all__ = ["explain_response", "other_content", "translated"]
+__all__ = ["overwrite_error", "response_error", "translate_errors"]
 
 
 class _Meaning(NamedTuple):
@@ -115,7 +115,7 @@ _TIMES: Final = re.compile(r"Expiry \[.*?\].*?Current \[", re.DOTALL)
 _SHOWN: Final = 20
 
 
-def other_content(places: list[str]) -> DataError:
+def overwrite_error(places: list[str]) -> DataError:
     """Say where something would be replaced that nobody has asked to replace."""
     shown = "\n".join(f"  {place}" for place in places[:_SHOWN])
     more = f"\n  and {len(places) - _SHOWN:,} more" if len(places) > _SHOWN else ""
@@ -123,7 +123,7 @@ def other_content(places: list[str]) -> DataError:
 
 
 @contextmanager
-def translated(access: Access, what: str) -> Iterator[None]:
+def translate_errors(access: Access, what: str) -> Iterator[None]:
     """Turn whatever the client libraries raise into a CloudError; ``what`` says what was tried."""
     try:
         yield
@@ -132,7 +132,7 @@ def translated(access: Access, what: str) -> Iterator[None]:
         asked = urlsplit(response.request.url).hostname if response is not None else None
         if response is not None and asked == urlsplit(access.url).hostname:
             code = str(getattr(error.error_code, "value", "") if hasattr(error, "error_code") else "")
-            raise explain_response(
+            raise response_error(
                 access, what, response.status_code, response.headers, error.message or "", code
             ) from None
         if isinstance(error, ClientAuthenticationError):
@@ -142,7 +142,7 @@ def translated(access: Access, what: str) -> Iterator[None]:
         raise _no_answer(access, what, error) from None
 
 
-def explain_response(
+def response_error(
     access: Access, what: str, status: int, headers: Any, detail: str, code: str = ""
 ) -> CloudError:
     """Say what a refusal means.
@@ -161,7 +161,7 @@ def explain_response(
     code = code if re.fullmatch(r"\w{1,80}", code) else ""
     request_id = str(headers.get("x-ms-request-id", ""))
     request_id = request_id if re.fullmatch(r"[\w-]{1,80}", request_id) else ""
-    by_sas = "SAS" in access.how
+    by_sas = "SAS" in access.auth_method
     meaning = _MEANINGS.get(code or _CODES_BY_STATUS.get(status, ""))
     if code in {"AuthenticationFailed", "InvalidAuthenticationInfo"}:
         meaning = _authentication(access, detail, by_sas=by_sas)
@@ -186,9 +186,10 @@ def _authentication(access: Access, detail: str, *, by_sas: bool) -> _Meaning:
         )
     if by_sas:
         return _Meaning("the SAS token is not valid for this account and container", _NEW_SAS)
-    if "KEY" in access.how or "CONNECTION" in access.how:
+    if "KEY" in access.auth_method or "CONNECTION" in access.auth_method:
         return _Meaning(
-            f"the key in {access.how} is not the account's (was it changed?), or the clock here is wrong",
+            f"the key in {access.auth_method} is not the account's (was it changed?), or the clock here is "
+            "wrong",
             "unset it and sign in with az login, or copy it again: "
             "az storage account keys list --account-name {account}",
         )

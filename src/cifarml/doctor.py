@@ -208,9 +208,11 @@ def _check_storage(settings: Settings) -> Iterator[Check]:
         )
         return
     try:
-        from cifarml.data.blob.permissions import check_rights  # azure's libraries, only where they are used
+        from cifarml.data.blob.permissions import (
+            check_permissions,  # azure's libraries, only where they are used
+        )
 
-        for right, refused in check_rights(settings):
+        for right, refused in check_permissions(settings):
             if refused is None:
                 yield Check(f"storage: {right}", "ok", "allowed")
             else:  # who only reads needs no more

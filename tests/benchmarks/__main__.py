@@ -19,7 +19,7 @@ from pathlib import Path
 from tests.benchmarks.azure import azure
 from tests.benchmarks.pairs import LARGE, SMALL, peer, row, timed
 from tests.benchmarks.serving.table import long_run, serving
-from tests.benchmarks.storage import storage
+from tests.benchmarks.storage import small_blobs, storage
 from tests.benchmarks.training.accuracy import best_small, fast_full, fast_small, full
 from tests.benchmarks.training.convolution import convolution
 from tests.benchmarks.training.gpu import gpu
@@ -96,6 +96,7 @@ TABLES: dict[str, Callable[[Path], None]] = {
     "answering": answering,
     "drawing": drawing,
     "storage": storage,
+    "small_blobs": small_blobs,
     "serving": serving,
     "long_run": long_run,
     "azure": azure,

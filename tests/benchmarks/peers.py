@@ -113,56 +113,6 @@ def our_read_blob(container: str, target: str, name: str = "large.bin") -> float
     return time.perf_counter() - started
 
 
-def sdk_read_many(container: str, _: str) -> float:
-    """Many blobs, one after the other, into memory."""
-    from azure.storage.blob import ContainerClient
-
-    connection = os.environ["AZURE_STORAGE_CONNECTION_STRING"]
-    started = time.perf_counter()
-    with ContainerClient.from_connection_string(connection, container) as client:
-        names = [blob.name for blob in client.list_blobs(name_starts_with="images/")]
-        contents = [client.get_blob_client(name).download_blob().readall() for name in names]
-    assert len(contents) == 2000
-    return time.perf_counter() - started
-
-
-def our_read_many(container: str, _: str) -> float:
-    """The same as a source of images: checked by their hashes, kept in the cache."""
-    from cifarml.data.blob.source import open_blobs
-    from cifarml.settings import load_settings
-
-    settings = load_settings()
-    started = time.perf_counter()
-    _, images = open_blobs(f"az://{container}/images", settings)
-    assert not isinstance(images, Path)
-    contents = [images.read(name) for name in images.files]
-    assert len(contents) == 2000
-    return time.perf_counter() - started
-
-
-def sdk_write_many(container: str, folder: str) -> float:
-    """Many files, one after the other."""
-    from azure.storage.blob import ContainerClient
-
-    connection = os.environ["AZURE_STORAGE_CONNECTION_STRING"]
-    started = time.perf_counter()
-    with ContainerClient.from_connection_string(connection, container) as client:
-        client.create_container()
-        for path in Path(folder).iterdir():
-            with path.open("rb") as file:
-                client.upload_blob(f"images/{path.name}", file)
-    return time.perf_counter() - started
-
-
-def our_write_many(container: str, folder: str) -> float:
-    """The same, with their hashes, and never over other content."""
-    from cifarml.data.blob.transfer import upload_path
-
-    started = time.perf_counter()
-    assert upload_path(folder, f"az://{container}/images")[1].num_sent == 2000
-    return time.perf_counter() - started
-
-
 def our_write_blob(container: str, path: str) -> float:
     """One large file."""
     from cifarml.data.blob.transfer import upload_path

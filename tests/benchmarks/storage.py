@@ -1,12 +1,12 @@
-"""Blobs: ours against azure-storage-blob as its documentation shows it, on one Azurite."""
+"""Azure Storage: cifarml against azure-storage-blob and adlfs, on one Azurite."""
 
 from __future__ import annotations
 
 import base64
+import os
 import secrets
 import subprocess
 import sys
-import uuid
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,35 +16,19 @@ import trustme
 
 from tests.benchmarks.pairs import SMALL, peer, row, timed
 from tests.emulators.azurite_server import Azurite, install
+from tests.environments import environment
 
 
 def storage(work: Path, pairs: int = 3) -> None:
-    """Azurite, by the SDK as its documentation shows it and by ours."""
-    with azurite(work) as environment, line_to(environment, delay_s=0.0025) as slow:
-        folder = work / "images"
-        with zipfile.ZipFile(SMALL) as archive:
-            archive.extractall(folder)
+    """Large blobs, and a second load from storage."""
+    with azurite(work) as server:
         large, huge = work / "large.bin", work / "huge.bin"
         write_random(large, 60_000_000)
         write_random(huge, 10**9)
 
         def run(*arguments: object) -> tuple[float, int]:
-            return peer(*arguments, cache=work / "cache", **environment)
+            return peer(*arguments, cache=work / "cache", **server)
 
-        for latency, line in (("over a line of 5 ms", slow), ("on loopback", environment)):
-            tag = uuid.uuid4().hex
-            ours, sdk = [], []
-            for number in range(pairs):
-                cache = work / f"{tag}{number}"
-                sdk.append(peer("sdk_write_many", f"sdk{tag}{number}", folder, cache=cache, **line)[0])
-                ours.append(peer("our_write_many", f"our{tag}{number}", folder, cache=cache, **line)[0])
-            row(f"writing 2000 images {latency}, against upload_blob", ours, sdk, "at most 0.25")
-            ours, sdk = [], []
-            for number in range(pairs):
-                cache = work / f"{tag}{number}"
-                sdk.append(peer("sdk_read_many", f"our{tag}0", "-", cache=cache, **line)[0])
-                ours.append(peer("our_read_many", f"our{tag}0", "-", cache=cache, **line)[0])
-            row(f"reading 2000 images {latency}, against download_blob", ours, sdk, "at most 0.25")
         run("our_write_blob", "blobs", large)
         ours, sdk = [], []
         for number in range(2 * pairs):
@@ -54,7 +38,7 @@ def storage(work: Path, pairs: int = 3) -> None:
 
         run("our_write_blob", "blobs", SMALL)
         code = f"from cifarml import load_dataset; load_dataset('az://blobs/{SMALL.name}')"
-        cached = {"CIFARML_CACHE_DIR": str(work / "cache")} | environment
+        cached = {"CIFARML_CACHE_DIR": str(work / "cache")} | server
         timed([sys.executable, "-c", code], **cached)
         ours, numpy = [], []
         for _ in range(2 * pairs):
@@ -69,6 +53,50 @@ def storage(work: Path, pairs: int = 3) -> None:
             f"\nMemory over the interpreter's for a blob of 1 GB: {(writing - empty) / 1e6:.0f} MB to write, "
             f"{(reading - empty) / 1e6:.0f} MB to read (bar: under 150 MB)."
         )
+
+
+def small_blobs(work: Path, rounds: int = 7) -> None:
+    """Many small blobs over a line of 5 ms, against azure-storage-blob in 8 threads and adlfs."""
+    peers = environment("storage-peers") / "python"
+    programs: dict[str, str | Path] = {"our": sys.executable, "sdk": peers, "adlfs": peers}
+    names = {"sdk": "azure-storage-blob in 8 threads", "adlfs": "adlfs"}
+    with azurite(work) as server, line_to(server, delay_s=0.0025) as slow:
+
+        def run(side: str, verb: str, *arguments: object) -> list[float]:
+            command = [programs[side], "-m", "tests.benchmarks.blob_clients", f"{side}_{verb}", *arguments]
+            variables = os.environ | slow | {"SSL_CERT_FILE": slow["REQUESTS_CA_BUNDLE"]}
+            done = subprocess.run(
+                list(map(str, command)), env=variables, capture_output=True, text=True, check=True
+            )
+            return [float(number) for number in done.stdout.split()]
+
+        def compare(what: str, seconds: dict[str, list[list[float]]]) -> None:
+            ours = seconds.pop("our")
+            for side, theirs in seconds.items():
+                for index, clock in enumerate(("wall-clock time", "CPU time")):
+                    row(
+                        f"{what}, against {names[side]}: {clock}",
+                        [times[index] for times in ours],
+                        [times[index] for times in theirs],
+                        "at most 0.5",
+                    )
+
+        for count in (2000, 10_000):
+            folder = work / f"{count}"
+            for part in range(count // 2000):
+                with zipfile.ZipFile(SMALL) as archive:
+                    archive.extractall(folder / f"{part}")
+            run("our", "write", f"read{count}", folder, count)
+            reading: dict[str, list[list[float]]] = {"our": [], "sdk": [], "adlfs": []}
+            for _ in range(rounds):
+                for side, seconds in reading.items():
+                    seconds.append(run(side, "read", f"read{count}", "images", count))
+            compare(f"reading {count:,} blobs of 2 KB", reading)
+        writing: dict[str, list[list[float]]] = {"our": [], "sdk": []}
+        for number in range(rounds):
+            for side, seconds in writing.items():
+                seconds.append(run(side, "write", f"{side}{number}", work / "2000", 2000))
+        compare("writing 2,000 blobs of 2 KB", writing)
 
 
 @contextmanager
@@ -98,18 +126,16 @@ def azurite(work: Path) -> Iterator[dict[str, str]]:
 
 
 @contextmanager
-def line_to(environment: dict[str, str], delay_s: float) -> Iterator[dict[str, str]]:
+def line_to(server: dict[str, str], delay_s: float) -> Iterator[dict[str, str]]:
     """The environment that leads there over a line with latency, so long each way."""
-    connection = environment["AZURE_STORAGE_CONNECTION_STRING"]
+    connection = server["AZURE_STORAGE_CONNECTION_STRING"]
     port = connection.partition("127.0.0.1:")[2].partition("/")[0]
     command = [sys.executable, "-m", "tests.benchmarks.line", port, str(delay_s)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         new = process.stdout.readline().strip()
         try:
-            yield environment | {
-                "AZURE_STORAGE_CONNECTION_STRING": connection.replace(f":{port}/", f":{new}/")
-            }
+            yield server | {"AZURE_STORAGE_CONNECTION_STRING": connection.replace(f":{port}/", f":{new}/")}
         finally:
             process.kill()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cifarml.data.blob.blob_cache import KeptBlobs
+from cifarml.data.blob.blob_cache import BlobCache
 from cifarml.data.blob.info import BlobInfo
 from cifarml.data.blob.listing import parse_listing
 from cifarml.errors import DataError
@@ -72,12 +72,12 @@ def blob(name: str, etag: str = "1", size_bytes: int = 3) -> BlobInfo:
 def test_kept_blobs(tmp_path: Path) -> None:
     path = tmp_path / "cache" / "small.sqlite"
     blobs = [blob(f"{number}.png") for number in range(1000)]
-    with closing(KeptBlobs(path, "https://a/c")) as kept:
+    with closing(BlobCache(path, "https://a/c")) as kept:
         assert kept.missing(blobs) == blobs
         for one in blobs[:700]:
             kept.add(one, one.name.encode())
         kept.flush()
-    with closing(KeptBlobs(path, "https://a/c")) as kept, closing(KeptBlobs(path, "https://a/d")) as other:
+    with closing(BlobCache(path, "https://a/c")) as kept, closing(BlobCache(path, "https://a/d")) as other:
         assert kept.missing(blobs) == blobs[700:]
         assert other.missing(blobs) == blobs
         assert kept.read(blobs[5]) == b"5.png"
@@ -96,7 +96,7 @@ def test_kept_blobs(tmp_path: Path) -> None:
 def test_what_is_damaged_is_forgotten(tmp_path: Path) -> None:
     path = tmp_path / "small.sqlite"
     checked = BlobInfo("x", 3, "1", sha256="ab" * 32)
-    with closing(KeptBlobs(path, "https://a/c")) as kept:
+    with closing(BlobCache(path, "https://a/c")) as kept:
         kept.add(checked, b"abc")
         kept.flush()
         assert kept.missing([checked]) == []
@@ -108,7 +108,7 @@ def test_what_is_damaged_is_forgotten(tmp_path: Path) -> None:
 def test_a_damaged_file_is_thrown_away(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "small.sqlite"
     blobs = [blob(f"{number}.png") for number in range(300)]
-    with closing(KeptBlobs(path, "https://a/c")) as kept:
+    with closing(BlobCache(path, "https://a/c")) as kept:
         for one in blobs:
             kept.add(one, one.name.encode() * 100)
         kept.flush()
@@ -120,12 +120,12 @@ def test_a_damaged_file_is_thrown_away(tmp_path: Path, damage: str) -> None:
         "empty": b"",
     }
     path.write_bytes(damaged[damage])
-    with closing(KeptBlobs(path, "https://a/c")) as kept:
+    with closing(BlobCache(path, "https://a/c")) as kept:
         for one in kept.missing(blobs):
             kept.add(one, one.name.encode())
         kept.flush()
         kept.missing(blobs)
-    with closing(KeptBlobs(path, "https://a/c")) as kept:
+    with closing(BlobCache(path, "https://a/c")) as kept:
         assert not [one for one in blobs if (kept.read(one) or b"")[:4] not in {one.name.encode()[:4], b""}]
 
 
@@ -133,7 +133,7 @@ def test_many_threads_write(tmp_path: Path) -> None:
     path = tmp_path / "small.sqlite"
 
     def write(first: int) -> None:
-        with closing(KeptBlobs(path, "https://a/c")) as kept:
+        with closing(BlobCache(path, "https://a/c")) as kept:
             for number in range(first, first + 300):
                 kept.add(blob(str(number)), b"abc")
             kept.flush()
@@ -143,16 +143,16 @@ def test_many_threads_write(tmp_path: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    with closing(KeptBlobs(path, "https://a/c")) as kept:
+    with closing(BlobCache(path, "https://a/c")) as kept:
         assert kept.missing([blob(str(number)) for number in range(600)]) == []
 
 
 def test_where_nothing_can_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="can't write") as caught:
-        KeptBlobs(tmp_path / "file" / "small.sqlite", "https://a/c")
+        BlobCache(tmp_path / "file" / "small.sqlite", "https://a/c")
     assert "CIFARML_CACHE_DIR" in str(caught.value.hint)
-    with closing(KeptBlobs(tmp_path / "x", "https://a/c")) as kept:
+    with closing(BlobCache(tmp_path / "x", "https://a/c")) as kept:
         kept._database.execute("PRAGMA max_page_count = 4")  # as full as a disk can be
         kept.add(blob("x", size_bytes=100_000), b"x" * 100_000)
         with pytest.raises(DataError, match="full"):

@@ -17,8 +17,8 @@ from azure.storage.blob import BlobServiceClient
 
 from cifarml import load_dataset
 from cifarml.data.blob.address import BlobAddress
-from cifarml.data.blob.http import Wire
-from cifarml.data.blob.permissions import check_rights
+from cifarml.data.blob.http import BlobHttpClient
+from cifarml.data.blob.permissions import check_permissions
 from cifarml.data.blob.store import BlobStore
 from cifarml.data.blob.transfer import download_path, upload_path
 from cifarml.errors import CloudError, DataError, SettingsError
@@ -210,15 +210,15 @@ def test_lists_of_many_pages(
     path.write_bytes(b"content")
     store.upload(dict.fromkeys(names, path))
     (client.get_blob_client(container, "raw")).upload_blob(b"other", metadata={"SHA256": "no hash"})
-    wire = Wire(store._access, on_wait=lambda *_: None, timeout_s=5, retry_wait_s=0.01)
-    listed = {blob.name: blob for blob in wire.list_blobs("", page_blobs=4)}
+    http = BlobHttpClient(store._access, on_wait=lambda *_: None, timeout_s=5, retry_wait_s=0.01)
+    listed = {blob.name: blob for blob in http.list_blobs("", page_blobs=4)}
     assert list(listed) == sorted([*names, "raw"])
     for name, blob in listed.items():
         assert blob == store.find(name)
     assert listed["z"].sha256 == hashlib.sha256(b"content").hexdigest()
     assert listed["raw"].sha256 is None
     assert [blob.name for blob in store.list_blobs("a/1")] == names[10:15]
-    wire.close()
+    http.close()
 
 
 def test_wrong_key_and_expired_sas(
@@ -259,7 +259,7 @@ def test_nothing_is_sent_to_other_hosts(
 
 def test_rights(storage: StorageBench, container: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CIFARML_STORAGE_CONTAINER", container)
-    assert dict(check_rights(load_settings())) == dict.fromkeys(("list", "write", "read", "delete"))
+    assert dict(check_permissions(load_settings())) == dict.fromkeys(("list", "write", "read", "delete"))
 
 
 @pytest.mark.parametrize(

@@ -24,18 +24,18 @@ _HINT: Final = "write az://CONTAINER/NAME or https://ACCOUNT.blob.core.windows.n
 
 
 def is_blob_address(source: object) -> bool:
-    """Tell whether a source is an address (and no path on this machine)."""
+    """Return whether a source is an address rather than a local path."""
     return isinstance(source, str) and re.match(r"(?:az|https?)://", source, re.IGNORECASE) is not None
 
 
 def is_blob_host(host: str) -> bool:
-    """Tell whether a host is Azure Storage's, or an emulator on this machine."""
+    """Return whether a host belongs to Azure Storage, or is an emulator on this machine."""
     return host in _LOCAL_HOSTS or _BLOB_HOST.fullmatch(host) is not None
 
 
 @dataclass(frozen=True)
 class BlobAddress:
-    """Where a blob, or all blobs under a prefix, lie.
+    """Address of a blob, or of all blobs under a prefix.
 
     Args:
         container: Name of the container.
@@ -67,10 +67,10 @@ class BlobAddress:
 
     @classmethod
     def parse(cls, text: str) -> BlobAddress:
-        """Read an address: ``az://CONTAINER/NAME``, or an https URL of a blob, with or without SAS.
+        """Parse an address: ``az://CONTAINER/NAME``, or an https URL of a blob, with or without SAS.
 
         Raises:
-            DataError: If it is none, or none of Azure Blob Storage.
+            DataError: If it is invalid, or not an address of Azure Blob Storage.
         """
         if text[:5].lower() == "az://":
             container, _, name = text[5:].partition("/")

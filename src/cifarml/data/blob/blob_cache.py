@@ -1,4 +1,4 @@
-"""Small blobs in the cache, all in one SQLite file: a file for each costs more than fetching it."""
+"""Cache of small blobs in one SQLite file: a file for each would cost more than fetching it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Final
 from cifarml.data.blob.info import BlobInfo
 from cifarml.errors import DataError
 
-__all__ = ["KeptBlobs"]
+__all__ = ["BlobCache"]
 
 _logger = logging.getLogger(__name__)
 
-_AT_ONCE: Final = 256
+_BATCH: Final = 256
 _WAIT_S: Final = 60
 _TABLE: Final = """
 CREATE TABLE IF NOT EXISTS blobs (
@@ -25,31 +25,31 @@ CREATE TABLE IF NOT EXISTS blobs (
     PRIMARY KEY (container, name)
 )
 """
-_THIS: Final = "FROM blobs WHERE container = ? AND name = ? AND etag = ?"
+_FROM_BLOB: Final = "FROM blobs WHERE container = ? AND name = ? AND etag = ?"
 
 
-class KeptBlobs:
-    """What small blobs of a container held when they were read last; what has changed is replaced.
+class BlobCache:
+    """Contents of a container's small blobs, by name and etag.
 
-    Usable from several threads and processes. A damaged file is thrown away: all of it can be had again.
+    Usable from several threads and processes. A damaged file is deleted, and its blobs are fetched again.
 
     Args:
-        path: The SQLite file; made where it is missing.
+        path: The SQLite file; created if it is missing.
         container: URL of the container.
 
     Raises:
-        DataError: If the file can't be made or written.
+        DataError: If the file can't be created or written.
     """
 
     def __init__(self, path: Path, container: str) -> None:
         self._path, self._container = path, container
         self._lock = Lock()
-        self._waiting: list[tuple[str, str, str, bytes]] = []
+        self._unwritten: list[tuple[str, str, str, bytes]] = []
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._database = self._open()
         except (OSError, sqlite3.OperationalError) as error:
-            raise self._refused(error) from error
+            raise self._error(error) from error
         except sqlite3.DatabaseError:
             self._start_over()
 
@@ -57,7 +57,7 @@ class KeptBlobs:
         with ExitStack() as undo:
             database = sqlite3.connect(self._path, timeout=_WAIT_S, check_same_thread=False)
             undo.callback(database.close)
-            database.execute("PRAGMA synchronous = OFF")  # a loss of power may cost the cache, no more
+            database.execute("PRAGMA synchronous = OFF")  # a power failure can damage only the cache
             database.execute(_TABLE)
             undo.pop_all()
         return database
@@ -67,10 +67,10 @@ class KeptBlobs:
             self._path.unlink(missing_ok=True)
             self._database = self._open()
         except (OSError, sqlite3.Error) as error:
-            raise self._refused(error) from error
+            raise self._error(error) from error
 
     def missing(self, blobs: Iterable[BlobInfo]) -> list[BlobInfo]:
-        """Return those blobs that are not here as they are now.
+        """Return those blobs that are not cached with their current etag.
 
         Raises:
             DataError: If the file can't be read.
@@ -81,33 +81,33 @@ class KeptBlobs:
             try:
                 here = set(self._database.execute(query, (self._container,)))
             except sqlite3.OperationalError as error:
-                raise self._refused(error) from error
+                raise self._error(error) from error
             except sqlite3.DatabaseError:
                 self._database.close()
                 self._start_over()
         return [blob for blob in blobs if (blob.name, blob.etag) not in here]
 
     def add(self, blob: BlobInfo, content: bytes) -> None:
-        """Keep a blob, in place of what it held before.
+        """Cache a blob, replacing its previous content.
 
         Raises:
             DataError: If it can't be written.
         """
         with self._lock:
-            self._waiting.append((self._container, blob.name, blob.etag, content))
-            if len(self._waiting) >= _AT_ONCE:
+            self._unwritten.append((self._container, blob.name, blob.etag, content))
+            if len(self._unwritten) >= _BATCH:
                 self._write()
 
     def read(self, blob: BlobInfo) -> bytes | None:
-        """Return a blob's content; None where it is not here, or damaged, and then it is forgotten."""
+        """Return a blob's content; None if it is missing, or damaged, and then it is removed."""
         row = (self._container, blob.name, blob.etag)
         with self._lock:
             try:
-                found = self._database.execute(f"SELECT content {_THIS}", row).fetchone()
+                found = self._database.execute(f"SELECT content {_FROM_BLOB}", row).fetchone()
                 if found and blob.matches(found[0]):
                     return bytes(found[0])
                 with self._database:
-                    self._database.execute(f"DELETE {_THIS}", row)
+                    self._database.execute(f"DELETE {_FROM_BLOB}", row)
             except sqlite3.Error as error:
                 _logger.info("%s: %s", self._path, error)
         return None
@@ -115,18 +115,18 @@ class KeptBlobs:
     def _write(self) -> None:
         try:
             with self._database:
-                self._database.executemany("REPLACE INTO blobs VALUES (?, ?, ?, ?)", self._waiting)
+                self._database.executemany("REPLACE INTO blobs VALUES (?, ?, ?, ?)", self._unwritten)
         except sqlite3.Error as error:
-            raise self._refused(error) from error
-        self._waiting.clear()
+            raise self._error(error) from error
+        self._unwritten.clear()
 
-    def _refused(self, error: Exception) -> DataError:
+    def _error(self, error: Exception) -> DataError:
         return DataError(
             f"can't write {self._path}: {error}", "is the disk full? Or move it: CIFARML_CACHE_DIR"
         )
 
     def flush(self) -> None:
-        """Write what waits to be written.
+        """Write the blobs that are still in memory.
 
         Raises:
             DataError: If it can't be written.

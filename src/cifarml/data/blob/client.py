@@ -1,9 +1,8 @@
-"""Who we are to Azure Storage, and the client that says so."""
+"""Authenticate to Azure Storage: with a SAS token, a key, a connection string or Entra ID."""
 
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import formatdate
@@ -11,7 +10,6 @@ from threading import Lock
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from azure.core.credentials import AccessToken, TokenCredential
 from azure.core.exceptions import AzureError
 from azure.core.pipeline import PipelineContext, PipelineRequest
 from azure.core.pipeline.policies import RetryPolicy
@@ -29,17 +27,16 @@ _logger = logging.getLogger(__name__)
 _Authorize = Callable[[str, str, dict[str, str]], tuple[str, dict[str, str]]]
 
 OnWait = Callable[[float, str], None]
-"""Told that we wait so many seconds, and why."""
+"""Called with the seconds of a wait and its reason."""
 
 _SCOPE: Final = "https://storage.azure.com/.default"
-_RENEWED_BEFORE_S: Final = 300
 LONGEST_WAIT_S: Final = 60
 RETRIES: Final = 5
 
 
 @dataclass(frozen=True)
 class Access:
-    """A container, and how we sign in to it.
+    """A container, and how to authenticate to it.
 
     Args:
         service: The client of the account.
@@ -68,17 +65,17 @@ class Access:
 def open_access(
     address: BlobAddress, settings: Settings, *, on_wait: OnWait, timeout_s: float, retry_wait_s: float
 ) -> Access:
-    """Make a client for the container of an address; nothing is sent yet.
+    """Create a client for the container of an address; nothing is sent yet.
 
-    The first there is of: the SAS in the address, AZURE_STORAGE_CONNECTION_STRING,
-    AZURE_STORAGE_SAS_TOKEN, AZURE_STORAGE_KEY, DefaultAzureCredential. What belongs to the account of the
-    settings is never sent to another account.
+    Uses the first that is set of: the SAS in the address, AZURE_STORAGE_CONNECTION_STRING,
+    AZURE_STORAGE_SAS_TOKEN, AZURE_STORAGE_KEY, DefaultAzureCredential. Secrets for the account of the
+    settings are never sent to another account.
 
     Raises:
-        SettingsError: If no account is set, or the connection string is none.
+        SettingsError: If no account is set, or a secret is malformed.
     """
     options: dict[str, Any] = {
-        "retry_policy": _Retry(on_wait, retry_wait_s),
+        "retry_policy": _ReportingRetryPolicy(on_wait, retry_wait_s),
         "connection_timeout": min(10, timeout_s),
         "read_timeout": timeout_s,
         "user_agent": "cifarml",
@@ -101,53 +98,46 @@ def open_access(
             f"no storage account is set for {address}",
             hint="set AZURE_STORAGE_ACCOUNT to its name, or storage_account in cifarml.toml",
         )
+    secret, auth_method = settings.storage_key, "AZURE_STORAGE_KEY"
     if address.sas:
-        service = BlobServiceClient(url, credential=_bare(address.sas.get_secret_value()), **options)
-        return _access(service, address.container, "the SAS token in the address")
-    if url == own and settings.storage_sas_token:
-        token = _bare(settings.storage_sas_token.get_secret_value())
-        return _access(
-            BlobServiceClient(url, credential=token, **options), address.container, "AZURE_STORAGE_SAS_TOKEN"
-        )
-    if url == own and settings.storage_key:
-        key = settings.storage_key.get_secret_value()
-        try:
-            service = BlobServiceClient(url, credential=key, **options)
-        except ValueError:
-            raise SettingsError(
-                f"{url} names no account, which a key needs", hint="set AZURE_STORAGE_ACCOUNT to its name"
-            ) from None
-        return _access(service, address.container, "AZURE_STORAGE_KEY")
-    from azure.identity import DefaultAzureCredential  # who signs in with a key doesn't wait for it
+        secret, auth_method = address.sas, "the SAS token in the address"
+    elif url != own:
+        secret = None
+    elif settings.storage_sas_token:
+        secret, auth_method = settings.storage_sas_token, "AZURE_STORAGE_SAS_TOKEN"
+    credential: Any
+    if secret:
+        credential = secret.get_secret_value().strip().removeprefix("?")
+    else:
+        from azure.identity import DefaultAzureCredential  # slow to import, and not needed with a secret
 
-    credential = DefaultAzureCredential()
-    return _access(
-        BlobServiceClient(url, credential=credential, **options),
-        address.container,
-        "DefaultAzureCredential",
-        credential,
-    )
-
-
-def _access(
-    service: BlobServiceClient, container: str, how: str, credential: TokenCredential | None = None
-) -> Access:
-    _logger.info("Azure Storage account %s: signing in with %s", service.account_name, how)
-    if credential is not None:
-        return Access(service, container, how, _Bearer(credential).authorize)
-    key = service.credential
-    if key is None:
-        query = service.url.partition("?")[2]
-        return Access(service, container, how, lambda *_: (query, {}))
-    signing = _SharedKey(key)
+        credential, auth_method = DefaultAzureCredential(), "DefaultAzureCredential"
     try:
-        signing.authorize("GET", service.url, {})
+        service = BlobServiceClient(url, credential=credential, **options)
+    except ValueError:
+        raise SettingsError(
+            f"{url} names no account, which a key needs", hint="set AZURE_STORAGE_ACCOUNT to its name"
+        ) from None
+    return _access(service, address.container, auth_method)
+
+
+def _access(service: BlobServiceClient, container: str, auth_method: str) -> Access:
+    _logger.info("Azure Storage account %s: signing in with %s", service.account_name, auth_method)
+    credential = service.credential
+    if credential is None:
+        query = service.url.partition("?")[2]
+        return Access(service, container, auth_method, lambda *_: (query, {}))
+    if hasattr(credential, "get_token"):
+        return Access(service, container, auth_method, _bearer_token(credential))
+    authorize = _shared_key(credential)
+    try:
+        authorize("GET", service.url, {})
     except AzureError:  # its text could show a part of it
         raise SettingsError(
-            f"{how} does not hold an account key (base64)",
+            f"{auth_method} does not hold an account key (base64)",
             hint=f"copy it again: az storage account keys list --account-name {service.account_name}",
         ) from None
-    return Access(service, container, how, signing.authorize)
+    return Access(service, container, auth_method, authorize)
 
 
 def _account_url(settings: Settings) -> str | None:
@@ -165,41 +155,34 @@ def _account_url(settings: Settings) -> str | None:
     return f"https://{account}.blob.core.windows.net"
 
 
-def _bare(token: str) -> str:
-    return token.strip().removeprefix("?")
+def _bearer_token(credential: Any) -> _Authorize:
+    """Return a function that adds a token, which azure-identity renews before it expires."""
+    from azure.identity import get_bearer_token_provider
+
+    token, lock = get_bearer_token_provider(credential, _SCOPE), Lock()
+
+    def authorize(_method: str, _url: str, _headers: dict[str, str]) -> tuple[str, dict[str, str]]:
+        with lock:  # some credentials start a program for each token: one is enough for all threads
+            return "", {"Authorization": f"Bearer {token()}"}
+
+    return authorize
 
 
-class _Bearer:
-    """A bearer token, asked for again shortly before it ends (some credentials start a program for each)."""
+def _shared_key(policy: Any) -> _Authorize:
+    """Return a function that signs each request with the account's key, by the SDK's policy."""
 
-    def __init__(self, credential: TokenCredential) -> None:
-        self._credential = credential
-        self._lock = Lock()
-        self._token: AccessToken | None = None
-
-    def authorize(self, _method: str, _url: str, _headers: dict[str, str]) -> tuple[str, dict[str, str]]:
-        with self._lock:
-            if self._token is None or self._token.expires_on < time.time() + _RENEWED_BEFORE_S:
-                self._token = self._credential.get_token(_SCOPE)
-            return "", {"Authorization": f"Bearer {self._token.token}"}
-
-
-class _SharedKey:
-    """The account's key, by which the SDK's own policy signs each request."""
-
-    def __init__(self, policy: Any) -> None:
-        self._policy = policy
-
-    def authorize(self, method: str, url: str, headers: dict[str, str]) -> tuple[str, dict[str, str]]:
+    def authorize(method: str, url: str, headers: dict[str, str]) -> tuple[str, dict[str, str]]:
         request = HttpRequest(method, url, headers | {"x-ms-date": formatdate(usegmt=True)})
-        self._policy.on_request(PipelineRequest(request, PipelineContext(None)))
+        policy.on_request(PipelineRequest(request, PipelineContext(None)))
         return "", {name: request.headers[name] for name in ("x-ms-date", "Authorization")}
 
+    return authorize
 
-class _Retry(RetryPolicy):  # type: ignore[type-arg]
-    """azure-core's retry policy, which says that it waits, and never waits for long.
 
-    Unlike the one of azure-storage-blob it heeds Retry-After, and tries again after a 429.
+class _ReportingRetryPolicy(RetryPolicy):  # type: ignore[type-arg]
+    """azure-core's retry policy, which reports each wait and limits its length.
+
+    Unlike the policy of azure-storage-blob it honours Retry-After, and retries after a 429.
     """
 
     def __init__(self, on_wait: OnWait, retry_wait_s: float) -> None:
@@ -214,24 +197,24 @@ class _Retry(RetryPolicy):  # type: ignore[type-arg]
         self._on_wait = on_wait
 
     def configure_retries(self, options: dict[str, Any]) -> dict[str, Any]:
-        """Take out what the storage client says to its own policy, about a secondary host."""
+        """Drop the options for a secondary host, which the storage client passes to its own policy."""
         for name in ("hosts", "location_mode", "retry_to_secondary", "retry_hook"):
             options.pop(name, None)
         return super().configure_retries(options)
 
     def send(self, request: Any) -> Any:
-        """Send the request, and say of the answer what the storage client asks of its own policy."""
+        """Send the request, and set the attribute of the response that the storage client expects."""
         response = super().send(request)
         response.http_response.location_mode = LocationMode.PRIMARY
         return response
 
     def get_retry_after(self, response: Any) -> float | None:
-        """Return what the service asks for, as far as that is bearable."""
+        """Return the wait that the service asks for, up to LONGEST_WAIT_S."""
         wanted = super().get_retry_after(response)
         return wanted and min(wanted, LONGEST_WAIT_S)
 
     def sleep(self, settings: Any, transport: Any, response: Any = None) -> None:
-        """Wait, and say so."""
+        """Report the wait, and wait."""
         wait_s = (response and self.get_retry_after(response)) or self.get_backoff_time(settings)
         answer = f"the service answers {response.http_response.status_code}" if response else "no connection"
         self._on_wait(wait_s, answer)

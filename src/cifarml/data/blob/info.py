@@ -1,4 +1,4 @@
-"""What is known of a blob without reading it."""
+"""Properties of a blob."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from typing import Any, Final, Self
 __all__ = ["SHA256", "BlobInfo"]
 
 SHA256: Final = "sha256"
-"""Name of the metadata that holds the hash of a blob's content."""
+"""Key of the metadata with the hash of a blob's content."""
 
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
 _FOLDER: Final = "hdi_isfolder"
-"""Metadata of the empty blobs that stand for folders in accounts with a hierarchical namespace."""
+"""Metadata key of the empty blobs that mark folders in accounts with a hierarchical namespace."""
 
 
 @dataclass(frozen=True)
 class BlobInfo:
-    """A blob, as the service lists it.
+    """Properties of a blob.
 
     Args:
         name: Its name in the container.
         size_bytes: Its size.
         etag: Changes whenever the blob does.
-        modified: When it was written last.
-        sha256: Hash of its content, hexadecimal, where whoever wrote it has stored one.
-        md5: MD5 of its content, where the service has one.
-        is_folder: It is only the mark of a folder.
+        modified: When it was last written.
+        sha256: Hexadecimal SHA-256 of its content, if it was stored in the metadata.
+        md5: MD5 of its content, if the service has one.
+        is_folder: It only marks a folder.
     """
 
     name: str
@@ -43,7 +43,7 @@ class BlobInfo:
 
     @classmethod
     def of(cls, properties: Any) -> Self:
-        """Read the SDK's BlobProperties."""
+        """Convert the SDK's BlobProperties."""
         md5 = properties.content_settings.content_md5
         return cls.make(
             name=properties.name,
@@ -65,13 +65,13 @@ class BlobInfo:
         md5: bytes | None,
         metadata: Mapping[str, str],
     ) -> Self:
-        """Read what the service says of a blob."""
+        """Convert the properties and metadata that the service returns."""
         metadata = {key.lower(): value for key, value in metadata.items()}
         sha256 = str(metadata.get(SHA256, "")).lower()
         return cls(
             name=name,
             size_bytes=size_bytes,
-            etag=f'"{etag.strip(chr(34))}"',  # quoted in answers, bare in lists
+            etag=f'"{etag.strip(chr(34))}"',  # quoted in headers, bare in listings
             modified=modified,
             sha256=sha256 if _HASH.fullmatch(sha256) else None,
             md5=md5,
@@ -79,7 +79,7 @@ class BlobInfo:
         )
 
     def matches(self, content: bytes) -> bool:
-        """Tell whether this is the blob's content, as far as its hash tells."""
+        """Return whether this is the blob's content; True if the blob has no hash."""
         if self.sha256:
             return hashlib.sha256(content).hexdigest() == self.sha256
         return self.md5 in {None, hashlib.md5(content, usedforsecurity=False).digest()}

@@ -1,6 +1,6 @@
-"""The service's list of blobs: XML to BlobInfo.
+"""Parse the XML of List Blobs.
 
-The SDK takes 0.27 ms of a core for each blob that it lists, ten times as long as this.
+azure-storage-blob takes 0.27 ms of CPU time for each blob in a listing, ten times as much.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ from cifarml.data.blob.info import BlobInfo
 __all__ = ["parse_listing"]
 
 
-def parse_listing(answer: bytes) -> tuple[list[BlobInfo], str]:
-    """Read the answer to List Blobs.
+def parse_listing(content: bytes) -> tuple[list[BlobInfo], str]:
+    """Parse a response to List Blobs.
 
-    Its form: https://learn.microsoft.com/rest/api/storageservices/list-blobs
+    Its format: https://learn.microsoft.com/rest/api/storageservices/list-blobs
 
     Args:
-        answer: XML.
+        content: The XML.
 
     Returns:
-        The blobs, and the marker with which to ask for more; empty where there are no more.
+        The blobs, and the marker of the next page; empty on the last page.
 
     Raises:
-        ValueError: If it is no such answer.
+        ValueError: If it is not a valid response.
     """
     try:
-        root = ET.fromstring(answer)  # noqa: S314 - expat itself bounds what entities may grow to
+        root = ET.fromstring(content)  # noqa: S314 - expat limits the expansion of entities
         if root.tag != "EnumerationResults":
             raise ValueError(f"not a list of blobs but <{root.tag}>")
-        return [_read(blob) for blob in root.iterfind("Blobs/Blob")], root.findtext("NextMarker") or ""
+        return [_parse_blob(blob) for blob in root.iterfind("Blobs/Blob")], root.findtext("NextMarker") or ""
     except (ET.ParseError, TypeError, OverflowError) as error:
         raise ValueError(f"damaged list of blobs: {error}") from error
 
 
-def _read(blob: ET.Element) -> BlobInfo:
+def _parse_blob(blob: ET.Element) -> BlobInfo:
     name, properties = blob.find("Name"), blob.find("Properties")
     if name is None or not name.text or properties is None:
         raise ValueError("a blob without a name")

@@ -1,4 +1,4 @@
-"""May we do what we will want to do?"""
+"""Check storage permissions."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from cifarml.data.blob.store import BlobStore
 from cifarml.errors import CifarMLError
 from cifarml.settings import Settings
 
-__all__ = ["check_rights"]
+__all__ = ["check_permissions"]
 
 
-def check_rights(settings: Settings) -> Iterator[tuple[str, CifarMLError | None]]:
-    """Try what cifarml does in the container of the settings, with a small blob that is deleted again.
+def check_permissions(settings: Settings) -> Iterator[tuple[str, CifarMLError | None]]:
+    """Try each operation in the container of the settings, with a small blob that is deleted afterwards.
 
     Args:
         settings: Which account and container, and how to sign in.
 
     Yields:
-        The name of a right ("list", "write", "read", "delete"), and None where we have it, or why not.
-        After the first that is missing, those that depend on it are left out.
+        A permission ("list", "write", "read", "delete"), and None if it is granted, or else the error.
+        Those that depend on a missing one are omitted.
     """
     try:
         store = BlobStore(BlobAddress(settings.storage_container), settings=settings)
-    except CifarMLError as error:
-        yield "sign in", error
+    except CifarMLError as invalid:
+        yield "sign in", invalid
         return
     name = f".cifarml-check-{secrets.token_hex(8)}"
     with store, tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "check")
-        path.write_text("May we write here? This can be deleted.")
-        refused = _try(lambda: store.list_blobs(name))
-        yield "list", refused
-        if refused is not None:  # an upload would make a container that is missing
+        path.write_text("Permission check of cifarml. This can be deleted.")
+        error = _try(lambda: store.list_blobs(name))
+        yield "list", error
+        if error is not None:  # an upload would make a container that is missing
             return
-        refused = _try(lambda: store.upload({name: path}))
-        yield "write", refused
-        if refused is None:
+        error = _try(lambda: store.upload({name: path}))
+        yield "write", error
+        if error is None:
             yield "read", _try(lambda: store.download([(name, Path(folder, "copy"))]))
             yield "delete", _try(lambda: store.delete(name))
 

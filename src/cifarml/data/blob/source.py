@@ -1,4 +1,4 @@
-"""Blobs as a source of images, kept in the cache by what they were when they were read."""
+"""Blobs as a source of images, cached by etag."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from cifarml.data.blob.address import BlobAddress
-from cifarml.data.blob.blob_cache import KeptBlobs
+from cifarml.data.blob.blob_cache import BlobCache
 from cifarml.data.blob.download import PART_BYTES
 from cifarml.data.blob.info import BlobInfo
 from cifarml.data.blob.store import BlobStore
@@ -27,16 +27,16 @@ _SMALL_BLOBS: Final = "small.sqlite"
 
 
 class BlobTree:
-    """The blobs under a prefix, as a FileTree; all are fetched when it is made.
+    """FileTree of the blobs under a prefix; all are fetched when it is created.
 
-    Small ones are kept in one SQLite file, larger ones in a file each.
+    Small ones are cached in one SQLite file, larger ones in a file each.
 
     Args:
         store: The container.
-        origin: Where they lie, for people to read.
-        prefix: What their names begin with, left out of the names of the files.
+        origin: Their address, for people to read.
+        prefix: Prefix of their names, omitted from the names of the files.
         blobs: The blobs.
-        cache: Folder that keeps them.
+        cache: Folder of the cache.
     """
 
     def __init__(
@@ -55,17 +55,17 @@ class BlobTree:
             key.update(f"{name}\0{blob.etag}\0".encode())
         self.folders = frozenset(folders)
         self._key = key.hexdigest()
-        self._place = functools.partial(cached_path, cache, store)
-        self._kept = KeptBlobs(cache / _SMALL_BLOBS, store.url)
+        self._cached_path = functools.partial(cached_path, cache, store)
+        self._cache = BlobCache(cache / _SMALL_BLOBS, store.url)
         with ExitStack() as undo:
-            undo.callback(self._kept.close)
-            missing = self._kept.missing(blob for blob in blobs if blob.size_bytes <= PART_BYTES)
+            undo.callback(self._cache.close)
+            missing = self._cache.missing(blob for blob in blobs if blob.size_bytes <= PART_BYTES)
             try:
-                store.read(missing, self._kept.add)
+                store.read(missing, self._cache.add)
             finally:
-                self._kept.flush()
+                self._cache.flush()
             large = [blob for blob in blobs if PART_BYTES < blob.size_bytes <= MAX_FILE_BYTES]
-            places = [(blob, self._place(blob)) for blob in large]
+            places = [(blob, self._cached_path(blob)) for blob in large]
             store.download([(blob, path) for blob, path in places if not path.exists()])
             undo.pop_all()
 
@@ -76,9 +76,9 @@ class BlobTree:
             raise ImageError(f"larger than {MAX_FILE_BYTES:,} bytes")
         content: bytes | None
         if blob.size_bytes <= PART_BYTES:
-            content = self._kept.read(blob)
+            content = self._cache.read(blob)
         else:
-            path = self._place(blob)
+            path = self._cached_path(blob)
             try:
                 content = path.read_bytes()
             except OSError as error:
@@ -100,25 +100,25 @@ class BlobTree:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._kept.close()
+        self._cache.close()
 
 
 def open_blobs(
     text: str, settings: Settings, *, on_progress: OnProgress = ignore_progress
 ) -> tuple[str, Path | BlobTree]:
-    """Fetch what lies at an address, unless the cache has it.
+    """Fetch the archive or the images at an address, unless they are cached.
 
     Args:
-        text: ``az://CONTAINER/NAME`` or an https URL, of an archive or of what images' names begin with.
+        text: ``az://CONTAINER/NAME`` or an https URL, of an archive or of a folder of images.
         settings: Which account, how to sign in, and where the cache is.
-        on_progress: Called while bytes come.
+        on_progress: Called during the download.
 
     Returns:
         The address without secrets, and the archive's file in the cache or the images.
 
     Raises:
-        CloudError: If there is nothing, or it can't be had.
-        DataError: If the address is none, or what lies there can't be used.
+        CloudError: If there is nothing, or it can't be fetched.
+        DataError: If the address is invalid, or its content can't be used.
     """
     address = BlobAddress.parse(text)
     cache = settings.cache_dir / "blobs"
@@ -143,7 +143,7 @@ def open_blobs(
 
 
 def cached_path(cache: Path, store: BlobStore, blob: BlobInfo) -> Path:
-    """Return where the cache keeps a blob: by account, container, name and etag."""
+    """Return the path of a blob in the cache, by account, container, name and etag."""
     place = hashlib.sha256(f"{store.url}/{blob.name}".encode()).hexdigest()
     state = hashlib.sha256(blob.etag.encode()).hexdigest()
     return cache / place[:2] / f"{place[2:34]}-{state[:16]}"

@@ -1,4 +1,4 @@
-"""Whole files and folders to Azure Storage and back."""
+"""Upload and download files and folders."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _LIMITS: Final = ArchiveLimits(max_total_bytes=2**60, max_file_bytes=2**60, max_
 
 
 class Download(NamedTuple):
-    """What a download did.
+    """Result of a download.
 
     Attributes:
         paths: The files, whether fetched now or there already.
-        fetched_bytes: How much was fetched.
-        saved_bytes: How much was there already.
+        fetched_bytes: Bytes that were fetched.
+        saved_bytes: Bytes that were there already.
     """
 
     paths: tuple[Path, ...]
@@ -43,22 +43,22 @@ def upload_path(
     settings: Settings | None = None,
     on_progress: OnProgress = ignore_progress,
 ) -> tuple[BlobAddress, Upload]:
-    """Upload a file, or all files of a folder but hidden ones.
+    """Upload a file, or all files of a folder except hidden ones.
 
     Args:
         path: The file or folder.
         destination: ``az://CONTAINER/NAME``. A name that ends in ``/`` is a folder to put the file into.
-            When left out: the container of the settings, under the file's or folder's own name.
+            Default: the container of the settings, under the name of the file or folder.
         overwrite: Replace other content.
         settings: Which account, container, and how to sign in.
-        on_progress: Called while bytes go.
+        on_progress: Called during the upload.
 
     Returns:
-        The address that :func:`cifarml.load_dataset` takes, and what was done.
+        The address that :func:`cifarml.load_dataset` takes, and what was sent.
 
     Raises:
-        DataError: If there is nothing to upload, or other content is there.
-        CloudError: If Azure Storage refuses, or can't be reached.
+        DataError: If there is nothing to upload, or a blob has other content.
+        CloudError: If Azure Storage refuses a request, or can't be reached.
     """
     settings = settings or load_settings()
     address = BlobAddress.parse(destination or f"az://{settings.storage_container}")
@@ -97,14 +97,14 @@ def download_path(
 
     Args:
         source: ``az://CONTAINER/NAME`` or an https URL.
-        target: The file or folder to make. A blob goes into a folder that is there, under its own name.
+        target: The file or folder to create. A blob is put into an existing folder under its own name.
         overwrite: Replace files with other content.
         settings: Which account, and how to sign in.
-        on_progress: Called while bytes come.
+        on_progress: Called during the download.
 
     Raises:
-        DataError: If files with other content are there, or can't be written, or a name is unsafe.
-        CloudError: If there is no such blob, or Azure Storage refuses or can't be reached.
+        DataError: If a file has other content or can't be written, or a name is unsafe.
+        CloudError: If there is no such blob, or Azure Storage refuses a request or can't be reached.
     """
     address, target = BlobAddress.parse(source), Path(target)
     with BlobStore(address, settings=settings, on_progress=on_progress) as store:

@@ -1,67 +1,83 @@
-"""How far transfers are that many threads work on."""
+"""Concurrent transfers, and thread-safe progress for them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
 from typing import TypeVar
 
 from cifarml.data.blob.http import CONNECTIONS
 from cifarml.progress import OnProgress, Progress
 
-__all__ = ["Tally", "in_threads"]
+__all__ = ["TransferProgress", "map_in_threads"]
 
 _I = TypeVar("_I")
 _O = TypeVar("_O")
 
 
-class Tally:
-    """Counts bytes and files, and tells how far it is.
+class TransferProgress:
+    """Counts bytes and files from several threads, and reports them.
 
     Args:
-        on_progress: Told after each change.
+        on_progress: Called after each change.
         task: What is being done.
-        total_bytes: How much there is in all; None while nobody knows.
-        num_files: How many files there are in all.
+        total_bytes: Bytes in all; None if unknown.
+        num_files: Files in all.
     """
 
     def __init__(
         self, on_progress: OnProgress, task: str, total_bytes: int | None = None, num_files: int = 1
     ) -> None:
-        self.total_bytes = total_bytes
-        self._on_progress, self._task, self._num_files = on_progress, task, num_files
+        self._on_progress, self._task = on_progress, task
+        self._total_bytes, self._num_files = total_bytes, num_files
         self._done_bytes = self._done_files = 0
         self._lock = Lock()
 
     def add(self, num_bytes: int, num_files: int = 0) -> None:
-        """Count bytes (negative: they were of no use) and files that are done."""
+        """Count bytes (negative if they were discarded) and finished files."""
         with self._lock:
             self._done_bytes += num_bytes
             self._done_files += num_files
             files = f"{self._done_files:,} of {self._num_files:,} files" if self._num_files > 1 else ""
             if num_bytes or files:
-                self._tell(files)
+                self._report(files)
 
     def wait(self, wait_s: float, reason: str) -> None:
-        """Tell that a request waits before it is tried again."""
+        """Report that a request waits before it is retried."""
         with self._lock:
             text = f"waiting {wait_s:.0f} s: {reason}"
-            self._tell(text, line=text if wait_s >= 1 else "")
+            self._report(text, line=text if wait_s >= 1 else "")
 
-    def _tell(self, detail: str, line: str = "") -> None:
+    def _report(self, detail: str, line: str = "") -> None:
         self._on_progress(
-            Progress(self._task, self._done_bytes, self.total_bytes, unit="bytes", detail=detail, line=line)
+            Progress(self._task, self._done_bytes, self._total_bytes, unit="bytes", detail=detail, line=line)
         )
 
 
-def in_threads(work: Callable[[_I], _O], items: Iterable[_I]) -> list[_O]:
-    """Do something to each item, several at a time; the first error ends it, and is raised."""
+def map_in_threads(
+    work: Callable[[_I], _O], items: Iterable[_I], *, ahead: int = 8 * CONNECTIONS
+) -> Iterator[_O]:
+    """Call a function with each item, several at a time; an error cancels what has not started.
+
+    Args:
+        work: The function.
+        items: Taken one by one, at most ``ahead`` before the results that were yielded.
+        ahead: Bounds how many items and results are in memory.
+
+    Yields:
+        The results, in the order of the items.
+    """
     with ThreadPoolExecutor(CONNECTIONS) as pool:
-        futures = [pool.submit(work, item) for item in items]
+        futures: deque[Future[_O]] = deque()
         try:
-            wait(futures, return_when=FIRST_EXCEPTION)
+            for item in items:
+                futures.append(pool.submit(work, item))
+                if len(futures) >= ahead:
+                    yield futures.popleft().result()
+            while futures:
+                yield futures.popleft().result()
         finally:
             for future in futures:
                 future.cancel()
-        return [future.result() for future in futures if not future.cancelled()]

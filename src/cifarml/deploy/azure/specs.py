@@ -1,24 +1,23 @@
-"""What an endpoint in Azure is made of, as Azure ML's own entities: made with them, and written as YAML."""
+"""Azure ML entities of an endpoint, built from the YAML documents that ``az ml`` takes."""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from types import MappingProxyType
+from typing import Any, Final, Literal
 
 from cifarml.azure.workspace import TAG
 from cifarml.azure.yaml_files import SCHEMA, new_folder, write_documents
 from cifarml.deploy.azure.staging import SCORING_SCRIPT, locked_requirements, scoring_files, stage_scoring
 from cifarml.errors import DeployError, SettingsError
 from cifarml.registry.base import RegisteredModel
-
-if TYPE_CHECKING:
-    from azure.ai.ml.entities import Environment, ManagedOnlineDeployment, ManagedOnlineEndpoint
 
 __all__ = [
     "ENVIRONMENT",
@@ -99,30 +98,18 @@ def conda_file() -> dict[str, Any]:
     }
 
 
-def build_environment() -> Environment:
-    """Return the environment: the smallest image, the inference server and the scoring libraries."""
-    from azure.ai.ml.entities import Environment
+def build_environment() -> Any:
+    """Build the environment: the smallest image, the inference server and the scoring libraries."""
+    from azure.ai.ml import load_environment
 
-    return Environment(
-        name=ENVIRONMENT,
-        version=environment_version(),
-        description="What cifarml's scoring script needs, each file pinned by its hash.",
-        image=IMAGE,
-        conda_file=conda_file(),
-        tags={TAG: version("cifarml")},
-    )
+    return _load(load_environment, _describe_environment())
 
 
-def build_endpoint(name: str, options: DeploymentOptions) -> ManagedOnlineEndpoint:
-    """Return an endpoint without deployments, with an identity of its own."""
-    from azure.ai.ml.entities import ManagedOnlineEndpoint
+def build_endpoint(name: str, options: DeploymentOptions) -> Any:
+    """Build an endpoint without deployments, with an identity of its own."""
+    from azure.ai.ml import load_online_endpoint
 
-    return ManagedOnlineEndpoint(
-        name=name,
-        description="Names what is in an image; made by cifarml",
-        auth_mode="key" if options.auth == "key" else "aad_token",
-        tags={TAG: version("cifarml")},
-    )
+    return _load(load_online_endpoint, _describe_endpoint(name, options))
 
 
 def build_deployment(
@@ -134,8 +121,8 @@ def build_deployment(
     folder: Path,
     tags: Mapping[str, str],
     script: Path | None = None,
-) -> ManagedOnlineDeployment:
-    """Return a deployment, its code staged.
+) -> Any:
+    """Build a deployment, and stage its code.
 
     Args:
         endpoint: Name of the endpoint.
@@ -143,54 +130,17 @@ def build_deployment(
         model: What it serves; registered in the workspace.
         options: How it runs.
         folder: Where its code folder is made.
-        tags: What else is to be known of it.
-        script: Another scoring script than ours, which may import ours as ``cifarml.scoring.score``.
+        tags: Further tags.
+        script: A scoring script in place of ours; it may import ours as ``cifarml.scoring.score``.
 
     Raises:
         DeployError: If the code can't be staged.
     """
-    from azure.ai.ml.entities import (
-        CodeConfiguration,
-        ManagedOnlineDeployment,
-        OnlineRequestSettings,
-        ProbeSettings,
-    )
+    from azure.ai.ml import load_online_deployment
 
-    try:
-        stage_scoring(folder / _CODE)
-        if script is not None:
-            shutil.copyfile(script, folder / _CODE / script.name)
-    except OSError as error:
-        raise DeployError(f"can't stage the code in {folder}: {error.strerror}") from error
-    timeout_ms = options.request_timeout_s * 1000
-    return ManagedOnlineDeployment(
-        name=name,
-        endpoint_name=endpoint,
-        model=f"azureml:{model.name}:{model.version}",
-        environment=f"azureml:{ENVIRONMENT}:{environment_version()}",
-        code_configuration=CodeConfiguration(
-            code=str(folder / _CODE), scoring_script=script.name if script else SCORING_SCRIPT
-        ),
-        instance_type=options.instance_type,
-        instance_count=options.instance_count,
-        request_settings=OnlineRequestSettings(
-            request_timeout_ms=timeout_ms,
-            max_concurrent_requests_per_instance=options.workers,
-            max_queue_wait_ms=min(timeout_ms, 500),
-        ),
-        environment_variables={
-            "WORKER_COUNT": str(options.workers),
-            "SCORING_TIMEOUT_MS": str(timeout_ms),
-        },
-        liveness_probe=ProbeSettings(
-            initial_delay=10, period=10, timeout=2, success_threshold=1, failure_threshold=30
-        ),
-        readiness_probe=ProbeSettings(
-            initial_delay=5, period=5, timeout=2, success_threshold=1, failure_threshold=30
-        ),
-        app_insights_enabled=False,
-        tags={TAG: version("cifarml"), "cifarml_model": str(model), **tags},
-    )
+    _stage_code(folder, script)
+    document = _describe_deployment(endpoint, name, model, options, tags, script)
+    return _load(load_online_deployment, document, folder)
 
 
 def write_yaml(
@@ -201,10 +151,10 @@ def write_yaml(
     run: Path | None,
     options: DeploymentOptions,
 ) -> list[Path]:
-    """Write the plan as files that ``az ml`` takes, in the order in which it takes them.
+    """Write the plan as files for ``az ml``, in the order in which it takes them.
 
     Args:
-        folder: Where; a new folder.
+        folder: The new folder.
         endpoint: Name of the endpoint.
         deployment: Name of the deployment.
         model: What is deployed.
@@ -215,65 +165,98 @@ def write_yaml(
         CloudError: If the folder is not empty, or can't be written.
         DeployError: If the code can't be staged.
     """
+    documents = {"environment.yml": _describe_environment()}
     new_folder(folder)
     if run is not None:
         try:
             shutil.copytree(run, folder / "model")
         except OSError as error:
             raise DeployError(f"can't write to {folder}: {error.strerror}") from error
-    made = build_deployment(endpoint, deployment, model, options, folder=folder, tags={})
-    environment, made_endpoint = build_environment(), build_endpoint(endpoint, options)
-    settings: Any = made.request_settings
-    probes = {name: _probe(getattr(made, name)) for name in ("liveness_probe", "readiness_probe")}
-    documents: dict[str, dict[str, Any]] = {
-        "environment.yml": {
-            "$schema": SCHEMA.format("environment"),
-            "name": environment.name,
-            "version": environment.version,
-            "description": environment.description,
-            "image": environment.image,
-            "conda_file": conda_file(),
-            "tags": dict(environment.tags or {}),
-        },
-        "model.yml": {
+        documents["model.yml"] = {
             "$schema": SCHEMA.format("model"),
             "name": model.name,
             "version": model.version,
             "type": "custom_model",
             "path": "./model",
             "tags": {TAG: version("cifarml"), "run_sha256": model.run_sha256},
-        },
-        "endpoint.yml": {
-            "$schema": SCHEMA.format("managedOnlineEndpoint"),
-            "name": made_endpoint.name,
-            "description": made_endpoint.description,
-            "auth_mode": made_endpoint.auth_mode,
-            "tags": dict(made_endpoint.tags or {}),
-        },
-        "deployment.yml": {
-            "$schema": SCHEMA.format("managedOnlineDeployment"),
-            "name": made.name,
-            "endpoint_name": made.endpoint_name,
-            "model": made.model,
-            "environment": made.environment,
-            "code_configuration": {"code": f"./{_CODE}", "scoring_script": SCORING_SCRIPT},
-            "instance_type": made.instance_type,
-            "instance_count": made.instance_count,
-            "request_settings": {
-                "request_timeout_ms": settings.request_timeout_ms,
-                "max_concurrent_requests_per_instance": settings.max_concurrent_requests_per_instance,
-                "max_queue_wait_ms": settings.max_queue_wait_ms,
-            },
-            "environment_variables": dict(made.environment_variables or {}),
-            **probes,
-            "tags": dict(made.tags or {}),
-        },
-    }
-    if run is None:
-        del documents["model.yml"]
+        }
+    _stage_code(folder)
+    documents["endpoint.yml"] = _describe_endpoint(endpoint, options)
+    documents["deployment.yml"] = _describe_deployment(endpoint, deployment, model, options)
     return write_documents(folder, documents)
 
 
-def _probe(probe: Any) -> dict[str, int]:
-    names = ("initial_delay", "period", "timeout", "success_threshold", "failure_threshold")
-    return {name: getattr(probe, name) for name in names}
+def _load(load: Callable[..., Any], document: dict[str, Any], folder: Path = Path()) -> Any:
+    """Load an entity from its YAML document, whose relative paths start at ``folder``."""
+    import yaml
+
+    return load(io.StringIO(yaml.safe_dump(document)), relative_origin=str(folder.absolute() / "plan.yml"))
+
+
+def _stage_code(folder: Path, script: Path | None = None) -> None:
+    try:
+        stage_scoring(folder / _CODE)
+        if script is not None:
+            shutil.copyfile(script, folder / _CODE / script.name)
+    except OSError as error:
+        raise DeployError(f"can't stage the code in {folder}: {error.strerror}") from error
+
+
+def _describe_environment() -> dict[str, Any]:
+    return {
+        "$schema": SCHEMA.format("environment"),
+        "name": ENVIRONMENT,
+        "version": environment_version(),
+        "description": "Libraries of cifarml's scoring script, each file pinned by its hash.",
+        "image": IMAGE,
+        "conda_file": conda_file(),
+        "tags": {TAG: version("cifarml")},
+    }
+
+
+def _describe_endpoint(name: str, options: DeploymentOptions) -> dict[str, Any]:
+    return {
+        "$schema": SCHEMA.format("managedOnlineEndpoint"),
+        "name": name,
+        "description": "Classifies images; created by cifarml",
+        "auth_mode": "key" if options.auth == "key" else "aad_token",
+        "tags": {TAG: version("cifarml")},
+    }
+
+
+def _describe_deployment(
+    endpoint: str,
+    name: str,
+    model: RegisteredModel,
+    options: DeploymentOptions,
+    tags: Mapping[str, str] = MappingProxyType({}),
+    script: Path | None = None,
+) -> dict[str, Any]:
+    timeout_ms = options.request_timeout_s * 1000
+    probe = {"period": 10, "timeout": 2, "success_threshold": 1, "failure_threshold": 30}
+    return {
+        "$schema": SCHEMA.format("managedOnlineDeployment"),
+        "name": name,
+        "endpoint_name": endpoint,
+        "model": f"azureml:{model.name}:{model.version}",
+        "environment": f"azureml:{ENVIRONMENT}:{environment_version()}",
+        "code_configuration": {
+            "code": f"./{_CODE}",
+            "scoring_script": script.name if script else SCORING_SCRIPT,
+        },
+        "instance_type": options.instance_type,
+        "instance_count": options.instance_count,
+        "request_settings": {
+            "request_timeout_ms": timeout_ms,
+            "max_concurrent_requests_per_instance": options.workers,
+            "max_queue_wait_ms": min(timeout_ms, 500),
+        },
+        "environment_variables": {
+            "WORKER_COUNT": str(options.workers),
+            "SCORING_TIMEOUT_MS": str(timeout_ms),
+        },
+        "liveness_probe": probe | {"initial_delay": 10},
+        "readiness_probe": probe | {"initial_delay": 5, "period": 5},
+        "app_insights_enabled": False,
+        "tags": {TAG: version("cifarml"), "cifarml_model": str(model), **tags},
+    }

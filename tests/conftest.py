@@ -65,6 +65,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.setenv("CIFARML_CACHE_DIR", str(path))
     monkeypatch.setenv("CIFARML_ENDPOINTS_DIR", str(path / "endpoints"))
     monkeypatch.setenv("CIFARML_REGISTRY_DIR", str(path / "registry"))
+    monkeypatch.setenv("CIFARML_MLFLOW_MIRROR", "false")  # no process outlives a test
     return path
 
 

@@ -15,11 +15,13 @@ from typing import Any, Final, Literal, NamedTuple
 
 from cifarml.errors import CifarMLError, SettingsError
 from cifarml.hardware.devices import Memory, cpu_features, has_nvidia_driver, measure_memory
+from cifarml.registry.local.mlflow_mirror import mirror_failure
 from cifarml.settings import Settings, describe_settings, load_settings
 
 __all__ = ["Check", "OnCheck", "run_checks"]
 
 _GB: Final = 1e9
+_MAKE_ANEW: Final = "move mlflow.db in registry_dir away; it is made anew after the next training"
 _ASK = """
 import json, tensorflow
 from cifarml.hardware.devices import describe_environment
@@ -82,6 +84,8 @@ def _checks(settings: Settings | None, target: str | None) -> Iterator[Check]:
         yield _check_folder("cache_dir", found.cache_dir)
         yield _check_folder("runs_dir", found.runs_dir)
         yield _check_folder("registry_dir", found.registry_dir)
+        if failure := mirror_failure(found.registry_dir):
+            yield Check("mlflow", "warning", f"its copy of runs and models is behind: {failure}", _MAKE_ANEW)
     yield _check_memory(measure_memory())
     environment = _ask_tensorflow()
     if isinstance(environment, Check):

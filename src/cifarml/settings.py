@@ -109,7 +109,11 @@ class Settings(BaseSettings):
     )
     registry_dir: Annotated[Path, AfterValidator(_check_path)] = Field(
         default_factory=lambda: platformdirs.user_data_path("cifarml") / "registry",
-        description="Registered models, and what is known of all runs (mlflow.db).",
+        description="Registered models, and what is known of all runs.",
+    )
+    mlflow_mirror: bool = Field(
+        default=True,
+        description="Whether runs and versions are copied into mlflow.db in registry_dir, for `mlflow ui`.",
     )
     cifar10_url: AnyHttpUrl = Field(
         default=AnyHttpUrl(ARCHIVE_URL),

@@ -138,6 +138,7 @@ def test_real_models(good: Run, trained: Run, test_images: Dataset) -> None:
     assert failed(same) == ["better, not by chance"]
 
 
+@pytest.mark.filterwarnings("ignore")  # SQLAlchemy warns of the way MLflow uses it
 def test_logged_and_promoted(good: Run, trained: Run, test_images: Dataset) -> None:
     registry = LocalRegistry()
     old, new = registry.register(trained), registry.register(good)
@@ -148,6 +149,7 @@ def test_logged_and_promoted(good: Run, trained: Run, test_images: Dataset) -> N
     compare_models(registry, old, new, test_images)
     from mlflow import MlflowClient
 
+    registry.update_mlflow()
     client = MlflowClient(f"sqlite:///{registry.folder}/mlflow.db")
     experiment = client.get_experiment_by_name("cifar10")
     assert experiment

@@ -9,7 +9,7 @@ import typer
 
 from cifarml.cli import options
 from cifarml.cli.console import note, print_json, print_plan
-from cifarml.cli.target import Target, open_host
+from cifarml.cli.target import Target, local_registry, open_host
 
 if TYPE_CHECKING:
     from cifarml.deploy.azure.host import AzureHost
@@ -84,7 +84,6 @@ def deploy(
     from cifarml.deploy.rollout import deploy_model
     from cifarml.errors import CloudError
     from cifarml.registry.azure.registry import AzureRegistry
-    from cifarml.registry.local.registry import LocalRegistry
 
     wanted = {
         "instance_type": instance_type,
@@ -95,7 +94,7 @@ def deploy(
     }
     host = open_host(target, **wanted)
     local = isinstance(host, LocalHost)
-    registry = LocalRegistry() if isinstance(host, LocalHost) else AzureRegistry(host.workspace)
+    registry = local_registry() if isinstance(host, LocalHost) else AzureRegistry(host.workspace)
     found = find_model(registry, model, runs_dir, dry_run=dry_run)
     if yaml is not None:
         _write_yaml(host, registry, found, name, yaml)

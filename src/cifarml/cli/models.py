@@ -45,6 +45,7 @@ def list_command(
       cifarml models list cifar10 --json
     """
     from cifarml.registry.local.registry import LocalRegistry
+    from cifarml.settings import load_settings
 
     registry = open_registry(target)
     models = registry.list_models(name)
@@ -69,8 +70,8 @@ def list_command(
             for model in models
         ],
     )
-    if isinstance(registry, LocalRegistry):
-        print(f"In MLflow's pages, where mlflow is installed: {registry.ui_command}")
+    if isinstance(registry, LocalRegistry) and load_settings().mlflow_mirror:
+        print(f"In MLflow's pages, if mlflow is installed: {registry.ui_command}")
 
 
 @app.command()

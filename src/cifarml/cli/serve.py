@@ -10,6 +10,7 @@ import typer
 from cifarml.cli import options
 from cifarml.cli.console import note
 from cifarml.cli.deploy import find_model, page_address
+from cifarml.cli.target import local_registry
 
 __all__ = ["serve"]
 
@@ -32,9 +33,8 @@ def serve(
     import tempfile
 
     from cifarml.deploy.local.foreground import serve_model
-    from cifarml.registry.local.registry import LocalRegistry
 
-    registry = LocalRegistry()
+    registry = local_registry()
     found = find_model(registry, model, runs_dir)
 
     def tell(scoring_uri: str, key: str) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from cifarml.registry.azure.registry import AzureRegistry
     from cifarml.registry.local.registry import LocalRegistry
 
-__all__ = ["Target", "open_host", "open_registry", "open_workspace", "resolve_target"]
+__all__ = ["Target", "local_registry", "open_host", "open_registry", "open_workspace", "resolve_target"]
 
 Target = Annotated[
     Literal["local", "azure"] | None,
@@ -47,12 +47,41 @@ def open_workspace() -> AzureWorkspace:
     return workspace
 
 
+def local_registry(*, wait: bool = False) -> LocalRegistry:
+    """Return the registry of this machine; MLflow's copy is updated when the command has ended.
+
+    Args:
+        wait: Wait for that, and report if it fails; otherwise it is done in the background.
+    """
+    import atexit
+
+    from cifarml.registry.local.registry import LocalRegistry
+    from cifarml.settings import load_settings
+
+    registry = LocalRegistry()
+    if load_settings().mlflow_mirror:
+        atexit.register(_wait_for_mirror if wait else LocalRegistry.start_mirror, registry)
+    return registry
+
+
+def _wait_for_mirror(registry: LocalRegistry) -> None:
+    import sys
+    from contextlib import suppress
+
+    from cifarml.errors import RegistryError
+
+    sys.stdout.flush()
+    try:
+        with suppress(KeyboardInterrupt):  # it goes on without us
+            registry.update_mlflow()
+    except RegistryError as error:
+        note(f"Note: {error.message}")
+
+
 def open_registry(target: str | None) -> LocalRegistry | AzureRegistry:
     """Return the registry of the target, and say which it is."""
     if resolve_target(target) == "local":
-        from cifarml.registry.local.registry import LocalRegistry
-
-        return LocalRegistry()
+        return local_registry()
     from cifarml.registry.azure.registry import AzureRegistry
 
     return AzureRegistry(open_workspace())

@@ -10,7 +10,7 @@ import typer
 from cifarml.cli import options
 from cifarml.cli.console import hidden_native_noise, note, print_json, shown_path
 from cifarml.cli.resume import explain_termination, resume_run
-from cifarml.cli.target import Target, open_registry, open_workspace
+from cifarml.cli.target import Target, local_registry, open_registry, open_workspace
 
 if TYPE_CHECKING:
     from cifarml.registry.base import ModelRegistry
@@ -175,10 +175,9 @@ def registry_beside(target: str | None) -> ModelRegistry | None:
 def log_run(run: Run, registry: ModelRegistry | None = None) -> None:
     """Log a run in the experiment, locally and in another registry; the run is finished in any case."""
     from cifarml.errors import RegistryError
-    from cifarml.registry.local.registry import LocalRegistry
 
     try:
-        for each in (LocalRegistry(), registry):
+        for each in (local_registry(wait=True), registry):
             if each is not None:
                 each.log_run(run)
     except RegistryError as error:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import sqlite3
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeGuard
 
-from cifarml.cifar10 import EXPERIMENT
-from cifarml.registry.local.database import Database
 from cifarml.run import Run
 from cifarml.run_folders import CONFIG, HISTORY, METRICS, RunSummary
 
-__all__ = ["Metric", "RunRecord", "insert_run", "record_run", "select_runs"]
+__all__ = ["Metric", "RunRecord", "milliseconds", "record_run", "summarise"]
 
 _MAX_TEXT: Final = 5000
 
@@ -92,85 +88,15 @@ def record_run(run: Run) -> RunRecord:
     )
 
 
-def insert_run(connection: sqlite3.Connection, run: RunRecord, artifacts: Path) -> None:
-    """Write a run into the experiment, which is made where it is missing; one that is there stays.
-
-    Args:
-        connection: A transaction.
-        run: The run.
-        artifacts: Where MLflow may put files of this experiment.
-    """
-    if connection.execute("SELECT 1 FROM runs WHERE run_uuid = ?", (run.run_id,)).fetchone():
-        return
-    connection.execute(
-        "INSERT INTO runs (run_uuid, name, source_type, source_name, entry_point_name, user_id, status,"
-        " start_time, end_time, source_version, lifecycle_stage, artifact_uri, experiment_id)"
-        " VALUES (?, ?, 'LOCAL', 'cifarml', '', '', ?, ?, ?, '', 'active', ?, ?)",
-        (
-            run.run_id,
-            run.name[:250],
-            "KILLED" if run.interrupted else "FINISHED",
-            milliseconds(run.started_at),
-            milliseconds(run.ended_at),
-            (run.folder or artifacts.resolve() / run.run_id).as_uri(),
-            _experiment_id(connection, artifacts),
-        ),
-    )
-    tags = {
-        **run.tags,
-        "mlflow.runName": run.name,
-        "mlflow.source.name": "cifarml",
-        "mlflow.source.type": "LOCAL",
-    }
-    for table, texts in (("params", run.parameters), ("tags", tags)):
-        connection.executemany(
-            f"INSERT INTO {table} (run_uuid, key, value) VALUES (?, ?, ?)",  # noqa: S608  # one of two words
-            [(run.run_id, key, value) for key, value in texts.items()],
-        )
-    rows = [
-        (run.run_id, m.name[:250], m.value, milliseconds(m.at or run.ended_at), m.step, False)
-        for m in sorted(run.metrics, key=lambda metric: metric.step)
-    ]
-    columns = "(run_uuid, key, value, timestamp, step, is_nan) VALUES (?, ?, ?, ?, ?, ?)"
-    connection.executemany(f"INSERT OR IGNORE INTO metrics {columns}", rows)
-    # Of several steps the last one stays.
-    connection.executemany(f"INSERT OR REPLACE INTO latest_metrics {columns}", rows)
-
-
-def select_runs(database: Database) -> list[RunSummary]:
-    """Return the training runs that were logged, the oldest first.
-
-    Raises:
-        RegistryError: If the database can't be read.
-    """
-    if not database.exists:
-        return []
-    with database.reading() as connection:
-        found = connection.execute(
-            "SELECT run_uuid, name, status FROM runs WHERE lifecycle_stage = 'active' AND run_uuid IN"
-            " (SELECT run_uuid FROM tags WHERE key = 'run_sha256') ORDER BY end_time, run_uuid"
-        ).fetchall()
-        tags, metrics, params = (
-            _grouped(connection.execute(f"SELECT run_uuid, key, value FROM {table}"))  # noqa: S608
-            for table in ("tags", "latest_metrics", "params")
-        )
-    return [
-        _summarise(
-            row, tags[row["run_uuid"]], metrics.get(row["run_uuid"], {}), params.get(row["run_uuid"], {})
-        )
-        for row in found
-    ]
-
-
-def _summarise(
-    row: sqlite3.Row, tags: Mapping[str, str], metrics: Mapping[str, float], params: Mapping[str, str]
-) -> RunSummary:
-    path = Path(tags.get("folder", ""))
-    state = "interrupted" if row["status"] == "KILLED" else "finished"
+def summarise(record: RunRecord) -> RunSummary:
+    """Return a training run at a glance, like :func:`cifarml.run_folders.list_runs`."""
+    folder = record.folder or Path()
+    state = "interrupted" if record.interrupted else "finished"
     known = ("run_sha256", "preset", "dataset", "dataset_fingerprint")
-    info: dict[str, Any] = {name: tags[name] for name in known if name in tags}
-    info |= {name: value for name, value in metrics.items() if name in _FINAL}
-    return RunSummary(row["name"], path, state if path.is_dir() else "deleted", info | {"parameters": params})
+    info: dict[str, Any] = {name: record.tags[name] for name in known if name in record.tags}
+    info |= {metric.name: metric.value for metric in record.metrics if metric.name in _FINAL}
+    info["parameters"] = dict(record.parameters)
+    return RunSummary(record.name, folder, state if folder.is_dir() else "deleted", info)
 
 
 _FINAL: Final = (
@@ -184,26 +110,8 @@ _FINAL: Final = (
 
 
 def milliseconds(moment: datetime) -> int:
-    """Return a moment as MLflow writes it."""
+    """Return a moment in milliseconds since 1970, as MLflow's API takes it."""
     return int(moment.timestamp() * 1000)
-
-
-def _experiment_id(connection: sqlite3.Connection, artifacts: Path) -> int:
-    query = "SELECT experiment_id FROM experiments WHERE name = ?"
-    row = connection.execute(query, (EXPERIMENT,)).fetchone()
-    if row is None:
-        now = time.time_ns() // 1_000_000
-        connection.execute(
-            "INSERT INTO experiments (name, artifact_location, lifecycle_stage, creation_time,"
-            " last_update_time) VALUES (?, ?, 'active', ?, ?)",
-            (EXPERIMENT, (artifacts.resolve() / EXPERIMENT).as_uri(), now, now),
-        )
-        row = connection.execute(query, (EXPERIMENT,)).fetchone()
-    # One that was deleted in MLflow's page comes back with its next run.
-    connection.execute(
-        "UPDATE experiments SET lifecycle_stage = 'active' WHERE experiment_id = ?", (row["experiment_id"],)
-    )
-    return int(row["experiment_id"])
 
 
 def _by_epoch(run: Run, started: datetime, duration_s: float) -> Iterable[Metric]:
@@ -243,10 +151,3 @@ def _parse_time(text: object) -> datetime:
     except (ValueError, OverflowError):
         return datetime.now(UTC)
     return moment if 2000 <= moment.year < 3000 else datetime.now(UTC)
-
-
-def _grouped(rows: Iterable[sqlite3.Row]) -> dict[str, dict[str, Any]]:
-    grouped: dict[str, dict[str, Any]] = {}
-    for row in rows:
-        grouped.setdefault(row["run_uuid"], {})[row["key"]] = row["value"]
-    return grouped

@@ -1,13 +1,14 @@
-"""The registry on this machine: MLflow reads it, and nothing half-done is ever seen."""
+"""The registry on this machine: nothing half-done is ever seen, and nothing outside its folder is touched."""
 
 from __future__ import annotations
 
+import json
 import os
-import random
+import resource
 import shutil
 import signal
-import sqlite3
-import time
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,56 +16,41 @@ import pytest
 from cifarml import Run
 from cifarml.errors import ModelFileError, RegistryError
 from cifarml.registry.local.registry import LocalRegistry
+from cifarml.run import write_json, write_manifest
 from tests.processes import forking_context
-from tests.registry.test_contract import MakeRun, made, make_run
+from tests.registry.test_contract import MakeRun, make_run
 from tests.registry.test_contract import local_registry as registry
 
-__all__ = ["made", "make_run", "registry"]  # fixtures
+__all__ = ["make_run", "registry"]  # fixtures
+
+Work = Callable[[LocalRegistry, Path], object]
 
 
-def test_mlflow_reads_it(registry: LocalRegistry, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With MLflow's own client: the run with its metrics by epoch, the versions and their aliases."""
-    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
-    first = make_run(1)
-    registry.register(first)
-    registry.register(make_run(2))
-    registry.delete(registry.register(make_run(3)))
-    from mlflow import MlflowClient
-
-    client = MlflowClient(f"sqlite:///{registry.folder}/mlflow.db")
-    experiment = client.get_experiment_by_name("cifar10")
-    assert experiment
-    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
-    assert set(runs) == {"run1", "run2", "run3"}
-    run = runs["run1"]
-    assert run.info.status == "FINISHED"
-    assert run.data.metrics["test_accuracy"] == first.info["test_accuracy"]
-    assert run.data.params["num_epochs"] == "2"
-    assert run.data.tags["dataset_fingerprint"] == first.info["dataset_fingerprint"]
-    history = first.read_json("history.json")
-    for name, values in history.items():
-        if name in run.data.metrics:
-            found = client.get_metric_history(run.info.run_id, name)
-            assert [(each.step, each.value) for each in found] == [
-                (epoch, pytest.approx(value)) for epoch, value in enumerate(values, 1)
-            ]
-            assert run.data.metrics[name] == pytest.approx(values[-1])
-    assert set(history) <= set(run.data.metrics)
-    model = client.get_registered_model("cifar10")
-    assert {alias: str(version) for alias, version in model.aliases.items()} == {"champion": "1"}
-    versions = client.search_model_versions("name = 'cifar10'")
-    assert sorted(each.version for each in versions) in (["1", "2"], [1, 2])
-    assert client.get_model_version_by_alias("cifar10", "champion").run_id == run.info.run_id
-    # and what MLflow writes we read
-    client.set_registered_model_alias("cifar10", "champion", "2")
-    assert registry.get().version == "2"
+def small_run(path: Path) -> Path:
+    """Make a run of one file, since it is copied often."""
+    path.mkdir(parents=True)
+    write_json(path / "extra.json", path.name)
+    return write_manifest(path, ("cat", "dog"), {"run": path.name, "test_accuracy": 0.5}).path
 
 
-def test_the_first_use_makes_the_tables(tmp_path: Path, make_run: MakeRun) -> None:
+def register(registry: LocalRegistry, run: Path) -> object:
+    return registry.register(Run.open(run))
+
+
+def promote(registry: LocalRegistry, _: Path) -> object:
+    return registry.set_alias(registry.get("cifar10", "2"))
+
+
+def delete(registry: LocalRegistry, _: Path) -> None:
+    registry.delete(registry.get("cifar10", "2"))
+
+
+def test_the_first_use_creates_the_folder(tmp_path: Path, make_run: MakeRun) -> None:
     registry = LocalRegistry(tmp_path / "new" / "registry")
     assert registry.list_models() == []
     assert registry.list_runs() == []
-    assert not registry.folder.exists()  # looking makes nothing
+    registry.start_mirror()
+    assert not registry.folder.exists()  # looking creates nothing
     assert registry.register(make_run(1)).version == "1"
     assert [run.name for run in registry.list_runs()] == ["run1"]
     assert registry.ui_command.endswith(f"sqlite:///{registry.folder}/mlflow.db")
@@ -79,39 +65,71 @@ def test_log_run_is_safe_to_repeat(registry: LocalRegistry, make_run: MakeRun) -
     assert run.info["test_accuracy"] == first.info["test_accuracy"]
 
 
-def _register(folder: str, path: str) -> None:
-    LocalRegistry(folder).register(Run.open(path))
+def kill_before(step: int, work: Work, folder: str, run: str) -> None:
+    """Do some work, and be killed before the file system is changed for the ``step``-th time."""
+    changes = 0
+
+    def look(event: str, arguments: tuple[object, ...]) -> None:
+        nonlocal changes
+        writes = (
+            event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+        )
+        if writes or event in {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate"}:
+            changes += 1
+            if changes == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    registry = LocalRegistry(folder)
+    sys.addaudithook(look)
+    work(registry, Path(run))
 
 
-def test_killed_at_random_moments(registry: LocalRegistry, make_run: MakeRun) -> None:
-    context = forking_context()
-    moments = random.Random(7)
-    runs = [make_run(number) for number in range(3)]
-    killed = 0
-    for number in range(30):
-        process = context.Process(target=_register, args=(str(registry.folder), str(runs[number % 3].path)))
+@pytest.mark.parametrize(("work", "num_changes"), [(register, 9), (promote, 3), (delete, 6)])
+def test_killed_at_each_change_of_a_file(
+    registry: LocalRegistry, work: Work, num_changes: int, tmp_path: Path
+) -> None:
+    """What is listed can be used, what was there is still there, and doing it again completes it."""
+    first, second, run, other = (small_run(tmp_path / f"run{number}") for number in range(4))
+    for each in (first, second):
+        register(registry, each)
+    expected = LocalRegistry(shutil.copytree(registry.folder, tmp_path / "expected"))
+    before = expected.list_models()
+    work(expected, run)
+    after = expected.list_models()
+    step, exit_code = 0, None
+    while exit_code != 0:
+        step += 1
+        tried = LocalRegistry(shutil.copytree(registry.folder, tmp_path / f"at-{step}"))
+        process = forking_context().Process(
+            target=kill_before, args=(step, work, str(tried.folder), str(run))
+        )
         process.start()
-        time.sleep(moments.uniform(0, 0.06))
-        if process.pid and process.is_alive():
-            os.kill(process.pid, signal.SIGKILL)
-            killed += 1
         process.join()
-        for model in registry.list_models():  # what looks registered is
-            registry.download(model, registry.folder.parent / f"{number}-{model.version}").verify()
-    assert killed
-    for run in runs:
-        registry.register(run)
-    models = registry.list_models()
-    assert sorted(model.run_sha256 for model in models) == sorted(run.sha256 for run in runs)
-    folder = registry.folder / "models" / "cifar10"
-    assert sorted(path.name for path in folder.iterdir()) == sorted(model.version for model in models)
+        exit_code = process.exitcode
+        assert exit_code in {0, -signal.SIGKILL}
+        found = [(model.version, model.aliases) for model in tried.list_models()]
+        assert found in [[(model.version, model.aliases) for model in each] for each in (before, after)]
+        for model in tried.list_models():
+            tried.download(model, tmp_path / f"at-{step}-{model.version}").verify()
+        if work is not delete or tried.list_models() == before:
+            work(tried, run)
+        found = [(model.version, model.aliases) for model in tried.list_models()]
+        assert found == [(model.version, model.aliases) for model in after]
+        folders = [path.name for path in (tried.folder / "models" / "cifar10").iterdir()]
+        assert sorted(folders) == [model.version for model in after]
+        assert tried.register(Run.open(other)).version == ("4" if work is register else "3")
+    assert step > num_changes
+
+
+def register_in(folder: str, run: str) -> None:
+    register(LocalRegistry(folder), Path(run))
 
 
 def test_two_processes_register_at_once(registry: LocalRegistry, make_run: MakeRun) -> None:
     context = forking_context()
     work = [make_run(number) for number in (1, 1, 2, 2)]
     processes = [
-        context.Process(target=_register, args=(str(registry.folder), str(run.path))) for run in work
+        context.Process(target=register_in, args=(str(registry.folder), str(run.path))) for run in work
     ]
     for process in processes:
         process.start()
@@ -138,42 +156,108 @@ def test_damaged_files_are_found_and_put_back(
     registry.download(model, tmp_path / "copy").verify()
 
 
-@pytest.mark.parametrize("content", [b"no database at all", b"", b"SQLite format 3\0" + b"\xff" * 5000])
-def test_a_damaged_database_is_told(registry: LocalRegistry, make_run: MakeRun, content: bytes) -> None:
-    (registry.folder / "mlflow.db").write_bytes(content)
-    for work in (registry.list_models, registry.list_runs, lambda: registry.register(make_run(1))):
-        with pytest.raises(RegistryError, match=r"mlflow\.db") as caught:
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("{", "no JSON"),
+        ('"version": "1"', '"version": "../../1"'),
+        ('"version": "1"', '"version": "2"'),
+        ('"version": "1"', '"version": 1'),
+        ('"name": "cifar10"', '"name": ".."'),
+        ('"champion"', '"v1"'),
+        ('"challenger"', '"champion"'),
+        ('"highest"', '"other"'),
+    ],
+)
+def test_a_damaged_index_is_reported(registry: LocalRegistry, make_run: MakeRun, old: str, new: str) -> None:
+    for number in (1, 2):
+        registry.register(make_run(number))
+    index = registry.folder / "index.json"
+    damaged = index.read_text().replace(old, new, 1)
+    index.write_text(damaged)
+    for work in (registry.list_models, registry.get, lambda: registry.register(make_run(1))):
+        with pytest.raises(RegistryError, match=r"index\.json") as caught:
             work()
         assert caught.value.hint
-    assert (registry.folder / "mlflow.db").read_bytes() == content
+    assert index.read_text() == damaged
 
 
-def test_a_full_disk_leaves_nothing(registry: LocalRegistry, make_run: MakeRun) -> None:
-    registry.register(make_run(1))
-    with sqlite3.connect(registry.folder / "mlflow.db") as database:
-        size = database.execute("PRAGMA page_count").fetchone()[0]
-    database.close()
-    connect = registry._database._connect
+def test_a_lost_index_is_made_from_the_folders(registry: LocalRegistry, make_run: MakeRun) -> None:
+    for number in (1, 2, 3):
+        registry.register(make_run(number))
+    registry.delete(registry.get("cifar10", "2"))
+    before = registry.list_models()
+    (registry.folder / "index.json").unlink()
+    (registry.folder / "models" / "mine").mkdir()
+    for model, found in zip(before, registry.list_models(), strict=True):
+        assert (found.name, found.version, found.metrics) == (model.name, model.version, model.metrics)
+        assert (found.run, found.tags, found.aliases) == (model.run, model.tags, ())
+    registry.set_alias(registry.get("cifar10", "1"))
+    assert registry.register(make_run(4)).aliases == ("challenger",)
+    assert registry.get("cifar10", "latest").version == "4"
 
-    def full() -> sqlite3.Connection:
-        connection = connect()
-        connection.execute(f"PRAGMA max_page_count = {size}")
-        return connection
 
-    registry._database._connect = full  # type: ignore[method-assign]
+def test_a_damaged_record_of_a_run_is_reported(registry: LocalRegistry, make_run: MakeRun) -> None:
+    registry.log_run(make_run(1))
+    (record,) = (registry.folder / "runs").iterdir()
+    content = json.loads(record.read_bytes())
+    for damaged in (
+        "",
+        "[]",
+        json.dumps(content | {"run_id": "../x"}),
+        json.dumps(content | {"tags": {"a": 1}}),
+    ):
+        record.write_text(damaged)
+        with pytest.raises(RegistryError, match=record.name) as caught:
+            registry.list_runs()
+        assert "move it away" in str(caught.value.hint)
 
-    def fill() -> None:
-        for number in range(2, 60):
-            registry.register(make_run(number))
 
-    with pytest.raises(RegistryError, match="full") as caught:
-        fill()
+def test_links_are_not_followed(registry: LocalRegistry, make_run: MakeRun, tmp_path: Path) -> None:
+    for number in (1, 2):
+        registry.register(make_run(number))
+    second = registry.get("cifar10", "2")
+    models = registry.folder / "models"
+    outside = tmp_path / "outside"
+    shutil.move(models / "cifar10", outside)
+    (models / "cifar10").symlink_to(outside)
+    partial = outside / f".{'0' * 64}.partial"
+    partial.mkdir()
+    before = sorted(outside.rglob("*"))
+    for work in (
+        lambda: registry.delete(second),
+        lambda: registry.download(second, tmp_path / "copy"),
+        lambda: registry.register(make_run(3)),
+    ):
+        with pytest.raises(RegistryError, match="link") as caught:
+            work()
+        assert caught.value.hint
+    assert sorted(outside.rglob("*")) == before
+
+
+def limit_files(num_bytes: int, work: Work, folder: str, run: str) -> None:
+    """Do some work with no room for larger files, which is refused with an error that says so."""
+    registry = LocalRegistry(folder)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, num_bytes))
+    with pytest.raises(RegistryError, match="can't write") as caught:
+        work(registry, Path(run))
     assert "room" in str(caught.value.hint)
-    registry._database._connect = connect  # type: ignore[method-assign]
-    versions = [model.version for model in registry.list_models()]
-    folder = registry.folder / "models" / "cifar10"
-    registry.register(make_run(1))
-    assert sorted(path.name for path in folder.iterdir()) == sorted(versions)
+
+
+@pytest.mark.parametrize("work", [register, promote, delete])
+def test_without_room_nothing_changes(registry: LocalRegistry, work: Work, tmp_path: Path) -> None:
+    first, second, run = (small_run(tmp_path / f"run{number}") for number in range(3))
+    for each in (first, second):
+        register(registry, each)
+    before = registry.list_models()
+    arguments = (100, work, str(registry.folder), str(run))
+    process = forking_context().Process(target=limit_files, args=arguments)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    assert registry.list_models() == before
+    register(registry, first)
+    assert sorted(path.name for path in (registry.folder / "models" / "cifar10").iterdir()) == ["1", "2"]
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path, make_run: MakeRun) -> None:

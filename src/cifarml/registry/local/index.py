@@ -1,0 +1,201 @@
+"""Index of the local registry: a JSON file that is replaced atomically, and one file per logged run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from filelock import FileLock, Timeout
+from pydantic import TypeAdapter, ValidationError
+
+from cifarml.errors import CifarMLError, RegistryError
+from cifarml.registry.base import RegisteredModel, check_alias, check_model_name
+from cifarml.registry.run_record import RunRecord, record_run
+from cifarml.run import MANIFEST, Run, write_json
+
+__all__ = ["Contents", "Index", "new_version"]
+
+_LOCK_TIMEOUT_S: Final = 60
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What the index says.
+
+    Args:
+        versions: All versions, the oldest first.
+        highest: Highest number that was ever given to a version, by the model's name.
+    """
+
+    versions: tuple[RegisteredModel, ...] = ()
+    highest: Mapping[str, int] = field(default_factory=dict)
+
+
+_CONTENTS: Final = TypeAdapter(Contents)
+_RECORD: Final = TypeAdapter(RunRecord)
+
+
+class Index:
+    """The files ``index.json`` and ``runs/ID.json`` in a folder; reading creates nothing.
+
+    Args:
+        folder: The registry's folder, which also contains the lock.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / "index.json"
+        self.runs_dir = folder / "runs"
+        self._lock = FileLock(folder / ".lock", timeout=_LOCK_TIMEOUT_S)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Exclude other processes that write; the lock of a killed process is released.
+
+        Raises:
+            RegistryError: If another process holds the lock for a minute, or the folder can't be written.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with self._lock:
+                yield
+        except Timeout:
+            raise RegistryError(
+                f"another process has been writing to the registry in {self.folder} for a minute",
+                hint="wait for it, or end it, and try again",
+            ) from None
+        except OSError as error:
+            raise RegistryError(
+                f"can't write to the registry in {self.folder}: {error.strerror or error}",
+                hint="give it room and rights there, or set CIFARML_REGISTRY_DIR to another folder",
+            ) from error
+
+    def read(self) -> Contents:
+        """Return what is registered; if the index is missing, what the models' folders tell of it.
+
+        Raises:
+            RegistryError: If the index is damaged.
+        """
+        try:
+            if not self.path.exists():
+                return self._rebuild()
+            contents = _CONTENTS.validate_json(self.path.read_bytes())
+            _check(contents)
+        except (OSError, ValidationError, RegistryError) as error:
+            raise RegistryError(
+                f"can't read {self.path}: {_reason(error)}",
+                hint="fetch it from a backup, or move it away: the versions are then found by their folders, "
+                "and their aliases set again with: cifarml models promote MODEL",
+            ) from error
+        return contents
+
+    def write(self, contents: Contents) -> None:
+        """Replace the index; call it in :meth:`locked`."""
+        write_json(self.path, _CONTENTS.dump_python(contents, mode="json"))
+
+    def add_run(self, record: RunRecord) -> None:
+        """Log a run; one that is logged stays as it is.
+
+        Raises:
+            RegistryError: If it can't be written.
+        """
+        path = self.runs_dir / f"{record.run_id}.json"
+        with self.locked():
+            if not path.exists():
+                self.runs_dir.mkdir(exist_ok=True)
+                write_json(path, _RECORD.dump_python(record, mode="json"))
+
+    def read_runs(self) -> list[RunRecord]:
+        """Return all logged runs, the oldest first.
+
+        Raises:
+            RegistryError: If the record of one is damaged.
+        """
+        records = []
+        for path in self.runs_dir.glob("*.json"):
+            try:
+                record = _RECORD.validate_json(path.read_bytes())
+                if record.run_id != path.stem or not re.fullmatch("[0-9a-f]{32}", path.stem):
+                    raise RegistryError(f"it describes a run {record.run_id!r}")
+            except (OSError, ValidationError, RegistryError) as error:
+                raise RegistryError(
+                    f"can't read {path}: {_reason(error)}",
+                    hint="move it away; cifarml models register RUN logs a run again",
+                ) from error
+            records.append(record)
+        return sorted(records, key=lambda record: (record.ended_at, record.run_id))
+
+    def place(self, name: str, version: str) -> Path:
+        """Return the folder of a version's files.
+
+        Raises:
+            RegistryError: If a link leads elsewhere.
+        """
+        place = self.folder / "models" / name / version
+        if place.resolve() != self.folder.resolve() / "models" / name / version:
+            raise RegistryError(
+                f"{place} is a link, or is reached through one", hint="replace it by the folder itself"
+            )
+        return place
+
+    def _rebuild(self) -> Contents:
+        found = []
+        for manifest in self.folder.glob(f"models/*/*/{MANIFEST}"):
+            name, version = manifest.parts[-3:-1]
+            try:
+                place = self.place(check_model_name(name), _check_number(version))
+                registered = datetime.fromtimestamp(manifest.stat().st_mtime, UTC)
+                found.append(new_version(name, version, record_run(Run.open(place)), registered))
+            except CifarMLError:  # not a version
+                continue
+        found.sort(key=lambda model: (model.created_at, int(model.version)))
+        numbers = sorted((int(model.version), model.name) for model in found)
+        return Contents(tuple(found), {name: number for number, name in numbers})
+
+
+def new_version(name: str, version: str, record: RunRecord, created_at: datetime) -> RegisteredModel:
+    """Return a version of a model, as the run that made it describes it."""
+    values = sorted(record.metrics, key=lambda metric: (metric.name, metric.step))
+    kept = ("run_sha256", "preset", "dataset", "dataset_fingerprint")
+    return RegisteredModel(
+        name=name,
+        version=version,
+        run_sha256=record.tags["run_sha256"],
+        run=record.name,
+        created_at=created_at,
+        metrics={metric.name: metric.value for metric in values},  # of each, the last epoch's
+        tags={"run": record.name} | {key: record.tags[key] for key in kept if key in record.tags},
+    )
+
+
+def _check(contents: Contents) -> None:
+    """Check that names, numbers and aliases are such as are written, since paths are made of them."""
+    called = [(each.name, what) for each in contents.versions for what in (each.version, *each.aliases)]
+    if len(set(called)) < len(called):
+        raise RegistryError("two versions have the same number or alias")
+    for each in contents.versions:
+        check_model_name(each.name)
+        if int(_check_number(each.version)) > contents.highest.get(each.name, 0):
+            raise RegistryError(f"{each} is above the highest number")
+        for alias in each.aliases:
+            check_alias(alias)
+        if not re.fullmatch("[0-9a-f]{64}", each.run_sha256):
+            raise RegistryError(f"{each} has no hash")
+
+
+def _check_number(version: str) -> str:
+    if not re.fullmatch("[1-9][0-9]{0,8}", version):
+        raise RegistryError(f"not a version's number: {version[:100]!r}")
+    return version
+
+
+def _reason(error: Any) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        return ": ".join([*map(str, first["loc"]), first["msg"]])
+    return str(error.message if isinstance(error, CifarMLError) else error.strerror or error)

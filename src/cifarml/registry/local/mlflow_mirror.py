@@ -1,0 +1,252 @@
+"""One-way copy of the local registry in MLflow's SQLite database, which ``mlflow ui`` shows.
+
+MLflow's client writes it, in a process of its own (``python -m``), since importing MLflow takes a second and
+creating its tables several. The registry never reads it: whatever it lacks is added by the next update.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from filelock import FileLock, Timeout
+
+from cifarml.cifar10 import EXPERIMENT
+from cifarml.errors import RegistryError
+from cifarml.registry.base import RegisteredModel
+from cifarml.registry.local.index import Index
+from cifarml.registry.local.mlflow_runs import RUN_ID_TAG, open_experiment, write_run
+from cifarml.registry.run_record import RunRecord
+from cifarml.run import write_json
+from cifarml.settings import hush_mlflow
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run as MlflowRun
+
+__all__ = ["mirror_failure", "start_mirror", "ui_command", "update_mirror", "wait_for_mirror"]
+
+_DATABASE: Final = "mlflow.db"
+_STATUS: Final = "mlflow.json"
+_SOURCE_TAGS: Final = {"mlflow.source.name": "cifarml", "mlflow.source.type": "LOCAL"}
+_VERSION_TAG: Final = "cifarml_version"
+"""Tag with a version's number here; MLflow's own number differs only if that one was taken there."""
+
+
+def ui_command(folder: Path) -> str:
+    """Return the command that shows the copy in a browser, if the full MLflow is installed."""
+    return f"mlflow ui --backend-store-uri sqlite:///{folder / _DATABASE}"
+
+
+def mirror_failure(folder: Path) -> str | None:
+    """Return why the last update failed, or None."""
+    return _read_status(folder).get("failure")
+
+
+def start_mirror(folder: Path) -> None:
+    """Start updating the copy in another process, if it is behind and MLflow is installed."""
+    if _is_behind(folder, retry=False) and importlib.util.find_spec("mlflow"):
+        with contextlib.suppress(OSError):  # the next command starts it again
+            _start(folder, stderr=subprocess.DEVNULL).returncode = 0  # nobody waits for it
+
+
+def wait_for_mirror(folder: Path) -> None:
+    """Update the copy in another process, which continues if this one is interrupted.
+
+    Raises:
+        RegistryError: If it fails.
+    """
+    process = _start(folder, "--wait", stderr=subprocess.PIPE)
+    _, output = process.communicate()
+    if process.returncode:
+        reason = output.strip().rpartition("\n")[2] or f"exit code {process.returncode}"
+        raise RegistryError(
+            f"can't update MLflow's copy of the registry: {reason}",
+            hint=f"nothing else needs it; to have it made anew, move {folder / _DATABASE} away",
+        )
+
+
+def update_mirror(folder: Path, *, wait: bool = False) -> None:
+    """Update the copy in this process.
+
+    Args:
+        folder: The registry's.
+        wait: Wait for another process that does so; otherwise leave all to that one, which looks for
+            changes again after it has released the lock.
+
+    Raises:
+        RegistryError: If it fails.
+    """
+    lock = FileLock(folder / ".mlflow.lock", timeout=-1 if wait else 0)
+    while _is_behind(folder, retry=wait):
+        try:
+            with lock:
+                _update(folder)
+        except Timeout:
+            return
+
+
+def _start(folder: Path, *flags: str, stderr: int) -> subprocess.Popen[str]:
+    return subprocess.Popen(  # noqa: S603  # our own interpreter and module
+        [sys.executable, "-P", "-m", __name__, str(folder), *flags],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=stderr,
+        start_new_session=True,
+        text=True,
+        errors="replace",
+    )
+
+
+def _is_behind(folder: Path, *, retry: bool) -> bool:
+    """Tell whether there is something to update; an update that failed counts only with ``retry``."""
+    truth, status = _fingerprint(folder), _read_status(folder)
+    if truth is None or status.get("seen") != truth:
+        return truth is not None
+    return retry if status.get("failure") else not (folder / _DATABASE).exists()
+
+
+def _fingerprint(folder: Path) -> str | None:
+    """Return a hash of the index and of the names of all logged runs; None if there are neither."""
+    index = Index(folder)
+    content = index.path.read_bytes() if index.path.exists() else b""
+    runs = sorted(path.name for path in index.runs_dir.glob("*.json"))
+    return hashlib.sha256(content + "\n".join(runs).encode()).hexdigest() if content or runs else None
+
+
+def _read_status(folder: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads((folder / _STATUS).read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def _update(folder: Path) -> None:
+    seen, failure = _fingerprint(folder), None
+    try:
+        _write_database(folder)
+    except Exception as error:  # MLflow's, SQLAlchemy's, Alembic's or the disk's
+        failure = str(error).partition("\n")[0] or type(error).__name__
+        raise RegistryError(failure) from error
+    finally:
+        with contextlib.suppress(OSError):
+            write_json(folder / _STATUS, {"seen": seen, "failure": failure})
+
+
+def _write_database(folder: Path) -> None:
+    """Update the database, or make a new one that gets its name when it is complete."""
+    from mlflow import MlflowClient
+
+    index = Index(folder)
+    contents = index.read()  # before the runs, so that each version's run is among them
+    records = index.read_runs()
+    database, scratch = folder / _DATABASE, folder / ".mlflow.partial"
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    path = database if database.exists() else scratch / _DATABASE
+    client = MlflowClient(tracking_uri=f"sqlite:///{path}", registry_uri=f"sqlite:///{path}")
+    run_ids = _write_runs(client, records, folder / "artifacts" / EXPERIMENT)
+    for name in contents.highest:
+        versions = [each for each in contents.versions if each.name == name]
+        sources = {each.version: index.place(name, each.version).as_uri() for each in versions}
+        _write_versions(client, name, versions, sources, run_ids)
+    if path != database:
+        database.with_name(f"{_DATABASE}-journal").unlink(missing_ok=True)  # of one that was removed
+        path.replace(database)
+    shutil.rmtree(scratch)
+
+
+def _write_runs(client: MlflowClient, records: Sequence[RunRecord], artifacts: Path) -> dict[str, str]:
+    """Write the runs that MLflow lacks or has in part; return its ids by ours."""
+    from mlflow.entities import ViewType
+
+    experiment_id = open_experiment(client, artifacts.as_uri())
+    if client.get_experiment(experiment_id).lifecycle_stage == "deleted":
+        client.restore_experiment(experiment_id)
+    found: dict[str | None, MlflowRun] = {}
+    token = None
+    while token != "":
+        page = client.search_runs([experiment_id], "", ViewType.ALL, 1000, page_token=token)
+        found |= {run.data.tags.get(RUN_ID_TAG): run for run in page}
+        token = page.token or ""
+    return {
+        each.run_id: write_run(
+            client,
+            experiment_id,
+            replace(each, tags={**each.tags, **_SOURCE_TAGS}),
+            found.get(each.run_id),
+        )
+        for each in records
+    }
+
+
+def _write_versions(
+    client: MlflowClient,
+    name: str,
+    versions: Sequence[RegisteredModel],
+    sources: Mapping[str, str],
+    run_ids: Mapping[str, str],
+) -> None:
+    """Make MLflow's versions of a model, with their aliases, the same as ours; leave others alone."""
+    if not client.search_registered_models(f"name = '{name}'"):
+        client.create_registered_model(name)
+    ours = {each.version for each in versions}
+    numbers: dict[str, int] = {}
+    stale = []
+    for found in client.search_model_versions(f"name = '{name}'"):
+        wanted, number = found.tags.get(_VERSION_TAG), int(found.version)
+        if wanted in ours and number >= int(wanted):
+            numbers[wanted] = number
+        elif wanted is not None:
+            stale.append(number)
+    for model in versions:
+        while model.version not in numbers:
+            made = client.create_model_version(
+                name,
+                sources[model.version],
+                run_ids.get(model.run_sha256[:32]),
+                tags={**model.tags, _VERSION_TAG: model.version},
+            )
+            if (number := int(made.version)) >= int(model.version):
+                numbers[model.version] = number
+            else:  # a number that was deleted here before MLflow had it
+                client.delete_model_version(name, str(number))
+    aliases = {alias: numbers[model.version] for model in versions for alias in model.aliases}
+    _write_aliases(client, name, aliases, {*numbers.values(), *stale})
+    for number in stale:
+        client.delete_model_version(name, str(number))
+
+
+def _write_aliases(
+    client: MlflowClient, name: str, aliases: Mapping[str, int], ours: Collection[int]
+) -> None:
+    """Set the aliases of a model, and delete others from the versions that are ours."""
+    shown = {alias: int(number) for alias, number in client.get_registered_model(name).aliases.items()}
+    for alias, number in shown.items():
+        if alias not in aliases and number in ours:
+            client.delete_registered_model_alias(name, alias)
+    for alias, number in aliases.items():
+        if shown.get(alias) != number:
+            client.set_registered_model_alias(name, alias, str(number))
+
+
+def main() -> None:
+    """Update the copy in the folder that is named on the command line."""
+    hush_mlflow()
+    try:
+        update_mirror(Path(sys.argv[1]), wait="--wait" in sys.argv[2:])
+    except RegistryError as error:
+        sys.exit(error.message)
+
+
+if __name__ == "__main__":
+    main()

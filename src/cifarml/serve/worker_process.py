@@ -109,7 +109,7 @@ class WorkerProcess:
         except ValueError as error:
             raise WorkerError(f"invalid response: {error}") from None
         if len(answers) != len(requests) or not all(200 <= status < 600 for status, _ in answers):
-            raise WorkerError("invalid response")
+            raise WorkerError("invalid response: wrong number or status")
         return answers
 
     async def _read(self) -> list[Pair]:

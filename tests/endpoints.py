@@ -180,6 +180,7 @@ class Steady:
         self.caller = caller
         self.num_answers = 0
         self.failures: list[str] = []
+        self._answered = threading.Condition()
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._call) for _ in range(clients)]
 
@@ -193,6 +194,12 @@ class Steady:
         for thread in self._threads:
             thread.join()
 
+    def wait_for_answers(self, number: int) -> None:
+        """Wait until this many more requests are answered."""
+        with self._answered:
+            enough = self.num_answers + number
+            assert self._answered.wait_for(lambda: self.num_answers >= enough, timeout=60), self.failures
+
     def _call(self) -> None:
         while not self._stop.is_set():
             try:
@@ -200,7 +207,9 @@ class Steady:
             except (urllib3.exceptions.HTTPError, OSError) as error:
                 self.failures.append(repr(error))
             else:
-                self.num_answers += 1
+                with self._answered:
+                    self.num_answers += 1
+                    self._answered.notify_all()
                 if answer.status != 200:
                     self.failures.append(f"{answer.status} {answer.body!r}")
             time.sleep(0.03)

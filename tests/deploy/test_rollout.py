@@ -33,7 +33,7 @@ REFUSED = {
     "crashes": "oh no",
     "answers wrong": "answers wrongly",
     "answers nonsense": "v2",
-    "answers too few": "nonsense",
+    "answers too few": "invalid response",
     "hangs": "in time|in 4 s",
     "leaks": "leaks",
     "takes text for images": "ten bytes of text",

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,8 @@ from tests.scoring.test_fuzz import check, mutated_request
 
 NUM_REQUESTS = 20_000
 NUM_CLIENTS = 8
-MAX_GROWTH_BYTES = 24 << 20
+NUM_ROUNDS = 4
+MAX_GROWTH_BYTES = 8 << 20
 
 
 @pytest.fixture(scope="module")
@@ -102,28 +104,25 @@ class Client:
 
 
 def test_mutated_requests_over_http(host: LocalHost) -> None:
-    """No 5xx, an answer of the contract to each, no process replaced, and no memory that stays.
+    """No 5xx, only responses of the contract, no process replaced, no memory leak.
 
-    More requests at once than ever before may take more memory, once; a leak takes more every time.
+    Memory may grow in one round, if more requests coincide than before; a leak grows in each.
     """
     caller = Caller(host, "live")
     clients = [Client(caller, seed) for seed in range(NUM_CLIENTS)]
 
-    def send(num_requests: int) -> int:
-        with ThreadPoolExecutor(NUM_CLIENTS) as pool:
-            list(pool.map(lambda client: client.run(num_requests // NUM_CLIENTS), clients))
-        return sum(each.memory_info().rss for each in processes(host))
-
-    taken = [send(NUM_REQUESTS * 3 // 10)]  # by then everything is loaded
     before = [each.pid for each in processes(host)]
-    while len(taken) < 4 and (len(taken) == 1 or taken[-1] - taken[-2] >= MAX_GROWTH_BYTES):
-        taken.append(send(NUM_REQUESTS * 7 // 10))
+    memory_bytes = []
+    for _ in range(NUM_ROUNDS):
+        with ThreadPoolExecutor(NUM_CLIENTS) as pool:
+            list(pool.map(lambda client: client.run(NUM_REQUESTS // NUM_ROUNDS // NUM_CLIENTS), clients))
+        memory_bytes.append(sum(each.memory_info().rss for each in processes(host)))
     codes = sum((client.codes for client in clients), Counter())
-    assert sum(codes.values()) >= NUM_REQUESTS
+    assert sum(codes.values()) == NUM_REQUESTS
     assert codes["an image"] > NUM_REQUESTS / 50
     assert len(codes) > 8, codes
     assert [each.pid for each in processes(host)] == before
-    assert taken[-1] - taken[-2] < MAX_GROWTH_BYTES, taken
+    assert min(after - before for before, after in pairwise(memory_bytes)) < MAX_GROWTH_BYTES, memory_bytes
 
 
 def test_the_openapi_document(host: LocalHost) -> None:
@@ -150,17 +149,16 @@ def test_the_openapi_document(host: LocalHost) -> None:
 
 
 def test_killed_under_load_and_started_again(host: LocalHost) -> None:
-    """The same address, key, deployments and traffic; what was in flight fails, and nothing after."""
+    """Address, key, deployments and traffic stay; only requests in flight fail."""
     caller = Caller(host, "live")
     workers = processes(host)[1:]
     with Steady(caller, clients=8) as steady:
-        time.sleep(0.3)
+        steady.wait_for_answers(8)
         kill_server(host)
         endpoint = host.start("live")
-        failed, answered = len(steady.failures), steady.num_answers
-        time.sleep(0.5)
-        assert len(steady.failures) <= failed + 8, "at most what was on its way"
-    assert steady.num_answers > answered + 8
+        failed = len(steady.failures)
+        steady.wait_for_answers(100)
+        assert len(steady.failures) <= failed + 8, "only requests in flight"
     assert endpoint.scoring_uri.endswith(f":{caller.port}/score")
     assert host.get_endpoint("live").traffic == {"v3": 100}
     _, alive = psutil.wait_procs(workers, timeout=10)
@@ -172,14 +170,7 @@ def test_another_program_has_its_port(host: LocalHost) -> None:
     kill_server(host)
     with socket.socket() as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        deadline = time.monotonic() + 10
-        while True:
-            try:
-                other.bind(("127.0.0.1", port))
-                break
-            except OSError:
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+        other.bind(("127.0.0.1", port))
         other.listen()
         host.start("live")
         assert Caller(host, "live").port != port

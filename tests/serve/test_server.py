@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -147,7 +147,31 @@ def test_headers_that_are_too_large(caller: Caller) -> None:
         assert b"headers_too_large" in told
     with caller.connect() as connection, pytest.raises(ConnectionError):  # one that never ends
         connection.sendall(b"GET / HTTP/1.1\r\nx: " + b"y" * 10_000_000)
+    chunked = b"POST /score HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n0\r\n"
+    with caller.connect() as connection, pytest.raises(ConnectionError):  # trailers that never end
+        connection.sendall(chunked + b"x: y\r\n" * 2_000_000)
     assert caller.raw(b"\x16\x03\x01 this is TLS\r\n\r\n").startswith(b"HTTP/1.1 400 ")
+
+
+def test_a_large_body_with_a_wrong_key(caller: Caller) -> None:
+    """The client can send all of it and then reads why it is refused."""
+    refused = caller.ask("POST", "/score", b"x" * (12 << 20), key="wrong")
+    assert (refused.status, refused.code) == (401, "unauthorized")
+
+
+def test_too_many_connections(tmp_path: Path) -> None:
+    host = LocalHost(tmp_path / "endpoints", patience_s=60)
+    host.create_endpoint("full")
+    try:
+        caller = Caller(host, "full")
+        assert caller.ask("GET", "/health/live", key=None).status == 200
+        with contextlib.ExitStack() as stack:
+            for _ in range(512):
+                stack.enter_context(caller.connect())
+            assert caller.raw(b"").startswith(b"HTTP/1.1 503 ")
+            assert caller.ask("GET", "/health/live", key=None).status == 200, "over the open connection"
+    finally:
+        host.delete("full")
 
 
 def test_request_ids(caller: Caller, folder: Path) -> None:
@@ -156,10 +180,11 @@ def test_request_ids(caller: Caller, folder: Path) -> None:
         made = caller.score(x_request_id=wrong).headers["x-request-id"]
         assert made != wrong
         assert len(made) == 16
-    lines = log_lines(folder, "my-request.1")
-    assert [line["status"] for line in lines] == [200]
-    assert lines[0]["deployment"] in {"v1", "v2"}
-    assert lines[0]["path"] == "/score"
+    write_log(caller)
+    lines = [json.loads(line) for line in (folder / "access.log").read_text().splitlines()]
+    (line,) = (line for line in lines if line["request_id"] == "my-request.1")
+    assert (line["status"], line["path"]) == (200, "/score")
+    assert line["deployment"] in {"v1", "v2"}
 
 
 def test_no_secret_and_no_image_is_written_down(caller: Caller, host: LocalHost, folder: Path) -> None:
@@ -167,7 +192,7 @@ def test_no_secret_and_no_image_is_written_down(caller: Caller, host: LocalHost,
     caller.ask("POST", f"/score?key={caller.key}", marked)
     caller.ask("GET", f"/{caller.key}"[:10], key=None)
     caller.ask("POST", "/score", json.dumps({"imagebase64": base64.b64encode(marked).decode()}).encode())
-    time.sleep(0.7)
+    write_log(caller)
     assert not folder.stat().st_mode & 0o077, "nobody else can look into it"
     assert not (folder / "key").stat().st_mode & 0o077
     shown = repr(host.get_endpoint("live")) + repr(host.list_endpoints())
@@ -275,13 +300,11 @@ def test_slow_callers_are_hung_up_on(caller: Caller) -> None:
     connections = [caller.connect() for _ in range(60)]
     head = b"GET /health/live HTTP/1.1\r\nhost: localhost\r\n"
     body = f"POST /score HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {caller.key}\r\n".encode()
-    started = time.monotonic()
     closed: dict[int, bytes] = {}
     for number, connection in enumerate(connections):
         connection.settimeout(0.001)
         connection.sendall((b"", head, body + b"content-length: 1000\r\n\r\n")[number % 3])
-    while len(closed) < len(connections) and time.monotonic() - started < 30:
-        time.sleep(0.2)
+    while len(closed) < len(connections):
         assert caller.score().status == 200
         for number, connection in enumerate(connections):
             try:
@@ -293,15 +316,10 @@ def test_slow_callers_are_hung_up_on(caller: Caller) -> None:
                 closed.setdefault(number, b"")
     for connection in connections:
         connection.close()
-    assert len(closed) == 60
     assert sum(b"408" in told for told in closed.values()) > 30
 
 
-def log_lines(folder: Path, request_id: str) -> list[dict[str, object]]:
-    """The lines of the access log with this request id, once they are written."""
-    for _ in range(50):
-        lines = [json.loads(line) for line in (folder / "access.log").read_text().splitlines()]
-        if found := [line for line in lines if line["request_id"] == request_id]:
-            return found
-        time.sleep(0.1)
-    return []
+def write_log(caller: Caller) -> None:
+    """Fill the buffer of the access log, so that all earlier lines are written."""
+    for _ in range(201):
+        caller.ask("GET", "/health/live", key=None)

@@ -1,4 +1,4 @@
-"""The routes of an endpoint."""
+"""FastAPI application of an endpoint: scoring, health, metrics and the web page."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fastapi import FastAPI, Request
-from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+from fastapi.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
@@ -19,8 +19,8 @@ from cifarml.scoring.request import IMAGE_TYPES, MAX_BODY_BYTES
 from cifarml.serve.api_docs import render_reference
 from cifarml.serve.batching_queue import Busy, TimedOut, Unavailable
 from cifarml.serve.middleware import error_response
-from cifarml.serve.router import Gateway, UnknownDeployment
-from cifarml.serve.telemetry import Figures
+from cifarml.serve.router import TrafficRouter, UnknownDeployment
+from cifarml.serve.telemetry import EndpointMetrics
 
 __all__ = ["make_app"]
 
@@ -39,20 +39,22 @@ _IMAGE_FILE: Final = {
 }
 
 
-def make_app(gateway: Gateway, lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]) -> FastAPI:
+def make_app(
+    router: TrafficRouter, lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]
+) -> FastAPI:
     """Return the application of an endpoint.
 
     Args:
-        gateway: Who answers.
-        lifespan: What happens before and after.
+        router: Router to the deployments.
+        lifespan: Startup and shutdown.
     """
     app = FastAPI(
-        title=f"cifarml endpoint {gateway.folder.name}",
+        title=f"cifarml endpoint {router.folder.name}",
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
     )
-    figures = Figures()
+    counters = EndpointMetrics()
 
     @app.exception_handler(HTTPException)
     async def http_error(_: Request, error: HTTPException) -> Response:
@@ -65,7 +67,7 @@ def make_app(gateway: Gateway, lifespan: Callable[[FastAPI], AbstractAsyncContex
         started = time.perf_counter()
         name, answer = "", b""
         try:
-            status, answer, name = await gateway.score(
+            status, answer, name = await router.score(
                 request.headers.get("content-type", "").encode("latin-1"),
                 body,
                 request.headers.get(_DEPLOYMENT),
@@ -73,14 +75,14 @@ def make_app(gateway: Gateway, lifespan: Callable[[FastAPI], AbstractAsyncContex
             response = Response(answer, status, {_DEPLOYMENT: name}, "application/json")
         except (UnknownDeployment, Unavailable) as error:
             response = _refusal(error)
-        figures.count(name, response.status_code, time.perf_counter() - started, answer)
+        counters.count(name, response.status_code, time.perf_counter() - started, answer)
         request.scope["state"]["deployment"] = name
         return response
 
     @app.post("/seen", response_class=Response, openapi_extra=_IMAGE_FILE, responses=_PNG | _ERRORS)
     async def seen(request: Request) -> Response:
         kind = request.headers.get("content-type", "").encode("latin-1")
-        return await _image(gateway, b"image/" + kind, await _read_body(request))
+        return await _image(router, b"image/" + kind, await _read_body(request))
 
     @app.get("/samples")
     async def samples() -> list[str]:
@@ -88,7 +90,7 @@ def make_app(gateway: Gateway, lifespan: Callable[[FastAPI], AbstractAsyncContex
 
     @app.get("/samples/{name}.png", response_class=Response, responses=_PNG | _ERRORS)
     async def sample(name: str) -> Response:
-        return await _image(gateway, b"sample", name.encode())
+        return await _image(router, b"sample", name.encode())
 
     @app.get("/health/live")
     async def live() -> dict[str, str]:
@@ -96,24 +98,21 @@ def make_app(gateway: Gateway, lifespan: Callable[[FastAPI], AbstractAsyncContex
 
     @app.get("/health/ready", responses={503: _ERRORS[503]})
     async def ready() -> Response:
-        if gateway.ready:
+        if router.ready:
             return Response('{"status": "ready"}', media_type="application/json")
         return error_response(503, "not_ready", "not all deployments with traffic are ready")
 
     @app.get("/metrics", response_class=PlainTextResponse, responses={401: _ERRORS[401]})
     async def metrics() -> Response:
-        known = [(each.name, each.model, each.version) for each in gateway.record.deployments]
-        text = figures.text(known, gateway.record.traffic)
+        known = [(each.name, each.model, each.version) for each in router.record.deployments]
+        text = counters.text(known, router.record.traffic)
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    if (PAGE / "index.html").is_file():
-        app.mount("/page", StaticFiles(directory=PAGE), name="page")
+    app.mount("/page", StaticFiles(directory=PAGE), name="page")
 
     @app.get("/", include_in_schema=False)
     async def page() -> Response:
-        if (PAGE / "index.html").is_file():
-            return HTMLResponse((PAGE / "index.html").read_bytes())
-        return RedirectResponse("/docs")
+        return HTMLResponse((PAGE / "index.html").read_bytes())
 
     @app.get("/docs", include_in_schema=False)
     async def reference() -> Response:
@@ -123,12 +122,11 @@ def make_app(gateway: Gateway, lifespan: Callable[[FastAPI], AbstractAsyncContex
 
 
 async def _read_body(request: Request) -> bytes:
-    """Return the body, but never hold more than may be sent."""
+    """Return the body; never buffer more than the limit."""
     too_large = HTTPException(
-        413, f"a request may have {MAX_BODY_BYTES:,} bytes at the most", {"connection": "close"}
+        413, f"a request may have at most {MAX_BODY_BYTES:,} bytes", {"connection": "close"}
     )
-    length = request.headers.get("content-length", "0")
-    if not length.isascii() or not length.isdigit() or int(length[:20]) > MAX_BODY_BYTES:
+    if int(request.headers.get("content-length", 0)) > MAX_BODY_BYTES:
         raise too_large
     chunks, size_bytes = [], 0
     async for chunk in request.stream():
@@ -139,9 +137,9 @@ async def _read_body(request: Request) -> bytes:
     return b"".join(chunks)
 
 
-async def _image(gateway: Gateway, kind: bytes, body: bytes) -> Response:
+async def _image(router: TrafficRouter, kind: bytes, body: bytes) -> Response:
     try:
-        status, answer = await gateway.image(kind, body)
+        status, answer = await router.image(kind, body)
     except Unavailable as error:
         return _refusal(error)
     return Response(answer, status, media_type="image/png" if status == 200 else "application/json")

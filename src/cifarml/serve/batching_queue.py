@@ -1,9 +1,9 @@
-"""One deployment inside the server: requests wait in line and go to its worker in small batches.
+"""Queue of one deployment: sends requests to its worker in dynamic batches and keeps the worker running.
 
-While the worker computes, what arrives waits; the next batch is whatever has arrived by then. So one
-caller never waits for others to fill a batch, and many callers share the cost of a call. A worker that
-dies or hangs is replaced, and what it had in hand is tried once more, each request alone, so that a
-poisonous one takes no other with it.
+While the worker computes, requests queue up; the next batch is whatever has arrived by then. So a single
+client never waits for a batch to fill, and many clients share the cost of a call. A worker that dies or
+hangs is replaced, and its batch is retried once, each request alone, so that one bad request cannot fail
+the others.
 """
 
 from __future__ import annotations
@@ -18,34 +18,34 @@ from typing import Final
 
 from cifarml.serve.worker_process import WorkerError, WorkerProcess
 
-__all__ = ["Busy", "Runner", "TimedOut", "Unavailable"]
+__all__ = ["BatchingQueue", "Busy", "TimedOut", "Unavailable"]
 
 _log = logging.getLogger(__name__)
 
 MAX_WAITING: Final = 256
-"""Requests that wait for one deployment; one more is told to come again."""
+"""Queued requests per deployment; one more is rejected as busy."""
 
 MAX_WAITING_BYTES: Final = 256 << 20
 _MAX_BATCH: Final = 32
 _MAX_BATCH_BYTES: Final = 8 << 20
 _MAX_FAILURES: Final = 5
 _FIRST_PAUSE_S: Final = 0.25
-_LONG_PAUSE_S: Final = 15.0
-_LOOK_AT_MEMORY_EVERY_S: Final = 1.0
+_PAUSE_AFTER_FAILURE_S: Final = 15.0
+_MEMORY_CHECK_INTERVAL_S: Final = 1.0
 _PATIENCE: Final = 3.0
-"""How many times its own time a request may take in all, waiting included."""
+"""A request times out after this many times the timeout of a batch, time in the queue included."""
 
 
-class Unavailable(Exception):  # noqa: N818  # they become answers, not errors
-    """The deployment can't answer now."""
+class Unavailable(Exception):  # noqa: N818  # becomes a response
+    """The deployment cannot answer now."""
 
 
 class Busy(Unavailable):
-    """Too many requests wait already."""
+    """Too many requests are queued."""
 
 
 class TimedOut(Unavailable):
-    """No answer came in time."""
+    """The worker did not answer in time."""
 
 
 @dataclass(slots=True, eq=False)
@@ -53,19 +53,19 @@ class _Request:
     content_type: bytes
     body: bytes
     answer: asyncio.Future[tuple[int, bytes]]
-    tried: bool = False
+    is_retry: bool = False
 
 
-class Runner:
-    """Keeps a worker running and gives it work.
+class BatchingQueue:
+    """Request queue with dynamic batching and a supervised worker process.
 
     Args:
         name: Name of the deployment, for the log.
         script: The scoring script.
-        model_dir: Its copy of the run.
-        log: What the script prints goes there.
-        timeout_s: How long a batch may take.
-        max_memory_bytes: A worker that takes more is replaced by a fresh one.
+        model_dir: The deployment's copy of the run.
+        log: File for the output of the script.
+        timeout_s: Timeout of a batch.
+        max_memory_bytes: A worker that uses more memory is replaced.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Runner:
         self.name = name
         self.state = "starting"
         self.num_requests = self.num_errors = 0
-        self._make = (script, model_dir, log)
+        self._worker_arguments = (script, model_dir, log)
         self._timeout_s = timeout_s
         self._max_memory_bytes = max_memory_bytes
         self._waiting: deque[_Request] = deque()
@@ -83,22 +83,22 @@ class Runner:
         self._worker: WorkerProcess | None = None
         self._successor: WorkerProcess | None = None
         self._failures = 0
-        self._in_hand = 0
+        self._num_in_progress = 0
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self, *, once: bool) -> None:
         """Start the first worker.
 
         Args:
-            once: Raise where it does not become ready, instead of trying again and again.
+            once: Raise an error if it does not become ready, instead of retrying.
 
         Raises:
-            WorkerError: See ``once``.
+            WorkerError: If ``once`` is set and the worker does not become ready.
         """
         try:
-            self._take_worker(await WorkerProcess.start(*self._make))
+            self._take_worker(await WorkerProcess.start(*self._worker_arguments))
         except WorkerError as error:
-            self._failed(error)
+            self._record_failure(error)
             if once:
                 self.state = "failed"
                 raise
@@ -106,24 +106,24 @@ class Runner:
 
     @property
     def memory_bytes(self) -> int:
-        """How much memory the worker takes."""
+        """Resident memory of the worker."""
         return self._worker.memory_bytes() if self._worker else 0
 
-    async def ask(self, content_type: bytes, body: bytes) -> tuple[int, bytes]:
-        """Have one request answered.
+    async def submit(self, content_type: bytes, body: bytes) -> tuple[int, bytes]:
+        """Queue a request and wait for its response.
 
         Returns:
-            The status, and a JSON document.
+            Status and body.
 
         Raises:
-            Busy: If too many wait.
-            TimedOut: If no answer came in time.
-            Unavailable: If the deployment does not work.
+            Busy: If the queue is full.
+            TimedOut: If the worker does not answer in time.
+            Unavailable: If the deployment has failed or stopped.
         """
         if self.state in {"failed", "stopped"}:
             raise Unavailable(f"deployment {self.name} is {self.state}")
         if len(self._waiting) >= MAX_WAITING or self._waiting_bytes + len(body) > MAX_WAITING_BYTES:
-            raise Busy(f"{len(self._waiting)} requests wait for deployment {self.name} already")
+            raise Busy(f"{len(self._waiting)} requests are queued for deployment {self.name}")
         request = _Request(content_type, body, asyncio.get_running_loop().create_future())
         self._waiting.append(request)
         self._waiting_bytes += len(body)
@@ -140,45 +140,45 @@ class Runner:
             raise
 
     async def stop(self) -> None:
-        """Finish what waits, then end the worker."""
+        """Finish queued requests, then stop the worker."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_PATIENCE * self._timeout_s):
-                while self.state == "ready" and (self._waiting or self._in_hand):
+                while self.state == "ready" and (self._waiting or self._num_in_progress):
                     await asyncio.sleep(0.01)
         self.state = "stopped"
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._give_up("was stopped")
+        self._fail_pending("was stopped")
         for worker in (self._worker, self._successor):
             if worker is not None:
-                await worker.end()
+                await worker.stop()
         self._worker = self._successor = None
 
     async def _run(self) -> None:
-        """Work off the line, for ever."""
+        """Process the queue until cancelled."""
         while True:
             if self._worker is None:
-                await self._bring_up()
+                await self._start_worker_with_backoff()
             await self._work.wait()
-            await self._change_over()
+            await self._swap_worker()
             if self._worker is None or not self._worker.alive:
-                self._failed(WorkerError("its process ended"))
-                await self._drop_worker()
+                self._record_failure(WorkerError("its process ended"))
+                await self._discard_worker()
             elif batch := self._next_batch():
                 await self._answer(self._worker, batch)
             else:
                 self._work.clear()
 
     async def _answer(self, worker: WorkerProcess, batch: list[_Request]) -> None:
-        self._in_hand = len(batch)
+        self._num_in_progress = len(batch)
         try:
             pairs = [(request.content_type, request.body) for request in batch]
-            answers = await worker.ask(pairs, self._timeout_s)
+            answers = await worker.send_batch(pairs, self._timeout_s)
         except WorkerError as error:
-            self._failed(error)
-            self._put_back(batch, error)
-            await self._drop_worker()
+            self._record_failure(error)
+            self._requeue(batch, error)
+            await self._discard_worker()
         else:
             self._failures = 0
             for request, answer in zip(batch, answers, strict=True):
@@ -186,52 +186,52 @@ class Runner:
                 if not request.answer.done():
                     request.answer.set_result(answer)
         finally:
-            self._in_hand = 0
+            self._num_in_progress = 0
 
     def _next_batch(self) -> list[_Request]:
         batch: list[_Request] = []
         size_bytes = 0
         while self._waiting and len(batch) < _MAX_BATCH:
             request = self._waiting[0]
-            if batch and (request.tried or size_bytes + len(request.body) > _MAX_BATCH_BYTES):
+            if batch and (request.is_retry or size_bytes + len(request.body) > _MAX_BATCH_BYTES):
                 break
             self._waiting.popleft()
             self._waiting_bytes -= len(request.body)
-            if request.answer.done():  # nobody waits for it any more
+            if request.answer.done():  # timed out or cancelled
                 continue
             batch.append(request)
             size_bytes += len(request.body)
-            if request.tried:
+            if request.is_retry:
                 break
         return batch
 
-    def _put_back(self, batch: list[_Request], error: WorkerError) -> None:
-        """Try each once more, alone; but not what was alone and hung."""
+    def _requeue(self, batch: list[_Request], error: WorkerError) -> None:
+        """Queue each request for one retry, alone, unless it was alone and hung."""
         for request in reversed(batch):
             if request.answer.done():
                 continue
-            if request.tried or (error.hung and len(batch) == 1):
+            if request.is_retry or (error.hung and len(batch) == 1):
                 kind = TimedOut if error.hung else Unavailable
                 request.answer.set_exception(kind(f"deployment {self.name}: {error}"))
             else:
-                request.tried = True
+                request.is_retry = True
                 self._waiting.appendleft(request)
                 self._waiting_bytes += len(request.body)
                 self._work.set()
 
-    async def _bring_up(self) -> None:
-        """Start a worker, with longer and longer pauses where it fails."""
+    async def _start_worker_with_backoff(self) -> None:
+        """Start a worker, with exponential backoff after failures."""
         while self._worker is None:
             if self._failures >= _MAX_FAILURES:
                 self.state = "failed"
-                self._give_up(f"failed {self._failures} times")
-                await asyncio.sleep(_LONG_PAUSE_S)
+                self._fail_pending(f"failed {self._failures} times")
+                await asyncio.sleep(_PAUSE_AFTER_FAILURE_S)
             elif self._failures > 1:
                 await asyncio.sleep(_FIRST_PAUSE_S * 2 ** (self._failures - 2))
             try:
-                self._take_worker(await WorkerProcess.start(*self._make))
+                self._take_worker(await WorkerProcess.start(*self._worker_arguments))
             except WorkerError as error:
-                self._failed(error)
+                self._record_failure(error)
 
     def _take_worker(self, worker: WorkerProcess) -> None:
         self._worker = worker
@@ -239,25 +239,25 @@ class Runner:
         self._work.set()
         worker.exited.add_done_callback(lambda _: self._work.set())
 
-    async def _change_over(self) -> None:
+    async def _swap_worker(self) -> None:
         if self._successor is not None:
             old, new, self._successor = self._worker, self._successor, None
             self._take_worker(new)
             if old is not None:
-                await old.end()
+                await old.stop()
 
-    async def _drop_worker(self) -> None:
+    async def _discard_worker(self) -> None:
         worker, self._worker = self._worker, None
         self.state = "starting"
         if worker is not None:
             await worker.kill()
 
-    def _failed(self, error: WorkerError) -> None:
+    def _record_failure(self, error: WorkerError) -> None:
         self._failures += 1
         _log.warning("deployment %s: %s (%d in a row)", self.name, error, self._failures)
 
-    def _give_up(self, why: str) -> None:
-        """Tell all who wait that there will be no answer."""
+    def _fail_pending(self, why: str) -> None:
+        """Fail all queued requests."""
         while self._waiting:
             request = self._waiting.popleft()
             if not request.answer.done():
@@ -265,13 +265,13 @@ class Runner:
         self._waiting_bytes = 0
 
     async def _watch_memory(self) -> None:
-        """Replace a worker that leaks, without a gap."""
+        """Replace a worker that leaks memory, without downtime."""
         while True:
-            await asyncio.sleep(_LOOK_AT_MEMORY_EVERY_S)
-            taken = self.memory_bytes
-            if taken <= self._max_memory_bytes or self._successor is not None:
+            await asyncio.sleep(_MEMORY_CHECK_INTERVAL_S)
+            used = self.memory_bytes
+            if used <= self._max_memory_bytes or self._successor is not None:
                 continue
-            _log.warning("deployment %s takes %d MB: replaced by a fresh process", self.name, taken >> 20)
+            _log.warning("deployment %s uses %d MB: replacing its worker", self.name, used >> 20)
             with contextlib.suppress(WorkerError):
-                self._successor = await WorkerProcess.start(*self._make)
+                self._successor = await WorkerProcess.start(*self._worker_arguments)
                 self._work.set()

@@ -42,8 +42,8 @@ __all__ = [
     "check_endpoint_name",
     "check_traffic",
     "new_key",
+    "rotate_log",
     "tail_of",
-    "turn_over",
 ]
 
 HOST: Final = "127.0.0.1"
@@ -310,8 +310,8 @@ def tail_of(path: Path, lines: int) -> str:
     return "\n".join(text.splitlines()[-lines:]) if lines > 0 else ""
 
 
-def turn_over(log: Path) -> None:
-    """Put a long log aside, in place of the one that was put aside before."""
+def rotate_log(log: Path) -> None:
+    """Rename a long log, replacing the one renamed before."""
     with contextlib.suppress(OSError):
         if log.stat().st_size > _MAX_LOG_BYTES:
             log.replace(log.with_name(f"{log.name}.1"))

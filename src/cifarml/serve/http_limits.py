@@ -1,129 +1,147 @@
-"""HTTP connections that can't be held for ever, nor filled without end."""
+"""HTTP limits that uvicorn has no setting for: receive deadlines, unread bytes, number of connections.
+
+An ASGI application sees a request once its headers are complete, and uvicorn's keep-alive timeout ends with
+the first byte of the next request. So middleware alone cannot stop a client that sends headers slowly or
+without end; an `asyncio.Protocol` around uvicorn's can.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import json
+from collections.abc import Callable
 from http import HTTPStatus
-from typing import ClassVar, Final
+from typing import Any, Final, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["MAX_CONNECTIONS", "GuardedConnection"]
+from cifarml.serve.middleware import error_response
+
+__all__ = ["HttpLimits"]
 
 MAX_CONNECTIONS: Final = 512
-MAX_HEADER_BYTES: Final = 32 << 10
-_BODY_TIMES: Final = 3
-_LOOKS: Final = 10
+_MAX_UNREAD_BYTES: Final = 512 << 10
+"""Bytes received before the application reads them; a single read from a socket yields up to 256 KB."""
 
 
-class GuardedConnection(HttpToolsProtocol):
-    """uvicorn's connection, with the limits that it lacks.
+class HttpLimits:
+    """ASGI middleware that closes connections whose requests arrive too slowly or without end.
 
-    ``patience_s`` is how long headers may take to arrive, and how long a new connection may say nothing; a
-    whole request may take three times as long.
+    Args:
+        app: The application.
+        patience_s: Seconds that headers may take to arrive; a body may take three times as long.
     """
 
-    patience_s: ClassVar[float] = 10.0
+    def __init__(self, app: ASGIApp, patience_s: float) -> None:
+        self.patience_s = patience_s
+        self.connections: dict[Any, _LimitedProtocol] = {}
+        self._app = app
 
-    _since: float | None = None
-    _in_headers = True
-    _header_bytes = 0
-    _ended_one = False
-    _watch: asyncio.TimerHandle | None = None
+    def wrap(self, make_protocol: Callable[..., asyncio.Protocol]) -> Callable[..., asyncio.Protocol]:
+        """Return a protocol factory like the given one, with limits around each protocol."""
+        return lambda **arguments: _LimitedProtocol(make_protocol(**arguments), self)
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Watch the time, or hang up where there are too many."""
-        super().connection_made(transport)
-        if len(self.connections) > MAX_CONNECTIONS:
-            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", "too many connections; come again")
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        connection = self.connections.get(scope.get("client"))
+        if connection is None:  # not a request, or its client is gone
+            await self._app(scope, receive, send)
             return
-        self._since = self.loop.time()
-        self._look_again()
+
+        async def receive_counted() -> Message:
+            message = await receive()
+            connection.continue_body(is_complete=not message.get("more_body"))
+            return message
+
+        headers = dict(scope["headers"])
+        body_bytes = int(headers.get(b"content-length", 0))
+        connection.begin_body(body_bytes, is_empty=not body_bytes and b"transfer-encoding" not in headers)
+        try:
+            await self._app(scope, receive_counted, send)
+        finally:
+            connection.end_request()
+
+
+class _LimitedProtocol(asyncio.Protocol):
+    """One connection: passes data within the limits on to uvicorn's protocol.
+
+    The timer runs while a request arrives, not while a response is computed or sent.
+    """
+
+    def __init__(self, inner: asyncio.Protocol, limits: HttpLimits) -> None:
+        self._inner = inner
+        self._limits = limits
+        self._timer: asyncio.TimerHandle | None = None
+        self._in_request = False
+        self._num_allowed_bytes = _MAX_UNREAD_BYTES
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._client = transport.get_extra_info("peername")
+        self._set_timer(self._limits.patience_s)
+        if self._client is None or len(self._limits.connections) >= MAX_CONNECTIONS:
+            self._refuse(
+                HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", "too many connections; try again later"
+            )
+        else:
+            self._limits.connections[self._client] = self
+            self._inner.connection_made(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop watching."""
-        if self._watch is not None:
-            self._watch.cancel()
-        super().connection_lost(exc)
+        self._set_timer(None)
+        if self._limits.connections.get(self._client) is self:
+            del self._limits.connections[self._client]
+            self._inner.connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Read on, and count what comes before the body."""
-        if self._since is None:
-            self._since = self.loop.time()
-        in_headers, self._ended_one = self._in_headers, False
-        super().data_received(data)
-        if in_headers and self._in_headers and not self._ended_one and not self.transport.is_closing():
-            self._header_bytes += len(data)
-            self._check_headers()
+        if self._timer is None and not self._in_request:
+            self._set_timer(self._limits.patience_s)
+        self._num_allowed_bytes -= len(data)
+        if self._num_allowed_bytes >= 0:
+            self._inner.data_received(data)
+        else:
+            status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+            self._refuse(status, "headers_too_large", "the headers do not end")
 
-    def on_message_begin(self) -> None:
-        """Begin to count."""
-        super().on_message_begin()
-        self._in_headers, self._header_bytes = True, 0
+    def eof_received(self) -> bool | None:
+        return self._inner.eof_received()
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header, and count those that come after a body."""
-        super().on_header(name, value)
-        if not self._in_headers:  # after a chunked body; nobody reads them
-            self._header_bytes += len(name) + len(value)
-            if self._header_bytes > MAX_HEADER_BYTES:
-                raise ValueError("the trailers are too long")
+    def pause_writing(self) -> None:
+        self._inner.pause_writing()
 
-    def on_headers_complete(self) -> None:
-        """Begin with the request, unless its headers are too large."""
-        self._in_headers = False
-        self._header_bytes = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
-        if self._check_headers():
-            super().on_headers_complete()
+    def resume_writing(self) -> None:
+        self._inner.resume_writing()
 
-    def on_message_complete(self) -> None:
-        """Stop the clock: the rest is ours."""
-        self._since = None
-        self._in_headers, self._header_bytes, self._ended_one = True, 0, True
-        if not self.transport.is_closing():
-            super().on_message_complete()
+    def begin_body(self, num_bytes: int, *, is_empty: bool) -> None:
+        """Note that the headers of a request are complete."""
+        self._in_request = True
+        self._num_allowed_bytes = _MAX_UNREAD_BYTES + num_bytes
+        self._set_timer(None if is_empty else 3 * self._limits.patience_s)
 
-    def on_body(self, body: bytes) -> None:
-        """Take a part of the body, unless we have hung up."""
-        if not self.transport.is_closing():
-            super().on_body(body)
+    def continue_body(self, *, is_complete: bool) -> None:
+        """Note that the application has read all that arrived."""
+        self._num_allowed_bytes = max(self._num_allowed_bytes, _MAX_UNREAD_BYTES)
+        if is_complete:
+            self._set_timer(None)
 
-    def send_400_response(self, msg: str) -> None:
-        """Say it in JSON, as all errors."""
-        self._refuse(HTTPStatus.BAD_REQUEST, "bad_http", msg)
+    def end_request(self) -> None:
+        """Note that the response is complete; of the body, some may still arrive."""
+        self._in_request = False
+        self._set_timer(None)
 
-    def _check_headers(self) -> bool:
-        if self._header_bytes <= MAX_HEADER_BYTES:
-            return True
-        message = f"the headers have more than {MAX_HEADER_BYTES:,} bytes"
-        self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", message)
-        return False
+    def _set_timer(self, limit_s: float | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(limit_s, self._time_out) if limit_s else None
 
-    def _look_again(self) -> None:
-        self._watch = self.loop.call_later(self.patience_s / _LOOKS, self._look)
-
-    def _look(self) -> None:
-        if self.transport.is_closing():
-            return
-        if self.cycle is not None and not self.cycle.more_body and not self.cycle.response_complete:
-            self._since = None  # it waits for us
-        limit_s = self.patience_s * (1 if self._in_headers else _BODY_TIMES)
-        if self._since is not None and self.loop.time() - self._since > limit_s:
-            self._refuse(
-                HTTPStatus.REQUEST_TIMEOUT, "too_slow", f"the request did not arrive in {limit_s:g} s"
-            )
-            return
-        self._look_again()
+    def _time_out(self) -> None:
+        self._refuse(HTTPStatus.REQUEST_TIMEOUT, "too_slow", "the request took too long to arrive")
 
     def _refuse(self, status: HTTPStatus, code: str, message: str) -> None:
-        """Answer by hand and hang up; but say nothing into the middle of another answer."""
-        if self.transport.is_closing():
-            return
-        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
-            body = json.dumps({"error": {"code": code, "message": message}}).encode()
-            self.transport.write(
+        """Close the connection, with an error response unless another response could be in progress."""
+        if self._timer is not None and not self._transport.is_closing():
+            body = bytes(error_response(status, code, message).body)
+            self._transport.write(
                 b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
                 b"connection: close\r\n\r\n%s" % (status, status.phrase.encode(), len(body), body)
             )
-        self.transport.close()
+        self._transport.close()

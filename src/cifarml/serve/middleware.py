@@ -1,8 +1,8 @@
-"""What every request passes before anything else sees it: who may ask, from where, and what is noted.
+"""Access middleware: checks host, origin and key, adds security headers and writes the access log.
 
-The server listens on this machine only, and still trusts nobody here: a web page in the user's browser can
-send requests to 127.0.0.1, also under a name of its own. So the Host must be this machine's, the Origin
-(where a browser tells one) our own, and whatever isn't plainly public needs the key.
+The server listens on the loopback interface only, but a web page in the user's browser can send requests to
+127.0.0.1, also under a host name of its own (DNS rebinding). So `Host` must name this machine, `Origin`, if
+present, must be the endpoint's own, and every path that is not public requires the key.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cifarml.serve.router import Gateway
+from cifarml.serve.router import TrafficRouter
 from cifarml.serve.telemetry import AccessLog
 
-__all__ = ["Guard", "error_response"]
+__all__ = ["AccessMiddleware", "error_response"]
 
 _log = logging.getLogger(__name__)
 
 _PUBLIC: Final = re.compile(r"/|/health/(live|ready)|/openapi\.json|/docs|/samples(/[a-z]+\.png)?|/page/.*")
 _HOST: Final = re.compile(rb"(127\.0\.0\.1|localhost)(:\d{1,5})?")
+_MAX_HEADER_BYTES: Final = 32 << 10
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _HEADERS: Final = [
     (b"x-content-type-options", b"nosniff"),
@@ -46,24 +47,24 @@ _HEADERS: Final = [
 def error_response(
     status: int, code: str, message: str, headers: Mapping[str, str] | None = None, **more: Any
 ) -> Response:
-    """Return an error as every route tells it: ``{"error": {"code", "message"}}``."""
+    """Return an error response: ``{"error": {"code", "message"}}``."""
     body = json.dumps({"error": {"code": code, "message": message, **more}})
     return Response(body, status, headers, "application/json")
 
 
-class Guard:
-    """Lets requests pass to the application, or answers them itself.
+class AccessMiddleware:
+    """ASGI middleware that passes authorised requests on to the application.
 
     Args:
         app: The application.
-        gateway: Knows the key.
-        control_key: What ``/control`` asks for.
-        log: Gets a line for each request.
+        router: Router of the endpoint, which holds the key.
+        control_key: Key required for ``/control``.
+        log: Access log.
     """
 
-    def __init__(self, app: ASGIApp, gateway: Gateway, control_key: str, log: AccessLog) -> None:
+    def __init__(self, app: ASGIApp, router: TrafficRouter, control_key: str, log: AccessLog) -> None:
         self._app = app
-        self._gateway = gateway
+        self._router = router
         self._control_key = control_key
         self._log = log
 
@@ -79,7 +80,7 @@ class Guard:
         scope["state"]["request_id"] = request_id.decode()
         status, sent_bytes = 0, 0
 
-        async def send_marked(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             nonlocal status, sent_bytes
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -90,14 +91,14 @@ class Guard:
 
         try:
             app = self._refusal(scope, headers) or self._app
-            await app(scope, receive, send_marked)
+            await app(scope, receive, send_with_headers)
         except ClientDisconnect:
             status = 499
-        except Exception:  # noqa: BLE001  # whatever it is, the caller gets an answer without its details
+        except Exception:  # noqa: BLE001  # the client gets a response without details
             _log.exception("request %s failed", request_id.decode())
             if not status:
                 failed = error_response(500, "internal", f"request {request_id.decode()} failed; see the log")
-                await failed(scope, receive, send_marked)
+                await failed(scope, receive, send_with_headers)
         finally:
             self._log.write(
                 request_id=request_id.decode(),
@@ -110,20 +111,22 @@ class Guard:
             )
 
     def _refusal(self, scope: Scope, headers: dict[bytes, bytes]) -> Response | None:
+        num_bytes = len(scope["raw_path"]) + len(scope["query_string"])
+        if num_bytes + sum(len(name) + len(value) for name, value in scope["headers"]) > _MAX_HEADER_BYTES:
+            message = f"the headers have more than {_MAX_HEADER_BYTES:,} bytes"
+            return error_response(431, "headers_too_large", message, {"connection": "close"})
         host = headers.get(b"host", b"").lower()
         if not _HOST.fullmatch(host) or sum(name == b"host" for name, _ in scope["headers"]) != 1:
-            return error_response(421, "wrong_host", "this endpoint answers to 127.0.0.1 and localhost only")
+            return error_response(421, "wrong_host", "the host must be 127.0.0.1 or localhost")
         origin = headers.get(b"origin")
         if origin is not None and origin != b"http://" + host:
-            return error_response(403, "wrong_origin", "other sites may not ask this endpoint")
+            return error_response(403, "wrong_origin", "cross-origin requests are not allowed")
         if _PUBLIC.fullmatch(scope["path"]):
             return None
         control = scope["path"].startswith("/control/")
-        key = self._control_key if control else self._gateway.key
+        key = self._control_key if control else self._router.key
         scheme, _, shown = headers.get(b"authorization", b"").partition(b" ")
         if scheme.lower() == b"bearer" and hmac.compare_digest(shown.strip(), key.encode()):
             return None
-        message = (
-            "show the endpoint's key: Authorization: Bearer KEY; it is printed by: cifarml endpoint keys"
-        )
+        message = "missing or wrong key; send Authorization: Bearer KEY. To print it: cifarml endpoint keys"
         return error_response(401, "unauthorized", message, {"www-authenticate": "Bearer"})

@@ -1,6 +1,6 @@
-"""How the server and a worker talk over a pipe: frames of pairs of bytes.
+"""Pipe protocol between server and worker: frames of (head, body) pairs.
 
-A frame is its length, then the pairs: what it is about (a content type, a status), and a body.
+A frame is its length, then the pairs: a head (content type or status) and a body each.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ __all__ = ["LENGTH", "Pair", "pack", "unpack"]
 Pair = tuple[bytes, bytes]
 
 LENGTH: Final = struct.Struct("<Q")
-"""Comes first: how many bytes the pairs take."""
+"""Header of a frame: size of the pairs in bytes."""
 
 _SIZES: Final = struct.Struct("<II")
 
 
 def pack(pairs: Sequence[Pair]) -> bytes:
-    """Return a frame, its length first."""
+    """Return a frame with its header."""
     parts = [b""]
     for head, body in pairs:
         parts += (_SIZES.pack(len(head), len(body)), head, body)
@@ -29,20 +29,20 @@ def pack(pairs: Sequence[Pair]) -> bytes:
 
 
 def unpack(frame: bytes) -> list[Pair]:
-    """Return the pairs of a frame, given without its length.
+    """Return the pairs of a frame, given without its header.
 
     Raises:
-        ValueError: If it is cut off.
+        ValueError: If it is truncated.
     """
     pairs = []
     at = 0
     while at < len(frame):
         if at + _SIZES.size > len(frame):
-            raise ValueError("a frame is cut off")
+            raise ValueError("the frame is truncated")
         head_bytes, body_bytes = _SIZES.unpack_from(frame, at)
         middle = at + _SIZES.size + head_bytes
         at = middle + body_bytes
         if at > len(frame):
-            raise ValueError("a frame is cut off")
+            raise ValueError("the frame is truncated")
         pairs.append((frame[middle - head_bytes : middle], frame[middle:at]))
     return pairs

@@ -1,8 +1,7 @@
-"""Which deployment answers a request, and what is kept about it.
+"""Traffic router: picks the deployment that answers a request, and adds, removes and weights deployments.
 
-A request goes to the deployment that its header names, or to one by its share of the traffic. Where that
-one can't answer, another one with traffic does: a new model that fails in its trial costs no caller an
-answer.
+A request goes to the deployment that its header names, or to one picked by traffic share. If that one is
+unavailable, another one with traffic answers, so a new model that fails in its trial costs no answers.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from cifarml.errors import DeployError
-from cifarml.serve.batching_queue import Busy, Runner, Unavailable
+from cifarml.serve.batching_queue import BatchingQueue, Busy, Unavailable
 from cifarml.serve.endpoint_folder import (
     DeploymentRecord,
     EndpointFolder,
@@ -23,7 +22,7 @@ from cifarml.serve.endpoint_folder import (
 )
 from cifarml.serve.worker_process import WorkerError
 
-__all__ = ["Answer", "Gateway", "UnknownDeployment"]
+__all__ = ["Answer", "TrafficRouter", "UnknownDeployment"]
 
 _IMAGES: Final = Path(__file__).with_name("page_images.py")
 _IMAGES_MEMORY_BYTES: Final = 1 << 30
@@ -31,16 +30,16 @@ _IMAGES_TIMEOUT_S: Final = 10.0
 
 
 class UnknownDeployment(Exception):  # noqa: N818  # it becomes an answer
-    """A request names a deployment that isn't there, or nothing gets traffic."""
+    """The request names a deployment that does not exist, or no deployment has traffic."""
 
 
 class Answer(NamedTuple):
-    """What came back.
+    """Response of a deployment.
 
     Attributes:
         status: HTTP status.
         body: A JSON document.
-        deployment: Who answered.
+        deployment: Name of the deployment that answered.
     """
 
     status: int
@@ -48,70 +47,70 @@ class Answer(NamedTuple):
     deployment: str
 
 
-class Gateway:
-    """The deployments of one endpoint.
+class TrafficRouter:
+    """Router over the deployments of one endpoint.
 
     Args:
-        folder: Where it is kept.
+        folder: Folder of the endpoint.
     """
 
     def __init__(self, folder: EndpointFolder) -> None:
         self.folder = folder
         self.record = folder.read()
         self.key = folder.read_key()
-        self.runners: dict[str, Runner] = {}
+        self.queues: dict[str, BatchingQueue] = {}
         self._credit: dict[str, int] = {}
         self._changing = asyncio.Lock()
         self._starting: set[asyncio.Task[None]] = set()
-        self._images: Runner | None = None
+        self._images: BatchingQueue | None = None
 
     def open(self) -> None:
-        """Start all deployments that are kept, without waiting for them."""
+        """Start all recorded deployments without waiting for them."""
         for record in self.record.deployments:
-            self.runners[record.name] = runner = self._runner(record)
+            self.queues[record.name] = queue = self._make_queue(record)
             if record.failed:
-                runner.state = "failed"
+                queue.state = "failed"
             else:
-                task = asyncio.create_task(runner.start(once=False))
+                task = asyncio.create_task(queue.start(once=False))
                 self._starting.add(task)
                 task.add_done_callback(self._starting.discard)
 
     async def close(self) -> None:
-        """Finish what is in hand and end all processes."""
+        """Finish pending requests and stop all workers."""
         for task in self._starting:
             task.cancel()
         await asyncio.gather(*self._starting, return_exceptions=True)
-        runners = [*self.runners.values(), *([self._images] if self._images else [])]
-        await asyncio.gather(*(runner.stop() for runner in runners))
+        queues = [*self.queues.values(), *([self._images] if self._images else [])]
+        await asyncio.gather(*(queue.stop() for queue in queues))
 
     @property
     def ready(self) -> bool:
-        """Whether all that get traffic can answer, and some do."""
+        """Whether there is traffic and every deployment that receives some is ready."""
         shares = [name for name, share in self.record.traffic.items() if share]
-        return bool(shares) and all(self.runners[name].state == "ready" for name in shares)
+        return bool(shares) and all(self.queues[name].state == "ready" for name in shares)
 
     async def score(self, content_type: bytes, body: bytes, deployment: str | None = None) -> Answer:
-        """Have a request answered.
+        """Forward a request to a deployment.
 
         Args:
-            content_type: What its body is.
-            body: The body.
-            deployment: Who answers; as traffic says when left out.
+            content_type: Content type of the body.
+            body: Body of the request.
+            deployment: Name of the deployment; if omitted, one is picked by traffic share.
 
         Raises:
-            UnknownDeployment: If there is none of that name, or none gets traffic.
-            Unavailable: If none can answer.
+            UnknownDeployment: If no deployment has that name, or none has traffic.
+            Unavailable: If no deployment can answer.
         """
         if deployment is not None:
-            if deployment not in self.runners:
+            if deployment not in self.queues:
                 raise UnknownDeployment(f"there is no deployment {deployment[:64]!r}")
-            return Answer(*await self.runners[deployment].ask(content_type, body), deployment)
-        first = self._next()
+            return Answer(*await self.queues[deployment].submit(content_type, body), deployment)
+        first = self._pick_deployment()
         others = (name for name, share in self.record.traffic.items() if share and name != first)
         refusal: Unavailable | None = None
         for name in (first, *others):
             try:
-                status, answer = await self.runners[name].ask(content_type, body)
+                status, answer = await self.queues[name].submit(content_type, body)
             except Unavailable as error:
                 if refusal is None or isinstance(error, Busy):
                     refusal = error
@@ -119,14 +118,14 @@ class Gateway:
                 return Answer(status, answer, name)
         raise refusal or UnknownDeployment(first)
 
-    def _next(self) -> str:
-        """Pick a deployment: of any hundred requests each gets its share, well mixed."""
+    def _pick_deployment(self) -> str:
+        """Pick a deployment by smooth weighted round-robin: in any 100 requests each gets its exact share."""
         shares = {name: share for name, share in self.record.traffic.items() if share}
         if not shares:
             raise UnknownDeployment("no deployment gets traffic; deploy a model first")
         if len(shares) == 1:
             return next(iter(shares))
-        working = {name: share for name, share in shares.items() if self.runners[name].state == "ready"}
+        working = {name: share for name, share in shares.items() if self.queues[name].state == "ready"}
         for name, share in (working or shares).items():
             self._credit[name] = self._credit.get(name, 0) + share
         name = max(working or shares, key=self._credit.__getitem__)
@@ -134,104 +133,106 @@ class Gateway:
         return name
 
     async def image(self, kind: bytes, body: bytes) -> tuple[int, bytes]:
-        """Have an image made for the page: ``seen`` of a file, or ``sample`` of a class."""
+        """Render an image for the page: a file as the network sees it, or the sample of a class."""
         if self._images is None:
-            self._images = Runner(
+            self._images = BatchingQueue(
                 "images",
                 *(_IMAGES, self.folder.path, self.folder.path / "images.log"),
                 timeout_s=_IMAGES_TIMEOUT_S,
                 max_memory_bytes=_IMAGES_MEMORY_BYTES,
             )
             await self._images.start(once=False)
-        return await self._images.ask(kind, body)
+        return await self._images.submit(kind, body)
 
     async def add(self, record: DeploymentRecord) -> None:
-        """Start a deployment whose run is in place, without traffic.
+        """Start a deployment whose run is already copied; it gets no traffic yet.
 
         Raises:
-            DeployError: If there is one of that name, or it did not become ready.
+            DeployError: If the name is taken, or the deployment does not become ready.
         """
         async with self._changing:
-            if check_deployment_name(record.name) in self.runners:
-                raise DeployError(f"there is a deployment {record.name} already")
-            runner = self._runner(record)
+            if check_deployment_name(record.name) in self.queues:
+                raise DeployError(f"deployment {record.name} exists already")
+            queue = self._make_queue(record)
             try:
-                await runner.start(once=True)
+                await queue.start(once=True)
             except WorkerError as error:
-                self.runners[record.name] = runner
-                self._keep(deployments=(*self.record.deployments, dataclasses.replace(record, failed=True)))
+                self.queues[record.name] = queue
+                self._update_record(
+                    deployments=(*self.record.deployments, dataclasses.replace(record, failed=True))
+                )
                 raise DeployError(f"deployment {record.name} did not become ready: {error}") from error
             try:
-                self._keep(deployments=(*self.record.deployments, record))
-            except BaseException:  # cancelled, too: no process stays that no record names
-                await runner.stop()
+                self._update_record(deployments=(*self.record.deployments, record))
+            except BaseException:  # also when cancelled: no process may run without a record
+                await queue.stop()
                 raise
-            self.runners[record.name] = runner
+            self.queues[record.name] = queue
 
     async def remove(self, name: str) -> None:
-        """End a deployment without traffic and delete its files.
+        """Stop a deployment without traffic and delete its files.
 
         Raises:
-            DeployError: If there is none of that name, or it has traffic.
+            DeployError: If there is no such deployment, or it has traffic.
         """
         async with self._changing:
-            if name not in self.runners:
+            if name not in self.queues:
                 raise DeployError(f"there is no deployment {name[:64]!r}")
             if self.record.traffic.get(name):
                 raise DeployError(
                     f"deployment {name} gets {self.record.traffic[name]} % of the traffic",
                     hint="give its share to another one first: cifarml endpoint traffic",
                 )
-            self._keep(
+            self._update_record(
                 deployments=tuple(each for each in self.record.deployments if each.name != name),
                 traffic={each: share for each, share in self.record.traffic.items() if each != name},
             )
-            await self.runners.pop(name).stop()
+            await self.queues.pop(name).stop()
             await asyncio.to_thread(shutil.rmtree, self.folder.deployment(name), ignore_errors=True)
 
     async def set_traffic(self, traffic: dict[str, int]) -> None:
-        """Divide the requests anew.
+        """Set the traffic shares.
 
         Raises:
-            DeployError: If they can't be divided so.
+            DeployError: If the shares are invalid or a deployment with traffic is not ready.
         """
         async with self._changing:
-            check_traffic(traffic, {name: runner.state == "ready" for name, runner in self.runners.items()})
-            self._keep(traffic={name: share for name, share in traffic.items() if share})
+            check_traffic(traffic, {name: queue.state == "ready" for name, queue in self.queues.items()})
+            self._update_record(traffic={name: share for name, share in traffic.items() if share})
             self._credit.clear()
 
     def set_key(self, key: str) -> None:
-        """Replace the key that callers show."""
+        """Replace the key that clients authenticate with."""
         self.folder.write_key(key)
         self.key = key
 
     def set_port(self, port: int) -> None:
-        """Say where it listens."""
-        self._keep(port=port)
+        """Record the port that the server listens on."""
+        self._update_record(port=port)
 
     def describe(self) -> dict[str, Any]:
-        """Return the state of everything, for the control API."""
+        """Return the record and the live state of all deployments, for the admin API."""
         live = {
             name: {
-                "state": runner.state,
-                "num_requests": runner.num_requests,
-                "num_errors": runner.num_errors,
-                "memory_bytes": runner.memory_bytes,
+                "state": queue.state,
+                "num_requests": queue.num_requests,
+                "num_errors": queue.num_errors,
+                "memory_bytes": queue.memory_bytes,
             }
-            for name, runner in self.runners.items()
+            for name, queue in self.queues.items()
         }
         return {"record": dataclasses.asdict(self.record), "live": live}
 
-    def _runner(self, record: DeploymentRecord) -> Runner:
-        return Runner(
+    def _make_queue(self, record: DeploymentRecord) -> BatchingQueue:
+        return BatchingQueue(
             record.name,
             *(Path(record.script), self.folder.model_dir(record), self.folder.worker_log(record.name)),
             timeout_s=record.timeout_s,
             max_memory_bytes=record.max_memory_bytes,
         )
 
-    def _keep(self, **changes: Any) -> None:
-        """Write the record first; what can't be written does not happen."""
+    def _update_record(self, **changes: Any) -> None:
+        """Write the changed record to disk, then use it."""
         record = dataclasses.replace(self.record, **changes)
         try:
             self.folder.write(record)

@@ -1,6 +1,6 @@
-"""The server process of one endpoint: ``python -m cifarml.serve.server FOLDER`` lets go of its terminal.
+"""Server process of one endpoint: ``python -m cifarml.serve.server FOLDER`` daemonises.
 
-It says ``ready`` on standard output once it listens, or why it doesn't.
+It writes ``ready`` to standard output once it listens, or else the error.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from fastapi import FastAPI
 from filelock import Timeout
 
 from cifarml.errors import CifarMLError, DeployError
-from cifarml.serve.admin_api import add_control
+from cifarml.serve.admin_api import add_admin_routes
 from cifarml.serve.app import make_app
-from cifarml.serve.endpoint_folder import HOST, READY, EndpointFolder, ServerRecord, new_key, turn_over
-from cifarml.serve.http_limits import GuardedConnection
-from cifarml.serve.middleware import Guard
-from cifarml.serve.router import Gateway
+from cifarml.serve.endpoint_folder import HOST, READY, EndpointFolder, ServerRecord, new_key, rotate_log
+from cifarml.serve.http_limits import HttpLimits
+from cifarml.serve.middleware import AccessMiddleware
+from cifarml.serve.router import TrafficRouter
 from cifarml.serve.telemetry import AccessLog
 
 __all__ = ["run_server"]
@@ -38,32 +38,32 @@ _LOCK_TIMEOUT_S: Final = 5.0
 
 
 def run_server(folder: EndpointFolder, on_ready: Callable[[int], None], *, any_port: bool = True) -> None:
-    """Serve an endpoint until SIGTERM or SIGINT; what is in flight then is finished.
+    """Serve an endpoint until SIGTERM or SIGINT, then finish requests in progress.
 
     Args:
-        folder: The endpoint.
+        folder: Folder of the endpoint.
         on_ready: Called with the port once it listens.
-        any_port: Take another port where another program has the endpoint's.
+        any_port: Use another port if the endpoint's is taken.
 
     Raises:
-        DeployError: If it is served already, or can't be.
+        DeployError: If another process serves the endpoint, or the port cannot be used.
     """
     try:
         folder.lock.acquire(timeout=_LOCK_TIMEOUT_S)
     except Timeout:
-        raise DeployError(f"endpoint {folder.name} is served by another process already") from None
+        raise DeployError(f"endpoint {folder.name} is already served by another process") from None
     try:
         listener = _listen(folder.read().port, any_port=any_port)
         port = listener.getsockname()[1]
         server = ServerRecord(os.getpid(), port, new_key())
         log = AccessLog(folder.access_log)
-        gateway = Gateway(folder)
+        router = TrafficRouter(folder)
 
         @contextlib.asynccontextmanager
         async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-            if gateway.record.port != port:
-                gateway.set_port(port)
-            gateway.open()
+            if router.record.port != port:
+                router.set_port(port)
+            router.open()
             flushing = asyncio.create_task(_flush(log))
             folder.write_server(server)
             on_ready(port)
@@ -71,15 +71,17 @@ def run_server(folder: EndpointFolder, on_ready: Callable[[int], None], *, any_p
                 yield
             finally:
                 flushing.cancel()
-                await gateway.close()
+                await router.close()
                 log.close()
                 folder.forget_server()
 
-        app = make_app(gateway, lifespan)
-        add_control(app, gateway)
+        app = make_app(router, lifespan)
+        add_admin_routes(app, router)
+        access = AccessMiddleware(app, router, server.control_key, log)
+        limits = HttpLimits(access, router.record.patience_s)
         config = uvicorn.Config(
-            Guard(app, gateway, server.control_key, log),
-            http=type("Connection", (GuardedConnection,), {"patience_s": gateway.record.patience_s}),
+            limits,
+            http="httptools",
             loop="uvloop",
             ws="none",
             lifespan="on",
@@ -91,8 +93,10 @@ def run_server(folder: EndpointFolder, on_ready: Callable[[int], None], *, any_p
             timeout_graceful_shutdown=_DRAIN_S,
             backlog=_BACKLOG,
         )
+        config.load()
+        config.http_protocol_class = limits.wrap(config.http_protocol_class)  # type: ignore[assignment]
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
-        signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again once all is done
+        signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again after shutdown
         uvicorn.Server(config).run(sockets=[listener])
     finally:
         folder.lock.release()
@@ -105,7 +109,7 @@ async def _flush(log: AccessLog) -> None:
 
 
 def _listen(port: int, *, any_port: bool) -> socket.socket:
-    """Listen on the port that it had, or where another program has it now, on a new one."""
+    """Listen on the endpoint's port or, if it is taken and ``any_port`` is set, on a free one."""
     for wanted in (port, 0) if any_port else (port,):
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -115,35 +119,35 @@ def _listen(port: int, *, any_port: bool) -> socket.socket:
         except OSError as error:
             listener.close()
             if not wanted or not any_port:
-                raise DeployError(f"can't listen on {HOST}:{wanted}: {error.strerror}") from error
+                raise DeployError(f"cannot listen on {HOST}:{wanted}: {error.strerror}") from error
         else:
             return listener
-    raise AssertionError  # port 0 was listened on, or refused
+    raise AssertionError  # the loop returns or raises at port 0
 
 
 def main() -> None:
-    """Serve the endpoint in the folder that is named, in a process of its own."""
+    """Serve the endpoint in the folder given on the command line, as a daemon."""
     if os.fork():
-        os._exit(0)  # who started us need not wait for us, nor leave a zombie
+        os._exit(0)  # the parent process need not wait, and no zombie remains
     os.setsid()
     os.umask(0o077)
     folder = EndpointFolder(Path(sys.argv[1]))
-    starter = os.dup(1)
-    turn_over(folder.server_log)
+    parent_output = os.dup(1)
+    rotate_log(folder.server_log)
     log = os.open(folder.server_log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     os.dup2(log, 1)
     os.dup2(log, 2)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", stream=sys.stderr)
 
-    def tell(text: str) -> None:
-        with contextlib.suppress(OSError):  # who started us has gone
-            os.write(starter, text.encode())
-            os.close(starter)
+    def report(text: str) -> None:
+        with contextlib.suppress(OSError):  # the parent process is gone
+            os.write(parent_output, text.encode())
+            os.close(parent_output)
 
     try:
-        run_server(folder, lambda _: tell(READY))
+        run_server(folder, lambda _: report(READY))
     except CifarMLError as error:
-        tell(error.message)
+        report(error.message)
         sys.exit(1)
 
 

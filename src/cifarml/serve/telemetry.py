@@ -1,4 +1,4 @@
-"""What an endpoint tells about itself: figures for Prometheus, and a line for each request."""
+"""Telemetry of an endpoint: Prometheus metrics and a JSON access log."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import generate_latest
 
-__all__ = ["AccessLog", "Figures"]
+__all__ = ["AccessLog", "EndpointMetrics"]
 
 _BUCKETS_S: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _MAX_LOG_BYTES: Final = 10 << 20
@@ -21,8 +21,8 @@ _KEPT_LOGS: Final = 2
 _LINES_AT_ONCE: Final = 200
 
 
-class Figures:
-    """Counts requests, times and predictions."""
+class EndpointMetrics:
+    """Prometheus metrics: requests, latency and predictions."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -32,7 +32,7 @@ class Figures:
         )
         self._seconds = Histogram(
             "cifarml_request_seconds",
-            "From the whole request to the answer, in seconds.",
+            "Seconds from the complete request to the response.",
             ("deployment",),
             buckets=_BUCKETS_S,
             registry=self.registry,
@@ -55,10 +55,10 @@ class Figures:
         """Count a request to score.
 
         Args:
-            deployment: Who answered; empty where nobody did.
+            deployment: Name of the deployment that answered; empty if none did.
             status: HTTP status.
-            seconds: How long it took.
-            answer: Its JSON document.
+            seconds: Latency.
+            answer: JSON document of the response.
         """
         self._requests.labels(deployment, str(status)).inc()
         self._seconds.labels(deployment).observe(seconds)
@@ -67,11 +67,11 @@ class Figures:
                 self._predictions.labels(deployment, label).inc()
 
     def text(self, deployments: Iterable[tuple[str, str, str]], traffic: dict[str, int]) -> bytes:
-        """Return all figures in Prometheus' text format.
+        """Return all metrics in Prometheus' text format.
 
         Args:
             deployments: Name, model and version of each.
-            traffic: Share of each that has one.
+            traffic: Traffic share by deployment.
         """
         self._models.clear()
         self._traffic.clear()
@@ -82,7 +82,7 @@ class Figures:
 
 
 def _labels(answer: bytes) -> list[str]:
-    """Return the predicted classes in an answer; none where a faulty script answered something else."""
+    """Return the predicted classes in a response, or none if a faulty script sent something else."""
     try:
         document = json.loads(answer)
         return [each["result"] for each in document.get("predictions", (document,)) if "result" in each]
@@ -91,12 +91,12 @@ def _labels(answer: bytes) -> list[str]:
 
 
 class AccessLog:
-    """One line of JSON for each request: who, what, how it went, never what was sent.
+    """Access log: one line of JSON for each request, without its body or query.
 
-    Lines are written some hundreds at a time, and at least once a second (:meth:`flush` is called).
+    Lines are buffered; the server calls :meth:`flush` twice a second.
 
     Args:
-        path: The file; it is turned over at 10 MB, and two old ones are kept.
+        path: The file; it is rotated at 10 MB, and two old files are kept.
     """
 
     def __init__(self, path: Path) -> None:
@@ -106,23 +106,23 @@ class AccessLog:
         self._buffer = logging.handlers.MemoryHandler(_LINES_AT_ONCE, logging.CRITICAL, self._file)
 
     def write(self, **fields: Any) -> None:
-        """Write a line."""
+        """Add a line to the buffer."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         line = json.dumps({"time": now, **fields})
         self._buffer.handle(logging.LogRecord("access", logging.INFO, "", 0, line, None, None))
 
     def flush(self) -> None:
-        """Write what waits."""
+        """Write buffered lines to the file."""
         self._buffer.flush()
 
     def close(self) -> None:
-        """Write what waits, and no more."""
+        """Flush and close the file."""
         self._buffer.close()
         self._file.close()
 
 
 class _QuietFile(logging.handlers.RotatingFileHandler):
-    """A log that never stops the work: on a full disk its lines are lost."""
+    """Rotating file that drops lines instead of failing, for example if the disk is full."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         pass

@@ -1,9 +1,8 @@
-"""The process of one deployment: runs a scoring script, unchanged, over requests from a pipe.
+"""Worker process of one deployment: runs a scoring script, unchanged, on requests from a pipe.
 
 ``python -m cifarml.serve.worker SCRIPT MODEL_DIR`` reads frames from standard input and writes frames to
-standard output: first one that says it is ready, then one for each batch. What the script prints goes to the
-log.
-It ends when its input ends, or when the server that started it is gone.
+standard output: one when it is ready, then one for each batch. The script's own output goes to the log.
+It exits at the end of its input, or when its parent process is gone.
 """
 
 from __future__ import annotations
@@ -23,44 +22,44 @@ from cifarml.serve.pipe_protocol import LENGTH, pack, unpack
 __all__ = ["INIT_FAILED", "main"]
 
 INIT_FAILED: Final = 3
-"""Exit code where the script could not start, as the inference server of Azure ML has it."""
+"""Exit code if the script fails to start, the same as of Azure ML's inference server."""
 
-_LOOK_EVERY_S: Final = 1.0
+_CHECK_INTERVAL_S: Final = 1.0
 
 
 def main() -> None:
     """Run the worker."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which lets us finish
-    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server handles Ctrl-C and lets workers finish
+    threading.Thread(target=_exit_with_parent, args=(os.getppid(),), daemon=True).start()
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what the script prints is for the log
-    os.environ["AZUREML_MODEL_DIR"] = sys.argv[2]  # where a managed endpoint tells it, too
+    os.dup2(2, 1)  # output of the script goes to the log
+    os.environ["AZUREML_MODEL_DIR"] = sys.argv[2]  # as on a managed endpoint
     try:
-        script = _load(Path(sys.argv[1]))
+        script = _load_script(Path(sys.argv[1]))
         script.init()
-    except BaseException:  # noqa: BLE001  # whatever a scoring script does, also exit
+    except BaseException:  # noqa: BLE001  # a scoring script may raise anything, also SystemExit
         traceback.print_exc()
         sys.stderr.flush()
         os._exit(INIT_FAILED)
-    _say(answers, pack([(b"ready", b"")]))
-    while (frame := _read(requests)) is not None:
+    _write_frame(answers, pack([(b"ready", b"")]))
+    while (frame := _read_frame(requests)) is not None:
         batch = [(head.decode("latin-1"), body) for head, body in unpack(frame)]
-        _say(answers, pack([(str(status).encode(), body) for status, body in script.answer(batch)]))
+        _write_frame(answers, pack([(str(status).encode(), body) for status, body in script.answer(batch)]))
     sys.stderr.flush()
-    os._exit(0)  # what libraries tidy up at the end takes longer than all the rest
+    os._exit(0)  # skips the slow cleanup of libraries
 
 
-def _load(path: Path) -> Any:
+def _load_script(path: Path) -> Any:
     spec = importlib.util.spec_from_file_location("score", path)
     if spec is None or spec.loader is None:
-        raise ImportError(f"{path} is no Python script")
+        raise ImportError(f"{path} is not a Python script")
     module = importlib.util.module_from_spec(spec)
     sys.modules["score"] = module
     spec.loader.exec_module(module)
     return module
 
 
-def _read(requests: BinaryIO) -> bytes | None:
+def _read_frame(requests: BinaryIO) -> bytes | None:
     """Return the next frame, or None at the end."""
     length = requests.read(LENGTH.size)
     if len(length) < LENGTH.size:
@@ -68,7 +67,7 @@ def _read(requests: BinaryIO) -> bytes | None:
     return requests.read(LENGTH.unpack(length)[0])
 
 
-def _say(answers: BinaryIO, frame: bytes) -> None:
+def _write_frame(answers: BinaryIO, frame: bytes) -> None:
     try:
         answers.write(frame)
         answers.flush()
@@ -76,10 +75,10 @@ def _say(answers: BinaryIO, frame: bytes) -> None:
         os._exit(0)
 
 
-def _end_with_parent(parent: int) -> None:
-    """End when the server has died, whatever the script is doing."""
+def _exit_with_parent(parent: int) -> None:
+    """Exit when the server has died, whatever the script is doing."""
     while os.getppid() == parent:
-        time.sleep(_LOOK_EVERY_S)
+        time.sleep(_CHECK_INTERVAL_S)
     os._exit(0)
 
 

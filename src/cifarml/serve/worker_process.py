@@ -1,4 +1,4 @@
-"""One worker process as the server sees it: started, asked, measured, ended."""
+"""Handle of one worker process: start it, send it batches, measure and stop it."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from typing import Final
 
 import psutil
 
-from cifarml.serve.endpoint_folder import turn_over
+from cifarml.serve.endpoint_folder import rotate_log
 from cifarml.serve.pipe_protocol import LENGTH, Pair, pack, unpack
 
 __all__ = ["WorkerError", "WorkerProcess"]
 
 _START_TIMEOUT_S: Final = 60.0
-_END_TIMEOUT_S: Final = 3.0
+_STOP_TIMEOUT_S: Final = 3.0
 _MAX_ANSWER_BYTES: Final = 64 << 20
-_GIVE_BACK: Final = {"MALLOC_MMAP_THRESHOLD_": str(4 << 20), "MALLOC_TRIM_THRESHOLD_": str(8 << 20)}
-"""After a large image glibc raises both by itself, and keeps up to 64 MB that nobody needs any more."""
+_MALLOC_SETTINGS: Final = {"MALLOC_MMAP_THRESHOLD_": str(4 << 20), "MALLOC_TRIM_THRESHOLD_": str(8 << 20)}
+"""Otherwise glibc raises both after a large image and keeps up to 64 MB of freed memory."""
 
 
 class WorkerError(Exception):
-    """The worker is of no use any more.
+    """The worker failed and must be replaced.
 
     Args:
         message: What happened.
-        hung: Whether it is because no answer came in time.
+        hung: Whether it did not answer in time.
     """
 
     def __init__(self, message: str, *, hung: bool = False) -> None:
@@ -38,7 +38,7 @@ class WorkerError(Exception):
 
 
 class WorkerProcess:
-    """A process that runs a scoring script; made by :meth:`start`."""
+    """Process that runs a scoring script; created by :meth:`start`."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -47,12 +47,12 @@ class WorkerProcess:
 
     @classmethod
     async def start(cls, script: Path, model_dir: Path, log: Path) -> WorkerProcess:
-        """Start one; returns once it is ready.
+        """Start a worker and wait until it is ready.
 
         Raises:
             WorkerError: If it does not become ready.
         """
-        turn_over(log)
+        rotate_log(log)
         try:
             log.parent.mkdir(parents=True, exist_ok=True)
             with log.open("ab") as output:
@@ -62,11 +62,11 @@ class WorkerProcess:
                     stdout=asyncio.subprocess.PIPE,
                     stderr=output,
                     cwd=log.parent,
-                    env=_GIVE_BACK | os.environ,
+                    env=_MALLOC_SETTINGS | os.environ,
                     limit=1 << 20,
                 )
         except OSError as error:
-            raise WorkerError(f"its process can't be started: {error.strerror}") from error
+            raise WorkerError(f"its process cannot be started: {error.strerror}") from error
         worker = cls(process)
         try:
             async with asyncio.timeout(_START_TIMEOUT_S):
@@ -77,26 +77,26 @@ class WorkerProcess:
         except (OSError, EOFError, ValueError):
             await worker.kill()
             code = worker._process.returncode
-            raise WorkerError(f"it ended while it started, with exit code {code}") from None
+            raise WorkerError(f"it exited during startup with exit code {code}") from None
         except asyncio.CancelledError:
             await worker.kill()
             raise
         return worker
 
-    async def ask(self, requests: Sequence[Pair], timeout_s: float) -> list[tuple[int, bytes]]:
-        """Have requests answered, all in one batch.
+    async def send_batch(self, requests: Sequence[Pair], timeout_s: float) -> list[tuple[int, bytes]]:
+        """Send a batch of requests and wait for the responses.
 
         Args:
             requests: Content type and body of each.
-            timeout_s: How long it may take.
+            timeout_s: Timeout of the batch.
 
         Returns:
-            Status and JSON body of each.
+            Status and body of each.
 
         Raises:
-            WorkerError: If it died, hung or answered nonsense; it must be ended then.
+            WorkerError: If the worker died, hung or sent an invalid response; kill it then.
         """
-        assert self._stdin is not None  # noqa: S101  # it was asked for
+        assert self._stdin is not None  # noqa: S101  # a pipe was requested
         try:
             async with asyncio.timeout(timeout_s):
                 self._stdin.write(pack(requests))
@@ -107,13 +107,13 @@ class WorkerProcess:
         except (OSError, EOFError, RuntimeError):
             raise WorkerError("its process ended") from None
         except ValueError as error:
-            raise WorkerError(f"it answered nonsense: {error}") from None
+            raise WorkerError(f"invalid response: {error}") from None
         if len(answers) != len(requests) or not all(200 <= status < 600 for status, _ in answers):
-            raise WorkerError("it answered nonsense")
+            raise WorkerError("invalid response: wrong number or status")
         return answers
 
     async def _read(self) -> list[Pair]:
-        assert self._stdout is not None  # noqa: S101  # it was asked for
+        assert self._stdout is not None  # noqa: S101  # a pipe was requested
         (length,) = LENGTH.unpack(await self._stdout.readexactly(LENGTH.size))
         if length > _MAX_ANSWER_BYTES:
             raise ValueError(f"{length:,} bytes")
@@ -125,22 +125,22 @@ class WorkerProcess:
         return self._process.returncode is None
 
     def memory_bytes(self) -> int:
-        """Return how much memory it takes; 0 where it has ended."""
+        """Return its resident memory, or 0 if it has ended."""
         try:
             return int(psutil.Process(self._process.pid).memory_info().rss)
         except psutil.Error:
             return 0
 
-    async def end(self) -> None:
-        """Let it end by itself, for a moment, and then make it."""
+    async def stop(self) -> None:
+        """Let it exit by itself for a few seconds, then kill it."""
         if self._stdin is not None:
             self._stdin.close()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(self.exited), _END_TIMEOUT_S)
+            await asyncio.wait_for(asyncio.shield(self.exited), _STOP_TIMEOUT_S)
         await self.kill()
 
     async def kill(self) -> None:
-        """End it at once."""
+        """Kill it."""
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
         await self.exited

@@ -1,14 +1,14 @@
-"""Pickled byte arrays, read without ever running the pickle.
+"""Unpickler for CIFAR-10 batches that neither imports nor calls what a pickle names.
 
-A pickle is a program for a small stack machine. This is that machine with the few instructions that
-dicts, lists, texts, numbers and numpy arrays need, none of which calls anything. Python's own
-unpickler would not do, even with its calls cut off: a few bytes can fill its memory, keep it busy for
-years (by hashing tuples of tuples) or overflow its stack.
+An allow-list in `find_class` keeps a pickle from running code, but not from exhausting memory or time: a few
+bytes can name memo index 2**31, or nest a tuple in another twice, 60 levels deep, and use it as a dict key.
+So all instructions are checked before the first is executed.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import io
+import pickle
 import pickletools
 from typing import Any, Final
 
@@ -19,114 +19,94 @@ from cifarml.errors import DataError
 
 __all__ = ["load_arrays", "to_array"]
 
-_ALLOWED: Final = frozenset(
-    f"{module} {name}"
+_NAMES: Final = frozenset(
+    (module, name)
     for module in ("numpy.core.multiarray", "numpy._core.multiarray", "numpy")
     for name in ("_reconstruct", "ndarray", "dtype")
 )
+_TUPLES: Final = frozenset({"TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"})
+_PUTS: Final = frozenset({"BINPUT", "LONG_BINPUT", "MEMOIZE"})
+_GETS: Final = frozenset({"BINGET", "LONG_BINGET"})
+_PLAIN: Final = (
+    "PROTO FRAME STOP NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINUNICODE SHORT_BINUNICODE "
+    "BINBYTES SHORT_BINBYTES BINBYTES8 BINSTRING SHORT_BINSTRING EMPTY_LIST EMPTY_DICT EMPTY_TUPLE MARK "
+    "APPEND APPENDS SETITEM SETITEMS GLOBAL STACK_GLOBAL REDUCE BUILD"
+)
+_INSTRUCTIONS: Final = frozenset(_PLAIN.split()) | _TUPLES | _PUTS | _GETS
+_MAX_INSTRUCTIONS: Final = 500_000
+"""A batch of 10,000 images takes about 40,000."""
+
+_MAX_TUPLES: Final = 16
+"""An array takes six."""
 
 
-@dataclasses.dataclass(eq=False)
-class _Object:
-    """What a pickle asks to be made of a name; nobody makes it."""
+class _StandIn:
+    """Result of every name in a pickle: records the arguments and the state instead of using them."""
 
-    name: str
-    arguments: Any = None
-    state: Any = None
+    def __init__(self, *arguments: Any) -> None:
+        self.arguments = arguments
+        self.state: Any = None
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> type[_StandIn]:
+        if (module, name) not in _NAMES:
+            raise pickle.UnpicklingError(f"it refers to {f'{module}.{name}'[:100]!r}, which no batch needs")
+        return _StandIn
 
 
 def load_arrays(content: bytes) -> Any:
-    """Read a pickle of plain values and arrays, protocols 2 to 4; ``to_array`` goes on with the arrays.
+    """Read a pickle of plain values and arrays, protocols 2 to 4; `to_array` converts the arrays.
 
     Raises:
-        DataError: If it is damaged, or holds anything else.
+        DataError: If it is damaged or contains anything else.
     """
-    machine = _Machine()
     try:
-        for opcode, argument, _ in pickletools.genops(content):
-            machine.run(opcode.name, argument)
-        return machine.stack.pop()
-    except Exception as error:  # hostile bytes make pickletools and the machine raise almost anything
+        _check_instructions(content)
+        return _Unpickler(io.BytesIO(content), encoding="bytes").load()
+    except Exception as error:  # hostile bytes make pickle and pickletools raise almost anything
         raise DataError(f"not a CIFAR-10 batch: {error or type(error).__name__}") from error
 
 
 def to_array(value: Any, columns: int) -> npt.NDArray[np.uint8]:
-    """Return a pickled array of bytes of shape (N, ``columns``).
+    """Return a pickled uint8 array of shape (N, ``columns``).
 
     Raises:
         DataError: If it is anything else.
     """
     match value:
-        case _Object(
-            arguments=tuple(),
-            state=(int(), (int(rows), width), _Object(arguments=("u1" | b"u1", *_)), False | 0, bytes(data)),
+        case _StandIn(
+            state=(int(), (int(rows), width), _StandIn(arguments=("u1" | b"u1", *_)), False | 0, bytes(data)),
         ) if width == columns and rows == len(data) / columns:
             return np.frombuffer(data, np.uint8).reshape(-1, columns)
     raise DataError(f"images must be an array of bytes (uint8) of shape (N, {columns})")
 
 
-class _Machine:
-    """The stack machine; see pickletools.py of the standard library for its instructions."""
+def _check_instructions(content: bytes) -> None:
+    """Reject instructions that take more memory or time than the size of the pickle justifies.
 
-    def __init__(self) -> None:
-        self.stack: list[Any] = []
-        self._marks: list[int] = []
-        self._memo: dict[int, Any] = {}
-
-    def run(self, name: str, argument: Any) -> None:  # noqa: PLR0912
-        """Carry out an instruction."""
-        stack = self.stack
-        match name:
-            case "PROTO" | "FRAME" | "STOP":
-                pass
-            case "NONE" | "NEWTRUE" | "NEWFALSE":
-                stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[name])
-            case "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINUNICODE" | "SHORT_BINUNICODE":
-                stack.append(argument)
-            case "BINBYTES" | "SHORT_BINBYTES" | "BINBYTES8":
-                stack.append(argument)
-            case "BINSTRING" | "SHORT_BINSTRING":  # bytes, which pickletools shows as text
-                stack.append(argument.encode("latin-1"))
-            case "EMPTY_LIST" | "EMPTY_DICT" | "EMPTY_TUPLE":
-                stack.append({"EMPTY_LIST": [], "EMPTY_DICT": {}, "EMPTY_TUPLE": ()}[name])
-            case "MARK":
-                self._marks.append(len(stack))
-            case "TUPLE" | "TUPLE1" | "TUPLE2" | "TUPLE3":
-                stack.append(tuple(self._pop(self._marks.pop() if name == "TUPLE" else -int(name[-1]))))
-            case "APPEND" | "APPENDS":
-                items = self._pop(self._marks.pop() if name == "APPENDS" else -1)
-                stack[-1].extend(items)
-            case "SETITEM" | "SETITEMS":
-                self._set_items(self._pop(self._marks.pop() if name == "SETITEMS" else -2))
-            case "BINPUT" | "LONG_BINPUT" | "MEMOIZE":
-                self._memo[len(self._memo) if argument is None else argument] = stack[-1]
-            case "BINGET" | "LONG_BINGET":
-                stack.append(self._memo[argument])
-            case "GLOBAL":
-                self._push_object(argument)
-            case "STACK_GLOBAL":
-                self._push_object(" ".join(self._pop(-2)))
-            case "REDUCE":
-                made, arguments = self._pop(-2)
-                stack.append(_Object(made.name, arguments))
-            case "BUILD":
-                (state,) = self._pop(-1)
-                stack[-1].state = state
-            case _:
-                raise ValueError(f"no image needs the instruction {name}")
-
-    def _pop(self, start: int) -> list[Any]:
-        items = self.stack[start:]
-        del self.stack[start:]
-        return items
-
-    def _set_items(self, items: list[Any]) -> None:
-        keys = items[::2]
-        if not all(isinstance(key, bytes | str) for key in keys):
-            raise ValueError("its keys are no texts")
-        self.stack[-1].update(zip(keys, items[1::2], strict=True))
-
-    def _push_object(self, name: str) -> None:
-        if name not in _ALLOWED:
-            raise ValueError(f"it asks for {name.replace(' ', '.')[:100]}, which no image needs")
-        self.stack.append(_Object(name))
+    A tuple in the memo is one that could be nested in itself; memo indices count up from 0 or 1.
+    """
+    memo_holds_tuple: dict[int, bool] = {}
+    tuple_on_top = False
+    num_tuples = 0
+    argument: Any
+    for number, (opcode, argument, _) in enumerate(pickletools.genops(content)):
+        name = opcode.name
+        if name not in _INSTRUCTIONS or number >= _MAX_INSTRUCTIONS:
+            raise ValueError(f"no batch needs the instruction {name}, number {number:,}")
+        if name in _PUTS:
+            index = len(memo_holds_tuple) if argument is None else argument
+            if index in memo_holds_tuple or index > len(memo_holds_tuple) + 1:
+                raise ValueError(f"memo index {index} is out of order")
+            memo_holds_tuple[index] = tuple_on_top
+        elif name in _GETS and memo_holds_tuple.get(argument, True):
+            raise ValueError(f"memo index {argument} cannot be used")
+        elif name in _TUPLES and (num_tuples := num_tuples + 1) > _MAX_TUPLES:
+            raise ValueError("too many tuples")
+        elif name == "LONG1" and abs(argument) >= 2**63:
+            raise ValueError("an integer is too large")
+        tuple_on_top = name in _TUPLES or (name in _PUTS and tuple_on_top)

@@ -370,7 +370,7 @@ def test_command_line(cifarml: CommandLine, by_hand: Run, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["none.png"], "can't read none.png"),
+        (["none.png"], "can't read 'none.png'"),
         (["notes.png"], "notes.png: not a PNG"),
         (["image.png", "--class", "unicorn"], "does not know 'unicorn'"),
         (["image.png", "-o", "why.jpg"], "must end in .png"),

@@ -47,7 +47,7 @@ def explain(
       cifarml explain image.png --class dog -o why_dog.png
       cifarml explain image.png --run runs/first --json
     """
-    from cifarml.errors import DataError, ImageError, SettingsError
+    from cifarml.errors import SettingsError
     from cifarml.images import decode_image, image_size
     from cifarml.progress import Progress, show_progress
     from cifarml.run_folders import find_run
@@ -58,23 +58,16 @@ def explain(
         raise SettingsError(f"a PNG is written, so --output must end in .png. Received: {output}")
     if output.exists() and (not force or output.resolve() == image.resolve()):
         raise SettingsError(f"{output} already exists", hint="take another --output, or add --force")
-    try:
-        content = image.read_bytes()
-    except OSError as error:
-        raise DataError(f"can't read {image}: {error.strerror}") from error
     path = find_run(run, runs_dir or load_settings().runs_dir)
     with show_progress(quiet=quiet) as on_progress:
-        try:
-            shown = decode_image(content, side=max(32, min(_SHARP, *image_size(content))))
-        except ImageError as error:
-            raise ImageError(f"{image}: {error.message}", error.hint, code=error.code) from error
+        shown = decode_image(image, side=max(32, min(_SHARP, *image_size(image))))
         on_progress(Progress("loading the network", 0, None))
         with hidden_native_noise():
             from cifarml.explain.drawing import explanation_figure
             from cifarml.explain.gradcam import explain_image
             from cifarml.report.plots import save_figure
 
-            explanation = explain_image(path, content, class_name=class_name)
+            explanation = explain_image(path, image, class_name=class_name)
         save_figure(output, explanation_figure(explanation, shown, num_classes=top))
     prediction = explanation.prediction
     if json:

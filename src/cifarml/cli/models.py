@@ -44,8 +44,6 @@ def list_command(
       cifarml models list
       cifarml models list cifar10 --json
     """
-    from cifarml.registry.local.registry import LocalRegistry
-
     registry = open_registry(target)
     models = registry.list_models(name)
     if json:
@@ -69,7 +67,7 @@ def list_command(
             for model in models
         ],
     )
-    if isinstance(registry, LocalRegistry):
+    if registry.ui_command:
         print(f"In MLflow's pages, where mlflow is installed: {registry.ui_command}")
 
 

@@ -6,6 +6,7 @@ import re
 import shutil
 import sqlite3
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -20,10 +21,10 @@ from cifarml.registry.base import (
     check_alias_change,
     check_model_name,
 )
-from cifarml.registry.files import check_deletable, copy_whole, download_into, find_version
+from cifarml.registry.files import check_content, check_deletable, copy_whole, download_into, find_version
 from cifarml.registry.local.database import Database
 from cifarml.registry.run_record import RunRecord, insert_run, record_run, select_runs
-from cifarml.run import Run
+from cifarml.run import Run, RunLike
 from cifarml.run_folders import RunSummary
 from cifarml.settings import load_settings
 
@@ -47,7 +48,7 @@ class LocalRegistry:
 
     Example:
         >>> registry = LocalRegistry("registry")  # doctest: +SKIP
-        >>> str(registry.register(Run.open("runs/first")))  # doctest: +SKIP
+        >>> str(registry.register("runs/first"))  # doctest: +SKIP
         'cifar10:1'
     """
 
@@ -90,9 +91,10 @@ class LocalRegistry:
         """
         return select_runs(self._database)
 
-    def register(self, run: Run, name: str = DEFAULT_NAME) -> RegisteredModel:
+    def register(self, run: RunLike, name: str = DEFAULT_NAME) -> RegisteredModel:
         """Register a run, and log its run; see :class:`~cifarml.registry.base.ModelRegistry`."""
         check_model_name(name)
+        run = Run.open(run)
         with self._database.locked():
             self._tidy()
             known = self._find_content(name, run.sha256)
@@ -116,7 +118,15 @@ class LocalRegistry:
         if not self._database.exists:
             return []
         with self._database.reading() as connection:
-            return _select_versions(connection, name)
+            return [replace(model, registry=self) for model in _select_versions(connection, name)]
+
+    def open(self, model: RegisteredModel) -> Run:
+        """Return a version's run; see :class:`~cifarml.registry.base.ModelRegistry`."""
+        with self._database.locked():
+            self._tidy()
+            found = self.get(model.name, model.version)
+            check_content(found, model)
+            return self._open_kept(found)
 
     def download(self, model: RegisteredModel, to: Path) -> Run:
         """Copy a version's files; see :class:`~cifarml.registry.base.ModelRegistry`."""
@@ -226,17 +236,19 @@ class LocalRegistry:
 
     def _is_whole(self, model: RegisteredModel) -> bool:
         try:
-            self._open_kept(model).verify()
+            self._open_kept(model)
         except ModelFileError:
             return False
         return True
 
     def _open_kept(self, model: RegisteredModel) -> Run:
+        """Return the stored run of a version, verified."""
         hint = f"register its run again, which puts the files back: cifarml models register {model.run}"
         try:
             run = Run.open(self._path(model))
             if run.sha256 != model.run_sha256:
                 raise ModelFileError(f"{run.path} is not what was registered as {model}")
+            run.verify()
         except ModelFileError as error:
             raise ModelFileError(f"the files of {model} are damaged: {error.message}", hint) from error
         return run

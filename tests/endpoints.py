@@ -104,7 +104,8 @@ def faulty(folder: Path, fault: str) -> Path:
 
 def register_copies(run: Run, folder: Path, count: int) -> list[RegisteredModel]:
     """Register a run as versions 1 to ``count``: the same model, beside a file that differs."""
-    registry, models = LocalRegistry(folder / "registry"), []
+    registry = LocalRegistry(folder / "registry")
+    models: list[RegisteredModel] = []
     for _ in range(count):
         copy = Path(shutil.copytree(run.path, folder / f"copy{len(models) + 1}"))
         (copy / MANIFEST).unlink()

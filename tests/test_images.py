@@ -383,9 +383,9 @@ NOT_IMAGES: dict[str, tuple[Callable[[], object], str]] = {
     "pipe": (lambda: "pipe", "not a regular file"),
     "null character": (lambda: "a\0b.png", "can't read"),
     "very long string": (lambda: "iVBORw0KGgo" * 500, r"can't read 'iVBORw.*\(5,500 characters\)"),
-    "empty file": (lambda: "empty.png", r"'empty\.png': the file is empty"),
-    "text file": (lambda: "notes.png", r"'notes\.png': not a PNG"),
-    "damaged file": (lambda: "damaged.png", r"'damaged\.png': damaged"),
+    "empty file": (lambda: "empty.png", r"^empty\.png: the file is empty"),
+    "text file": (lambda: "notes.png", r"^notes\.png: not a PNG"),
+    "damaged file": (lambda: "damaged.png", r"^damaged\.png: damaged"),
     "text file object": (
         lambda: io.StringIO("x"),
         "expected a binary file object; reading this one gives str",

@@ -20,6 +20,7 @@ from PIL import Image
 from cifarml import Dataset, LocalRegistry, Predictor, Run, compare_runs, evaluate_model, load_dataset
 from cifarml.errors import DataError, ImageError, ModelFileError
 from cifarml.evaluation.metrics import evaluate_probabilities
+from cifarml.images import ImageLike
 from cifarml.run import write_manifest
 from cifarml.run_folders import find_run, list_runs, new_run_dir
 from tests.image_files import image_bytes
@@ -65,7 +66,14 @@ def test_images_however_they_are_held(run: Path, tmp_path: Path) -> None:
     predictor, path = Predictor.load(run), tmp_path / "image.png"
     path.write_bytes(image_bytes(1, size=(50, 70)))
     image = Image.open(path)
-    held = [path, str(path), path.read_bytes(), io.BytesIO(path.read_bytes()), image, np.asarray(image)]
+    held: list[ImageLike] = [
+        path,
+        str(path),
+        path.read_bytes(),
+        io.BytesIO(path.read_bytes()),
+        image,
+        np.asarray(image),
+    ]
     expected = predictor.predict(path)
     for answer in predictor.predict_many(held):
         assert not isinstance(answer, ImageError)

@@ -39,4 +39,5 @@ from cifarml.train.trainer import resume_training as resume_training
 from cifarml.train.trainer import train_model as train_model
 from cifarml.tune.search import tune_model as tune_model
 
+__all__: list[str]
 __version__: str

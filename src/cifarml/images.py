@@ -136,7 +136,9 @@ def encode_image(image: ImageLike) -> bytes:
 
 def _read(image: ImageLike) -> bytes | Image.Image:
     """Return the content of an image file, or the image if it is held as pixels."""
-    if isinstance(image, bytes | bytearray | memoryview):
+    if isinstance(image, bytes):  # most often, so at once
+        return image
+    if isinstance(image, bytearray | memoryview):
         return bytes(image)
     if isinstance(image, str | os.PathLike):
         return _read_path(image)
@@ -218,7 +220,6 @@ def _from_array(array: npt.NDArray[np.generic]) -> Image.Image:
 def _opened(image: ImageLike) -> Iterator[Image.Image]:
     """Open an image, and turn whatever Pillow raises into an ImageError."""
     source = _read(image)
-    where = f"{_shown(image)}: " if isinstance(image, str | os.PathLike) else ""
     try:
         if isinstance(source, Image.Image):
             yield source
@@ -228,15 +229,21 @@ def _opened(image: ImageLike) -> Iterator[Image.Image]:
         with Image.open(io.BytesIO(source), formats=FORMATS) as opened:
             yield opened
     except ImageError as error:
-        raise ImageError(f"{where}{error.message}", error.hint, code=error.code) from None
+        raise ImageError(f"{_where(image)}{error.message}", error.hint, code=error.code) from None
     except UnidentifiedImageError:
         begin = source[:12] if isinstance(source, bytes) else b""
-        message = f"{where}not a PNG, JPEG, WebP, GIF or BMP image; begins with {begin!r}"
+        message = f"{_where(image)}not a PNG, JPEG, WebP, GIF or BMP image; begins with {begin!r}"
         raise ImageError(message, code="not_an_image") from None
     except Image.DecompressionBombError:
-        raise ImageError(f"{where}more than {MAX_PIXELS:,} pixels", code="too_many_pixels") from None
+        message = f"{_where(image)}more than {MAX_PIXELS:,} pixels"
+        raise ImageError(message, code="too_many_pixels") from None
     except Exception as error:  # Pillow's decoders raise almost anything on hostile bytes
-        raise ImageError(f"{where}damaged image: {error or type(error).__name__}") from error
+        raise ImageError(f"{_where(image)}damaged image: {error or type(error).__name__}") from error
+
+
+def _where(image: ImageLike) -> str:
+    """Return the path of an image, to begin an error message with, if it has one."""
+    return f"{os.fsdecode(image)}: " if isinstance(image, str | os.PathLike) else ""
 
 
 def _shown(path: str | os.PathLike[str]) -> str:

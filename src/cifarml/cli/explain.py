@@ -12,8 +12,6 @@ from cifarml.cli.console import hidden_native_noise, print_json, shown_path
 
 __all__ = ["explain"]
 
-_SHARP = 480  # pixels of the image that is drawn, at most
-
 
 def explain(
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="An image file.", show_default=False)],
@@ -48,7 +46,7 @@ def explain(
       cifarml explain image.png --run runs/first --json
     """
     from cifarml.errors import SettingsError
-    from cifarml.images import decode_image, image_size
+    from cifarml.images import image_size
     from cifarml.progress import Progress, show_progress
     from cifarml.run_folders import find_run
     from cifarml.settings import load_settings
@@ -60,7 +58,7 @@ def explain(
         raise SettingsError(f"{output} already exists", hint="take another --output, or add --force")
     path = find_run(run, runs_dir or load_settings().runs_dir)
     with show_progress(quiet=quiet) as on_progress:
-        shown = decode_image(image, side=max(32, min(_SHARP, *image_size(image))))
+        image_size(image)  # so that a file that is not an image fails before TensorFlow is loaded
         on_progress(Progress("loading the network", 0, None))
         with hidden_native_noise():
             from cifarml.explain.drawing import explanation_figure
@@ -68,7 +66,7 @@ def explain(
             from cifarml.report.plots import save_figure
 
             explanation = explain_image(path, image, class_name=class_name)
-        save_figure(output, explanation_figure(explanation, shown, num_classes=top))
+        save_figure(output, explanation_figure(explanation, image, num_classes=top))
     prediction = explanation.prediction
     if json:
         print_json(

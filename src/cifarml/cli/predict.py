@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -57,16 +59,17 @@ def predict(
         raise SettingsError(
             f"a run or an endpoint answers, not both. Received: --run {run} --endpoint {endpoint}"
         )
+    query: Callable[..., list[Prediction | ImageError]]
+    if endpoint:
+        query = partial(_query_endpoint, endpoint, target)
+    else:
+        from cifarml.predict import Predictor
+        from cifarml.run_folders import find_run
+
+        query = Predictor.load(find_run(run, runs_dir or load_settings().runs_dir)).predict_many
     paths = _image_files(images)
     with show_progress(quiet=quiet or len(paths) <= _FEW) as on_progress:
-        if endpoint:
-            answers = _query_endpoint(endpoint, target, paths, on_progress)
-        else:
-            from cifarml.predict import Predictor
-            from cifarml.run_folders import find_run
-
-            predictor = Predictor.load(find_run(run, runs_dir or load_settings().runs_dir))
-            answers = predictor.predict_many(paths, on_progress=on_progress)
+        answers = query(paths, on_progress=on_progress)
     documents: list[dict[str, object]] = []
     for path, answer in zip(paths, answers, strict=True):
         if isinstance(answer, ImageError):
@@ -85,7 +88,7 @@ def predict(
 
 
 def _query_endpoint(
-    endpoint: str, target: str | None, paths: list[Path], on_progress: OnProgress
+    endpoint: str, target: str | None, paths: list[Path], *, on_progress: OnProgress
 ) -> list[Prediction | ImageError]:
     from cifarml.errors import ImageError
     from cifarml.progress import Progress

@@ -76,8 +76,8 @@ REFUSED = {
     "no script": "SyntaxError",
     "crashes": "oh no",
     "hangs": "408|in time|Scoring timeout",
-    "slow": "5\\.\\d s for one answer|408",
-    "answers wrong": "answers wrongly",
+    "slow": "5\\.\\d s for one image|408",
+    "answers wrong": "expected",
     "answers nonsense": "nonsense",
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 import socket
 import threading
 import time
@@ -13,7 +14,10 @@ from typing import Any, NamedTuple, Protocol, Self
 
 import urllib3
 
+from cifarml import LocalRegistry, Run
 from cifarml.deploy.local.host import SCORE, LocalHost
+from cifarml.registry.base import RegisteredModel
+from cifarml.run import MANIFEST, write_json, write_manifest
 from tests.image_files import image_bytes
 
 FAULTS = {
@@ -96,6 +100,18 @@ def faulty(folder: Path, fault: str) -> Path:
     path = folder / f"{fault.replace(' ', '_')}.py"
     path.write_text(OURS + FAULTS[fault])
     return path
+
+
+def register_copies(run: Run, folder: Path, count: int) -> list[RegisteredModel]:
+    """Register a run as versions 1 to ``count``: the same model, beside a file that differs."""
+    registry = LocalRegistry(folder / "registry")
+    models: list[RegisteredModel] = []
+    for _ in range(count):
+        copy = Path(shutil.copytree(run.path, folder / f"copy{len(models) + 1}"))
+        (copy / MANIFEST).unlink()
+        write_json(copy / "copy.json", str(copy))
+        models.append(registry.register(write_manifest(copy, run.class_names, run.info)))
+    return models
 
 
 class Answer(NamedTuple):

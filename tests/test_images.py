@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import zlib
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +16,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from cifarml.errors import ImageError
-from cifarml.images import MAX_PIXELS, decode_image, image_size
+from cifarml.images import MAX_PIXELS, ImageLike, decode_image, encode_image, image_size
 
 
 def encode(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
@@ -214,3 +217,212 @@ def test_size_without_decoding() -> None:
     assert image_size(encode(noise(40, 30))) == (40, 30)
     with pytest.raises(ImageError, match="empty"):
         image_size(b"")
+
+
+def held_in_all_ways(data: bytes, folder: Path) -> dict[str, ImageLike]:
+    path = folder / "image.png"
+    path.write_bytes(data)
+    image = Image.open(io.BytesIO(data))
+    return {
+        "path": path,
+        "str": str(path),
+        "bytes": data,
+        "bytearray": bytearray(data),
+        "memoryview": memoryview(data),
+        "file object": io.BytesIO(data),
+        "PIL": image,
+        "array": np.asarray(image),
+    }
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+@pytest.mark.parametrize("size", [(32, 32), (90, 61)])
+def test_an_image_is_the_same_however_it_is_held(mode: str, size: tuple[int, int], tmp_path: Path) -> None:
+    image = noise(*size).convert(mode)
+    if mode == "RGBA":
+        image.putalpha(noise(*size).convert("L"))
+    data = encode(image)
+    expected = decode_image(data)
+    for how, held in held_in_all_ways(data, tmp_path).items():
+        assert np.array_equal(decode_image(held), expected), how
+    for how, held in held_in_all_ways(data, tmp_path).items():
+        assert image_size(held) == size, how
+    for how, held in held_in_all_ways(data, tmp_path).items():
+        sent = encode_image(held)
+        assert np.array_equal(decode_image(sent), expected), how
+        assert sent == data or how in {"PIL", "array"}, how
+
+
+def test_an_open_file_is_read_from_its_position(tmp_path: Path) -> None:
+    (tmp_path / "both").write_bytes(encode(noise()) + encode(corners(32, 32)))
+    with (tmp_path / "both").open("rb") as file:
+        file.seek(len(encode(noise())))
+        assert quarters(decode_image(file)) == ["red", "lime", "blue", "white"]
+        with pytest.raises(ImageError, match="no bytes left") as caught:
+            decode_image(file)
+        assert "seek(0)" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_turned_photo_is_sent_upright_and_without_its_metadata(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    exif[0x010E] = "somebody's garden"
+    data = encode(corners(160, 120), "JPEG", exif=exif, quality=95)
+    photo = Image.open(io.BytesIO(data))
+    sent = encode_image(photo)
+    assert b"garden" in data
+    assert b"garden" not in sent
+    assert quarters(decode_image(sent)) == quarters(decode_image(photo)) == quarters(decode_image(data))
+    assert Image.open(io.BytesIO(sent)).size == ((160, 120) if orientation < 5 else (120, 160))
+
+
+def test_what_is_given_stays_as_it_is() -> None:
+    photo = Image.open(io.BytesIO(encode(noise(640, 480), "JPEG")))
+    decode_image(photo)
+    assert photo.size == (640, 480)
+    palette = corners(64, 64).convert("P")
+    before = palette.tobytes()
+    decode_image(palette)
+    encode_image(palette)
+    assert (palette.mode, palette.tobytes()) == ("P", before)
+
+
+@pytest.mark.parametrize(
+    "mode",
+    ["1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB", "I;16"],
+)
+def test_pil_images_of_any_mode(mode: str) -> None:
+    if mode == "I;16":
+        image = Image.fromarray(np.full((40, 40), 51400, np.uint16))
+    elif mode == "PA":
+        image = Image.new("RGBA", (40, 40), (200, 200, 200, 255)).quantize().convert("PA")
+    elif mode == "La":
+        image = Image.new("LA", (40, 40), (200, 255)).convert("La")
+    elif mode == "RGBa":
+        image = Image.new("RGBA", (40, 40), (200, 200, 200, 255)).convert("RGBa")
+    elif mode == "LAB":
+        image = Image.new("LAB", (40, 40), (203, 128, 128))
+    else:
+        image = Image.new("RGB", (40, 40), (200, 200, 200)).convert(mode, dither=Image.Dither.NONE)
+    assert image.mode == mode
+    for pixels in (decode_image(image), decode_image(encode_image(image))):
+        assert np.abs(pixels.astype(int) - (255 if mode == "1" else 200)).max() <= 8
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_pil_images_without_a_range_are_refused(mode: str) -> None:
+    for each in (decode_image, encode_image, image_size):
+        with pytest.raises(ImageError, match=f"mode '{mode}' has no fixed range") as caught:
+            each(Image.new(mode, (40, 40)))
+        assert 'convert("L")' in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((32, 32, 3), np.float32),
+        np.zeros((32, 32, 3), np.int64),
+        np.zeros((32, 32), bool),
+        np.zeros((32, 32), np.uint16),
+        np.zeros((32, 32), object),
+        np.zeros((32, 32), "U1"),
+        np.zeros((3, 32, 32), np.uint8),
+        np.zeros((32, 32, 1), np.uint8),
+        np.zeros((32, 32, 2), np.uint8),
+        np.zeros((32, 32, 5), np.uint8),
+        np.zeros((2, 32, 32, 3), np.uint8),
+        np.zeros(3072, np.uint8),
+        np.zeros((), np.uint8),
+        np.zeros((0, 32, 3), np.uint8),
+        np.zeros((32, 0), np.uint8),
+        np.zeros((0, 0, 4), np.uint8),
+    ],
+    ids=lambda array: f"{array.dtype} {array.shape}",
+)
+def test_arrays_that_are_no_image(array: npt.NDArray[Any]) -> None:
+    for each in (decode_image, encode_image, image_size):
+        with pytest.raises(ImageError, match=r"expected a uint8 array of shape \(H, W\).*; got ") as caught:
+            each(array)
+        assert caught.value.code == "not_an_image"
+
+
+def test_huge_arrays_and_images_are_refused() -> None:
+    wide = np.broadcast_to(np.uint8(0), (8193, 8192, 3))  # takes a byte
+    with pytest.raises(ImageError, match="more than") as caught:
+        decode_image(wide)
+    assert caught.value.code == "too_many_pixels"
+    for each in (decode_image, encode_image):
+        with pytest.raises(ImageError, match="more than"):
+            each(Image.new("1", (8193, 8192)))
+
+
+def test_views_of_arrays() -> None:
+    pixels = np.asarray(noise())
+    assert np.array_equal(decode_image(pixels[::-1, ::-1]), pixels[::-1, ::-1])
+    assert np.array_equal(decode_image(np.asfortranarray(pixels)), pixels)
+
+
+def closed() -> io.BytesIO:
+    file = io.BytesIO(b"x")
+    file.close()
+    return file
+
+
+def closed_image() -> Image.Image:
+    image = Image.open(io.BytesIO(encode(noise())))
+    image.close()
+    return image
+
+
+NOT_IMAGES: dict[str, tuple[Callable[[], object], str]] = {
+    "missing path": (lambda: "none.png", r"can't read 'none\.png': No such file"),
+    "missing Path": (lambda: Path("none") / "x.png", r"can't read 'none/x\.png'"),
+    "empty string": (lambda: "", "can't read"),
+    "folder": (Path, r"can't read '\.': it is a folder"),
+    "pipe": (lambda: "pipe", "not a regular file"),
+    "null character": (lambda: "a\0b.png", "can't read"),
+    "very long string": (lambda: "iVBORw0KGgo" * 500, r"can't read 'iVBORw.*\(5,500 characters\)"),
+    "empty file": (lambda: "empty.png", r"^empty\.png: the file is empty"),
+    "text file": (lambda: "notes.png", r"^notes\.png: not a PNG"),
+    "damaged file": (lambda: "damaged.png", r"^damaged\.png: damaged"),
+    "text file object": (
+        lambda: io.StringIO("x"),
+        "expected a binary file object; reading this one gives str",
+    ),
+    "closed file object": (closed, "can't read the file object: .*closed"),
+    "file object for writing": (lambda: open(os.devnull, "wb"), "can't read the file object"),  # noqa: PTH123, SIM115
+    "exhausted file object": (io.BytesIO, "no bytes left"),
+    "closed PIL image": (closed_image, "damaged image"),
+    "empty PIL image": (lambda: Image.new("RGB", (0, 5)), r"no pixels \(0 x 5\)"),
+    "None": (lambda: None, "expected an image as a path, bytes, .*; got NoneType"),
+    "number": (lambda: 5, "expected an image as .*; got int"),
+    "list": (lambda: [[0, 0], [0, 0]], "expected an image as .*; got list"),
+    "numpy number": (lambda: np.uint8(3), "expected an image as .*; got uint8"),
+}
+
+
+@pytest.mark.parametrize("what", NOT_IMAGES)
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+def test_what_is_no_image_however_it_is_held(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "notes.png").write_text("not an image")
+    (tmp_path / "damaged.png").write_bytes(encode(noise())[:-200])
+    os.mkfifo(tmp_path / "pipe")
+    make, reason = NOT_IMAGES[what]
+    with pytest.raises(ImageError, match=reason) as caught:
+        decode_image(make())  # type: ignore[arg-type]
+    assert len(caught.value.message) < 300
+
+
+def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "secret.png"
+    path.write_bytes(encode(noise()))
+    path.chmod(0)
+    if os.access(path, os.R_OK):
+        pytest.skip("this user may read everything")
+    with pytest.raises(ImageError, match="Permission denied"):
+        decode_image(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -141,14 +142,57 @@ assert logging.root.handlers == handlers
     python(code)
 
 
+PUBLIC = [
+    "AzureHost",
+    "AzureRegistry",
+    "AzureWorkspace",
+    "BlobStore",
+    "CifarMLError",
+    "Dataset",
+    "ImageLike",
+    "LocalHost",
+    "LocalRegistry",
+    "Prediction",
+    "Predictor",
+    "Run",
+    "TrainConfig",
+    "__version__",
+    "build_model",
+    "check_dataset",
+    "check_source",
+    "compare_models",
+    "compare_runs",
+    "confusion_matrix",
+    "decode_image",
+    "deploy_model",
+    "evaluate_model",
+    "explain_image",
+    "explanation_figure",
+    "image_grid",
+    "learning_curves",
+    "live_plot",
+    "load_dataset",
+    "prediction_grid",
+    "promote_if_better",
+    "reliability_diagram",
+    "resume_training",
+    "show_progress",
+    "train_model",
+    "tune_model",
+]
+
+
 def test_every_public_name_is_there() -> None:
-    assert sorted(cifarml.__all__) == cifarml.__all__
-    assert set(cifarml.__all__) == set(cifarml._HOME)
+    assert sorted(PUBLIC) == sorted(cifarml.__all__)
     for name in cifarml.__all__:
         assert getattr(cifarml, name) is not None
         assert name in dir(cifarml)
     with pytest.raises(AttributeError, match="nothing"):
-        cifarml.nothing  # noqa: B018
+        cifarml.nothing  # type: ignore[attr-defined]  # noqa: B018
+    names: dict[str, object] = {}
+    exec("from cifarml import *", names)
+    assert set(PUBLIC) <= set(names)
+    assert cifarml.__version__ == metadata.version("cifarml")
 
 
 def test_every_module_says_what_it_offers() -> None:

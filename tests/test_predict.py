@@ -17,9 +17,10 @@ import pytest
 from onnx import TensorProto, helper
 from PIL import Image
 
-from cifarml import Dataset, Predictor, Run, evaluate_model, load_dataset
+from cifarml import Dataset, LocalRegistry, Predictor, Run, compare_runs, evaluate_model, load_dataset
 from cifarml.errors import DataError, ImageError, ModelFileError
 from cifarml.evaluation.metrics import evaluate_probabilities
+from cifarml.images import ImageLike
 from cifarml.run import write_manifest
 from cifarml.run_folders import find_run, list_runs, new_run_dir
 from tests.image_files import image_bytes
@@ -40,22 +41,87 @@ def test_predict_one(run: Path) -> None:
     assert list(answer.probabilities.values()) == sorted(answer.probabilities.values(), reverse=True)
 
 
-def test_predict_files_in_batches_a_bad_one_stops_nothing(run: Path, tmp_path: Path) -> None:
+def test_predict_many_in_batches_a_bad_one_stops_nothing(run: Path, tmp_path: Path) -> None:
     predictor = Predictor.load(run)
     paths = [tmp_path / f"{i}.png" for i in range(600)]
     for i, path in enumerate(paths):
         path.write_bytes(b"?" if i % 100 == 7 else image_bytes(i % 50))
     paths.append(tmp_path / "missing.png")
     done: list[int] = []
-    answers = dict(predictor.predict_files(paths, on_progress=lambda progress: done.append(progress.done)))
-    assert list(answers) == paths
-    assert sum(isinstance(answer, ImageError) for answer in answers.values()) == 7
+    answers = predictor.predict_many(paths, on_progress=lambda progress: done.append(progress.done))
+    assert len(answers) == len(paths)
+    bad = [
+        (path, answer) for path, answer in zip(paths, answers, strict=True) if isinstance(answer, ImageError)
+    ]
+    assert len(bad) == 7
+    assert all(path.name in answer.message for path, answer in bad)
     assert done == [256, 512, 601]
-    alone = predictor.predict(paths[599].read_bytes())
-    batched = answers[paths[599]]
+    alone, batched = predictor.predict(paths[599]), answers[599]
     assert not isinstance(batched, ImageError)
     assert batched.label == alone.label
     assert batched.probability == pytest.approx(alone.probability, abs=1e-5)
+
+
+def test_images_however_they_are_held(run: Path, tmp_path: Path) -> None:
+    predictor, path = Predictor.load(run), tmp_path / "image.png"
+    path.write_bytes(image_bytes(1, size=(50, 70)))
+    image = Image.open(path)
+    held: list[ImageLike] = [
+        path,
+        str(path),
+        path.read_bytes(),
+        io.BytesIO(path.read_bytes()),
+        image,
+        np.asarray(image),
+    ]
+    expected = predictor.predict(path)
+    for answer in predictor.predict_many(held):
+        assert not isinstance(answer, ImageError)
+        assert answer.label == expected.label
+        assert answer.probability == pytest.approx(expected.probability, abs=1e-5)
+    stack = np.stack([np.asarray(image)] * 3)
+    assert len(predictor.predict_many(stack)) == len(predictor.predict_many(iter(stack))) == 3
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        "image.png",
+        Path("image.png"),
+        image_bytes(),
+        bytearray(image_bytes()),
+        io.BytesIO(image_bytes()),
+        Image.new("RGB", (32, 32)),
+        np.zeros((32, 32, 3), np.uint8),
+        np.zeros((32, 32), np.uint8),
+        None,
+        5,
+    ],
+    ids=lambda images: type(images).__name__,
+)
+def test_predict_many_refuses_a_single_image(run: Path, images: Any) -> None:
+    with pytest.raises(DataError, match="expected a sequence of images; got") as caught:
+        Predictor.load(run).predict_many(images)
+    assert "a list" in str(caught.value.hint)
+
+
+def test_what_a_run_offers(trained: Run) -> None:
+    assert trained.metrics["test_accuracy"] == trained.info["test_accuracy"]
+    assert {"test_loss", "num_epochs", "training_s"} <= set(trained.metrics)
+    assert not {"interrupted", "preset"} & set(trained.metrics)
+    for predictor in (trained.predictor(), trained.predictor(num_threads=1), Predictor.load(trained)):
+        assert predictor.class_names == trained.class_names
+
+
+def test_every_way_to_name_a_model(trained: Run, drawn: Dataset, tmp_path: Path) -> None:
+    model = LocalRegistry(tmp_path / "registry").register(trained)
+    expected = evaluate_model(trained, drawn.test).evaluation.accuracy
+    for named in (trained.path, str(trained.path), model, Predictor.load(model)):
+        assert evaluate_model(named, drawn.test).evaluation.accuracy == expected
+    assert compare_runs(str(trained.path), model).verdict.startswith("No difference")
+    for wrong in (None, 5, b"runs/first", io.BytesIO()):
+        with pytest.raises(ModelFileError, match=r"path of its folder or a RegisteredModel; got"):
+            Run.open(wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("num_threads", [None, 1])

@@ -1,115 +1,46 @@
-"""cifarml: from labelled images to a prediction, by command line or by import.
+"""cifarml: from labelled images to a prediction, on the command line or in Python.
 
-Importing this package imports nothing heavy; each name below is loaded when it is first used.
+Importing this package imports nothing heavy: each public name is loaded when it is first used. They are
+listed in ``__init__.pyi``, and nowhere else.
 
 Example:
     >>> import cifarml
     >>> dataset = cifarml.load_dataset("drawn:200")
     >>> config = cifarml.TrainConfig(num_epochs=1)
     >>> run = cifarml.train_model(config, dataset, "runs/first")  # doctest: +SKIP
+    >>> run.predictor().predict("ship.png").label  # doctest: +SKIP
+    'ship'
 """
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from cifarml.data.check import check_source
-    from cifarml.data.dataset import Dataset
-    from cifarml.data.load import load_dataset
-    from cifarml.deploy.local.host import LocalHost
-    from cifarml.deploy.rollout import deploy_model
-    from cifarml.errors import CifarMLError
-    from cifarml.evaluation.compare_runs import compare_runs
-    from cifarml.evaluation.evaluate import evaluate_model
-    from cifarml.explain.drawing import explanation_figure
-    from cifarml.explain.gradcam import explain_image
-    from cifarml.images import decode_image
-    from cifarml.model.presets import build_model
-    from cifarml.predict import Prediction, Predictor
-    from cifarml.progress import show_progress
-    from cifarml.registry.local.registry import LocalRegistry
-    from cifarml.registry.promotion import compare_models, promote_if_better
-    from cifarml.report.image_grids import image_grid, prediction_grid
-    from cifarml.report.live_plot import live_plot
-    from cifarml.report.plots import confusion_matrix, learning_curves
-    from cifarml.report.reliability_diagram import reliability_diagram
-    from cifarml.run import Run
-    from cifarml.train.config import TrainConfig
-    from cifarml.train.trainer import resume_training, train_model
-    from cifarml.tune.search import tune_model
 
-_HOME = {
-    "Run": "cifarml.run",
-    "CifarMLError": "cifarml.errors",
-    "Dataset": "cifarml.data.dataset",
-    "LocalHost": "cifarml.deploy.local.host",
-    "LocalRegistry": "cifarml.registry.local.registry",
-    "Prediction": "cifarml.predict",
-    "Predictor": "cifarml.predict",
-    "TrainConfig": "cifarml.train.config",
-    "build_model": "cifarml.model.presets",
-    "check_source": "cifarml.data.check",
-    "compare_models": "cifarml.registry.promotion",
-    "compare_runs": "cifarml.evaluation.compare_runs",
-    "confusion_matrix": "cifarml.report.plots",
-    "decode_image": "cifarml.images",
-    "deploy_model": "cifarml.deploy.rollout",
-    "evaluate_model": "cifarml.evaluation.evaluate",
-    "explain_image": "cifarml.explain.gradcam",
-    "explanation_figure": "cifarml.explain.drawing",
-    "learning_curves": "cifarml.report.plots",
-    "live_plot": "cifarml.report.live_plot",
-    "load_dataset": "cifarml.data.load",
-    "image_grid": "cifarml.report.image_grids",
-    "prediction_grid": "cifarml.report.image_grids",
-    "promote_if_better": "cifarml.registry.promotion",
-    "reliability_diagram": "cifarml.report.reliability_diagram",
-    "resume_training": "cifarml.train.trainer",
-    "show_progress": "cifarml.progress",
-    "train_model": "cifarml.train.trainer",
-    "tune_model": "cifarml.tune.search",
-}
+@cache
+def _modules() -> dict[str, str]:
+    """Return the module of each public name, read from the stub file."""
+    import ast
+    import pkgutil
 
-__all__ = [
-    "CifarMLError",
-    "Dataset",
-    "LocalHost",
-    "LocalRegistry",
-    "Prediction",
-    "Predictor",
-    "Run",
-    "TrainConfig",
-    "build_model",
-    "check_source",
-    "compare_models",
-    "compare_runs",
-    "confusion_matrix",
-    "decode_image",
-    "deploy_model",
-    "evaluate_model",
-    "explain_image",
-    "explanation_figure",
-    "image_grid",
-    "learning_curves",
-    "live_plot",
-    "load_dataset",
-    "prediction_grid",
-    "promote_if_better",
-    "reliability_diagram",
-    "resume_training",
-    "show_progress",
-    "train_model",
-    "tune_model",
-]
+    stub = ast.parse(pkgutil.get_data(__name__, "__init__.pyi") or b"")
+    imports = [node for node in stub.body if isinstance(node, ast.ImportFrom)]
+    return {alias.name: str(node.module) for node in imports for alias in node.names}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(import_module(_HOME[name]), name)
-    raise AttributeError(f"module 'cifarml' has no attribute {name!r}")
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version(__name__)
+    if name == "__all__":
+        return sorted({*_modules(), "__version__"})
+    if name in _modules():
+        return getattr(import_module(_modules()[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted({*globals(), *_modules(), "__all__", "__version__"})

@@ -1,11 +1,16 @@
-"""Image files to pixels: the one decoder, used in training, scoring and prediction alike."""
+"""Image decoding: the one way from an image, however it is held, to pixels.
+
+Training, scoring and prediction share it, so that the same image always gives the same pixels.
+"""
 
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from pathlib import Path
+from typing import IO, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -14,19 +19,42 @@ from PIL import Image, UnidentifiedImageError
 from cifarml.cifar10 import IMAGE_SIZE
 from cifarml.errors import ImageError
 
-__all__ = ["DECODER_VERSION", "FORMATS", "MAX_PIXELS", "SUFFIXES", "decode_image", "image_size"]
+__all__ = [
+    "DECODER_VERSION",
+    "FORMATS",
+    "MAX_PIXELS",
+    "SUFFIXES",
+    "ImageLike",
+    "decode_image",
+    "encode_image",
+    "image_size",
+]
 
 DECODER_VERSION: Final = 1
-"""Raised when the same file would give other pixels, so that no cache keeps the old ones."""
+"""Increased when the same file would give other pixels, so that no cache keeps the old ones."""
 
 FORMATS: Final = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 """The only file formats that are ever opened, by Pillow's names."""
 
 SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"})
-"""File names that are taken for images, in lower case."""
+"""File name suffixes of images, in lower case."""
 
 MAX_PIXELS: Final = 8192 * 8192
 """Larger images are refused before they are decoded."""
+
+ImageLike: TypeAlias = (
+    str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | Image.Image | npt.NDArray[np.uint8]
+)
+"""An image, however it is held: the path or the bytes of a PNG, JPEG, WebP, GIF or BMP file, a binary file
+object (read from its position to its end), a ``PIL.Image.Image``, or a uint8 array of shape (H, W), (H, W, 3)
+or (H, W, 4): grey, red-green-blue, or red-green-blue with alpha."""
+
+_ACCEPTED: Final = (
+    "a path, bytes, a binary file object, a PIL.Image.Image, or a numpy uint8 array of shape (H, W), "
+    "(H, W, 3) or (H, W, 4)"
+)
+_MAX_FILE_BYTES: Final = 2**29
+"""More than the largest uncompressed image of :data:`MAX_PIXELS` pixels takes."""
 
 _ORIENTATION_TAG: Final = 0x0112
 _TRANSPOSE: Final = {
@@ -42,97 +70,230 @@ _WITH_ORIENTATION: Final = frozenset({"exif", "xmp", "XML:com.adobe.xmp", "Raw p
 _WITH_ALPHA: Final = frozenset({"RGBA", "LA", "PA", "RGBa", "La"})
 
 
-def decode_image(data: bytes, *, side: int = IMAGE_SIZE) -> npt.NDArray[np.uint8]:
-    """Decode an image file to the pixels that the network sees.
+def decode_image(image: ImageLike, *, side: int = IMAGE_SIZE) -> npt.NDArray[np.uint8]:
+    """Decode an image to the pixels that the network sees.
 
-    The first frame is turned upright (EXIF), its centred square is brought to 32x32 with an
-    antialiasing filter (Lanczos), and what is transparent becomes white. A 32x32 image without
+    The first frame is turned upright (EXIF), its centred square is resized to 32x32 with an
+    antialiasing filter (Lanczos), and transparency becomes white. A 32x32 image without
     transparency keeps its pixels.
 
     Args:
-        data: The bytes of a PNG, JPEG, WebP, GIF or BMP file of at most 67,108,864 pixels.
-        side: Bring the square to so many pixels instead: for people, who see more than the network.
+        image: A path, the bytes of an image file, a binary file object, a ``PIL.Image.Image`` or a uint8
+            array; see :data:`ImageLike`. At most 67,108,864 pixels.
+        side: Resize to this many pixels a side instead, for example to show the image to a person.
 
     Returns:
         uint8, shape (32, 32, 3) or (side, side, 3), red-green-blue.
 
     Raises:
-        ImageError: If the bytes are no such image, are damaged, or hold too many pixels.
+        ImageError: If it can't be read, is not such an image, is damaged, or has too many pixels.
 
     Example:
-        >>> import io
-        >>> from PIL import Image
-        >>> file = io.BytesIO()
-        >>> Image.new("RGB", (640, 480), "red").save(file, "JPEG")
-        >>> decode_image(file.getvalue()).shape
+        >>> decode_image(np.zeros((480, 640, 3), np.uint8)).shape
         (32, 32, 3)
     """
-    with _translated(data):
-        return _decode(data, side)
+    with _opened(image) as opened:
+        return _decode(opened, side, may_change=not isinstance(image, Image.Image))
 
 
-def image_size(data: bytes) -> tuple[int, int]:
-    """Return width and height of an image file, in pixels as stored, without decoding it.
+def image_size(image: ImageLike) -> tuple[int, int]:
+    """Return width and height of an image, in pixels as stored, without decoding it.
 
     Args:
-        data: As for :func:`decode_image`.
+        image: As for :func:`decode_image`.
 
     Raises:
         ImageError: As :func:`decode_image` does.
     """
-    with _translated(data), Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        return image.size
+    with _opened(image) as opened:
+        return opened.size
+
+
+def encode_image(image: ImageLike) -> bytes:
+    r"""Return an image as the content of a file, to send it: a file as it is, pixels as an upright PNG.
+
+    Args:
+        image: As for :func:`decode_image`.
+
+    Raises:
+        ImageError: If it can't be read, or pixels are not an image. The content of files is not checked.
+
+    Example:
+        >>> encode_image(np.zeros((32, 32), np.uint8))[:4]
+        b'\x89PNG'
+    """
+    source = _read(image)
+    if isinstance(source, bytes):
+        return source
+    with _opened(source) as opened:
+        _check_size(opened)
+        pixels, file = _to_rgb_or_rgba(opened), io.BytesIO()
+        if (upright := _orientation(opened)) is not None:
+            pixels = pixels.transpose(upright)
+        Image.fromarray(np.asarray(pixels)).save(file, "PNG")  # without its metadata, such as a place
+        return file.getvalue()
+
+
+def _read(image: ImageLike) -> bytes | Image.Image:
+    """Return the content of an image file, or the image if it is held as pixels."""
+    if isinstance(image, bytes):  # most often, so at once
+        return image
+    if isinstance(image, bytearray | memoryview):
+        return bytes(image)
+    if isinstance(image, str | os.PathLike):
+        return _read_path(image)
+    if isinstance(image, Image.Image):
+        if image.mode in {"I", "F"}:
+            raise ImageError(
+                f"a PIL image of mode {image.mode!r} has no fixed range of brightness",
+                hint='scale it to 0 to 255 and convert it: image.convert("L")',
+            )
+        return image
+    if isinstance(image, np.ndarray):
+        return _from_array(image)
+    if hasattr(image, "read"):
+        return _read_file_object(image)
+    raise ImageError(f"expected an image as {_ACCEPTED}; got {type(image).__name__}", code="not_an_image")
+
+
+def _read_path(path: str | os.PathLike[str]) -> bytes:
+    try:
+        if Path(path).is_dir():
+            hint = "a folder of labelled images is loaded with load_dataset"
+            raise ImageError(f"can't read {_shown(path)}: it is a folder", hint, code="not_an_image")
+        if Path(path).exists() and not Path(path).is_file():  # a pipe, say, which might never end
+            raise ImageError(f"can't read {_shown(path)}: not a regular file", code="not_an_image")
+        with Path(path).open("rb") as file:
+            content = file.read(_MAX_FILE_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        reason = getattr(error, "strerror", None) or error
+        raise ImageError(f"can't read {_shown(path)}: {reason}", code="not_an_image") from error
+    return _checked(content)
+
+
+def _read_file_object(file: IO[bytes]) -> bytes:
+    try:
+        content = file.read(_MAX_FILE_BYTES + 1)
+    except (OSError, ValueError, TypeError) as error:  # closed, or not opened for reading
+        raise ImageError(f"can't read the file object: {error}", code="not_an_image") from error
+    if not isinstance(content, bytes):
+        raise ImageError(
+            f"expected a binary file object; reading this one gives {type(content).__name__}",
+            hint='open the file with mode "rb"',
+            code="not_an_image",
+        )
+    if not content:
+        raise ImageError(
+            "the file object has no bytes left to read (0 bytes)",
+            hint="go back to its beginning: file.seek(0)",
+            code="not_an_image",
+        )
+    return _checked(content)
+
+
+def _checked(content: bytes) -> bytes:
+    if len(content) > _MAX_FILE_BYTES:
+        raise ImageError(f"the file has more than {_MAX_FILE_BYTES:,} bytes", code="too_many_pixels")
+    return content
+
+
+def _from_array(array: npt.NDArray[np.generic]) -> Image.Image:
+    has_image_shape = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in {3, 4})
+    if array.dtype != np.uint8 or not has_image_shape or not array.size:
+        hint = None
+        if array.dtype != np.uint8:
+            hint = 'scale it to 0 to 255 and convert it, such as (255 * array).astype("uint8")'
+        elif array.ndim == 4:
+            hint = "pass several images to predict_many"
+        raise ImageError(
+            "expected a uint8 array of shape (H, W), (H, W, 3) or (H, W, 4); "
+            f"got {array.dtype} {array.shape}",
+            hint,
+            code="not_an_image",
+        )
+    if array.shape[0] * array.shape[1] > MAX_PIXELS:
+        raise _too_many_pixels(array.shape[1], array.shape[0])
+    return Image.fromarray(np.ascontiguousarray(array))
 
 
 @contextmanager
-def _translated(data: bytes) -> Iterator[None]:
-    """Turn whatever Pillow raises into an ImageError."""
-    if not data:
-        raise ImageError("the file is empty (0 bytes)", code="not_an_image")
+def _opened(image: ImageLike) -> Iterator[Image.Image]:
+    """Open an image, and turn whatever Pillow raises into an ImageError."""
+    source = _read(image)
     try:
-        yield
-    except ImageError:
-        raise
+        if isinstance(source, Image.Image):
+            yield source
+            return
+        if not source:
+            raise ImageError("the file is empty (0 bytes)", code="not_an_image")
+        with Image.open(io.BytesIO(source), formats=FORMATS) as opened:
+            yield opened
+    except ImageError as error:
+        raise ImageError(f"{_where(image)}{error.message}", error.hint, code=error.code) from None
     except UnidentifiedImageError:
-        message = f"not a PNG, JPEG, WebP, GIF or BMP image; begins with {data[:12]!r}"
+        begin = source[:12] if isinstance(source, bytes) else b""
+        message = f"{_where(image)}not a PNG, JPEG, WebP, GIF or BMP image; begins with {begin!r}"
         raise ImageError(message, code="not_an_image") from None
     except Image.DecompressionBombError:
-        raise ImageError(f"more than {MAX_PIXELS:,} pixels", code="too_many_pixels") from None
+        message = f"{_where(image)}more than {MAX_PIXELS:,} pixels"
+        raise ImageError(message, code="too_many_pixels") from None
     except Exception as error:  # Pillow's decoders raise almost anything on hostile bytes
-        raise ImageError(f"damaged image: {error or type(error).__name__}") from error
+        raise ImageError(f"{_where(image)}damaged image: {error or type(error).__name__}") from error
 
 
-def _decode(data: bytes, side: int) -> npt.NDArray[np.uint8]:
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        width, height = image.size
-        if width * height > MAX_PIXELS:
-            message = f"{width:,} x {height:,} pixels, more than the {MAX_PIXELS:,} allowed"
-            raise ImageError(message, code="too_many_pixels")
-        shorter = min(width, height)
-        if image.format == "JPEG" and shorter >= 4 * side:
-            # Let libjpeg shrink a photo by 2, 4 or 8 while it decodes: quicker, and a fraction of the memory.
-            image.draft(image.mode, (2 * side, 2 * side))
-            width, height = image.size
-            shorter = min(width, height)
-        upright = None
-        if not _WITH_ORIENTATION.isdisjoint(image.info):
-            upright = _TRANSPOSE.get(image.getexif().get(_ORIENTATION_TAG, 1))
-        pixels = _to_rgb_or_rgba(image)
-        if pixels.size != (side, side):
-            left, top = (width - shorter) / 2, (height - shorter) / 2
-            # Pillow resizes RGBA with premultiplied alpha, so hidden colours don't bleed into the edges.
-            pixels = pixels.resize(
-                (side, side),
-                Image.Resampling.LANCZOS,
-                box=(left, top, left + shorter, top + shorter),
-                reducing_gap=3.0,
-            )
-        if upright is not None:
-            pixels = pixels.transpose(upright)
-        if pixels.mode == "RGBA":
-            white = Image.new("RGBA", pixels.size, "white")
-            pixels = Image.alpha_composite(white, pixels).convert("RGB")
-        return np.frombuffer(pixels.tobytes(), np.uint8).reshape(side, side, 3)
+def _where(image: ImageLike) -> str:
+    """Return the path of an image, to begin an error message with, if it has one."""
+    return f"{os.fsdecode(image)}: " if isinstance(image, str | os.PathLike) else ""
+
+
+def _shown(path: str | os.PathLike[str]) -> str:
+    text = os.fsdecode(path)
+    return repr(text) if len(text) <= 200 else f"{text[:60]!r}... ({len(text):,} characters)"
+
+
+def _check_size(image: Image.Image) -> None:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise _too_many_pixels(width, height)
+    if not width * height:
+        raise ImageError(f"the image has no pixels ({width} x {height})", code="not_an_image")
+
+
+def _too_many_pixels(width: int, height: int) -> ImageError:
+    message = f"{width:,} x {height:,} pixels, more than the {MAX_PIXELS:,} allowed"
+    return ImageError(message, code="too_many_pixels")
+
+
+def _orientation(image: Image.Image) -> Image.Transpose | None:
+    if _WITH_ORIENTATION.isdisjoint(image.info):
+        return None
+    return _TRANSPOSE.get(image.getexif().get(_ORIENTATION_TAG, 1))
+
+
+def _decode(image: Image.Image, side: int, *, may_change: bool) -> npt.NDArray[np.uint8]:
+    _check_size(image)
+    if may_change and image.format == "JPEG" and min(image.size) >= 4 * side:
+        # Let libjpeg shrink a photo by 2, 4 or 8 while it decodes: quicker, and a fraction of the memory.
+        image.draft(image.mode, (2 * side, 2 * side))
+    width, height = image.size
+    shorter = min(width, height)
+    upright = _orientation(image)
+    pixels = _to_rgb_or_rgba(image)
+    if pixels.size != (side, side):
+        left, top = (width - shorter) / 2, (height - shorter) / 2
+        # Pillow resizes RGBA with premultiplied alpha, so hidden colours don't bleed into the edges.
+        pixels = pixels.resize(
+            (side, side),
+            Image.Resampling.LANCZOS,
+            box=(left, top, left + shorter, top + shorter),
+            reducing_gap=3.0,
+        )
+    if upright is not None:
+        pixels = pixels.transpose(upright)
+    if pixels.mode == "RGBA":
+        white = Image.new("RGBA", pixels.size, "white")
+        pixels = Image.alpha_composite(white, pixels).convert("RGB")
+    return np.frombuffer(pixels.tobytes(), np.uint8).reshape(side, side, 3)
 
 
 def _to_rgb_or_rgba(image: Image.Image) -> Image.Image:
@@ -142,6 +303,8 @@ def _to_rgb_or_rgba(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits a pixel, which Pillow would cut off at 255 instead of scaling
         wide = np.asarray(image).astype(np.int64).clip(0, 65535)
         return Image.fromarray((wide // 257).astype(np.uint8)).convert("RGB")
+    if image.mode == "La":
+        image = image.convert("LA")
     if image.mode in _WITH_ALPHA or "transparency" in image.info:
         return image.convert("RGBA")
     return image.convert("RGB")

@@ -1,10 +1,9 @@
-"""Predictions by ONNX Runtime: the same model that is served, without TensorFlow."""
+"""Prediction with ONNX Runtime: the model that is served, without TensorFlow."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Final, NamedTuple, Self
 
 import numpy as np
@@ -12,12 +11,12 @@ import numpy.typing as npt
 
 from cifarml.cifar10 import IMAGE_SHAPE
 from cifarml.errors import DataError, ImageError, ModelFileError
-from cifarml.images import decode_image
+from cifarml.images import ImageLike, decode_image
 from cifarml.progress import OnProgress, Progress, ignore_progress
-from cifarml.run import ONNX_MODEL, Run
+from cifarml.run import ONNX_MODEL, Run, RunLike
 
 _QUIET: Final = "ORT_DISABLE_TELEMETRY"
-"""Without it ONNX Runtime (since 1.29) tells Microsoft of every model; it looks once, while it is imported.
+"""Without it ONNX Runtime (since 1.29) reports every model to Microsoft; it is read once, on import.
 https://github.com/microsoft/onnxruntime/blob/main/docs/Privacy.md"""
 
 _asked = os.environ.get(_QUIET)
@@ -33,7 +32,7 @@ _BATCH_SIZE: Final = 256
 
 
 class Prediction(NamedTuple):
-    """What the model sees in an image.
+    """Prediction for one image.
 
     Attributes:
         label: The most probable class.
@@ -51,29 +50,31 @@ class Prediction(NamedTuple):
 
 
 class Predictor:
-    """A model that is ready to answer.
+    """Model that is loaded for predictions.
 
     Args:
         model: The content of an .onnx file that maps raw pixels to probabilities.
         class_names: The classes, in the order of its outputs.
-        num_threads: How many cores to work on, leaving them to others in between; all by default.
+        num_threads: How many cores to use, without busy waiting between predictions; all by default.
 
     Raises:
-        ModelFileError: If it is none of ours.
+        ModelFileError: If it is not a cifarml model.
 
     Example:
-        >>> predictor = Predictor.load("runs/2026-11-23_12-00-00_tutorial")  # doctest: +SKIP
-        >>> predictor.predict(Path("ship.png").read_bytes()).label  # doctest: +SKIP
+        >>> predictor = Predictor.load("runs/first")  # doctest: +SKIP
+        >>> predictor.predict("ship.png").label  # doctest: +SKIP
         'ship'
+        >>> [answer.label for answer in predictor.predict_many(dataset.images[:3])]  # doctest: +SKIP
+        ['cat', 'ship', 'ship']
     """
 
     def __init__(self, model: bytes, class_names: tuple[str, ...], *, num_threads: int | None = None) -> None:
         self.class_names = class_names
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # what goes wrong is in our own error
+        options.log_severity_level = 4  # failures are in our own error
         if num_threads is not None:
             options.intra_op_num_threads = num_threads
-            # Threads that go on waiting busily after an answer take the cores from others.
+            # Threads that wait busily after a prediction take the cores from others.
             options.add_session_config_entry("session.force_spinning_stop", "1")
         # A model is one file. Without this, one that points to other files could have any file read.
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
@@ -91,12 +92,12 @@ class Predictor:
         self._input = given.name
 
     @classmethod
-    def load(cls, run: Run | str | Path, *, num_threads: int | None = None) -> Self:
-        """Load the model of a run folder.
+    def load(cls, run: RunLike, *, num_threads: int | None = None) -> Self:
+        """Load the model of a run.
 
         Args:
-            run: The folder that training made, or a copy of it.
-            num_threads: How many cores to work on, leaving them to others in between; all by default.
+            run: A run, the path of its folder, or a registered model.
+            num_threads: How many cores to use, without busy waiting between predictions; all by default.
 
         Raises:
             ModelFileError: If there is no finished, unchanged model in it.
@@ -107,46 +108,64 @@ class Predictor:
         except ModelFileError as error:
             raise ModelFileError(f"{run.path}: {error.message}", error.hint) from error
 
-    def predict(self, image: bytes) -> Prediction:
-        """Predict one image file.
+    def predict(self, image: ImageLike) -> Prediction:
+        """Predict one image, of any size.
 
         Args:
-            image: Its bytes: PNG, JPEG, WebP, GIF or BMP, of any size.
+            image: The path or bytes of a PNG, JPEG, WebP, GIF or BMP file, a binary file object, a
+                ``PIL.Image.Image``, or a uint8 array of shape (H, W), (H, W, 3) or (H, W, 4).
 
         Raises:
             ImageError: If it can't be read.
         """
         return self._to_prediction(self.predict_images(decode_image(image)[np.newaxis])[0])
 
-    def predict_many(self, images: Iterable[bytes]) -> list[Prediction | ImageError]:
-        """Predict several image files at once; a bad one does not stop the others.
+    def predict_many(
+        self, images: Iterable[ImageLike], *, on_progress: OnProgress = ignore_progress
+    ) -> list[Prediction | ImageError]:
+        """Predict several images, some hundreds at a time; a bad one does not stop the others.
 
         Args:
-            images: The bytes of each, as for :meth:`predict`.
+            images: Images as for :meth:`predict`, or one uint8 array of shape (N, H, W, 3).
+            on_progress: Called after every batch.
 
         Returns:
-            For each, in order, its prediction, or the error that says why there is none.
+            For each image, in order, its prediction, or the error that says why there is none.
+
+        Raises:
+            DataError: If ``images`` is a single image.
         """
-        return self._predict_decoded(map(_decode, images))
+        images = _listed(images)
+        predictions: list[Prediction | ImageError] = []
+        for start in range(0, len(images), _BATCH_SIZE):
+            decoded = [_try_decode(image) for image in images[start : start + _BATCH_SIZE]]
+            good = [pixels for pixels in decoded if not isinstance(pixels, ImageError)]
+            rows = iter(self.predict_images(np.stack(good))) if good else iter(())
+            predictions += [
+                pixels if isinstance(pixels, ImageError) else self._to_prediction(next(rows))
+                for pixels in decoded
+            ]
+            on_progress(Progress("predicting", len(predictions), len(images)))
+        return predictions
 
     def predict_images(
         self, images: npt.NDArray[np.uint8], *, on_progress: OnProgress = ignore_progress
     ) -> npt.NDArray[np.float32]:
-        """Predict decoded images, some hundreds at a time.
+        """Return the probabilities for decoded images, some hundreds at a time.
 
         Args:
             images: uint8, shape (N, 32, 32, 3).
             on_progress: Called after every batch.
 
         Returns:
-            Probabilities, float32, shape (N, classes), rows that add up to 1.
+            Probabilities, float32, shape (N, classes), each row adding up to 1.
 
         Raises:
-            DataError: If dtype or shape are others.
+            DataError: If dtype or shape differ.
         """
         if images.dtype != np.uint8 or images.shape[1:] != IMAGE_SHAPE:
             raise DataError(
-                f"images must be uint8 of shape (N, 32, 32, 3). Received: {images.dtype} {images.shape}"
+                f"expected images as uint8 of shape (N, 32, 32, 3); got {images.dtype} {images.shape}"
             )
         probabilities = np.empty((len(images), len(self.class_names)), np.float32)
         for start in range(0, len(images), _BATCH_SIZE):
@@ -155,34 +174,6 @@ class Predictor:
             on_progress(Progress("predicting", min(start + _BATCH_SIZE, len(images)), len(images)))
         return probabilities
 
-    def predict_files(
-        self, paths: Sequence[Path], *, on_progress: OnProgress = ignore_progress
-    ) -> Iterator[tuple[Path, Prediction | ImageError]]:
-        """Predict image files, some hundreds at a time; a bad one does not stop the others.
-
-        Args:
-            paths: The files.
-            on_progress: Called after every batch.
-
-        Yields:
-            Each path, in order, with its prediction, or with the error that says why there is none.
-        """
-        for start in range(0, len(paths), _BATCH_SIZE):
-            batch = paths[start : start + _BATCH_SIZE]
-            yield from zip(batch, self._predict_decoded(map(_decode_file, batch)), strict=True)
-            on_progress(Progress("predicting", start + len(batch), len(paths)))
-
-    def _predict_decoded(
-        self, decoded: Iterable[npt.NDArray[np.uint8] | ImageError]
-    ) -> list[Prediction | ImageError]:
-        decoded = list(decoded)
-        images = [image for image in decoded if not isinstance(image, ImageError)]
-        answers = iter(self.predict_images(np.stack(images))) if images else iter(())
-        return [
-            image if isinstance(image, ImageError) else self._to_prediction(next(answers))
-            for image in decoded
-        ]
-
     def _to_prediction(self, probabilities: npt.NDArray[np.float32]) -> Prediction:
         order = np.argsort(-probabilities, kind="stable")
         ranked = {self.class_names[i]: float(probabilities[i]) for i in order}
@@ -190,15 +181,20 @@ class Predictor:
         return Prediction(label, ranked[label], ranked)
 
 
-def _decode(image: bytes) -> npt.NDArray[np.uint8] | ImageError:
+def _listed(images: Iterable[ImageLike]) -> list[ImageLike]:
+    is_one = isinstance(images, str | bytes | bytearray | memoryview) or hasattr(images, "read")
+    if isinstance(images, np.ndarray):
+        is_one = images.ndim != 4
+    if is_one or not isinstance(images, Iterable):
+        raise DataError(
+            f"expected a sequence of images; got {type(images).__name__}",
+            hint="pass a single image to predict, or in a list",
+        )
+    return list(images)
+
+
+def _try_decode(image: ImageLike) -> npt.NDArray[np.uint8] | ImageError:
     try:
         return decode_image(image)
     except ImageError as error:
         return error
-
-
-def _decode_file(path: Path) -> npt.NDArray[np.uint8] | ImageError:
-    try:
-        return _decode(path.read_bytes())
-    except OSError as error:
-        return ImageError(f"can't be read: {error.strerror}")

@@ -1,6 +1,6 @@
-"""The run: a folder with a model, what is known about it, and the hash of each of its files.
+"""A run: the folder that holds a trained model, its metrics, its plots and a manifest with their hashes.
 
-Its manifest is written last, so a folder without one is plainly unfinished.
+The manifest is written last, so a folder without one is unfinished.
 """
 
 from __future__ import annotations
@@ -12,11 +12,14 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from cifarml.errors import ModelFileError
 
-__all__ = ["MANIFEST", "ONNX_MODEL", "Run", "finish_manifest", "write_json", "write_manifest"]
+if TYPE_CHECKING:
+    from cifarml.predict import Predictor
+
+__all__ = ["MANIFEST", "ONNX_MODEL", "Run", "RunLike", "finish_manifest", "write_json", "write_manifest"]
 
 MANIFEST: Final = "manifest.json"
 ONNX_MODEL: Final = "model.onnx"
@@ -29,13 +32,20 @@ _ALLOWED: Final = frozenset({".json", ".keras", ".onnx", ".png", ".html"})
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A finished run; opening one reads its manifest and nothing else.
+    """Trained model on disk: a folder with the model, its metrics and the hash of each file.
 
     Args:
         path: The folder.
-        class_names: What the model tells apart, in the order of its outputs.
-        info: The manifest's other entries: preset, accuracy, data fingerprint and so on.
+        class_names: The classes, in the order of the model's outputs.
+        info: The manifest's other entries, such as preset, accuracy and data fingerprint.
         files: SHA-256 (hexadecimal) of each file by name.
+
+    Example:
+        >>> run = Run.open("runs/first")  # doctest: +SKIP
+        >>> run.metrics["test_accuracy"]  # doctest: +SKIP
+        0.715
+        >>> run.predictor().predict("ship.png").label  # doctest: +SKIP
+        'ship'
     """
 
     path: Path
@@ -44,19 +54,30 @@ class Run:
     files: Mapping[str, str]
 
     @classmethod
-    def open(cls, path: Run | str | Path) -> Run:
-        """Open the run in a folder; an open run is returned as it is.
+    def open(cls, source: RunLike) -> Run:
+        """Open a run: read its manifest, and no other file.
+
+        Args:
+            source: Its folder, or a registered model, whose registry opens it. A run is returned as it is.
 
         Raises:
-            ModelFileError: If there is none, it is unfinished or damaged, or it holds a kind of file that
-                has no place in one, such as .h5, pickles and programs.
+            ModelFileError: If there is no run, it is unfinished or damaged, or it contains a kind of file
+                that does not belong in a run, such as .h5 files, pickles and programs.
+            RegistryError: If the registered model does not exist, or can't be fetched.
         """
-        if isinstance(path, Run):
-            return path
-        path = Path(path)
+        if isinstance(source, Run):
+            return source
+        if not isinstance(source, str | os.PathLike):
+            if hasattr(source, "open_run"):
+                return source.open_run()
+            raise ModelFileError(
+                f"expected a run as a Run, the path of its folder or a RegisteredModel; "
+                f"got {type(source).__name__}"
+            )
+        path = Path(source)
         if path.is_file():
             raise ModelFileError(
-                f"{path} is a single file; a model is loaded from its run folder, where its hash stands",
+                f"{path} is a single file; a model is loaded from its run folder, which contains its hash",
                 hint="list run folders with: cifarml runs list",
             )
         if not path.is_dir():
@@ -65,9 +86,9 @@ class Run:
         for entry in path.iterdir():
             if entry.is_symlink() or not entry.is_file() or entry.suffix.lower() not in _ALLOWED:
                 raise ModelFileError(
-                    f"{path}: {entry.name!r} has no place in a run folder, which holds only "
+                    f"{path}: {entry.name!r} has no place in a run folder, which contains only "
                     f"{', '.join(sorted(_ALLOWED))} files; nothing is loaded",
-                    hint="only load models that you trust; move that file away if it is yours",
+                    hint="only load models that you trust; move the file away if it is yours",
                 )
         return run
 
@@ -77,17 +98,17 @@ class Run:
             with (path / MANIFEST).open("rb") as file:
                 manifest = json.loads(file.read(_MAX_MANIFEST_BYTES))
             if manifest.pop("format") != _FORMAT:
-                raise ValueError(f"it is not of the format {_FORMAT}")
+                raise ValueError(f"its format is not {_FORMAT}")
             names = tuple(manifest.pop("class_names"))
             files = dict(manifest.pop("files"))
             if not all(isinstance(text, str) for text in (*names, *files, *files.values())):
-                raise ValueError("names and hashes must be texts")
+                raise ValueError("names and hashes must be strings")
             if any(Path(name).name != name for name in files):
                 raise ValueError("it names files outside its folder")
         except FileNotFoundError:
             raise ModelFileError(
                 f"the run in {path} is unfinished: it has no {MANIFEST}",
-                hint="see how it goes on with: cifarml runs list",
+                hint="see how to resume it with: cifarml runs list",
             ) from None
         except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise ModelFileError(f"{path / MANIFEST} is damaged: {error or type(error).__name__}") from error
@@ -100,17 +121,17 @@ class Run:
             ModelFileError: If it is missing or changed.
         """
         if name not in self.files:
-            raise ModelFileError(f"the manifest names no {name}")
+            raise ModelFileError(f"the manifest of {self.path} lists no file {name}")
         try:
             if (size := (self.path / name).stat().st_size) > _MAX_FILE_BYTES:
-                raise ModelFileError(f"{self.path / name} has {size:,} bytes, too many for a model")
+                raise ModelFileError(f"{self.path / name} has {size:,} bytes, more than {_MAX_FILE_BYTES:,}")
             content = (self.path / name).read_bytes()
         except OSError as error:
             raise ModelFileError(f"can't read {self.path / name}: {error.strerror}") from error
         if hashlib.sha256(content).hexdigest() != self.files[name]:
             raise ModelFileError(
                 f"{self.path / name} was changed after training: its SHA-256 is not the manifest's",
-                hint="train again, or fetch the run folder again",
+                hint="train again, or copy the run folder again",
             )
         return content
 
@@ -118,12 +139,34 @@ class Run:
         """Return the values in a JSON file of the run, after checking its hash.
 
         Raises:
-            ModelFileError: If it is missing, changed or no JSON.
+            ModelFileError: If it is missing, changed or not JSON.
         """
         try:
             return json.loads(self.read(name))
         except (ValueError, RecursionError) as error:
-            raise ModelFileError(f"{self.path / name} is no JSON: {error}") from error
+            raise ModelFileError(f"{self.path / name} is not JSON: {error}") from error
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """Final metrics, such as ``test_accuracy`` (0 to 1) and ``test_loss``: the manifest's numbers."""
+        return {
+            name: float(value)
+            for name, value in self.info.items()
+            if isinstance(value, int | float) and not isinstance(value, bool)
+        }
+
+    def predictor(self, *, num_threads: int | None = None) -> Predictor:
+        """Load the model for predictions.
+
+        Args:
+            num_threads: How many cores to use; all of them by default.
+
+        Raises:
+            ModelFileError: If the model is missing, changed or can't be loaded.
+        """
+        from cifarml.predict import Predictor  # numpy and ONNX Runtime
+
+        return Predictor.load(self, num_threads=num_threads)
 
     @property
     def sha256(self) -> str:
@@ -141,8 +184,18 @@ class Run:
             self.read(name)
 
 
+class _OpensRun(Protocol):
+    """A registered model, which opens its run."""
+
+    def open_run(self) -> Run: ...
+
+
+RunLike: TypeAlias = Run | str | os.PathLike[str] | _OpensRun
+"""A trained model: a :class:`Run`, the path of its folder, or a registered model."""
+
+
 def write_json(path: Path, values: object) -> None:
-    """Write a JSON file so that a kill leaves the whole new one, or what was there before."""
+    """Write a JSON file atomically: if the process is killed, the old file or the whole new one remains."""
     _write_beside(path, values).replace(path)
 
 
@@ -157,10 +210,10 @@ def write_manifest(
 
     Args:
         path: The folder.
-        class_names: What the model tells apart.
+        class_names: The classes, in the order of the model's outputs.
         info: Further JSON values for the manifest.
-        clear: Removes what has no place in a finished run; called when all else is on the disk, just
-            before the manifest gets its name. After a kill in between, :func:`finish_manifest` ends it.
+        clear: Removes what does not belong in a finished run; called when everything else is on disk, just
+            before the manifest gets its name. If killed in between, :func:`finish_manifest` completes it.
     """
     files = {
         entry.name: _sha256(entry)
@@ -170,20 +223,20 @@ def write_manifest(
     manifest = {"format": _FORMAT, **info, "class_names": class_names, "files": files}
     beside = _write_beside(path / MANIFEST, manifest)
     clear()
-    with suppress(FileNotFoundError):  # somebody has ended it for us
+    with suppress(FileNotFoundError):  # another process has completed it
         beside.replace(path / MANIFEST)
     return Run.open(path)
 
 
 def finish_manifest(path: Path, *, clear: Callable[[], None]) -> Run | None:
-    """Finish a run whose writer was killed when only the name of its manifest was missing.
+    """Finish a run whose writer was killed just before it renamed the manifest.
 
     Args:
         path: The folder.
         clear: See :func:`write_manifest`.
 
     Returns:
-        The finished run, or None where more than that is missing.
+        The finished run, or None if more than that is missing.
     """
     beside = _beside(path / MANIFEST)
     try:

@@ -371,7 +371,7 @@ def test_what_is_asked_is_in_the_role(cloud: Cloud, workspace: AzureWorkspace, t
     create_cluster(workspace, "gpu", ClusterOptions())
     host = AzureHost(workspace)
     host.create_endpoint("rights")
-    host.create_deployment("rights", "version-1", registry.get(), trained)
+    host.create_deployment("rights", "version-1", registry.get())
     host.read_key("rights", regenerate=True)
     tear_down(workspace)
     granted = {action.lower() for actions in RIGHTS.values() for action in actions}

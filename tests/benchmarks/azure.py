@@ -43,11 +43,11 @@ def azure(work: Path, pairs: int = 3) -> None:
             for name, seconds in ((f"ours{number}", ours), (f"theirs{number}", theirs)):
                 cloud.operations.delay_s = 0
                 host = AzureHost(workspace, poll_s=0.2)
-                deploy_model(host, models[0], runs[0], name=name)
+                deploy_model(host, models[0], name=name)
                 cloud.operations.delay_s = OPERATION_S
                 started = time.perf_counter()
                 if seconds is ours:
-                    deploy_model(AzureHost(workspace), models[1], runs[1], name=name, canary_s=0)
+                    deploy_model(AzureHost(workspace), models[1], name=name, canary_s=0)
                 else:
                     _by_hand(workspace, models[1], name, work / f"code{number}")
                 seconds.append(time.perf_counter() - started)

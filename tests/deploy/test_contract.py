@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from cifarml import Predictor, Run
+from cifarml import LocalRegistry, Predictor, Run
 from cifarml.deploy.azure.host import AzureHost
 from cifarml.deploy.base import EndpointHost
 from cifarml.deploy.local.host import LocalHost
-from cifarml.errors import DeployError, ImageError
+from cifarml.errors import DeployError, ImageError, RegistryError
+from cifarml.images import ImageLike
 from cifarml.registry.azure.registry import AzureRegistry
 from cifarml.registry.base import RegisteredModel
 from tests.image_files import image_bytes
@@ -33,11 +37,11 @@ def host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="module")
-def register(host: EndpointHost) -> Register:
-    """Make a run a model that can be deployed: in Azure, it comes from the workspace."""
+def register(host: EndpointHost, tmp_path_factory: pytest.TempPathFactory) -> Register:
+    """Register a run so that the host can deploy it."""
     if isinstance(host, AzureHost):
         return AzureRegistry(host.workspace).register
-    return lambda _: RegisteredModel("cifar10", "1", run_sha256="0" * 64)
+    return LocalRegistry(tmp_path_factory.mktemp("registry")).register
 
 
 @pytest.fixture(scope="module")
@@ -46,10 +50,10 @@ def model(register: Register, trained: Run) -> RegisteredModel:
 
 
 @pytest.fixture(scope="module")
-def live(host: EndpointHost, model: RegisteredModel, trained: Run) -> str:
+def live(host: EndpointHost, model: RegisteredModel) -> str:
     """An endpoint with one deployment that has all the traffic."""
     host.create_endpoint("live")
-    host.create_deployment("live", "ver1", model, trained)
+    host.create_deployment("live", "ver1", model)
     host.set_traffic("live", {"ver1": 100})
     return "live"
 
@@ -67,14 +71,12 @@ def test_an_endpoint_is_made_once(host: EndpointHost) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "ab", "Big", "1st", "a_b", "../../x", "a" * 33, "ends-", "ümlaut"])
-def test_names_that_are_not_allowed(
-    host: EndpointHost, live: str, model: RegisteredModel, trained: Run, name: str
-) -> None:
+def test_names_that_are_not_allowed(host: EndpointHost, live: str, model: RegisteredModel, name: str) -> None:
     with pytest.raises(DeployError, match="Received"):
         host.create_endpoint(name)
     if len(name) != 2 and name != "ends-":
         with pytest.raises(DeployError, match="Received"):
-            host.create_deployment(live, name, model, trained)
+            host.create_deployment(live, name, model)
 
 
 def test_what_is_not_there(host: EndpointHost, live: str) -> None:
@@ -107,18 +109,52 @@ def test_it_answers_as_the_model_does(host: EndpointHost, live: str, trained: Ru
         )
 
 
-@pytest.mark.parametrize("file", [b"", b"no image", image_bytes()[:60]])
-def test_a_bad_image(host: EndpointHost, live: str, file: bytes) -> None:
+def test_images_however_they_are_held(host: EndpointHost, live: str, trained: Run, tmp_path: Path) -> None:
+    path = tmp_path / "image.png"
+    path.write_bytes(image_bytes(3, size=(40, 48)))
+    image = Image.open(path)
+    expected = trained.predictor().predict(path).probability
+    for held in (path, str(path), path.read_bytes(), io.BytesIO(path.read_bytes()), image, np.asarray(image)):
+        assert host.invoke(live, held).probability == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("file", [b"", b"no image", image_bytes()[:60], "none.png", np.zeros((2, 2))])
+def test_a_bad_image(host: EndpointHost, live: str, file: ImageLike) -> None:
     with pytest.raises(ImageError):
         host.invoke(live, file)
 
 
-def test_traffic(host: EndpointHost, live: str, model: RegisteredModel, trained: Run) -> None:
-    host.create_deployment(live, "ver2", model, trained)
+def test_what_a_host_says_of_an_endpoint(
+    host: EndpointHost, live: str, model: RegisteredModel, tmp_path: Path
+) -> None:
+    """Commands print it, if there is any, whichever host it is."""
+    endpoint = host.get_endpoint(live)
+    in_azure = isinstance(host, AzureHost)
+    assert bool(host.page_address(live)) is not in_azure
+    assert bool(host.costs(endpoint)) is bool(host.costs()) is in_azure
+    assert bool(host.storage_logs(live, "ver1")) is in_azure
+    assert {each.config_fingerprint for each in endpoint.deployments} == {host.config_fingerprint}
+    if in_azure:
+        assert "deployment.yml" in {
+            path.name for path in host.write_yaml(tmp_path / "plan", live, "ver2", model)
+        }
+    else:
+        with pytest.raises(DeployError, match="only deployments in Azure"):
+            host.write_yaml(tmp_path / "plan", live, "ver2", model)
+
+
+def test_a_model_from_nowhere(host: EndpointHost, live: str) -> None:
+    with pytest.raises((DeployError, RegistryError), match="regist"):
+        host.create_deployment(live, "ver3", RegisteredModel("cifar10", "1"))
+    assert [each.name for each in host.get_endpoint(live).deployments] == ["ver1"]
+
+
+def test_traffic(host: EndpointHost, live: str, model: RegisteredModel) -> None:
+    host.create_deployment(live, "ver2", model)
     assert [each.name for each in host.get_endpoint(live).deployments] == ["ver1", "ver2"], "in order of age"
     assert host.get_endpoint(live).traffic == {"ver1": 100}, "a new deployment has none"
     with pytest.raises(DeployError, match="already"):
-        host.create_deployment(live, "ver2", model, trained)
+        host.create_deployment(live, "ver2", model)
     for wrong in ({"ver1": 50}, {"ver1": 90, "ver2": 20}, {"ver1": 150, "ver2": -50}):
         with pytest.raises(DeployError, match="add up"):
             host.set_traffic(live, wrong)
@@ -148,7 +184,7 @@ def test_a_deployment_that_does_not_start(
 ) -> None:
     damaged = broken_model(trained, tmp_path / "damaged")
     with pytest.raises(DeployError, match="ver9"):
-        host.create_deployment(live, "ver9", register(damaged), damaged)
+        host.create_deployment(live, "ver9", register(damaged))
     assert {each.name: each.state for each in host.get_endpoint(live).deployments} == {
         "ver1": "ready",
         "ver9": "failed",

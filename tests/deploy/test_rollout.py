@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 import signal
 import subprocess
@@ -14,29 +13,29 @@ from pathlib import Path
 
 import pytest
 
-from cifarml import Run, load_dataset
+from cifarml import LocalRegistry, Run, load_dataset
 from cifarml.deploy.local.host import LocalHost
 from cifarml.deploy.rollout import deploy_model, roll_back
-from cifarml.deploy.smoke_test import check_endpoint
-from cifarml.errors import DataError, DeployError, ModelFileError, SmokeTestError
+from cifarml.deploy.smoke_test import probe_endpoint
+from cifarml.errors import DataError, DeployError, ModelFileError, RegistryError, SmokeTestError
 from cifarml.registry.base import RegisteredModel
 from cifarml.run import MANIFEST, write_manifest
-from tests.endpoints import FAULTS, Caller, Steady, faulty
+from tests.endpoints import FAULTS, Caller, Steady, faulty, register_copies
 from tests.image_files import image_bytes
 
-V1, V2, V3 = (RegisteredModel("cifar10", version, run_sha256=version * 64) for version in "123")
+Models = list[RegisteredModel]
 REFUSED = {
     "crashes in init": "no such model here",
     "exits in init": "going",
     "no script": "SyntaxError",
     "no init": "AttributeError",
     "crashes": "oh no",
-    "answers wrong": "answers wrongly",
+    "answers wrong": "expected",
     "answers nonsense": "v2",
     "answers too few": "invalid response",
     "hangs": "in time|in 4 s",
-    "leaks": "leaks",
-    "takes text for images": "ten bytes of text",
+    "leaks": "leaks memory",
+    "takes text for images": "10 bytes of text",
 }
 
 
@@ -47,10 +46,16 @@ def threads_before() -> int:
 
 
 @pytest.fixture(scope="module")
-def host(tmp_path_factory: pytest.TempPathFactory, trained: Run) -> Iterator[LocalHost]:
+def models(tmp_path_factory: pytest.TempPathFactory, trained: Run) -> Models:
+    """Versions 1 to 3 of a model, the same but for their hash."""
+    return register_copies(trained, tmp_path_factory.mktemp("models"), 3)
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory, models: Models) -> Iterator[LocalHost]:
     """A host whose endpoint answers with model 1."""
     host = LocalHost(tmp_path_factory.mktemp("rollout") / "endpoints")
-    deploy_model(host, V1, trained, name="live")
+    deploy_model(host, models[0], name="live")
     yield host
     host.delete("live")
 
@@ -61,11 +66,11 @@ def unchanged(host: LocalHost) -> bool:
 
 
 @pytest.mark.parametrize("fault", REFUSED)
-def test_a_bad_deployment_is_refused(host: LocalHost, trained: Run, tmp_path: Path, fault: str) -> None:
+def test_a_bad_deployment_is_refused(host: LocalHost, models: Models, tmp_path: Path, fault: str) -> None:
     """The old one goes on, no caller sees a failure, and the error shows the log."""
     bad = LocalHost(host.folder("live").parent, script=faulty(tmp_path, fault), timeout_s=4)
     with Steady(Caller(host, "live")) as steady, pytest.raises(DeployError, match=REFUSED[fault]) as caught:
-        deploy_model(bad, V2, trained, name="live", canary_s=0.2)
+        deploy_model(bad, models[1], name="live", canary_s=0.2)
     assert steady.failures == []
     assert steady.num_answers > 0
     assert unchanged(host)
@@ -77,7 +82,7 @@ def test_a_bad_deployment_is_refused(host: LocalHost, trained: Run, tmp_path: Pa
 
 @pytest.mark.parametrize("fault", ["crashes", "hangs", "slow"])
 def test_a_deployment_that_goes_wrong_under_traffic(
-    host: LocalHost, trained: Run, tmp_path: Path, fault: str
+    host: LocalHost, models: Models, tmp_path: Path, fault: str
 ) -> None:
     """It passes the smoke test and fails as canary: others answer in its stead."""
     script = tmp_path / "later.py"
@@ -94,27 +99,29 @@ def test_a_deployment_that_goes_wrong_under_traffic(
             flag.touch()
 
     with Steady(Caller(host, "live")) as steady, pytest.raises(DeployError, match="v2"):
-        deploy_model(bad, V2, trained, name="live", canary=30, canary_s=1, on_step=step)
+        deploy_model(bad, models[1], name="live", canary=30, canary_s=1, on_step=step)
     assert steady.failures == []
     assert unchanged(host)
 
 
-def test_a_good_deployment_goes_live_and_back(host: LocalHost, trained: Run) -> None:
+def test_a_good_deployment_goes_live_and_back(
+    host: LocalHost, models: Models, trained: Run, tmp_path: Path
+) -> None:
     steps: list[str] = []
     with Steady(Caller(host, "live")) as steady:
-        deploy_model(host, V2, trained, name="live", canary=20, canary_s=0.3, on_step=steps.append)
+        deploy_model(host, models[1], name="live", canary=20, canary_s=0.3, on_step=steps.append)
         assert host.get_endpoint("live").traffic == {"v2": 100}
         again: list[str] = []
-        deploy_model(host, V2, trained, name="live", on_step=again.append)
+        deploy_model(host, models[1], name="live", on_step=again.append)
         assert "live already" in again[-1]
-        deploy_model(host, V3, trained, name="live", canary_s=0.3)
+        deploy_model(host, models[2], name="live", canary_s=0.3)
         endpoint = host.get_endpoint("live")
         assert [each.name for each in endpoint.deployments] == ["v2", "v3"], "one is kept, not all"
         assert roll_back(host, "live").traffic == {"v2": 100}
         assert roll_back(host, "live").traffic == {"v3": 100}
-        changed = dataclasses.replace(V3, run_sha256="f" * 64)
-        assert deploy_model(host, changed, trained, name="live", canary_s=0.3).traffic == {"v3-2": 100}
-        deploy_model(host, V1, trained, name="live", canary_s=0.3)
+        changed = register_copies(trained, tmp_path, 3)[2]  # another registry's version 3
+        assert deploy_model(host, changed, name="live", canary_s=0.3).traffic == {"v3-2": 100}
+        deploy_model(host, models[0], name="live", canary_s=0.3)
         host.delete("live", "v3-2")
     assert steady.failures == []
     assert unchanged(host)
@@ -128,11 +135,11 @@ def test_nothing_to_go_back_to(host: LocalHost) -> None:
 
 
 def test_a_first_deployment_that_fails_leaves_no_endpoint(
-    tmp_path: Path, host: LocalHost, trained: Run
+    tmp_path: Path, host: LocalHost, models: Models
 ) -> None:
     bad = LocalHost(host.folder("live").parent, script=faulty(tmp_path, "answers wrong"))
     with pytest.raises(SmokeTestError):
-        deploy_model(bad, V1, trained, name="second")
+        deploy_model(bad, models[0], name="second")
     assert [each.name for each in host.list_endpoints()] == ["live"]
 
 
@@ -143,37 +150,48 @@ def test_a_model_that_is_not_as_good_as_it_says(host: LocalHost, trained: Run, t
     boasting = write_manifest(
         tmp_path / "boasts", trained.class_names[::-1], dict(trained.info) | {"test_accuracy": 0.95}
     )
-    with pytest.raises(SmokeTestError, match="rightly"):
-        deploy_model(host, V2, boasting, name="live")
+    model = LocalRegistry(tmp_path / "registry").register(boasting)
+    with pytest.raises(SmokeTestError, match=r"\d of \d+ images correct, expected about 95%"):
+        deploy_model(host, model, name="live")
     assert unchanged(host)
 
 
-def test_a_damaged_run(host: LocalHost, trained: Run, tmp_path: Path) -> None:
-    damaged = Run.open(shutil.copytree(trained.path, tmp_path / "damaged"))
-    (damaged.path / "history.json").write_text("{}")
+def test_a_damaged_model(host: LocalHost, trained: Run, tmp_path: Path) -> None:
+    (model,) = register_copies(trained, tmp_path, 1)
+    (model.open_run().path / "history.json").write_text("{}")
     with pytest.raises(ModelFileError, match="changed"):
-        deploy_model(host, V2, damaged, name="live")
+        deploy_model(host, model, name="live")
     assert unchanged(host)
 
 
-def test_images_of_other_things(host: LocalHost, trained: Run, tmp_path: Path) -> None:
+def test_only_a_registered_model_can_be_deployed(host: LocalHost, trained: Run) -> None:
+    for unregistered in (trained, trained.path, str(trained.path)):
+        with pytest.raises(DeployError, match="only a registered model") as caught:
+            deploy_model(host, unregistered, name="live")  # type: ignore[arg-type]
+        assert "register(run)" in str(caught.value.hint)
+    with pytest.raises(RegistryError, match="does not come from a registry"):
+        deploy_model(host, RegisteredModel("cifar10", "1"), name="live")
+    assert unchanged(host)
+
+
+def test_images_of_other_things(host: LocalHost, models: Models, tmp_path: Path) -> None:
     for name in ("apple", "pear"):
         (tmp_path / name).mkdir()
         for number in range(10):
             (tmp_path / name / f"{number}.png").write_bytes(image_bytes(number))
     with pytest.raises(DataError, match="none of the model's classes"):
-        deploy_model(host, V2, trained, name="live", images=load_dataset(tmp_path))
+        deploy_model(host, models[1], name="live", images=load_dataset(tmp_path))
 
 
-def test_somebody_else_changes_traffic_meanwhile(host: LocalHost, trained: Run) -> None:
-    host.create_deployment("live", "other", V3, trained)
+def test_somebody_else_changes_traffic_meanwhile(host: LocalHost, models: Models) -> None:
+    host.create_deployment("live", "other", models[2])
 
     def step(text: str) -> None:
         if text.startswith("canary: v2 gets"):
             host.set_traffic("live", {"v1": 50, "other": 50})
 
     with pytest.raises(DeployError, match="somebody else"):
-        deploy_model(host, V2, trained, name="live", canary_s=0, on_step=step)
+        deploy_model(host, models[1], name="live", canary_s=0, on_step=step)
     endpoint = host.get_endpoint("live")
     assert endpoint.traffic == {"v1": 50, "other": 50}, "what they want stays"
     assert "v2" not in {each.name for each in endpoint.deployments}
@@ -182,18 +200,16 @@ def test_somebody_else_changes_traffic_meanwhile(host: LocalHost, trained: Run) 
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted(host: LocalHost, trained: Run, tmp_path: Path, how: signal.Signals) -> None:
+def test_interrupted(host: LocalHost, models: Models, tmp_path: Path, how: signal.Signals) -> None:
     code = f"""
 import signal
 from pathlib import Path
-from cifarml import Run
-from cifarml.deploy.local.host import LocalHost
-from cifarml.deploy.rollout import deploy_model
-from cifarml.registry.base import RegisteredModel
+from cifarml import LocalHost, LocalRegistry, deploy_model
 signal.signal(signal.SIGTERM, signal.default_int_handler)
 def say(step): print(step, flush=True)
-deploy_model(LocalHost(Path({str(host.folder("live").parent)!r})), RegisteredModel("cifar10", "2"),
-    Run.open({str(trained.path)!r}), name="live", canary_s=60, on_step=say)
+model = LocalRegistry({str(models[1].open_run().path.parents[2])!r}).get("cifar10", "2")
+host = LocalHost(Path({str(host.folder("live").parent)!r}))
+deploy_model(host, model, name="live", canary_s=60, on_step=say)
 """
     with subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -212,11 +228,11 @@ deploy_model(LocalHost(Path({str(host.folder("live").parent)!r})), RegisteredMod
     assert unchanged(host)
 
 
-def test_check_endpoint(host: LocalHost) -> None:
-    done = check_endpoint(host, "live")
+def test_probe_endpoint(host: LocalHost) -> None:
+    done = probe_endpoint(host, "live")
     assert (done.num_images, done.errors) == (20, [])
     assert 0 < done.median_s <= done.slowest_s
-    assert len(check_endpoint(host, "live", deployment="none").errors) == 20
+    assert len(probe_endpoint(host, "live", deployment="none").errors) == 20
 
 
 def test_every_fault_is_tried(threads_before: int) -> None:

@@ -20,7 +20,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from cifarml import Dataset, Predictor, Run, TrainConfig, train_model
-from cifarml.errors import DataError, ImageError, ModelFileError, SettingsError
+from cifarml.errors import ImageError, ModelFileError, SettingsError
 from cifarml.explain.drawing import explanation_figure
 from cifarml.explain.gradcam import Explanation, explain_image
 from cifarml.model.test_time_augmentation import ALONE, MIRRORED, MOVED, View, average, show
@@ -331,9 +331,9 @@ def test_the_figure_says_where_nothing_speaks_for_it() -> None:
     )
     said = [text.get_text() for text in figure.findobj(Text) if isinstance(text, Text)]
     assert any("nothing here speaks for dog" in text for text in said)
-    with pytest.raises(DataError, match="must be uint8"):
+    with pytest.raises(ImageError, match="expected a uint8 array"):
         explanation_figure(
-            made_up(("a", "b"), "a", np.zeros((2, 2), np.float32)), np.zeros((8, 9, 3), np.uint8)
+            made_up(("a", "b"), "a", np.zeros((2, 2), np.float32)), np.zeros((8, 9, 3), np.float32)
         )
 
 
@@ -370,7 +370,7 @@ def test_command_line(cifarml: CommandLine, by_hand: Run, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["none.png"], "can't read none.png"),
+        (["none.png"], "can't read 'none.png'"),
         (["notes.png"], "notes.png: not a PNG"),
         (["image.png", "--class", "unicorn"], "does not know 'unicorn'"),
         (["image.png", "-o", "why.jpg"], "must end in .png"),

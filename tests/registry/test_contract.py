@@ -94,6 +94,34 @@ def test_download(registry: ModelRegistry, make_run: MakeRun, tmp_path: Path) ->
     assert (tmp_path / "file").read_text() == "mine"
 
 
+def test_open(registry: ModelRegistry, make_run: MakeRun) -> None:
+    run = make_run(1)
+    model = registry.register(run.path)
+    for each in (model, registry.get(), registry.list_models()[0], registry.set_alias(model, "best")):
+        assert registry.open(each).sha256 == each.open_run().sha256 == run.sha256
+        assert Run.open(each).path == registry.open(each).path
+    with pytest.raises(RegistryError, match="their content differs"):
+        registry.open(dataclasses.replace(model, run_sha256="0" * 64))
+    with pytest.raises(RegistryError, match="no version '7'"):
+        registry.open(dataclasses.replace(model, version="7"))
+    with pytest.raises(RegistryError, match=r"does not come from a registry") as caught:
+        Run.open(RegisteredModel("cifar10", "1"))
+    assert 'get("cifar10", "1")' in str(caught.value.hint)
+    assert isinstance(registry.ui_command, str)
+
+
+def test_damaged_files_are_not_opened(registry: ModelRegistry, make_run: MakeRun) -> None:
+    """In the cache they are fetched again; in the registry itself, registering puts them back."""
+    model = registry.register(make_run(1))
+    (model.open_run().path / "model.onnx").write_bytes(b"damaged")
+    if isinstance(registry, LocalRegistry):
+        with pytest.raises(ModelFileError, match="the files of cifar10:1 are damaged") as caught:
+            model.open_run()
+        assert "models register" in str(caught.value.hint)
+        registry.register(make_run(1))
+    model.open_run().verify()
+
+
 def test_aliases(registry: ModelRegistry, make_run: MakeRun) -> None:
     first, second = registry.register(make_run(1)), registry.register(make_run(2))
     second = registry.set_alias(second)

@@ -21,10 +21,9 @@ import pytest
 from cifarml import Run
 from cifarml.deploy.local.host import LocalHost
 from cifarml.errors import DeployError
-from cifarml.registry.base import RegisteredModel
 from cifarml.serve.endpoint_folder import EndpointFolder
 from tests.data.test_fuzz import sample_images
-from tests.endpoints import Caller, Steady
+from tests.endpoints import Caller, Steady, register_copies
 from tests.goldens import Golden, colour_run, goldens, plain, requests
 from tests.scoring.test_fuzz import check, mutated_request
 
@@ -40,7 +39,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalHost]:
     host = LocalHost(tmp_path_factory.mktemp("load") / "endpoints")
     host.create_endpoint("live")
     run = colour_run(tmp_path_factory.mktemp("model") / "colours")
-    host.create_deployment("live", "v3", RegisteredModel("cifar10", "3"), run)
+    host.create_deployment("live", "v3", register_copies(run, tmp_path_factory.mktemp("models"), 3)[2])
     host.set_traffic("live", {"v3": 100})
     yield host
     host.delete("live")
@@ -179,7 +178,8 @@ def test_another_program_has_its_port(host: LocalHost) -> None:
 
 def test_a_model_that_was_damaged_on_disk(host: LocalHost, tmp_path: Path) -> None:
     """It is refused at the next start, and says so; another deployment goes on."""
-    host.create_deployment("live", "other", RegisteredModel("cifar10", "4"), colour_run(tmp_path / "colours"))
+    other = register_copies(colour_run(tmp_path / "colours"), tmp_path, 4)[3]
+    host.create_deployment("live", "other", other)
     host.set_traffic("live", {"v3": 50, "other": 50})
     (model,) = (host.folder("live") / "deployments" / "other").rglob("model.onnx")
     damaged = bytearray(model.read_bytes())
@@ -199,20 +199,19 @@ def test_a_model_that_was_damaged_on_disk(host: LocalHost, tmp_path: Path) -> No
     host.delete("live", "other")
 
 
-def test_a_full_disk(host: LocalHost, trained: Run) -> None:
+def test_a_full_disk(host: LocalHost, trained: Run, tmp_path: Path) -> None:
     """No file may grow beyond 64 kB, as on a disk without room: it is said, and all stays as it was."""
+    register_copies(trained, tmp_path, 1)
     code = f"""
 import resource
 from pathlib import Path
-from cifarml import Run
-from cifarml.deploy.local.host import LocalHost
-from cifarml.deploy.rollout import deploy_model
+from cifarml import LocalHost, LocalRegistry, deploy_model
 from cifarml.errors import DeployError
-from cifarml.registry.base import RegisteredModel
+model = LocalRegistry({str(tmp_path / "registry")!r}).get()
 resource.setrlimit(resource.RLIMIT_FSIZE, (64_000, 64_000))
 host = LocalHost(Path({str(host.folder("live").parent)!r}))
 try:
-    deploy_model(host, RegisteredModel("cifar10", "9"), Run.open({str(trained.path)!r}), name="live")
+    deploy_model(host, model, name="live")
 except DeployError as error:
     print(error.message)
 """

@@ -17,7 +17,7 @@ from cifarml import Predictor, Run
 from cifarml.cifar10 import CLASS_NAMES
 from cifarml.deploy.local.host import LocalHost
 from cifarml.deploy.rollout import deploy_model
-from cifarml.registry.base import RegisteredModel
+from tests.endpoints import register_copies
 from tests.image_files import image_bytes
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -50,8 +50,9 @@ class Served(NamedTuple):
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory, trained: Run) -> Iterator[Served]:
+    models = register_copies(trained, tmp_path_factory.mktemp("models"), 3)
     host = LocalHost(tmp_path_factory.mktemp("page") / "endpoints")
-    endpoint = deploy_model(host, RegisteredModel("cifar10", "3"), trained, name="page")
+    endpoint = deploy_model(host, models[2], name="page")
     yield Served(host, endpoint.scoring_uri.removesuffix("score"), host.read_key("page"), trained)
     host.delete("page")
 

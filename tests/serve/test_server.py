@@ -17,8 +17,7 @@ from PIL import Image
 from cifarml import Run, decode_image
 from cifarml.cifar10 import CLASS_NAMES
 from cifarml.deploy.local.host import LocalHost
-from cifarml.registry.base import RegisteredModel
-from tests.endpoints import Caller, faulty
+from tests.endpoints import Caller, faulty, register_copies
 from tests.image_files import image_bytes
 
 PUBLIC = ["/", "/health/live", "/health/ready", "/openapi.json", "/docs", "/samples", "/samples/ship.png"]
@@ -29,8 +28,8 @@ def host(tmp_path_factory: pytest.TempPathFactory, trained: Run) -> Iterator[Loc
     """A host with one endpoint, whose v1 has 90 % of the traffic and v2 has 10 %."""
     host = LocalHost(tmp_path_factory.mktemp("server") / "endpoints", patience_s=1.5)
     host.create_endpoint("live")
-    for version in "12":
-        host.create_deployment("live", f"v{version}", RegisteredModel("cifar10", version), trained)
+    for model in register_copies(trained, tmp_path_factory.mktemp("models"), 2):
+        host.create_deployment("live", f"v{model.version}", model)
     host.set_traffic("live", {"v1": 90, "v2": 10})
     yield host
     host.delete("live")
@@ -281,7 +280,7 @@ def test_a_hundred_callers_at_once(caller: Caller) -> None:
 def test_too_many_wait(host: LocalHost, caller: Caller, trained: Run, tmp_path: Path) -> None:
     """What finds the line full is told to come again, and nothing fails."""
     slow = LocalHost(host.folder("live").parent, script=faulty(tmp_path, "waits"))
-    slow.create_deployment("live", "slow", RegisteredModel("cifar10", "3"), trained)
+    slow.create_deployment("live", "slow", register_copies(trained, tmp_path, 1)[0])
     go = tmp_path / "go"
     with ThreadPoolExecutor(400) as pool:
         asked = [pool.submit(caller.score, azureml_model_deployment="slow") for _ in range(400)]

@@ -9,15 +9,13 @@ import typer
 
 from cifarml.cli import options
 from cifarml.cli.console import note, print_json, print_plan
-from cifarml.cli.target import Target, local_registry, open_host
+from cifarml.cli.target import Target, open_target
 
 if TYPE_CHECKING:
-    from cifarml.deploy.azure.host import AzureHost
     from cifarml.deploy.base import Endpoint, EndpointHost
-    from cifarml.deploy.local.host import LocalHost
     from cifarml.registry.base import ModelRegistry, RegisteredModel
 
-__all__ = ["deploy", "find_model", "page_address"]
+__all__ = ["deploy", "find_model"]
 
 
 def deploy(
@@ -76,69 +74,50 @@ def deploy(
       cifarml deploy --target azure --yaml plan/
     """
     import signal
-    import tempfile
 
-    from cifarml.azure.compute import add_sizes
     from cifarml.data.load import load_dataset
-    from cifarml.deploy.local.host import LocalHost
     from cifarml.deploy.rollout import deploy_model
-    from cifarml.errors import CloudError
-    from cifarml.registry.azure.registry import AzureRegistry
 
-    wanted = {
-        "instance_type": instance_type,
-        "instance_count": instances,
-        "workers": workers,
-        "request_timeout_s": request_timeout,
-        "auth": auth,
-    }
-    host = open_host(target, **wanted)
-    local = isinstance(host, LocalHost)
-    registry = local_registry() if isinstance(host, LocalHost) else AzureRegistry(host.workspace)
+    registry, host = open_target(
+        target,
+        instance_type=instance_type,
+        instance_count=instances,
+        workers=workers,
+        request_timeout_s=request_timeout,
+        auth=auth,
+    )
     found = find_model(registry, model, runs_dir, dry_run=dry_run)
     if yaml is not None:
-        _write_yaml(host, registry, found, name, yaml)
+        _write_yaml(host, found, name, yaml)
         return
     if dry_run:
         _print_plan(host, found, name, canary, mirror, json=json)
         return
     images = None if data is None else load_dataset(data).test
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # then, too, all is put back
-    with tempfile.TemporaryDirectory(prefix="cifarml-") as folder:
-        try:
-            endpoint = deploy_model(
-                host,
-                found,
-                registry.download(found, Path(folder, "run")),
-                name=name,
-                canary=canary,
-                canary_s=canary_seconds,
-                mirror=mirror,
-                images=images,
-                on_step=note,
-            )
-        except CloudError as error:
-            if not isinstance(host, LocalHost):
-                add_sizes(host.workspace, error)
-            raise
+    endpoint = deploy_model(
+        host,
+        found,
+        name=name,
+        canary=canary,
+        canary_s=canary_seconds,
+        mirror=mirror,
+        images=images,
+        on_step=note,
+    )
     if json:
         uri = endpoint.scoring_uri
         print_json({"endpoint": name, "model": str(found), "scoring_uri": uri, "traffic": endpoint.traffic})
         return
     print(f"Scoring URI:  {endpoint.scoring_uri}")
-    if local:
-        print(f"Page:         {page_address(endpoint.scoring_uri, host.read_key(name))}")
+    if page := host.page_address(name):
+        print(f"Page:         {page}")
     print(f"Ask it:       cifarml predict image.png --endpoint {name}")
     print(
         f'With curl:    curl -H "Authorization: Bearer $(cifarml endpoint keys {name})" '
         f"-H 'Content-Type: image/png' --data-binary @image.png {endpoint.scoring_uri}"
     )
-    print(f"Tear down:    {f'cifarml endpoint delete {name}' if local else 'cifarml down'}")
-
-
-def page_address(scoring_uri: str, key: str) -> str:
-    """Return the address of an endpoint's page; what stands after # is never sent, so no log has the key."""
-    return f"{scoring_uri.removesuffix('score')}#key={key}"
+    print(f"Tear down:    cifarml endpoint delete {name}")
 
 
 def find_model(
@@ -181,21 +160,9 @@ def find_model(
     return registered
 
 
-def _write_yaml(
-    host: LocalHost | AzureHost, registry: ModelRegistry, model: RegisteredModel, name: str, folder: Path
-) -> None:
-    import tempfile
-
-    from cifarml.deploy.azure.specs import write_yaml
-    from cifarml.deploy.local.host import LocalHost
-    from cifarml.errors import SettingsError
-
-    if isinstance(host, LocalHost):
-        raise SettingsError("only what is made in Azure can be written as YAML", hint="add --target azure")
+def _write_yaml(host: EndpointHost, model: RegisteredModel, name: str, folder: Path) -> None:
     new, _ = _new_deployment(host, model, name)
-    with tempfile.TemporaryDirectory(prefix="cifarml-") as scratch:
-        run = registry.download(model, Path(scratch, "run"))
-        paths = write_yaml(folder, name, new, model, run.path, host.options)
+    paths = host.write_yaml(folder, name, new, model)
     commands = {
         "environment.yml": "az ml environment create",
         "model.yml": "az ml model create",
@@ -216,9 +183,8 @@ def _new_deployment(host: EndpointHost, model: RegisteredModel, name: str) -> tu
 
 
 def _print_plan(
-    host: LocalHost | AzureHost, model: RegisteredModel, name: str, canary: int, mirror: int, *, json: bool
+    host: EndpointHost, model: RegisteredModel, name: str, canary: int, mirror: int, *, json: bool
 ) -> None:
-    from cifarml.deploy.local.host import LocalHost
     from cifarml.deploy.rollout import live_deployment
 
     new, endpoint = _new_deployment(host, model, name)
@@ -235,12 +201,6 @@ def _print_plan(
         for each in () if endpoint is None else endpoint.deployments:
             kept = endpoint is not None and (endpoint.traffic.get(each.name) or 0) >= 50
             steps.append(f"{each.name} {'stays, without traffic, for a rollback' if kept else 'is deleted'}")
-    if not isinstance(host, LocalHost):
-        from cifarml.azure.prices import find_price
-
-        options = host.options
-        price = find_price(options.instance_type, host.workspace.location)
-        count = options.instance_count
-        machines = f"{count} x {options.instance_type}"
-        steps.append(f"each deployment costs, until it is deleted: {machines}: {price.shown(count)}")
+    if costs := host.costs():
+        steps.append(f"each deployment costs, until it is deleted: {costs}")
     print_plan(steps, json=json, endpoint=name, model=str(model))

@@ -11,7 +11,6 @@ from cifarml.cli.console import note, print_json, print_table
 from cifarml.cli.target import Target, open_host
 
 if TYPE_CHECKING:
-    from cifarml.deploy.azure.host import AzureHost
     from cifarml.deploy.base import Endpoint
 
 __all__ = ["app"]
@@ -53,11 +52,9 @@ def show(endpoint: options.Endpoint = "cifar10", target: Target = None, json: op
       cifarml endpoint show
       cifarml endpoint show demo --json
     """
-    from cifarml.deploy.local.host import LocalHost
-
     host = open_host(target)
     found = host.get_endpoint(endpoint)
-    costs = "" if isinstance(host, LocalHost) else _costs(host, found)
+    costs = host.costs(found)
     if json:
         print_json(_document(found) | ({"costs": costs} if costs else {}))
         return
@@ -108,9 +105,9 @@ def try_it(
       cifarml endpoint test demo --data my_images/ --deployment v2
     """
     from cifarml.data.load import load_dataset
-    from cifarml.deploy.smoke_test import check_endpoint
+    from cifarml.deploy.smoke_test import probe_endpoint
 
-    done = check_endpoint(open_host(target), endpoint, load_dataset(data), deployment=deployment)
+    done = probe_endpoint(open_host(target), endpoint, load_dataset(data), deployment=deployment)
     if json:
         print_json(done._asdict())
     else:
@@ -138,7 +135,6 @@ def logs(
       cifarml endpoint logs
       cifarml endpoint logs demo --deployment v2 --tail 200
     """
-    from cifarml.deploy.local.host import LocalHost
     from cifarml.errors import DeployError
 
     host = open_host(target)
@@ -147,9 +143,8 @@ def logs(
         raise DeployError(f"endpoint {endpoint} has no deployments")
     newest = max(found.deployments, key=lambda each: found.traffic.get(each.name, 0), default=None)
     name = deployment or (newest.name if newest else "")
-    if not isinstance(host, LocalHost):
-        print(f"What fetched model and code for {name}:\n{host.storage_logs(endpoint, name, tail=tail)}\n")
-        print(f"What {name} wrote:")
+    if fetching := host.storage_logs(endpoint, name, tail=tail):
+        print(f"Log of fetching the model and code of {name}:\n{fetching}\n\nLog of {name}:")
     print(host.logs(endpoint, name, tail=tail))
 
 
@@ -261,19 +256,6 @@ def delete(
     """
     open_host(target).delete(endpoint, deployment)
     print(f"{endpoint} is deleted" if deployment is None else f"{deployment} of {endpoint} is deleted")
-
-
-def _costs(host: AzureHost, endpoint: Endpoint) -> str:
-    """Return what an endpoint costs by the hour, all its deployments together."""
-    from cifarml.azure.prices import find_price
-
-    total, currency = 0.0, "USD"
-    for each in endpoint.deployments:
-        price = find_price(each.instance_type, host.workspace.location)
-        if price.per_hour is None:
-            return price.shown()
-        total, currency = total + each.instance_count * price.per_hour, price.currency
-    return f"{total:.3f} {currency} an hour, by the public price list"
 
 
 def _shares(endpoint: Endpoint) -> str:

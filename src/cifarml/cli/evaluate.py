@@ -42,13 +42,13 @@ def evaluate(
     """
     from cifarml.data.load import load_dataset
     from cifarml.evaluation.evaluate import evaluate_model
-    from cifarml.predict import Predictor
     from cifarml.progress import show_progress
+    from cifarml.run import Run
     from cifarml.run_folders import find_run
     from cifarml.settings import load_settings
 
     path = find_run(run, runs_dir or load_settings().runs_dir)
-    predictor = Predictor.load(path)
+    predictor = Run.open(path).predictor()
     with show_progress(quiet=quiet) as on_progress:
         dataset = load_dataset(
             data, subset=subset, seed=subset_seed, skip_bad=skip_bad, on_progress=on_progress

@@ -12,8 +12,6 @@ from cifarml.cli.console import hidden_native_noise, print_json, shown_path
 
 __all__ = ["explain"]
 
-_SHARP = 480  # pixels of the image that is drawn, at most
-
 
 def explain(
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="An image file.", show_default=False)],
@@ -47,8 +45,8 @@ def explain(
       cifarml explain image.png --class dog -o why_dog.png
       cifarml explain image.png --run runs/first --json
     """
-    from cifarml.errors import DataError, ImageError, SettingsError
-    from cifarml.images import decode_image, image_size
+    from cifarml.errors import SettingsError
+    from cifarml.images import image_size
     from cifarml.progress import Progress, show_progress
     from cifarml.run_folders import find_run
     from cifarml.settings import load_settings
@@ -58,24 +56,17 @@ def explain(
         raise SettingsError(f"a PNG is written, so --output must end in .png. Received: {output}")
     if output.exists() and (not force or output.resolve() == image.resolve()):
         raise SettingsError(f"{output} already exists", hint="take another --output, or add --force")
-    try:
-        content = image.read_bytes()
-    except OSError as error:
-        raise DataError(f"can't read {image}: {error.strerror}") from error
     path = find_run(run, runs_dir or load_settings().runs_dir)
     with show_progress(quiet=quiet) as on_progress:
-        try:
-            shown = decode_image(content, side=max(32, min(_SHARP, *image_size(content))))
-        except ImageError as error:
-            raise ImageError(f"{image}: {error.message}", error.hint, code=error.code) from error
+        image_size(image)  # so that a file that is not an image fails before TensorFlow is loaded
         on_progress(Progress("loading the network", 0, None))
         with hidden_native_noise():
             from cifarml.explain.drawing import explanation_figure
             from cifarml.explain.gradcam import explain_image
             from cifarml.report.plots import save_figure
 
-            explanation = explain_image(path, content, class_name=class_name)
-        save_figure(output, explanation_figure(explanation, shown, num_classes=top))
+            explanation = explain_image(path, image, class_name=class_name)
+        save_figure(output, explanation_figure(explanation, image, num_classes=top))
     prediction = explanation.prediction
     if json:
         print_json(

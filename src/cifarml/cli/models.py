@@ -44,9 +44,6 @@ def list_command(
       cifarml models list
       cifarml models list cifar10 --json
     """
-    from cifarml.registry.local.registry import LocalRegistry
-    from cifarml.settings import load_settings
-
     registry = open_registry(target)
     models = registry.list_models(name)
     if json:
@@ -70,7 +67,7 @@ def list_command(
             for model in models
         ],
     )
-    if isinstance(registry, LocalRegistry) and load_settings().mlflow_mirror:
+    if registry.ui_command:
         print(f"In MLflow's pages, if mlflow is installed: {registry.ui_command}")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -59,25 +59,22 @@ def predict(
         raise SettingsError(
             f"a run or an endpoint answers, not both. Received: --run {run} --endpoint {endpoint}"
         )
-    ask: Callable[[list[Path], OnProgress], Iterable[tuple[Path, Prediction | ImageError]]]
+    query: Callable[..., list[Prediction | ImageError]]
     if endpoint:
-        ask = partial(_ask_endpoint, endpoint, target)
+        query = partial(_query_endpoint, endpoint, target)
     else:
         from cifarml.predict import Predictor
         from cifarml.run_folders import find_run
 
-        predictor = Predictor.load(find_run(run, runs_dir or load_settings().runs_dir))
-
-        def ask(paths: list[Path], told: OnProgress) -> Iterable[tuple[Path, Prediction | ImageError]]:
-            return predictor.predict_files(paths, on_progress=told)
-
+        query = Predictor.load(find_run(run, runs_dir or load_settings().runs_dir)).predict_many
     paths = _image_files(images)
     with show_progress(quiet=quiet or len(paths) <= _FEW) as on_progress:
-        answers = list(ask(paths, on_progress))
+        answers = query(paths, on_progress=on_progress)
     documents: list[dict[str, object]] = []
-    for path, answer in answers:
+    for path, answer in zip(paths, answers, strict=True):
         if isinstance(answer, ImageError):
-            note(f"Error: {path}: {answer.message}")
+            named = str(path) in answer.message
+            note(f"Error: {answer.message}" if named else f"Error: {path}: {answer.message}")
             documents.append({"path": str(path), "error": answer.message})
         elif json:
             documents.append({"path": str(path), **answer._asdict(), "probabilities": answer.top(top)})
@@ -86,26 +83,24 @@ def predict(
             print(f"{path}: {shown}" if len(paths) > 1 else shown)
     if json:
         print_json(documents)
-    if any(isinstance(answer, ImageError) for _, answer in answers):
+    if any(isinstance(answer, ImageError) for answer in answers):
         raise typer.Exit(1)
 
 
-def _ask_endpoint(
-    endpoint: str, target: str | None, paths: list[Path], on_progress: OnProgress
-) -> list[tuple[Path, Prediction | ImageError]]:
+def _query_endpoint(
+    endpoint: str, target: str | None, paths: list[Path], *, on_progress: OnProgress
+) -> list[Prediction | ImageError]:
     from cifarml.errors import ImageError
     from cifarml.progress import Progress
 
     host = open_host(target)
-    answers: list[tuple[Path, Prediction | ImageError]] = []
+    answers: list[Prediction | ImageError] = []
     for number, path in enumerate(paths, 1):
         try:
-            answers.append((path, host.invoke(endpoint, path.read_bytes())))
+            answers.append(host.invoke(endpoint, path))
         except ImageError as error:
-            answers.append((path, error))
-        except OSError as error:
-            answers.append((path, ImageError(f"can't be read: {error.strerror}")))
-        on_progress(Progress("asking", number, len(paths)))
+            answers.append(error)
+        on_progress(Progress("querying", number, len(paths)))
     return answers
 
 

@@ -80,7 +80,7 @@ def quickstart(
     registry = LocalRegistry(folder / "registry")
     champion = _better_one(registry, first, second, dataset.test)
 
-    _go_live(registry, champion, dataset.test, folder, keep=keep)
+    _go_live(champion, dataset.test, folder, keep=keep)
     _say(f"Everything else is in {shown_path(folder)}. Ask the newest model without an endpoint:")
     _say(f"   cifarml predict image.png --runs-dir {shown_path(folder / 'runs')}")
 
@@ -137,31 +137,22 @@ def _better_one(registry: LocalRegistry, first: Run, second: Run, test_images: D
     return done.model
 
 
-def _go_live(
-    registry: LocalRegistry, champion: RegisteredModel, images: Dataset, folder: Path, *, keep: bool
-) -> None:
-    """Bring the champion to an endpoint, ask it, and tear it down unless it shall stay."""
-    import tempfile
-
+def _go_live(champion: RegisteredModel, images: Dataset, folder: Path, *, keep: bool) -> None:
+    """Deploy the champion, query it, and delete the endpoint unless it is to stay."""
     from PIL import Image
 
-    from cifarml.cli.deploy import page_address
     from cifarml.deploy.local.host import LocalHost
     from cifarml.deploy.rollout import deploy_model
 
     host = LocalHost()
     _say("4. Going live")
     try:
-        with tempfile.TemporaryDirectory(prefix="cifarml-") as scratch:
-            run = registry.download(champion, Path(scratch, "run"))
-            endpoint = deploy_model(
-                host, champion, run, name=_NAME, images=images, on_step=lambda step: _say(f"   {step}")
-            )
+        deploy_model(host, champion, name=_NAME, images=images, on_step=lambda step: _say(f"   {step}"))
         _say("5. Asking the endpoint for a ship")
         ship = images.images[images.labels == images.class_names.index("ship")][0]
         image = folder / "ship.png"
         Image.fromarray(ship).save(image)
-        answer = host.invoke(_NAME, image.read_bytes())
+        answer = host.invoke(_NAME, image)
         shown = "  ".join(f"{name} {share:.1%}" for name, share in answer.top(3).items())
         _say(f"   {shown_path(image)}: {shown}")
     finally:
@@ -170,7 +161,7 @@ def _go_live(
             _say("6. Torn down: no process and no file of the endpoint is left. With --keep it stays.")
     if keep:
         _say("6. The endpoint stays. Look at its page, ask it, and tear it down:")
-        _say(f"   {page_address(endpoint.scoring_uri, host.read_key(_NAME))}")
+        _say(f"   {host.page_address(_NAME)}")
         _say(f"   cifarml predict image.png --endpoint {_NAME}")
         _say(f"   cifarml endpoint delete {_NAME}")
 

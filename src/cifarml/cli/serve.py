@@ -9,7 +9,7 @@ import typer
 
 from cifarml.cli import options
 from cifarml.cli.console import note
-from cifarml.cli.deploy import find_model, page_address
+from cifarml.cli.deploy import find_model
 from cifarml.cli.target import local_registry
 
 __all__ = ["serve"]
@@ -37,11 +37,10 @@ def serve(
     registry = local_registry()
     found = find_model(registry, model, runs_dir)
 
-    def tell(scoring_uri: str, key: str) -> None:
+    def announce(scoring_uri: str, page: str) -> None:
         print(f"Serving {found} at {scoring_uri}")
-        print(f"Page: {page_address(scoring_uri, key)}")
+        print(f"Page: {page}")
         note("Ctrl-C ends it.")
 
     with tempfile.TemporaryDirectory(prefix="cifarml-") as folder:
-        run = registry.download(found, Path(folder, "run"))
-        serve_model(found, run, Path(folder, "endpoints"), port=port, on_ready=tell)
+        serve_model(found, Path(folder), port=port, on_ready=announce)

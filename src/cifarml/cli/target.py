@@ -1,4 +1,4 @@
-"""Where models and endpoints are: on this machine, or in Azure. The first line printed says which."""
+"""The --target flag: models and endpoints on this machine, or in Azure. The first printed line says which."""
 
 from __future__ import annotations
 
@@ -10,12 +10,19 @@ from cifarml.cli.console import note
 
 if TYPE_CHECKING:
     from cifarml.azure.workspace import AzureWorkspace
-    from cifarml.deploy.azure.host import AzureHost
-    from cifarml.deploy.local.host import LocalHost
-    from cifarml.registry.azure.registry import AzureRegistry
+    from cifarml.deploy.base import EndpointHost
+    from cifarml.registry.base import ModelRegistry
     from cifarml.registry.local.registry import LocalRegistry
 
-__all__ = ["Target", "local_registry", "open_host", "open_registry", "open_workspace", "resolve_target"]
+__all__ = [
+    "Target",
+    "local_registry",
+    "open_host",
+    "open_registry",
+    "open_target",
+    "open_workspace",
+    "resolve_target",
+]
 
 Target = Annotated[
     Literal["local", "azure"] | None,
@@ -78,7 +85,7 @@ def _wait_for_mirror(registry: LocalRegistry) -> None:
         note(f"Note: {error.message}")
 
 
-def open_registry(target: str | None) -> LocalRegistry | AzureRegistry:
+def open_registry(target: str | None) -> ModelRegistry:
     """Return the registry of the target, and say which it is."""
     if resolve_target(target) == "local":
         return local_registry()
@@ -87,24 +94,32 @@ def open_registry(target: str | None) -> LocalRegistry | AzureRegistry:
     return AzureRegistry(open_workspace())
 
 
-def open_host(target: str | None, **options: Any) -> LocalHost | AzureHost:
-    """Return the host of the target, and say which it is.
-
-    Args:
-        target: As the flag says.
-        **options: How new deployments run in Azure; None stands for the default.
-    """
+def open_host(target: str | None) -> EndpointHost:
+    """Return the host of the target, and say which it is."""
     if resolve_target(target) == "local":
         from cifarml.deploy.local.host import LocalHost
 
         return LocalHost()
     from cifarml.deploy.azure.host import AzureHost
 
-    return AzureHost(open_workspace(), build_options(**options))
+    return AzureHost(open_workspace())
 
 
-def build_options(**options: Any) -> Any:
-    """Return how deployments run in Azure."""
+def open_target(target: str | None, **options: Any) -> tuple[ModelRegistry, EndpointHost]:
+    """Return the registry and the host of the target, and say which it is.
+
+    Args:
+        target: The flag.
+        **options: Options of new deployments in Azure; None stands for the default.
+    """
+    if resolve_target(target) == "local":
+        from cifarml.deploy.local.host import LocalHost
+
+        return local_registry(), LocalHost()
+    from cifarml.deploy.azure.host import AzureHost
     from cifarml.deploy.azure.specs import DeploymentOptions
+    from cifarml.registry.azure.registry import AzureRegistry
 
-    return DeploymentOptions(**{name: value for name, value in options.items() if value is not None})
+    workspace = open_workspace()
+    given = DeploymentOptions(**{name: value for name, value in options.items() if value is not None})
+    return AzureRegistry(workspace), AzureHost(workspace, given)

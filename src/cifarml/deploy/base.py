@@ -1,38 +1,39 @@
-"""What a host of endpoints does, wherever it lies."""
+"""Endpoint host protocol, and the endpoints and deployments that it returns."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Final, Protocol
 
+from cifarml.images import ImageLike
 from cifarml.predict import Prediction
 from cifarml.registry.base import RegisteredModel
-from cifarml.run import Run
 
 __all__ = ["DEFAULT_ENDPOINT", "Deployment", "Endpoint", "EndpointHost", "read_answer"]
 
 DEFAULT_ENDPOINT: Final = "cifar10"
-"""Name of the endpoint where none is given."""
+"""Default name of the endpoint."""
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """A model that answers behind an endpoint.
+    """A model behind an endpoint.
 
     Args:
-        name: Its name, which tells the model's version.
+        name: Its name, which ends in the model's version.
         model: The model, ``name:version``.
         state: ``ready``, ``starting``, ``failed`` or ``stopped``.
-        created_at: When it was made, with a time zone.
-        run_sha256: Hash of its run, by which the same content is known again; empty where not known.
-        num_requests: How many it was asked since it started, where the host counts them.
-        num_errors: How many of them it could not answer.
-        memory_bytes: How much memory it takes, where the host measures it.
-        made_with: What it is made of besides its model: equal ones run alike.
-        instance_type: Size of its machines, where it has its own.
-        instance_count: How many they are.
+        created_at: When it was created, with a time zone.
+        run_sha256: Hash of its run, which identifies the content; empty if unknown.
+        num_requests: Number of requests since it started, if the host counts them.
+        num_errors: How many of them failed.
+        memory_bytes: Its memory use, if the host measures it.
+        config_fingerprint: Identifies its configuration apart from the model.
+        instance_type: Size of its machines, if it has its own.
+        instance_count: Number of machines.
     """
 
     name: str
@@ -43,26 +44,26 @@ class Deployment:
     num_requests: int | None = None
     num_errors: int | None = None
     memory_bytes: int | None = None
-    made_with: str = ""
+    config_fingerprint: str = ""
     instance_type: str = ""
     instance_count: int = 0
 
     @property
     def machines(self) -> str:
-        """Its machines, for people; empty where it has none of its own."""
+        """Its machines, to be shown; empty if it has none of its own."""
         return f"{self.instance_count} x {self.instance_type}" if self.instance_type else ""
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """An address that answers, and what answers there.
+    """Address that serves predictions, and the deployments behind it.
 
     Args:
         name: Its name: 3 to 32 characters, lower-case letters, digits and hyphens, a letter first.
         scoring_uri: Where requests are posted.
         state: ``running`` or ``stopped``.
-        traffic: Per deployment, the share of requests that it gets, in percent; they add up to 0 or 100.
-        deployments: What answers, in order of age.
+        traffic: Share of the requests of each deployment, in percent; they add up to 0 or 100.
+        deployments: Its deployments, the oldest first.
     """
 
     name: str
@@ -73,27 +74,27 @@ class Endpoint:
 
 
 def read_answer(answer: Any) -> Prediction:
-    """Return what an endpoint says about one image.
+    """Return the prediction in an endpoint's answer about one image.
 
     Args:
-        answer: The JSON values of its answer.
+        answer: The JSON values of the answer.
 
     Raises:
-        LookupError, TypeError, AttributeError, ValueError: If it is no such answer.
+        LookupError, TypeError, AttributeError, ValueError: If it is not such an answer.
     """
     ranked = sorted(answer["probabilities"].items(), key=lambda item: -item[1])
     return Prediction(answer["result"], float(answer["probability"]), dict(ranked))
 
 
 class EndpointHost(Protocol):
-    """Keeps endpoints and their deployments, as Azure ML's managed online endpoints do."""
+    """Hosts endpoints and their deployments, as Azure ML's managed online endpoints do."""
 
-    stem: str
-    """What the names of new deployments begin with; a model's version follows."""
+    name_prefix: str
+    """Prefix of the names of new deployments; the model's version follows."""
 
     @property
-    def made_with(self) -> str:
-        """What new deployments are made of besides their model: equal ones run alike."""
+    def config_fingerprint(self) -> str:
+        """Identifies how new deployments are configured, apart from the model."""
 
     def list_endpoints(self) -> list[Endpoint]:
         """Return all endpoints, sorted by name."""
@@ -106,34 +107,47 @@ class EndpointHost(Protocol):
         """
 
     def create_endpoint(self, name: str) -> Endpoint:
-        """Make an endpoint without deployments, or return the one that is there, running.
+        """Create an endpoint without deployments, or return the existing one, running.
 
         Raises:
-            DeployError: If the name is not allowed, or the endpoint can't be made.
+            DeployError: If the name is not allowed, or the endpoint can't be created.
         """
 
-    def create_deployment(self, endpoint: str, deployment: str, model: RegisteredModel, run: Run) -> None:
-        """Start a model behind an endpoint, without any traffic; returns once it is ready.
+    def create_deployment(self, endpoint: str, deployment: str, model: RegisteredModel) -> None:
+        """Start a model behind an endpoint, without any traffic; return when it is ready.
 
         Raises:
             DeployError: If it did not become ready; its logs can still be read, and it can be deleted.
+            ModelFileError: If the model's files are damaged.
         """
 
-    def invoke(self, endpoint: str, image: bytes, *, deployment: str | None = None) -> Prediction:
-        """Ask the endpoint about an image file; a deployment by name, or else as traffic says.
+    def invoke(self, endpoint: str, image: ImageLike, *, deployment: str | None = None) -> Prediction:
+        """Query an endpoint with an image.
+
+        Args:
+            endpoint: The endpoint.
+            image: A path, bytes, file object, ``PIL.Image.Image`` or uint8 array. The bytes of a file are
+                sent as they are, images and arrays as PNG.
+            deployment: The deployment that answers; chosen by traffic by default.
 
         Raises:
-            ImageError: If the endpoint can't read the image.
-            EndpointTimeoutError: If no answer came in time.
+            ImageError: If the image can't be read, here or by the endpoint.
+            EndpointTimeoutError: If there was no answer in time.
             DeployError: If there is no such endpoint or deployment, or it fails.
         """
 
     def read_key(self, endpoint: str, *, regenerate: bool = False) -> str:
-        """Return the key that callers show; ``regenerate`` makes a new one, and the old one is void.
+        """Return the key that callers send; ``regenerate`` creates a new one, which voids the old one.
 
         Raises:
             DeployError: If there is no such endpoint.
         """
+
+    def page_address(self, endpoint: str) -> str:
+        """Return the address of the endpoint's web page, with the key; empty if it has no page."""
+
+    def costs(self, endpoint: Endpoint | None = None) -> str:
+        """Return what an endpoint costs, or a new deployment would; empty if nothing."""
 
     def set_traffic(self, endpoint: str, traffic: Mapping[str, int]) -> None:
         """Divide the requests among the deployments, all at once.
@@ -150,10 +164,20 @@ class EndpointHost(Protocol):
         """
 
     def logs(self, endpoint: str, deployment: str, *, tail: int = 50) -> str:
-        """Return the last lines that a deployment has written.
+        """Return the last lines that a deployment has logged.
 
         Raises:
             DeployError: If there is none of that name.
+        """
+
+    def storage_logs(self, endpoint: str, deployment: str, *, tail: int = 50) -> str:
+        """Return the last lines logged while a deployment's files were fetched; empty if none are fetched."""
+
+    def write_yaml(self, folder: Path, endpoint: str, deployment: str, model: RegisteredModel) -> list[Path]:
+        """Write a deployment as files for the cloud's own command line, without creating anything.
+
+        Raises:
+            DeployError: If the host can't, or the folder can't be written.
         """
 
     def delete(self, endpoint: str, deployment: str | None = None) -> None:

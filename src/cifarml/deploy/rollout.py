@@ -1,4 +1,4 @@
-"""The one way to go live, on whatever host: beside the old model, watched, and back again where it fails."""
+"""Rollout of a model to an endpoint: smoke test, canary, full traffic, and rollback if a step fails."""
 
 from __future__ import annotations
 
@@ -10,21 +10,25 @@ from typing import Final
 
 from cifarml.data.dataset import Dataset
 from cifarml.deploy.base import DEFAULT_ENDPOINT, Deployment, Endpoint, EndpointHost
-from cifarml.deploy.smoke_test import KnownImage, ask_known, check_labels, known_images
+from cifarml.deploy.smoke_test import (
+    ReferenceImage,
+    check_accuracy,
+    reference_images,
+    verify_prediction,
+)
 from cifarml.errors import CifarMLError, DeployError, ImageError, SmokeTestError
 from cifarml.registry.base import RegisteredModel
-from cifarml.run import Run
 
 __all__ = ["OnStep", "deploy_model", "deployment_name", "live_deployment", "roll_back"]
 
 OnStep = Callable[[str], None]
-"""Told what is done, a line for each step."""
+"""Called with a line of text for each step."""
 
 _LEAK_REQUESTS: Final = 150
 _LEAK_BYTES: Final = 24 << 20
 _MIN_CANARY_ROUNDS: Final = 20
 _SLOWER: Final = 3.0
-_SLOWER_BY_S: Final = 0.05
+_SLOWER_BY_MS: Final = 50.0
 _LOG_LINES: Final = 20
 _READ_LINES: Final = 500
 _START_TIMEOUT_S: Final = 1800.0
@@ -33,7 +37,6 @@ _START_TIMEOUT_S: Final = 1800.0
 def deploy_model(
     host: EndpointHost,
     model: RegisteredModel,
-    run: Run,
     *,
     name: str = DEFAULT_ENDPOINT,
     canary: int = 10,
@@ -42,85 +45,96 @@ def deploy_model(
     images: Dataset | None = None,
     on_step: OnStep = lambda _: None,
 ) -> Endpoint:
-    """Bring a model to an endpoint, which is made where there is none.
+    """Deploy a model to an endpoint, which is created if it does not exist.
 
-    The new deployment starts without traffic and is asked about images whose answers are known. Then it
-    gets a small share, and its errors and times are compared with the old one's; then it gets all. The
-    old one stays, for :func:`roll_back`. Where anything fails, also by Ctrl-C, traffic is as it was and
-    the new deployment is gone. What a killed rollout has left of the same kind is used, or removed.
+    The new deployment starts without traffic and passes a smoke test. Then it gets a small share of the
+    requests, while its errors and latency are compared with the old one's; then it gets all of them. The
+    old one stays, for :func:`roll_back`. If any step fails, or you press Ctrl-C, traffic is restored and
+    the new deployment is removed. What a killed rollout of the same model left is used, or removed.
 
     Args:
-        host: Where endpoints are.
-        model: What is deployed.
-        run: Its files.
+        host: Host of the endpoint.
+        model: A registered model, which brings its files with it. Register a run first.
         name: The endpoint.
         canary: First share of the requests, in percent.
         canary_s: How long it is watched with that share, in seconds.
-        mirror: Share of the requests that is first copied to it, in percent, where the host can: 0 to 50.
-        images: Labelled images like those that the model was tested on; drawings when left out.
-        on_step: Told what is done.
+        mirror: Share of the requests that is first copied to it, in percent, if the host can: 0 to 50.
+        images: Labelled images like those that the model was tested on; drawings by default.
+        on_step: Called with a line of text for each step.
 
     Returns:
-        The endpoint, which answers with the model.
+        The endpoint, which serves the model.
 
     Raises:
-        SmokeTestError: If the new deployment answers wrongly, slowly, or leaks.
-        DeployError: If it doesn't start, or anything else fails.
-        ModelFileError: If the run is damaged.
+        SmokeTestError: If the new deployment is wrong, slow, or leaks memory.
+        DeployError: If it doesn't start, or anything else fails; also if the model is not registered.
+        ModelFileError: If the model's files are damaged.
+        RegistryError: If the model is no longer registered, or its files can't be fetched.
 
     Example:
-        >>> deploy_model(LocalHost(), model, run, on_step=print)  # doctest: +SKIP
+        >>> model = LocalRegistry().register("runs/first")  # doctest: +SKIP
+        >>> deploy_model(LocalHost(), model, on_step=print).traffic  # doctest: +SKIP
+        {'v1': 100}
     """
+    if not isinstance(model, RegisteredModel):
+        raise DeployError(
+            f"only a registered model can be deployed; got {type(model).__name__}",
+            hint="register the run first: model = LocalRegistry().register(run)",
+        )
     if not 0 < canary < 100:
         raise DeployError(f"the first share must be 1 to 99 percent. Received: {canary}")
     if not 0 <= mirror <= 50:
         raise DeployError(f"the mirrored share must be 0 to 50 percent. Received: {mirror}")
-    known = known_images(run, images)
+    run = model.open_run()
+    references = reference_images(run, images)
     if images is not None or str(run.info.get("dataset", "")).startswith("drawn:"):
-        check_labels(known, float(run.info.get("test_accuracy", 0.0)))
+        check_accuracy(references, float(run.info.get("test_accuracy", 0.0)))
     is_new = name not in {each.name for each in host.list_endpoints()}
     before = host.create_endpoint(name)
     on_step(f"endpoint {name} is {'made' if is_new else 'there'}: {before.scoring_uri}")
     if (live := live_deployment(before, model)) is not None:
-        for each in known:
-            ask_known(host, name, live.name, each)
-        on_step(f"{model} is live already, as deployment {live.name}; it answers as it should")
+        for each in references:
+            verify_prediction(host, name, live.name, each)
+        on_step(f"{model} is live already, as deployment {live.name}; it passed the smoke test")
         return before
     before = _end_canary(host, before, model, on_step)
-    left = _left_over(host, before, model, on_step)
-    new = left or deployment_name(host, host.get_endpoint(name), model)
+    existing = _find_leftover(host, before, model, on_step)
+    new = existing or deployment_name(host, host.get_endpoint(name), model)
     with _undone_on_failure(host, before, new, is_new=is_new, on_step=on_step):
-        if left is None:
-            host.create_deployment(name, new, model, run)
+        if existing is None:
+            host.create_deployment(name, new, model)
         on_step(f"deployment {new} is ready, without traffic")
-        _smoke_test(host, name, new, known)
-        on_step(f"smoke test: {len(known)} known images answered as the model does")
+        _smoke_test(host, name, new, references)
+        on_step(f"smoke test: {len(references)} images predicted as the model does")
         if mirror and before.traffic:
             host.set_mirror(name, {new: mirror})
-            on_step(f"mirror: {new} gets copies of {mirror} % of the requests, and nobody its answers")
-            said = _watch(host, before, new, known, canary_s)
+            on_step(f"mirror: {new} gets copies of {mirror} % of the requests; its answers are discarded")
+            report = _compare_latency(host, before, new, references, canary_s)
             host.set_mirror(name, {})
-            on_step(f"mirror: {said}")
+            on_step(f"mirror: {report}")
         if before.traffic:
             _give_traffic(host, name, before.traffic, shares := _shared(before.traffic, new, canary))
             on_step(f"canary: {new} gets {canary} % of the requests")
-            said = _watch(host, before, new, known, canary_s)
-            on_step(f"canary: {said}")
+            on_step(f"canary: {_compare_latency(host, before, new, references, canary_s)}")
             _give_traffic(host, name, shares, {new: 100})
         else:
             _give_traffic(host, name, before.traffic, {new: 100})
-        for each in known[:5]:
-            ask_known(host, name, None, each)
+        for each in references[:5]:
+            verify_prediction(host, name, None, each)
         on_step(f"live: {new} gets all requests")
-    _tidy(host, before, new, on_step)
+    _delete_older(host, before, new, on_step)
     return host.get_endpoint(name)
 
 
 def roll_back(host: EndpointHost, name: str = DEFAULT_ENDPOINT) -> Endpoint:
-    """Give all requests to the deployment that had them before; again, and the new one has them back.
+    """Give all requests to the deployment that had them before; calling it again reverts that.
 
     Raises:
         DeployError: If there is none, or it doesn't answer.
+
+    Example:
+        >>> roll_back(LocalHost(), "cifar10").traffic  # doctest: +SKIP
+        {'v1': 100}
     """
     host.get_endpoint(name)
     endpoint = host.create_endpoint(name)
@@ -128,14 +142,14 @@ def roll_back(host: EndpointHost, name: str = DEFAULT_ENDPOINT) -> Endpoint:
     if not idle:
         raise DeployError(f"endpoint {name} has no other deployment to go back to")
     last = idle[-1].name
-    with suppress(ImageError):  # it answers, and that is what is asked
-        host.invoke(name, b"is anybody there?", deployment=last)
+    with suppress(ImageError):  # any answer shows that it is alive
+        host.invoke(name, b"not an image", deployment=last)
     host.set_traffic(name, {last: 100})
     return host.get_endpoint(name)
 
 
 def live_deployment(endpoint: Endpoint, model: RegisteredModel) -> Deployment | None:
-    """Return the deployment that answers all requests with this model, if there is one."""
+    """Return the deployment of this model that gets all requests, if there is one."""
     for each in endpoint.deployments:
         same = each.model == str(model) and each.run_sha256 in {model.run_sha256, ""}
         if same and each.state == "ready" and endpoint.traffic.get(each.name) == 100:
@@ -144,16 +158,16 @@ def live_deployment(endpoint: Endpoint, model: RegisteredModel) -> Deployment | 
 
 
 def deployment_name(host: EndpointHost, endpoint: Endpoint, model: RegisteredModel) -> str:
-    """Return a free name that tells the model's version: ``v3``, or ``v3-2`` where that is taken."""
+    """Return an unused name with the model's version: ``v3``, or ``v3-2`` if that is taken."""
     taken = {each.name for each in endpoint.deployments}
-    name, number = f"{host.stem}{model.version}", 2
+    name, number = f"{host.name_prefix}{model.version}", 2
     while name in taken:
-        name, number = f"{host.stem}{model.version}-{number}", number + 1
+        name, number = f"{host.name_prefix}{model.version}-{number}", number + 1
     return name
 
 
 def _end_canary(host: EndpointHost, before: Endpoint, model: RegisteredModel, on_step: OnStep) -> Endpoint:
-    """Give the share that a killed rollout of this very model has left back to the others."""
+    """Return the traffic share left by a killed rollout of this model to the other deployments."""
     same = {
         each.name
         for each in before.deployments
@@ -165,23 +179,26 @@ def _end_canary(host: EndpointHost, before: Endpoint, model: RegisteredModel, on
     shares = {name: share * 100 // sum(others.values()) for name, share in others.items()}
     shares[max(others, key=others.__getitem__)] += 100 - sum(shares.values())
     host.set_traffic(before.name, shares)
-    on_step("an earlier rollout of this model had a share of the requests; it begins anew")
+    on_step("an interrupted rollout of this model had a share of the requests; it is started again")
     return host.get_endpoint(before.name)
 
 
-def _left_over(host: EndpointHost, before: Endpoint, model: RegisteredModel, on_step: OnStep) -> str | None:
-    """Return the deployment that a killed rollout of this very model has left; remove those that failed."""
+def _find_leftover(
+    host: EndpointHost, before: Endpoint, model: RegisteredModel, on_step: OnStep
+) -> str | None:
+    """Return the deployment left by a killed rollout of this model; delete those that failed."""
     idle = [each for each in before.deployments if not before.traffic.get(each.name)]
     for each in reversed(idle):
-        same = (each.model, each.run_sha256) == (str(model), model.run_sha256)
-        if same and each.made_with == host.made_with and each.state in {"ready", "starting"}:
-            on_step(f"deployment {each.name} is there already, without traffic, with the same model")
+        wanted = (str(model), model.run_sha256, host.config_fingerprint)
+        same = (each.model, each.run_sha256, each.config_fingerprint) == wanted
+        if same and each.state in {"ready", "starting"}:
+            on_step(f"deployment {each.name} exists already, without traffic, with the same model")
             if _await_start(host, before.name, each.name) == "ready":
                 return each.name
     for each in host.get_endpoint(before.name).deployments:
         if each.state == "failed" and not before.traffic.get(each.name):
             host.delete(before.name, each.name)
-            on_step(f"deployment {each.name}, which had failed, is deleted")
+            on_step(f"failed deployment {each.name} is deleted")
     return None
 
 
@@ -193,84 +210,85 @@ def _await_start(host: EndpointHost, name: str, deployment: str) -> str:
     return state
 
 
-def _smoke_test(host: EndpointHost, name: str, new: str, known: Sequence[KnownImage]) -> None:
-    for each in known:
-        ask_known(host, name, new, each)
+def _smoke_test(host: EndpointHost, name: str, new: str, references: Sequence[ReferenceImage]) -> None:
+    for each in references:
+        verify_prediction(host, name, new, each)
     try:
-        host.invoke(name, b"no image", deployment=new)
+        host.invoke(name, b"not images", deployment=new)
     except ImageError:
         pass
     else:
-        raise SmokeTestError(f"deployment {new} takes ten bytes of text for an image")
+        raise SmokeTestError(f"deployment {new} accepted an invalid image (10 bytes of text)")
     before = _find(host, name, new).memory_bytes
     if before is None:
         return
     for number in range(_LEAK_REQUESTS):
-        ask_known(host, name, new, known[number % len(known)])
+        verify_prediction(host, name, new, references[number % len(references)])
     grown = (_find(host, name, new).memory_bytes or before) - before
     if grown > _LEAK_BYTES:
         raise SmokeTestError(
-            f"deployment {new} leaks: it took {grown >> 20} MB more after {_LEAK_REQUESTS} requests"
+            f"deployment {new} leaks memory: {grown >> 20} MB more after {_LEAK_REQUESTS} requests"
         )
 
 
-def _watch(
-    host: EndpointHost, before: Endpoint, new: str, known: Sequence[KnownImage], seconds: float
+def _compare_latency(
+    host: EndpointHost, before: Endpoint, new: str, references: Sequence[ReferenceImage], seconds: float
 ) -> str:
-    """Ask the new and the old deployment in turn, while both have traffic; say how they compare."""
+    """Query the new and the old deployment in turn, while both have traffic, and describe the difference.
+
+    Raises:
+        SmokeTestError: If the new one fails a request, or is much slower.
+    """
     old = max(before.traffic, key=before.traffic.__getitem__)
     errors_before = _find(host, before.name, new).num_errors or 0
     new_s: list[float] = []
     old_s: list[float] = []
     ends = time.monotonic() + seconds
     while time.monotonic() < ends or len(new_s) < _MIN_CANARY_ROUNDS:
-        each = known[len(new_s) % len(known)]
-        new_s.append(ask_known(host, before.name, new, each))
+        each = references[len(new_s) % len(references)]
+        new_s.append(verify_prediction(host, before.name, new, each))
         started = time.perf_counter()
-        with suppress(DeployError):  # that the old one fails is no fault of the new one
+        with suppress(DeployError):  # failures of the old one do not count against the new one
             host.invoke(before.name, each.file, deployment=old)
         old_s.append(time.perf_counter() - started)
     now = _find(host, before.name, new)
     if (failed := (now.num_errors or 0) - errors_before) or now.state != "ready":
         raise SmokeTestError(f"deployment {new} is {now.state}, and failed {failed} requests of the canary")
-    slow, fast = statistics.median(new_s), statistics.median(old_s)
-    if slow > _SLOWER * fast + _SLOWER_BY_S:
+    new_ms, old_ms = statistics.median(new_s) * 1000, statistics.median(old_s) * 1000
+    if new_ms > _SLOWER * old_ms + _SLOWER_BY_MS:
         raise SmokeTestError(
-            f"deployment {new} takes {slow * 1000:.0f} ms for an answer, {old} only {fast * 1000:.0f} ms"
+            f"deployment {new} takes {new_ms:.0f} ms per request, {old} takes {old_ms:.0f} ms"
         )
-    return f"no errors, {slow * 1000:.1f} ms an answer ({old}: {fast * 1000:.1f} ms)"
+    return f"no errors, {new_ms:.1f} ms per request ({old}: {old_ms:.1f} ms)"
 
 
 @contextmanager
 def _undone_on_failure(
     host: EndpointHost, before: Endpoint, new: str, *, is_new: bool, on_step: OnStep
 ) -> Iterator[None]:
-    """Leave everything as it was where the block fails, and say what the new deployment logged."""
+    """Restore everything if the block fails, and add the log of the new deployment to the error."""
     try:
         yield
     except BaseException as error:
         on_step(f"failed: putting everything back as it was ({error or type(error).__name__})")
         log = ""
         with suppress(DeployError):
-            log = _last_words(host.logs(before.name, new, tail=_READ_LINES))
+            log = _extract_cause(host.logs(before.name, new, tail=_READ_LINES))
         try:
             if is_new:
                 host.delete(before.name)
             else:
-                _take_back(host, before, new)
+                _remove_deployment(host, before, new)
         except CifarMLError as second:
-            on_step(f"that failed, too: {second.message}")
+            on_step(f"that failed as well: {second.message}")
         if isinstance(error, CifarMLError) and log:
             error.message += f"\nFrom {new}'s log:\n{log}"
             error.args = (error.message,)
         raise
 
 
-def _last_words(log: str) -> str:
-    """Return the first traceback of a log that tells a cause, or else its last lines.
-
-    What a server logs besides (its settings, the same error in its own words) tells less.
-    """
+def _extract_cause(log: str) -> str:
+    """Return the first traceback in a log that shows a cause, or its last lines if there is none."""
     lines = log.splitlines()
     blocks = []
     for start, line in enumerate(lines):
@@ -280,11 +298,11 @@ def _last_words(log: str) -> str:
                 end += 1
             blocks.append(lines[start : end + 1])
     # Azure ML's server wraps what a script raises.
-    telling = [block for block in blocks if "UserScript" not in block[-1]] or blocks or [lines]
-    return "\n".join(telling[0][-_LOG_LINES:] if blocks else lines[-_LOG_LINES:])
+    causes = [block for block in blocks if "UserScript" not in block[-1]] or blocks or [lines]
+    return "\n".join(causes[0][-_LOG_LINES:] if blocks else lines[-_LOG_LINES:])
 
 
-def _take_back(host: EndpointHost, before: Endpoint, new: str) -> None:
+def _remove_deployment(host: EndpointHost, before: Endpoint, new: str) -> None:
     now = host.get_endpoint(before.name)
     if now.traffic.get(new):
         host.set_traffic(before.name, before.traffic)
@@ -298,21 +316,21 @@ def _give_traffic(
     now = {each: share for each, share in host.get_endpoint(name).traffic.items() if share}
     if now != {each: share for each, share in expected.items() if share}:
         raise DeployError(
-            f"somebody else has changed the traffic of {name} meanwhile: {now}",
-            hint=f"look at it with: cifarml endpoint show {name}; then deploy again",
+            f"somebody else changed the traffic of {name} meanwhile: {now}",
+            hint=f"see it with: cifarml endpoint show {name}; then deploy again",
         )
     host.set_traffic(name, traffic)
 
 
 def _shared(traffic: Mapping[str, int], new: str, canary: int) -> dict[str, int]:
-    """Take the first share from all that have traffic, in proportion."""
+    """Take the canary's share from all deployments with traffic, in proportion."""
     shares = {name: share * (100 - canary) // 100 for name, share in traffic.items()}
     shares[max(traffic, key=traffic.__getitem__)] += 100 - canary - sum(shares.values())
     return shares | {new: canary}
 
 
-def _tidy(host: EndpointHost, before: Endpoint, new: str, on_step: OnStep) -> None:
-    """Keep the deployment that had the requests, or most of them, and no other."""
+def _delete_older(host: EndpointHost, before: Endpoint, new: str, on_step: OnStep) -> None:
+    """Delete all deployments but the new one and the one that had most of the requests."""
     kept = max(before.traffic, key=before.traffic.__getitem__, default="")
     there = {each.name for each in host.get_endpoint(before.name).deployments} - {new}
     for each in before.deployments:
@@ -322,11 +340,11 @@ def _tidy(host: EndpointHost, before: Endpoint, new: str, on_step: OnStep) -> No
             on_step(f"{each.name} stays, without traffic, for: cifarml endpoint rollback {before.name}")
         else:
             host.delete(before.name, each.name)
-            on_step(f"{each.name}, an older one, is deleted")
+            on_step(f"older deployment {each.name} is deleted")
 
 
 def _find(host: EndpointHost, name: str, deployment: str) -> Deployment:
     for each in host.get_endpoint(name).deployments:
         if each.name == deployment:
             return each
-    raise DeployError(f"deployment {deployment} of {name} is gone")
+    raise DeployError(f"deployment {deployment} of {name} no longer exists")

@@ -1,8 +1,7 @@
-"""Images whose answers are known before an endpoint is asked."""
+"""Smoke test of an endpoint: compare its answers with the model's own predictions."""
 
 from __future__ import annotations
 
-import io
 import math
 import statistics
 import time
@@ -10,33 +9,39 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final, NamedTuple
 
-from PIL import Image
-
 from cifarml.data.dataset import Dataset
 from cifarml.data.drawn.drawings import MIN_DRAWN, draw_dataset
 from cifarml.deploy.base import EndpointHost
 from cifarml.errors import DataError, DeployError, ImageError, SmokeTestError
-from cifarml.predict import Prediction, Predictor
+from cifarml.images import encode_image
+from cifarml.predict import Prediction
 from cifarml.run import Run
 
-__all__ = ["EndpointCheck", "KnownImage", "ask_known", "check_endpoint", "check_labels", "known_images"]
+__all__ = [
+    "ProbeResult",
+    "ReferenceImage",
+    "check_accuracy",
+    "probe_endpoint",
+    "reference_images",
+    "verify_prediction",
+]
 
 _MAX_IMAGES: Final = 50
 _DRAWN_SEED: Final = 20_260_101
-"""Drawings that no training has seen by default."""
+"""Drawings that no training uses by default."""
 
 _MAX_DIFFERENCE: Final = 1e-3
-_TOO_UNLIKELY: Final = 1e-3
-_MAX_ANSWER_S: Final = 5.0
+_MIN_PROBABILITY: Final = 1e-3
+_MAX_LATENCY_S: Final = 5.0
 
 
-class KnownImage(NamedTuple):
-    """An image file, what it shows, and what the model says about it in this process.
+class ReferenceImage(NamedTuple):
+    """Image file with its label and the model's own prediction.
 
     Attributes:
         file: A PNG.
-        label: What it shows.
-        expected: What the run's own Predictor says.
+        label: Its true class.
+        expected: The prediction of the run's own Predictor.
     """
 
     file: bytes
@@ -44,15 +49,15 @@ class KnownImage(NamedTuple):
     expected: Prediction
 
 
-class EndpointCheck(NamedTuple):
-    """How an endpoint answered.
+class ProbeResult(NamedTuple):
+    """Accuracy, errors and latency of an endpoint.
 
     Attributes:
-        num_images: How many it was asked.
-        num_correct: How many it got right.
-        errors: What went wrong with the others.
-        median_s: Half of the answers came within this time.
-        slowest_s: All of them did within this one.
+        num_images: Number of requests.
+        num_correct: Number of correct predictions.
+        errors: Messages of the requests that failed.
+        median_s: Median latency.
+        slowest_s: Longest latency.
     """
 
     num_images: int
@@ -62,105 +67,107 @@ class EndpointCheck(NamedTuple):
     slowest_s: float
 
 
-def known_images(run: Run, given: Dataset | None = None) -> list[KnownImage]:
-    """Return up to fifty images with what the model is expected to say.
+def reference_images(run: Run, images: Dataset | None = None) -> list[ReferenceImage]:
+    """Return up to fifty images with the model's own predictions.
 
     Args:
         run: The model.
-        given: Labelled images; drawings when left out.
+        images: Labelled images; drawings by default.
 
     Raises:
-        DataError: If they show none of the model's classes.
+        DataError: If none of the images is of a class of the model.
         ModelFileError: If the model is damaged.
     """
-    dataset = given or draw_dataset(MIN_DRAWN, seed=_DRAWN_SEED)
-    predictor = Predictor.load(run.path)
+    dataset = images or draw_dataset(MIN_DRAWN, seed=_DRAWN_SEED)
+    predictor = run.predictor()
     step = max(1, len(dataset) // _MAX_IMAGES)
-    files = [(_png(dataset, i), dataset.class_names[dataset.labels[i]]) for i in range(0, len(dataset), step)]
-    known = [KnownImage(file, label, predictor.predict(file)) for file, label in files[:_MAX_IMAGES]]
-    if given is not None and not {each.label for each in known} & set(run.class_names):
-        raise DataError(f"{dataset.origin} shows none of the model's classes: {', '.join(run.class_names)}")
-    return known
+    numbers = range(0, len(dataset), step)[:_MAX_IMAGES]
+    files = [(encode_image(dataset.images[i]), dataset.class_names[dataset.labels[i]]) for i in numbers]
+    references = [ReferenceImage(file, label, predictor.predict(file)) for file, label in files]
+    if images is not None and not {each.label for each in references} & set(run.class_names):
+        raise DataError(
+            f"{dataset.origin} contains none of the model's classes: {', '.join(run.class_names)}"
+        )
+    return references
 
 
-def check_labels(known: Sequence[KnownImage], test_accuracy: float) -> None:
-    """Refuse a model that is right so seldom that its figures can't be true.
+def check_accuracy(references: Sequence[ReferenceImage], test_accuracy: float) -> None:
+    """Refuse a model whose predictions contradict its test accuracy.
 
     Args:
-        known: Images like those that the model was tested on.
-        test_accuracy: What it reached on those, 0 to 1.
+        references: Images like those that the model was tested on.
+        test_accuracy: Its accuracy on those, 0 to 1.
 
     Raises:
-        SmokeTestError: If so few right ones would come less than once in a thousand times.
+        SmokeTestError: If so few correct predictions had a probability below one in a thousand.
     """
-    n, right = len(known), sum(each.label == each.expected.label for each in known)
-    chance = sum(
-        math.comb(n, k) * test_accuracy**k * (1 - test_accuracy) ** (n - k) for k in range(right + 1)
+    n, correct = len(references), sum(each.label == each.expected.label for each in references)
+    probability = sum(
+        math.comb(n, k) * test_accuracy**k * (1 - test_accuracy) ** (n - k) for k in range(correct + 1)
     )
-    if chance < _TOO_UNLIKELY:
+    if probability < _MIN_PROBABILITY:
         raise SmokeTestError(
-            f"the model names {right} of {n} known images rightly, "
-            f"though it is said to name {test_accuracy:.0%} rightly",
-            hint="give images like those it was trained on, with --data, or evaluate it: cifarml evaluate",
+            f"smoke test failed: {correct} of {n} images correct, expected about {test_accuracy:.0%}",
+            hint="pass images like those it was trained on with --data, or evaluate it: cifarml evaluate",
         )
 
 
-def ask_known(host: EndpointHost, name: str, deployment: str | None, known: KnownImage) -> float:
-    """Ask about one known image.
+def verify_prediction(
+    host: EndpointHost, name: str, deployment: str | None, reference: ReferenceImage
+) -> float:
+    """Query an endpoint with a reference image.
 
     Returns:
-        How long the answer took, in seconds.
+        The latency, in seconds.
 
     Raises:
-        SmokeTestError: If it is another than the model's, or took too long.
-        DeployError: If there was none.
+        SmokeTestError: If the answer differs from the model's, or took too long.
+        DeployError: If there was no answer.
     """
     started = time.perf_counter()
-    answer = host.invoke(name, known.file, deployment=deployment)
+    answer = host.invoke(name, reference.file, deployment=deployment)
     seconds = time.perf_counter() - started
+    expected = reference.expected
     differences = [
         abs(answer.probabilities.get(label, -1.0) - probability)
-        for label, probability in known.expected.probabilities.items()
+        for label, probability in expected.probabilities.items()
     ]
-    if not max(differences) <= _MAX_DIFFERENCE or answer.label not in known.expected.probabilities:
+    if not max(differences) <= _MAX_DIFFERENCE or answer.label not in expected.probabilities:
         raise SmokeTestError(
-            f"deployment {deployment or name} answers wrongly: {answer.label} {answer.probability:.1%}, "
-            f"where its model says {known.expected.label} {known.expected.probability:.1%}"
+            f"deployment {deployment or name} answered {answer.label} {answer.probability:.1%}, "
+            f"expected {expected.label} {expected.probability:.1%}"
         )
-    if seconds > _MAX_ANSWER_S:
-        raise SmokeTestError(f"deployment {deployment or name} took {seconds:.1f} s for one answer")
+    if seconds > _MAX_LATENCY_S:
+        raise SmokeTestError(
+            f"deployment {deployment or name} took {seconds:.1f} s for one image, "
+            f"more than {_MAX_LATENCY_S:.0f} s"
+        )
     return seconds
 
 
-def check_endpoint(
-    host: EndpointHost, name: str, given: Dataset | None = None, *, deployment: str | None = None
-) -> EndpointCheck:
-    """Ask an endpoint about labelled images.
+def probe_endpoint(
+    host: EndpointHost, name: str, images: Dataset | None = None, *, deployment: str | None = None
+) -> ProbeResult:
+    """Query an endpoint with labelled images.
 
     Args:
-        host: Where it is.
+        host: The host of the endpoint.
         name: The endpoint.
-        given: The images; drawings when left out.
-        deployment: Who shall answer; as traffic says when left out.
+        images: The images; drawings by default.
+        deployment: The deployment that answers; chosen by traffic by default.
     """
-    dataset = given or draw_dataset(MIN_DRAWN, seed=_DRAWN_SEED)
-    with suppress(DeployError, ImageError):  # so that nobody's start is timed
-        host.invoke(name, _png(dataset, 0), deployment=deployment)
+    dataset = images or draw_dataset(MIN_DRAWN, seed=_DRAWN_SEED)
+    with suppress(DeployError, ImageError):  # a first request, so that start-up is not timed
+        host.invoke(name, dataset.images[0], deployment=deployment)
     num_correct, errors, seconds = 0, [], [0.0]
-    for i in range(len(dataset)):
+    for image, label in zip(dataset.images, dataset.labels, strict=True):
         started = time.perf_counter()
         try:
-            answer = host.invoke(name, _png(dataset, i), deployment=deployment)
+            answer = host.invoke(name, image, deployment=deployment)
         except (DeployError, ImageError) as error:
             errors.append(error.message)
         else:
-            num_correct += answer.label == dataset.class_names[dataset.labels[i]]
+            num_correct += answer.label == dataset.class_names[label]
             seconds.append(time.perf_counter() - started)
     timed = seconds[1:] or seconds
-    return EndpointCheck(len(dataset), num_correct, errors, statistics.median(timed), max(timed))
-
-
-def _png(dataset: Dataset, number: int) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(dataset.images[number]).save(file, "PNG")
-    return file.getvalue()
+    return ProbeResult(len(dataset), num_correct, errors, statistics.median(timed), max(timed))

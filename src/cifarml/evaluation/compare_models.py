@@ -13,9 +13,8 @@ from cifarml.data.dataset import Dataset
 from cifarml.evaluation.evaluate import evaluate_model
 from cifarml.evaluation.metrics import calibration_error
 from cifarml.evaluation.statistics import Z_95, mcnemar_p_value
-from cifarml.predict import Predictor
 from cifarml.progress import OnProgress, ignore_progress
-from cifarml.run import Run
+from cifarml.run import Run, RunLike
 
 __all__ = ["Comparison", "ModelFigures", "compare_on_dataset"]
 
@@ -143,29 +142,29 @@ class Comparison:
 
 
 def compare_on_dataset(
-    first: Run,
-    second: Run,
+    first: RunLike,
+    second: RunLike,
     dataset: Dataset,
     *,
     names: tuple[str, str] = ("first", "second"),
     on_progress: OnProgress = ignore_progress,
 ) -> Comparison:
-    """Ask two models about the same images.
+    """Compare the predictions of two models on the same images.
 
     Args:
-        first: The model in use.
+        first: The model in use: a run, the path of its folder, or a registered model.
         second: The model that may replace it.
-        dataset: The images, all of which are used: pass ``dataset.test`` for the test images alone.
-        names: What the models are called.
+        dataset: The images, all of which are used: pass ``dataset.test`` for the test images only.
+        names: Names of the models in the result.
         on_progress: Called after every batch.
 
     Raises:
-        DataError: If there are no images, or of a class that one of the models doesn't know.
+        DataError: If there are no images, or images of a class that one of the models doesn't know.
         ModelFileError: If a model is damaged.
     """
     figures, right = [], []
-    for name, run in zip(names, (first, second), strict=True):
-        done = evaluate_model(Predictor.load(run.path), dataset, on_progress=on_progress)
+    for name, run in zip(names, (Run.open(first), Run.open(second)), strict=True):
+        done = evaluate_model(run, dataset, on_progress=on_progress)
         right.append(done.probabilities.argmax(axis=1) == done.dataset.labels)
         recall = {each.name: each.recall for each in done.evaluation.classes if each.num_images}
         figures.append(

@@ -13,7 +13,7 @@ from cifarml.errors import ModelFileError
 from cifarml.evaluation.compare_models import Comparison, ModelFigures, compare_on_dataset
 from cifarml.evaluation.metrics import Evaluation
 from cifarml.progress import OnProgress, ignore_progress
-from cifarml.run import ONNX_MODEL, Run
+from cifarml.run import ONNX_MODEL, Run, RunLike
 from cifarml.run_folders import ANSWERS, CONFIG, METRICS, shown_settings
 
 __all__ = ["Answers", "RunComparison", "RunFigures", "compare_runs"]
@@ -130,8 +130,8 @@ class RunComparison(NamedTuple):
 
 
 def compare_runs(
-    first: Run,
-    second: Run,
+    first: RunLike,
+    second: RunLike,
     dataset: Dataset | None = None,
     *,
     names: tuple[str, str] | None = None,
@@ -143,8 +143,8 @@ def compare_runs(
     images, or for runs that kept none, both models are asked again.
 
     Args:
-        first: One run.
-        second: The other.
+        first: One model: a run, the path of its folder, or a registered model.
+        second: The other one.
         dataset: Images to ask both about, all of which are used; their own test images when left out.
         names: What the runs are called; as their folders when left out.
         on_progress: Called after every batch.
@@ -154,9 +154,10 @@ def compare_runs(
         ModelFileError: If a run is damaged.
 
     Example:
-        >>> compare_runs(Run.open("runs/a"), Run.open("runs/b")).verdict  # doctest: +SKIP
+        >>> compare_runs("runs/a", "runs/b").verdict  # doctest: +SKIP
         'No difference beyond noise: ...'
     """
+    first, second = Run.open(first), Run.open(second)
     names = names or (first.path.name, second.path.name)
     a, b = (RunFigures.read(run, name) for run, name in zip((first, second), names, strict=True))
     settings = [*a.config, *(name for name in b.config if name not in a.config)]

@@ -1,4 +1,4 @@
-"""How a finished model does on a data set that it was not trained on."""
+"""Evaluation of a trained model on a data set."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from cifarml.errors import DataError
 from cifarml.evaluation.metrics import Evaluation, evaluate_probabilities
 from cifarml.predict import Predictor
 from cifarml.progress import OnProgress, ignore_progress
+from cifarml.run import RunLike
 
 __all__ = ["EvaluatedDataset", "evaluate_model"]
 
 
 class EvaluatedDataset(NamedTuple):
-    """The outcome of an evaluation.
+    """Evaluation of a model on a data set.
 
     Attributes:
-        evaluation: The figures.
-        dataset: The images asked about, their labels numbered as the model numbers its classes.
-        probabilities: What the model answered, float32, shape (N, classes).
+        evaluation: The metrics.
+        dataset: The images, with labels numbered as the model numbers its classes.
+        probabilities: The model's predictions, float32, shape (N, classes).
     """
 
     evaluation: Evaluation
@@ -31,22 +32,28 @@ class EvaluatedDataset(NamedTuple):
 
 
 def evaluate_model(
-    predictor: Predictor, dataset: Dataset, *, on_progress: OnProgress = ignore_progress
+    model: Predictor | RunLike, dataset: Dataset, *, on_progress: OnProgress = ignore_progress
 ) -> EvaluatedDataset:
-    """Ask a model about every image of a data set and compare with the labels.
+    """Predict every image of a data set and compare with the labels.
 
     Args:
-        predictor: The model.
+        model: A run, the path of its folder, a registered model, or a loaded predictor.
         dataset: The images; their classes are matched with the model's by name. All are used:
-            pass ``dataset.test`` for the test images alone.
+            pass ``dataset.test`` for the test images only.
         on_progress: Called after every batch.
 
     Returns:
-        Figures and answers.
+        Metrics and predictions.
 
     Raises:
-        DataError: If there are no images, or of a class that the model doesn't know.
+        DataError: If there are no images, or images of a class that the model doesn't know.
+        ModelFileError: If the model is missing or damaged.
+
+    Example:
+        >>> evaluate_model("runs/first", load_dataset("cifar10").test).evaluation.accuracy  # doctest: +SKIP
+        0.715
     """
+    predictor = model if isinstance(model, Predictor) else Predictor.load(model)
     unknown = sorted(set(dataset.class_names) - set(predictor.class_names))
     if unknown:
         raise DataError(

@@ -1,4 +1,4 @@
-"""An explanation as an image: what was given, what speaks for the class, and what the model says."""
+"""Figure of an explanation: the image, its heat map, and the most probable classes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 from PIL import Image
 
-from cifarml.errors import DataError
 from cifarml.explain.gradcam import Explanation
+from cifarml.images import ImageLike, decode_image, encode_image, image_size
 from cifarml.report.figure import (
     INK,
     MARGIN,
@@ -31,38 +31,39 @@ _NAMES = 1.5
 _BARS = 1.9
 """Inches: the side of an image, and the width of names and of bars."""
 _HEAT = "inferno"
+_MAX_SIDE = 480
+"""Pixels: more of an image are not drawn."""
 
 
-def explanation_figure(
-    explanation: Explanation, image: npt.NDArray[np.uint8], *, num_classes: int = 5
-) -> Figure:
-    """Draw the image, the same under its heat map, and the most probable classes.
+def explanation_figure(explanation: Explanation, image: ImageLike, *, num_classes: int = 5) -> Figure:
+    """Draw the image, the image under its heat map, and the most probable classes.
 
     Args:
         explanation: From :func:`cifarml.explain_image`.
-        image: uint8, shape (S, S, 3), at least 32 pixels a side: the square that the network saw.
+        image: The image that was explained, as for :func:`cifarml.explain_image`.
         num_classes: How many classes to show, at least 1; the explained one is among them.
 
     Returns:
         The figure.
 
     Raises:
-        DataError: If the image is no such square.
+        ImageError: If the image can't be read.
+
+    Example:
+        >>> explanation = explain_image("runs/first", "ship.png")  # doctest: +SKIP
+        >>> explanation_figure(explanation, "ship.png").savefig("why.png")  # doctest: +SKIP
     """
-    side = image.shape[0]
-    if image.dtype != np.uint8 or image.shape != (side, side, 3) or side < 32:
-        raise DataError(
-            f"an image must be uint8 of shape (S, S, 3), S at least 32. Received: {image.dtype} {image.shape}"
-        )
+    file = encode_image(image)  # a file object can be read only once
+    pixels = decode_image(file, side=max(32, min(_MAX_SIDE, *image_size(file))))
     shown = explanation.prediction.top(num_classes)
     shown[explanation.class_name] = explanation.prediction.probabilities[explanation.class_name]
     width = MARGIN * 4 + 2 * _SIDE + _NAMES + _BARS + 0.5
     tall = max(_SIDE, 0.3 * len(shown))
     figure = ReportFigure(figsize=(width, tall + 1.15), facecolor="white")
     given = axes_at(figure, MARGIN, MARGIN + tall - _SIDE, _SIDE, _SIDE)
-    given.imshow(image, interpolation="nearest")
+    given.imshow(pixels, interpolation="nearest")
     heated = axes_at(figure, 2 * MARGIN + _SIDE, MARGIN + tall - _SIDE, _SIDE, _SIDE)
-    heated.imshow(_overlaid(image, explanation.heat), interpolation="nearest")
+    heated.imshow(_overlaid(pixels, explanation.heat), interpolation="nearest")
     for axes in (given, heated):
         axes.set_axis_off()
     _draw_bars(figure, 3 * MARGIN + 2 * _SIDE, tall, shown, explanation.class_name)

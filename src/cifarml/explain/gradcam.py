@@ -1,4 +1,4 @@
-"""Grad-CAM: which places of an image speak for a class."""
+"""Grad-CAM heat maps: which places of an image speak for a class."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from cifarml.errors import ModelFileError, SettingsError
-from cifarml.images import decode_image
+from cifarml.images import ImageLike, decode_image
 from cifarml.model.presets import PRESETS
 from cifarml.model.test_time_augmentation import ALONE, MIRRORED, MOVED, View, average, show
-from cifarml.predict import Prediction, Predictor
-from cifarml.run import KERAS_MODEL, Run
+from cifarml.predict import Prediction
+from cifarml.run import KERAS_MODEL, Run, RunLike
 
 __all__ = ["Explanation", "explain_image"]
 
@@ -27,10 +27,10 @@ _TOLERANCE: Final = 5e-3
 
 
 class Explanation(NamedTuple):
-    """Where in an image a model finds what speaks for a class.
+    """Grad-CAM heat map of an image.
 
     Attributes:
-        prediction: What the model says of the image.
+        prediction: The model's prediction for the image.
         class_name: The class that is explained.
         heat: float32, shape (h, w), 0 to 1: how much each place speaks for the class, as coarse as the last
             convolution sees the image, over all of its square. All zeros where nothing speaks for it.
@@ -51,8 +51,8 @@ class _Parts(NamedTuple):
     layer: str
 
 
-def explain_image(run: Run | str | Path, image: bytes, *, class_name: str | None = None) -> Explanation:
-    """Say where in an image a trained model finds what speaks for a class.
+def explain_image(run: RunLike, image: ImageLike, *, class_name: str | None = None) -> Explanation:
+    """Show which places of an image speak for a class, by Grad-CAM.
 
     Grad-CAM (Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
     Localization", ICCV 2017, equations 1 and 2): the maps of the last convolution, each weighted with how
@@ -61,21 +61,22 @@ def explain_image(run: Run | str | Path, image: bytes, *, class_name: str | None
     mirrored back; views a pixel further are not moved back, as a place of the map is several pixels wide.
 
     Args:
-        run: A run folder.
-        image: The bytes of a PNG, JPEG, WebP, GIF or BMP file.
-        class_name: Which class to explain; the one that the model names when left out.
+        run: A run, the path of its folder, or a registered model.
+        image: The path or bytes of an image file, a binary file object, a ``PIL.Image.Image`` or a uint8
+            array; see :data:`~cifarml.images.ImageLike`.
+        class_name: The class to explain; the predicted one by default.
 
     Returns:
-        The model's answer, and the map.
+        The prediction, and the map.
 
     Raises:
-        ModelFileError: If there is no finished, unchanged model in the folder, or it can't be taken apart:
-            it has no convolution, or another structure than our presets.
+        ModelFileError: If there is no finished, unchanged model in the folder, or it can't be analysed:
+            it has no convolution, or its structure is not that of a preset.
         ImageError: If the image can't be read.
-        SettingsError: If the model doesn't know the class, or Keras' backend has no gradients for us.
+        SettingsError: If the model doesn't know the class, or the Keras backend gives no gradients.
 
     Example:
-        >>> explain_image("runs/first", Path("ship.png").read_bytes()).heat.shape  # doctest: +SKIP
+        >>> explain_image("runs/first", "ship.png").heat.shape  # doctest: +SKIP
         (3, 3)
     """
     run = Run.open(run)
@@ -85,7 +86,7 @@ def explain_image(run: Run | str | Path, image: bytes, *, class_name: str | None
             f"the model does not know {class_name!r}; it knows {', '.join(run.class_names[:10])}",
             hint="all of them: cifarml predict IMAGE --top 1000",
         )
-    prediction = Predictor.load(run.path).predict(image)
+    prediction = run.predictor().predict(pixels)  # decoded already
     class_name = class_name if class_name is not None else prediction.label
     parts = _take_apart(_load_network(run), run.path)
     expected = np.array([prediction.probabilities[name] for name in run.class_names])

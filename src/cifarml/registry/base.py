@@ -1,4 +1,4 @@
-"""What a registry of models does, wherever it lies."""
+"""Model registry protocol, and registered models."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from cifarml.errors import RegistryError
-from cifarml.run import Run
+from cifarml.run import Run, RunLike
 
 if TYPE_CHECKING:
     from cifarml.registry.run_record import RunRecord
@@ -43,17 +43,23 @@ LATEST: Final = "latest"
 
 @dataclass(frozen=True)
 class RegisteredModel:
-    """One version of a model.
+    """One version of a model. Wherever a run is expected, it can be passed: its registry opens it.
 
     Args:
         name: Name of the model.
-        version: A number, as text; the first is "1".
-        aliases: What else the version is called, such as ``champion``.
-        run_sha256: Hash of its run, by which the same content is known again.
+        version: A number, as a string; the first is "1".
+        aliases: Other names of the version, such as ``champion``.
+        run_sha256: Hash of its run, which identifies the content.
         run: Name of the run that made it.
         created_at: When it was registered, with a time zone.
-        metrics: Final figures, such as ``test_accuracy`` (0 to 1).
-        tags: What else is known, such as the fingerprint of its data.
+        metrics: Final metrics, such as ``test_accuracy`` (0 to 1).
+        tags: Further strings, such as the fingerprint of its data.
+        registry: The registry that returned it.
+
+    Example:
+        >>> model = registry.get("cifar10", "champion")  # doctest: +SKIP
+        >>> Predictor.load(model).predict("ship.png").label  # doctest: +SKIP
+        'ship'
     """
 
     name: str
@@ -64,20 +70,35 @@ class RegisteredModel:
     created_at: datetime | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
+    registry: Any = field(default=None, repr=False, compare=False)
 
     def __str__(self) -> str:
-        """Return it as people type it."""
+        """Return ``name:version``."""
         return f"{self.name}:{self.version}"
+
+    def open_run(self) -> Run:
+        """Return its run, verified; see :meth:`ModelRegistry.open`."""
+        if self.registry is None:
+            raise RegistryError(
+                f"{self} does not come from a registry, so its files are unknown",
+                hint=f'get it from one: LocalRegistry().get("{self.name}", "{self.version}")',
+            )
+        registry: ModelRegistry = self.registry
+        return registry.open(self)
 
 
 class ModelRegistry(Protocol):
-    """Keeps runs as versions of models. What is registered never changes."""
+    """Stores runs as versions of models. A version never changes."""
 
-    def register(self, run: Run, name: str = DEFAULT_NAME) -> RegisteredModel:
-        """Register a run; the same content gives the version that is there.
+    @property
+    def ui_command(self) -> str:
+        """Command that shows runs and versions in a browser; empty if there is none."""
 
-        The first version of a name becomes its champion, as there is nothing to compare it with and
-        something must answer; a later one becomes its challenger. Numbers are never given twice.
+    def register(self, run: RunLike, name: str = DEFAULT_NAME) -> RegisteredModel:
+        """Register a run; the same content gives the existing version.
+
+        The first version of a name becomes its champion, since deploying needs one; a later one becomes
+        its challenger. Version numbers are never reused.
 
         Raises:
             ModelFileError: If a file of the run is missing or changed.
@@ -94,32 +115,38 @@ class ModelRegistry(Protocol):
     def list_models(self, name: str | None = None) -> list[RegisteredModel]:
         """Return all versions (of one model), the oldest first."""
 
+    def open(self, model: RegisteredModel) -> Run:
+        """Return a version's run, verified, in a folder of the registry or the cache, to be read only.
+
+        Raises:
+            RegistryError: If there is no such version, or its files can't be fetched.
+            ModelFileError: If its files are damaged.
+        """
+
     def download(self, model: RegisteredModel, to: Path) -> Run:
         """Copy a version's run into a new folder ``to``, verified; all of it or nothing.
 
         Raises:
-            RegistryError: If there is no such version, or ``to`` holds something else.
-            ModelFileError: If what is kept has been damaged.
+            RegistryError: If there is no such version, or ``to`` contains something else.
+            ModelFileError: If the stored files are damaged.
         """
 
     def set_alias(
         self, model: RegisteredModel, alias: str = CHAMPION, *, instead_of: RegisteredModel | None = None
     ) -> RegisteredModel:
-        """Give a version an alias, taking it from the version that had it.
-
-        Who becomes champion is no challenger any more.
+        """Move an alias to a version; a version that becomes champion loses the alias challenger.
 
         Args:
             model: The version.
-            alias: What it shall be called.
-            instead_of: The version that has the alias, as far as the caller knows.
+            alias: The alias.
+            instead_of: The version that is expected to have the alias now.
 
         Raises:
-            RegistryError: If there is no such version, or another one than ``instead_of`` has the alias.
+            RegistryError: If there is no such version, or a version other than ``instead_of`` has the alias.
         """
 
     def log_run(self, run: Run) -> str:
-        """Write a training run into the experiment ``cifar10``; the same run is the same run.
+        """Log a training run in the experiment ``cifar10``; logging it again changes nothing.
 
         Returns:
             The run's id in MLflow.
@@ -130,7 +157,7 @@ class ModelRegistry(Protocol):
         """
 
     def insert_run(self, run: RunRecord) -> None:
-        """Write a run into the experiment ``cifar10``; one that is there stays as it is.
+        """Log a run in the experiment ``cifar10``; an existing one stays as it is.
 
         Raises:
             RegistryError: If it can't be written.

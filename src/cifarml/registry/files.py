@@ -1,4 +1,4 @@
-"""What registries share: copies of runs, and how a version is found among others."""
+"""Shared by all registries: verified copies of runs, and looking up a version."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from filelock import FileLock
+
 from cifarml.errors import ModelFileError, RegistryError
 from cifarml.registry.base import CHAMPION, LATEST, RegisteredModel
 from cifarml.run import MANIFEST, Run
 
-__all__ = ["check_deletable", "copy_whole", "download_into", "find_version"]
+__all__ = ["cached_copy", "check_content", "check_deletable", "copy_whole", "download_into", "find_version"]
 
 
 def copy_whole(run: Run, to: Path) -> None:
@@ -56,6 +58,35 @@ def download_into(to: Path, model: RegisteredModel, fetch: Callable[[Path], None
     return Run.open(to)
 
 
+def cached_copy(cache_dir: Path, model: RegisteredModel, fetch: Callable[[Path], None]) -> Run:
+    """Return a version's run from the cache, named by its hash; fetch it if it is missing or damaged.
+
+    Args:
+        cache_dir: The cache.
+        model: The version.
+        fetch: Creates the folder that it is given, with the files in it.
+
+    Raises:
+        RegistryError: If the cache can't be written.
+    """
+    to = cache_dir / "models" / model.run_sha256
+    try:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{to}.lock"):
+            try:
+                return download_into(to, model, fetch)
+            except RegistryError:
+                if not to.exists():
+                    raise
+                shutil.rmtree(to)
+                return download_into(to, model, fetch)
+    except OSError as error:
+        raise RegistryError(
+            f"can't write to the cache {to.parent}: {error.strerror or error}",
+            hint="set CIFARML_CACHE_DIR to a folder of your own",
+        ) from error
+
+
 def find_version(
     versions: Sequence[RegisteredModel], name: str, version: str, where: object
 ) -> RegisteredModel:
@@ -85,6 +116,19 @@ def find_version(
         f"model {name!r} has no version {version[:100]!r}; it has {', '.join(shown)}",
         hint="list them with: cifarml models list",
     )
+
+
+def check_content(model: RegisteredModel, expected: RegisteredModel) -> None:
+    """Refuse a version whose content differs from what the caller holds, such as another registry's.
+
+    Raises:
+        RegistryError: If so.
+    """
+    if model.run_sha256 != expected.run_sha256:
+        raise RegistryError(
+            f"{model} is not the {expected} that was given: their content differs",
+            hint="take it from this registry: registry.get(name, version)",
+        )
 
 
 def check_deletable(model: RegisteredModel) -> None:

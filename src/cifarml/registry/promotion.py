@@ -1,11 +1,9 @@
-"""Two registered models side by side, and the better one in use."""
+"""Comparison of two registered models, and promotion of the better one to champion."""
 
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import NamedTuple
 
 from cifarml.data.dataset import Dataset
@@ -20,12 +18,12 @@ __all__ = ["Promotion", "compare_models", "promote_if_better"]
 
 
 class Promotion(NamedTuple):
-    """What came of it.
+    """Outcome of a promotion.
 
     Attributes:
-        model: The champion now.
-        comparison: How it did beside the one before; None where there was none, or it was this one.
-        checks: What was asked of it.
+        model: The new champion.
+        comparison: Its comparison with the previous one; None if there was none, or it was this one.
+        checks: The checks of the gate.
     """
 
     model: RegisteredModel
@@ -41,18 +39,18 @@ def compare_models(
     *,
     on_progress: OnProgress = ignore_progress,
 ) -> Comparison:
-    """Ask two models about the same images, and log both in one run of the experiment ``cifar10``.
+    """Compare two models on the same images, and log both in one run of the experiment ``cifar10``.
 
     Args:
-        registry: Where they are.
-        first: The one in use.
-        second: The one that may replace it.
-        dataset: The images, all of which are used: pass ``dataset.test`` for the test images alone.
+        registry: The registry of both, and of the experiment.
+        first: The model in use.
+        second: The model that may replace it.
+        dataset: The images, all of which are used: pass ``dataset.test`` for the test images only.
         on_progress: Called after every batch.
 
     Raises:
-        DataError: If there are no images, or of a class that one of the models doesn't know.
-        RegistryError: If one of them isn't there, or the run can't be logged.
+        DataError: If there are no images, or images of a class that one of the models doesn't know.
+        RegistryError: If one of them does not exist, or the run can't be logged.
         ModelFileError: If a model is damaged.
 
     Example:
@@ -65,14 +63,13 @@ def compare_models(
         0.031
     """
     started = datetime.now(UTC)
-    with tempfile.TemporaryDirectory(prefix="cifarml-") as folder:
-        comparison = compare_on_dataset(
-            registry.download(first, Path(folder, "first")),
-            registry.download(second, Path(folder, "second")),
-            dataset,
-            names=(str(first), str(second)),
-            on_progress=on_progress,
-        )
+    comparison = compare_on_dataset(
+        registry.open(first),
+        registry.open(second),
+        dataset,
+        names=(str(first), str(second)),
+        on_progress=on_progress,
+    )
     registry.insert_run(_record(comparison, started))
     return comparison
 
@@ -85,19 +82,19 @@ def promote_if_better(
     limits: GateLimits | None = None,
     on_progress: OnProgress = ignore_progress,
 ) -> Promotion:
-    """Make a model the champion, if it is better than the one that is.
+    """Make a model the champion if it is better than the current one.
 
     Args:
-        registry: Where they are.
-        model: The one that may become champion.
-        dataset: Test images, new to both.
-        limits: How much is asked of it.
+        registry: The registry of the model.
+        model: The model that may become champion.
+        dataset: Test images that neither model was trained on.
+        limits: Limits of the checks.
         on_progress: Called after every batch.
 
     Raises:
-        GateError: If it isn't better; it says why.
-        RegistryError: If it isn't there, or another one became champion meanwhile.
-        DataError: If there are no images, or of a class that one of the models doesn't know.
+        GateError: If it isn't better; the message says why.
+        RegistryError: If it does not exist, or another one became champion meanwhile.
+        DataError: If there are no images, or images of a class that one of the models doesn't know.
         ModelFileError: If a model is damaged.
     """
     champion = next((each for each in registry.list_models(model.name) if CHAMPION in each.aliases), None)

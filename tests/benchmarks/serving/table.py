@@ -120,14 +120,11 @@ def _http(path: str, body: bytes, *more: str) -> bytes:
 
 @contextlib.contextmanager
 def _ours(work: Path, body: bytes) -> Iterator[tuple[int, bytes]]:
-    from cifarml import Run
-    from cifarml.deploy.local.host import LocalHost
-    from cifarml.deploy.rollout import deploy_model
-    from cifarml.registry.base import RegisteredModel
+    from cifarml import LocalHost, LocalRegistry, deploy_model
 
     host = LocalHost(work / "endpoints")
-    run = Run.open(work / "cifar10" / "1")
-    endpoint = deploy_model(host, RegisteredModel("cifar10", "1"), run, name="load")
+    model = LocalRegistry(work / "registry").register(work / "cifar10" / "1")
+    endpoint = deploy_model(host, model, name="load")
     try:
         port = int(endpoint.scoring_uri.split(":")[2].split("/")[0])
         yield port, _http("/score", body, f"Authorization: Bearer {host.read_key('load')}")

@@ -107,7 +107,7 @@ class Bench:
     def deploy(self, number: int) -> None:
         """Bring a version to the endpoint, without a process of its own."""
         model = self.registry.register(self.runs[number - 1])
-        deploy_model(self.host, model, self.runs[number - 1], canary_s=0)
+        deploy_model(self.host, model, canary_s=0)
 
 
 def _join(process: BaseProcess) -> None:

@@ -10,7 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from cifarml.azure.compute import add_sizes
 from cifarml.azure.errors import diagnose_log, is_missing
+from cifarml.azure.prices import find_price
 from cifarml.azure.workspace import TAG, AzureWorkspace, state_name
 from cifarml.deploy.azure.scoring_client import ScoringClient
 from cifarml.deploy.azure.specs import (
@@ -19,13 +21,15 @@ from cifarml.deploy.azure.specs import (
     build_endpoint,
     build_environment,
     fingerprint,
+    write_yaml,
 )
 from cifarml.deploy.azure.state import EndpointReader, check_name
 from cifarml.deploy.base import Endpoint
 from cifarml.errors import CloudDeployError, DeployError
+from cifarml.images import ImageLike, encode_image
 from cifarml.predict import Prediction
+from cifarml.registry.azure.registry import AzureRegistry
 from cifarml.registry.base import RegisteredModel
-from cifarml.run import Run
 from cifarml.serve.endpoint_folder import check_endpoint_name, check_traffic
 
 if TYPE_CHECKING:
@@ -48,7 +52,7 @@ class AzureHost(EndpointReader):
 
     Example:
         >>> host = AzureHost()  # doctest: +SKIP
-        >>> host.invoke("cifar10", Path("ship.png").read_bytes()).label  # doctest: +SKIP
+        >>> host.invoke("cifar10", "ship.png").label  # doctest: +SKIP
         'ship'
     """
 
@@ -65,12 +69,12 @@ class AzureHost(EndpointReader):
         self._script = script
         self._callers: dict[str, ScoringClient] = {}
 
-    stem = "version-"
-    """What the names of new deployments begin with; Azure wants three characters at least."""
+    name_prefix = "version-"
+    """Prefix of the names of new deployments; Azure requires three characters at least."""
 
     @cached_property
-    def made_with(self) -> str:
-        """A hash of how new deployments are made."""
+    def config_fingerprint(self) -> str:
+        """A hash of how new deployments are configured."""
         return fingerprint(self.options, self._script)
 
     def list_endpoints(self) -> list[Endpoint]:
@@ -105,26 +109,22 @@ class AzureHost(EndpointReader):
                 self.workspace.wait(poller, f"endpoint {name} is being made")
         return self.get_endpoint(name)
 
-    def create_deployment(
-        self,
-        endpoint: str,
-        deployment: str,
-        model: RegisteredModel,
-        run: Run,  # noqa: ARG002  # the workspace has its files
-    ) -> None:
-        """Start a model behind an endpoint, without any traffic; returns once it is ready.
+    def create_deployment(self, endpoint: str, deployment: str, model: RegisteredModel) -> None:
+        """Start a model behind an endpoint, without any traffic; return when it is ready.
 
         Raises:
-            DeployError: If it did not become ready; its logs can still be read, and it can be deleted.
+            DeployError: If the model is not registered in this workspace, or the deployment did not become
+                ready; then its logs can still be read, and it can be deleted.
         """
         check_name(deployment)
+        self._check_registered_here(model)
         there = self._endpoint(self._wait_until_idle(endpoint) or self._get(endpoint))
         if deployment in {each.name for each in there.deployments}:
             raise DeployError(f"there is a deployment {deployment} already")
         self._ensure_environment()
         tags = {
             "run_sha256": model.run_sha256,
-            "made_with": self.made_with,
+            "config_fingerprint": self.config_fingerprint,
             "created_at": datetime.now(UTC).isoformat(),
         }
         with tempfile.TemporaryDirectory(prefix="cifarml-") as folder:
@@ -143,11 +143,11 @@ class AzureHost(EndpointReader):
             except CloudDeployError as error:
                 raise self._with_reason(error, endpoint, deployment) from None
 
-    def invoke(self, endpoint: str, image: bytes, *, deployment: str | None = None) -> Prediction:
-        """Ask the endpoint about an image file; see :class:`~cifarml.deploy.base.EndpointHost`."""
+    def invoke(self, endpoint: str, image: ImageLike, *, deployment: str | None = None) -> Prediction:
+        """Query an endpoint; see :class:`~cifarml.deploy.base.EndpointHost`."""
         if deployment is not None:
             check_name(deployment)
-        return self._caller(endpoint).ask(image, deployment)
+        return self._caller(endpoint).ask(encode_image(image), deployment)
 
     def read_key(self, endpoint: str, *, regenerate: bool = False) -> str:
         """Return the key that callers show, or a token where the endpoint wants one of Entra ID.
@@ -174,6 +174,23 @@ class AzureHost(EndpointReader):
                 raise DeployError(f"endpoint {endpoint} still has its old key", hint="try again in a minute")
             time.sleep(min(self._poll_s, 1.0))
         return new
+
+    def page_address(self, endpoint: str) -> str:  # noqa: ARG002
+        """Return an empty string: endpoints in Azure have no web page."""
+        return ""
+
+    def costs(self, endpoint: Endpoint | None = None) -> str:
+        """Return the costs by the public price list; see :class:`~cifarml.deploy.base.EndpointHost`."""
+        if endpoint is None:
+            count, size = self.options.instance_count, self.options.instance_type
+            return f"{count} x {size}: {find_price(size, self.workspace.location).shown(count)}"
+        total, currency = 0.0, "USD"
+        for each in endpoint.deployments:
+            price = find_price(each.instance_type, self.workspace.location)
+            if price.per_hour is None:
+                return price.shown()
+            total, currency = total + each.instance_count * price.per_hour, price.currency
+        return f"{total:.3f} {currency} an hour, by the public price list"
 
     def set_traffic(self, endpoint: str, traffic: Mapping[str, int]) -> None:
         """Divide the requests among the deployments; see :class:`~cifarml.deploy.base.EndpointHost`."""
@@ -208,8 +225,12 @@ class AzureHost(EndpointReader):
         return self._logs(endpoint, deployment, tail)
 
     def storage_logs(self, endpoint: str, deployment: str, *, tail: int = 50) -> str:
-        """Return the last lines of what fetched model and code for a deployment (its storage initialiser)."""
+        """Return the last lines that a deployment's storage initializer has logged."""
         return self._logs(endpoint, deployment, tail, "storage-initializer")
+
+    def write_yaml(self, folder: Path, endpoint: str, deployment: str, model: RegisteredModel) -> list[Path]:
+        """Write a deployment as files for ``az ml``; see :class:`~cifarml.deploy.base.EndpointHost`."""
+        return write_yaml(folder, endpoint, deployment, model, model.open_run().path, self.options)
 
     def delete(self, endpoint: str, deployment: str | None = None) -> None:
         """Delete a deployment without traffic, or an endpoint with all that belongs to it.
@@ -238,6 +259,14 @@ class AzureHost(EndpointReader):
         with gone, self._calling(f"delete deployment {deployment}"):
             poller = client.online_deployments.begin_delete(deployment, endpoint)
             self.workspace.wait(poller, f"deployment {deployment} is being deleted")
+
+    def _check_registered_here(self, model: RegisteredModel) -> None:
+        home = model.registry.workspace if isinstance(model.registry, AzureRegistry) else None
+        if str(home) != str(self.workspace):
+            raise DeployError(
+                f"{model} is not registered in workspace {self.workspace.name}",
+                hint="register its run there: cifarml models register RUN --target azure",
+            )
 
     def _start(self, made: ManagedOnlineDeployment, deployment: str) -> None:
         with self._calling(f"start deployment {deployment}"):
@@ -289,8 +318,9 @@ class AzureHost(EndpointReader):
         return "\n".join(str(text).rstrip("\n").splitlines()[-tail:])
 
     def _with_reason(self, error: CloudDeployError, endpoint: str, deployment: str) -> CloudDeployError:
-        """Say what the log of a container that did not start usually means."""
-        if error.code not in {"ResourceNotReady", ""}:  # quota, rights and so on have hints of their own
+        """Add to an error which sizes fit the quota, or what the container's log usually means."""
+        if error.code not in {"ResourceNotReady", ""}:  # permissions and so on have hints of their own
+            add_sizes(self.workspace, error)
             return error
         try:
             log = self.logs(endpoint, deployment, tail=_LOG_LINES)

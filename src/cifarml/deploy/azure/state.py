@@ -147,7 +147,7 @@ def _parse_deployment(found: Any) -> Deployment:
         _STATES.get(state, state),
         created_at if created_at.tzinfo else created_at.replace(tzinfo=UTC),
         tags.get("run_sha256", ""),
-        made_with=tags.get("made_with", ""),
+        config_fingerprint=tags.get("config_fingerprint", ""),
         instance_type=str(found.instance_type or ""),
         instance_count=int(found.instance_count or 1),
     )

@@ -1,4 +1,4 @@
-"""An endpoint in this process, for as long as somebody watches it."""
+"""Endpoint in this process, until it is interrupted."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cifarml.deploy.local.host import SCORE, copy_run
+from cifarml.deploy.local.host import SCORE, build_page_address, copy_run
 from cifarml.registry.base import RegisteredModel
-from cifarml.run import Run
 from cifarml.serve.endpoint_folder import HOST, DeploymentRecord, EndpointFolder, EndpointRecord
 from cifarml.serve.server import run_server
 
@@ -18,24 +17,22 @@ __all__ = ["serve_model"]
 
 def serve_model(
     model: RegisteredModel,
-    run: Run,
     folder: Path,
     *,
     port: int = 0,
     on_ready: Callable[[str, str], None],
 ) -> None:
-    """Serve a model until SIGINT or SIGTERM, after what is in flight then.
+    """Serve a model until SIGINT or SIGTERM; requests in flight are completed.
 
     Args:
-        model: What is served.
-        run: Its files.
-        folder: Where the endpoint is kept meanwhile.
-        port: Where to listen on 127.0.0.1; a free one for 0.
-        on_ready: Called with scoring URI and key.
+        model: The model.
+        folder: Where the endpoint is stored meanwhile.
+        port: Port on 127.0.0.1; 0 chooses a free one.
+        on_ready: Called with the scoring URI and the address of the page.
 
     Raises:
         DeployError: If it can't listen on the port.
-        ModelFileError: If the run is damaged.
+        ModelFileError: If the model's files are damaged.
     """
     kept = EndpointFolder(folder / "serve")
     record = DeploymentRecord(
@@ -47,7 +44,11 @@ def serve_model(
         script=str(SCORE),
     )
     kept.make(EndpointRecord(port, {record.name: 100}, (record,)))
-    copy_run(run, kept.model_dir(record))
-    key = kept.read_key()
+    copy_run(model.open_run(), kept.model_dir(record))
+
+    def announce(at: int) -> None:
+        uri = f"http://{HOST}:{at}/score"
+        on_ready(uri, build_page_address(uri, kept.read_key()))
+
     with suppress(KeyboardInterrupt):
-        run_server(kept, lambda at: on_ready(f"http://{HOST}:{at}/score", key), any_port=not port)
+        run_server(kept, announce, any_port=not port)

@@ -1,4 +1,4 @@
-"""Endpoints on this machine: each a server process that outlives the command that made it."""
+"""Endpoints on this machine: each is a server process that outlives the command that created it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from filelock import FileLock
 from cifarml.deploy.base import Deployment, Endpoint, read_answer
 from cifarml.deploy.local.server_client import ServerClient
 from cifarml.errors import DeployError, EndpointTimeoutError, ImageError, ModelFileError
+from cifarml.images import ImageLike, encode_image
 from cifarml.predict import Prediction
 from cifarml.registry.base import RegisteredModel
 from cifarml.run import MANIFEST, Run
@@ -31,7 +32,7 @@ from cifarml.serve.endpoint_folder import (
 )
 from cifarml.settings import load_settings
 
-__all__ = ["SCORE", "LocalHost", "copy_run"]
+__all__ = ["SCORE", "LocalHost", "build_page_address", "copy_run"]
 
 SCORE: Final = Path(__file__).parents[2] / "scoring" / "score.py"
 """The scoring script, the same as in the cloud."""
@@ -40,18 +41,18 @@ _ANSWER_TIMEOUT_S: Final = 60.0
 
 
 class LocalHost:
-    """Keeps endpoints on this machine, on 127.0.0.1, each with a key.
+    """Hosts endpoints on this machine, on 127.0.0.1, each with a key.
 
     Args:
-        endpoints_dir: Where they are kept; the setting ``endpoints_dir`` when left out.
+        endpoints_dir: Where they are stored; by default the setting ``endpoints_dir``.
         script: The scoring script of new deployments.
-        timeout_s: How long a new deployment may take for a request.
-        max_memory_bytes: How much memory its process may take before it is replaced.
-        patience_s: How long a caller of a new endpoint may take to send the headers of a request.
+        timeout_s: Request timeout of new deployments.
+        max_memory_bytes: Memory limit of a deployment's process, above which it is replaced.
+        patience_s: Timeout of new endpoints for the headers of a request.
 
     Example:
         >>> host = LocalHost()  # doctest: +SKIP
-        >>> host.invoke("cifar10", Path("ship.png").read_bytes()).label  # doctest: +SKIP
+        >>> host.invoke("cifar10", "ship.png").label  # doctest: +SKIP
         'ship'
     """
 
@@ -71,10 +72,10 @@ class LocalHost:
         self._patience_s = patience_s
         self._server = ServerClient()
 
-    stem = "v"
+    name_prefix = "v"
 
     @property
-    def made_with(self) -> str:
+    def config_fingerprint(self) -> str:
         """The scoring script of new deployments."""
         return str(self._script)
 
@@ -133,10 +134,10 @@ class LocalHost:
                 raise
         return self.get_endpoint(name)
 
-    def create_deployment(self, endpoint: str, deployment: str, model: RegisteredModel, run: Run) -> None:
-        """Start a model behind an endpoint, without any traffic; returns once it is ready.
+    def create_deployment(self, endpoint: str, deployment: str, model: RegisteredModel) -> None:
+        """Start a model behind an endpoint, without any traffic; return when it is ready.
 
-        The run is copied: what becomes of the original does no harm.
+        The model's files are copied, so that the deployment does not depend on the registry.
 
         Raises:
             DeployError: If it did not become ready; its logs can still be read, and it can be deleted.
@@ -159,7 +160,7 @@ class LocalHost:
             raise DeployError(f"there is a deployment {deployment} already")
         try:
             shutil.rmtree(folder.deployment(deployment), ignore_errors=True)  # left by a kill
-            copy_run(run, folder.model_dir(record))
+            copy_run(model.open_run(), folder.model_dir(record))
         except OSError as error:
             shutil.rmtree(folder.deployment(deployment), ignore_errors=True)
             raise DeployError(f"can't copy the model to {folder.path}: {error.strerror}") from error
@@ -168,22 +169,18 @@ class LocalHost:
             raise
         self._server.control(folder, server, "POST", "deployments", dataclasses.asdict(record))
 
-    def invoke(self, endpoint: str, image: bytes, *, deployment: str | None = None) -> Prediction:
-        """Ask the endpoint about an image file; a deployment by name, or else as traffic says.
+    def invoke(self, endpoint: str, image: ImageLike, *, deployment: str | None = None) -> Prediction:
+        """Query an endpoint; see :class:`~cifarml.deploy.base.EndpointHost`.
 
         An endpoint that is stopped, as after a restart of the machine, is started first.
-
-        Raises:
-            ImageError: If the endpoint can't read the image.
-            EndpointTimeoutError: If no answer came in time.
-            DeployError: If there is no such endpoint or deployment, or it fails.
         """
+        file = encode_image(image)
         folder, server = self._running(endpoint)
-        # Of whatever kind it is: that is seen by looking at it.
+        # Whatever its format is: the server detects it.
         headers = {"authorization": f"Bearer {folder.read_key()}", "content-type": "image/png"}
         if deployment is not None:
             headers["azureml-model-deployment"] = check_deployment_name(deployment)
-        status, answer = self._server.ask(folder, server, "POST", "/score", image, headers, _ANSWER_TIMEOUT_S)
+        status, answer = self._server.ask(folder, server, "POST", "/score", file, headers, _ANSWER_TIMEOUT_S)
         try:
             if status == 200:
                 return read_answer(answer)
@@ -212,6 +209,14 @@ class LocalHost:
                 else:
                     self._server.control(folder, server, "POST", "key")
         return folder.read_key()
+
+    def page_address(self, endpoint: str) -> str:
+        """Return the address of the endpoint's web page; see :class:`~cifarml.deploy.base.EndpointHost`."""
+        return build_page_address(self.get_endpoint(endpoint).scoring_uri, self.read_key(endpoint))
+
+    def costs(self, endpoint: Endpoint | None = None) -> str:  # noqa: ARG002
+        """Return an empty string: endpoints on this machine cost nothing."""
+        return ""
 
     def set_traffic(self, endpoint: str, traffic: Mapping[str, int]) -> None:
         """Divide the requests among the deployments, all at once.
@@ -242,6 +247,18 @@ class LocalHost:
                 hint=f"see which there are: cifarml endpoint show {endpoint}",
             )
         return tail_of(folder.worker_log(deployment), tail)
+
+    def storage_logs(self, endpoint: str, deployment: str, *, tail: int = 50) -> str:  # noqa: ARG002
+        """Return an empty string: nothing is fetched for a deployment on this machine."""
+        return ""
+
+    def write_yaml(self, folder: Path, endpoint: str, deployment: str, model: RegisteredModel) -> list[Path]:  # noqa: ARG002
+        """Refuse: only deployments in Azure can be written as YAML.
+
+        Raises:
+            DeployError: Always.
+        """
+        raise DeployError("only deployments in Azure can be written as YAML", hint="add --target azure")
 
     def delete(self, endpoint: str, deployment: str | None = None) -> None:
         """Delete a deployment without traffic, or an endpoint with all that belongs to it.
@@ -324,13 +341,18 @@ def _endpoint(name: str, record: EndpointRecord, live: dict[str, Any], *, runnin
             f"{each.model}:{each.version}",
             created_at=datetime.fromisoformat(each.created_at),
             run_sha256=each.run_sha256,
-            made_with=each.script,
+            config_fingerprint=each.script,
             **(live.get(each.name) or {"state": "failed" if each.failed else "stopped"}),
         )
         for each in record.deployments
     )
     uri = f"http://{HOST}:{record.port}/score"
     return Endpoint(name, uri, "running" if running else "stopped", record.traffic, deployments)
+
+
+def build_page_address(scoring_uri: str, key: str) -> str:
+    """Return the address of an endpoint's page; what follows # is never sent, so no log contains the key."""
+    return f"{scoring_uri.removesuffix('score')}#key={key}"
 
 
 def copy_run(run: Run, to: Path) -> None:

@@ -23,9 +23,17 @@ from cifarml.registry.base import (
     check_alias_change,
     check_model_name,
 )
-from cifarml.registry.files import check_deletable, copy_whole, download_into, find_version
+from cifarml.registry.files import (
+    cached_copy,
+    check_content,
+    check_deletable,
+    copy_whole,
+    download_into,
+    find_version,
+)
 from cifarml.registry.run_record import RunRecord, record_run
-from cifarml.run import Run
+from cifarml.run import Run, RunLike
+from cifarml.settings import load_settings
 
 if TYPE_CHECKING:
     from azure.ai.ml.entities import Model
@@ -53,12 +61,17 @@ class AzureRegistry:
         workspace: Where; from settings when left out.
 
     Example:
-        >>> str(AzureRegistry().register(Run.open("runs/first")))  # doctest: +SKIP
+        >>> str(AzureRegistry().register("runs/first"))  # doctest: +SKIP
         'cifar10:1'
     """
 
     def __init__(self, workspace: AzureWorkspace | None = None) -> None:
         self.workspace = workspace or AzureWorkspace()
+
+    @property
+    def ui_command(self) -> str:
+        """Empty: the workspace's own pages show runs and versions."""
+        return ""
 
     def log_run(self, run: Run) -> str:
         """Write a training run into the experiment; see :class:`~cifarml.registry.base.ModelRegistry`."""
@@ -73,9 +86,10 @@ class AzureRegistry:
         with self._calling(f"log run {run.name}"):
             return insert_run(self.workspace, run)
 
-    def register(self, run: Run, name: str = DEFAULT_NAME) -> RegisteredModel:
+    def register(self, run: RunLike, name: str = DEFAULT_NAME) -> RegisteredModel:
         """Register a run, and log its run; see :class:`~cifarml.registry.base.ModelRegistry`."""
         check_model_name(name)
+        run = Run.open(run)
         run.verify()
         record = record_run(run)
         if known := self._find_content(name, run.sha256):
@@ -112,30 +126,15 @@ class AzureRegistry:
         found = [each.model for name in names for each in self._versions(name)]
         return sorted(found, key=lambda model: (model.created_at is not None, model.created_at))
 
+    def open(self, model: RegisteredModel) -> Run:
+        """Return a version's run; see :class:`~cifarml.registry.base.ModelRegistry`."""
+        check_content(self.get(model.name, model.version), model)
+        return cached_copy(load_settings().cache_dir, model, lambda folder: self._fetch(model, folder))
+
     def download(self, model: RegisteredModel, to: Path) -> Run:
         """Copy a version's files; see :class:`~cifarml.registry.base.ModelRegistry`."""
-        to = Path(to)
         model = self.get(model.name, model.version)
-
-        def fetch(folder: Path) -> None:
-            with tempfile.TemporaryDirectory(prefix="cifarml-") as temporary:
-                with self._calling(f"download {model}"):
-                    self.workspace.client.models.download(model.name, model.version, download_path=temporary)
-                found = sorted(Path(temporary).rglob("manifest.json"))
-                if not found:
-                    raise RegistryError(
-                        f"the files of {model} are missing in the workspace's storage",
-                        hint=f"register its run again, under another name: {model.run}",
-                    )
-                run = Run.open(found[0].parent)
-                copy_whole(run, folder)
-            if run.sha256 != model.run_sha256:
-                raise RegistryError(
-                    f"the files of {model} are damaged: they are not what was registered",
-                    hint=f"register its run again, under another name: cifarml models register {model.run}",
-                )
-
-        return download_into(to, model, fetch)
+        return download_into(Path(to), model, lambda folder: self._fetch(model, folder))
 
     def set_alias(
         self, model: RegisteredModel, alias: str = CHAMPION, *, instead_of: RegisteredModel | None = None
@@ -173,6 +172,25 @@ class AzureRegistry:
         check_deletable(model)
         with self._calling(f"delete {model}"):
             self.workspace.client.models.archive(model.name, version=model.version)
+
+    def _fetch(self, model: RegisteredModel, folder: Path) -> None:
+        """Download a version's files into a new folder, verified."""
+        with tempfile.TemporaryDirectory(prefix="cifarml-") as temporary:
+            with self._calling(f"download {model}"):
+                self.workspace.client.models.download(model.name, model.version, download_path=temporary)
+            found = sorted(Path(temporary).rglob("manifest.json"))
+            if not found:
+                raise RegistryError(
+                    f"the files of {model} are missing in the workspace's storage",
+                    hint=f"register its run again, under another name: {model.run}",
+                )
+            run = Run.open(found[0].parent)
+            copy_whole(run, folder)
+        if run.sha256 != model.run_sha256:
+            raise RegistryError(
+                f"the files of {model} are damaged: they are not what was registered",
+                hint=f"register its run again, under another name: cifarml models register {model.run}",
+            )
 
     def _upload(self, run: Run) -> str:
         """Bring the files into the workspace's storage, unless they are there, and return where they lie.
@@ -248,7 +266,9 @@ class AzureRegistry:
             ours = [each for each in listed if _is_ours(each)]
         ours.sort(key=lambda each: int(each.version))
         holders = _alias_holders(ours)
-        return [_parse_version(each, [a for a, holder in holders.items() if holder is each]) for each in ours]
+        return [
+            _parse_version(each, self, [a for a, held in holders.items() if held is each]) for each in ours
+        ]
 
     def _tidy(self, versions: list[_Version], alias: str) -> None:
         """Take an alias's tag off the versions that have lost it; until then their lower number says so."""
@@ -303,7 +323,7 @@ def _alias_holders(models: list[Model]) -> dict[str, Model]:
     return {alias: model for alias, (_, model) in holders.items()}
 
 
-def _parse_version(model: Model, aliases: list[str]) -> _Version:
+def _parse_version(model: Model, registry: AzureRegistry, aliases: list[str]) -> _Version:
     tags: dict[str, Any] = dict(model.tags or {})
     metrics: dict[str, float] = {}
     for key, value in (model.properties or {}).items():
@@ -321,6 +341,7 @@ def _parse_version(model: Model, aliases: list[str]) -> _Version:
         created_at=getattr(model.creation_context, "created_at", None),
         metrics=metrics,
         tags={key: str(value) for key, value in tags.items() if not key.startswith(_ALIAS)},
+        registry=registry,
     )
     return _Version(registered, _alias_numbers(model))
 

@@ -96,7 +96,8 @@ class Index:
 
     def write(self, contents: Contents) -> None:
         """Replace the index; call it in :meth:`locked`."""
-        write_json(self.path, _CONTENTS.dump_python(contents, mode="json"))
+        exclude = {"versions": {"__all__": {"registry"}}}
+        write_json(self.path, _CONTENTS.dump_python(contents, mode="json", exclude=exclude))
 
     def add_run(self, record: RunRecord) -> None:
         """Log a run; one that is logged stays as it is.

@@ -20,11 +20,11 @@ from cifarml.registry.base import (
     check_alias_change,
     check_model_name,
 )
-from cifarml.registry.files import check_deletable, copy_whole, download_into, find_version
+from cifarml.registry.files import check_content, check_deletable, copy_whole, download_into, find_version
 from cifarml.registry.local.index import Contents, Index, new_version
 from cifarml.registry.local.mlflow_mirror import start_mirror, ui_command, wait_for_mirror
 from cifarml.registry.run_record import RunRecord, record_run, summarise
-from cifarml.run import Run
+from cifarml.run import Run, RunLike
 from cifarml.run_folders import RunSummary
 from cifarml.settings import load_settings
 
@@ -46,7 +46,7 @@ class LocalRegistry:
 
     Example:
         >>> registry = LocalRegistry("registry")  # doctest: +SKIP
-        >>> str(registry.register(Run.open("runs/first")))  # doctest: +SKIP
+        >>> str(registry.register("runs/first"))  # doctest: +SKIP
         'cifar10:1'
     """
 
@@ -56,8 +56,11 @@ class LocalRegistry:
 
     @property
     def ui_command(self) -> str:
-        """Command that shows runs and versions in a browser, if the full MLflow is installed."""
-        return ui_command(self.folder)
+        """Command that shows runs and versions in a browser, if the full MLflow is installed.
+
+        Empty if the setting ``mlflow_mirror`` is off.
+        """
+        return ui_command(self.folder) if load_settings().mlflow_mirror else ""
 
     def start_mirror(self) -> None:
         """Start a process that brings MLflow's copy of runs and versions up to date, if it is not."""
@@ -89,9 +92,10 @@ class LocalRegistry:
         """
         return [summarise(run) for run in self._index.read_runs() if "run_sha256" in run.tags]
 
-    def register(self, run: Run, name: str = DEFAULT_NAME) -> RegisteredModel:
+    def register(self, run: RunLike, name: str = DEFAULT_NAME) -> RegisteredModel:
         """Register a run, and log it; see :class:`~cifarml.registry.base.ModelRegistry`."""
         check_model_name(name)
+        run = Run.open(run)
         with self._index.locked():
             self._tidy()
             known = self._find_content(name, run.sha256)
@@ -114,7 +118,16 @@ class LocalRegistry:
 
     def list_models(self, name: str | None = None) -> list[RegisteredModel]:
         """Return all versions; see :class:`~cifarml.registry.base.ModelRegistry`."""
-        return [model for model in self._index.read().versions if name in {None, model.name}]
+        versions = self._index.read().versions
+        return [replace(model, registry=self) for model in versions if name in {None, model.name}]
+
+    def open(self, model: RegisteredModel) -> Run:
+        """Return a version's run; see :class:`~cifarml.registry.base.ModelRegistry`."""
+        with self._index.locked():
+            self._tidy()
+            found = self.get(model.name, model.version)
+            check_content(found, model)
+            return self._open_kept(found)
 
     def download(self, model: RegisteredModel, to: Path) -> Run:
         """Copy a version's files; see :class:`~cifarml.registry.base.ModelRegistry`."""
@@ -190,17 +203,19 @@ class LocalRegistry:
 
     def _is_whole(self, model: RegisteredModel) -> bool:
         try:
-            self._open_kept(model).verify()
+            self._open_kept(model)
         except ModelFileError:
             return False
         return True
 
     def _open_kept(self, model: RegisteredModel) -> Run:
+        """Return the stored run of a version, verified."""
         hint = f"register its run again, which puts the files back: cifarml models register {model.run}"
         try:
             run = Run.open(self._index.place(model.name, model.version))
             if run.sha256 != model.run_sha256:
                 raise ModelFileError(f"{run.path} is not what was registered as {model}")
+            run.verify()
         except ModelFileError as error:
             raise ModelFileError(f"the files of {model} are damaged: {error.message}", hint) from error
         return run

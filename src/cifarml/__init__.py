@@ -107,7 +107,10 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _HOME:
-        return getattr(import_module(_HOME[name]), name)
+        from cifarml.extras import explain_missing_extra
+
+        with explain_missing_extra():
+            return getattr(import_module(_HOME[name]), name)
     raise AttributeError(f"module 'cifarml' has no attribute {name!r}")
 
 

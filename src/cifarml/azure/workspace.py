@@ -157,6 +157,11 @@ class AzureWorkspace:
         with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
             yield
 
+    def report(self, line: str) -> None:
+        """Pass on a line to whoever is told what is waited for; works inside :meth:`calling`, too."""
+        with self.aside():
+            self._on_wait(line)
+
     def wait(self, poller: Any, what: str) -> Any:
         """Wait for a long-running operation, and say now and then that we do; call it in the block, too.
 
@@ -168,8 +173,7 @@ class AzureWorkspace:
             poller.wait(_TELL_EVERY_S)
             if not poller.done():
                 waited_s += _TELL_EVERY_S
-                with self.aside():
-                    self._on_wait(f"{what}, for {waited_s / 60:.1f} minutes now")
+                self.report(f"{what}, for {waited_s / 60:.1f} minutes now")
         return poller.result()
 
     def request(self, method: str, path: str, values: object = None, version: str = _API_VERSION) -> Any:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ENVIRONMENT",
+    "IMAGE",
     "DeploymentOptions",
     "build_deployment",
     "build_endpoint",

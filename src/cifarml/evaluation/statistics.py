@@ -29,7 +29,7 @@ def mcnemar_p_value(num_only_first: int, num_only_second: int) -> float:
     for k in range(min(num_only_first, num_only_second)):
         ways = ways * (differing - k) // (k + 1)
         tail += ways
-    return min(1.0, 2 * tail / 2**differing)
+    return min(1.0, 2 * tail / (1 << differing))
 
 
 def wilson_interval(num_right: int, num_images: int) -> tuple[float, float]:

@@ -8,9 +8,13 @@ import re
 import subprocess
 import sys
 import tempfile
+import tomllib
 from pathlib import Path
 
-CLI_DOCS = Path(__file__).parents[1] / "docs" / "cli.md"
+import mdformat
+
+ROOT = Path(__file__).parents[1]
+CLI_DOCS = ROOT / "docs" / "cli.md"
 
 
 def render() -> str:
@@ -28,7 +32,13 @@ def render() -> str:
         text = output.read_text(encoding="utf-8")
     text = re.sub(r"<span style=\"font-weight: bold\">(.*?)</span>", r"**\1**", text)
     text = re.sub(r"\*\*Examples\*\*\n\n((?:  .+\n)+)", _examples, text)
-    return html.unescape(text).rstrip() + "\n"
+    return format_page(html.unescape(text))
+
+
+def format_page(text: str) -> str:
+    """Format Markdown as ``mdformat`` does in this project."""
+    options = tomllib.loads((ROOT / ".mdformat.toml").read_text(encoding="utf-8"))
+    return mdformat.text(text, options=options, extensions=["gfm", "tables"])
 
 
 def _examples(match: re.Match[str]) -> str:

@@ -21,6 +21,7 @@ from cifarml.scoring.api_schema import (
     ModelVersion,
 )
 from cifarml.scoring.request import CODES, IMAGE_TYPES, MAX_BODY_BYTES, MAX_IMAGES
+from tests.cli_docs import format_page
 
 ENDPOINT_DOCS = Path(__file__).parents[1] / "docs" / "endpoint.md"
 
@@ -90,7 +91,7 @@ def render(page: str) -> str:
         if not end:
             raise ValueError(f"the page has no place for {name}")
         page = f"{before}{start}{part}\n{end}{after}"
-    return page
+    return format_page(page)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ PACKAGE = Path(cifarml.__file__).parent
 
 FLOORS = (
     {"errors", "cifar10", "progress", "config_files"},
-    {"settings", "images", "run", "run_folders", "hardware", "model", "cloud_errors"},
+    {"settings", "images", "run", "run_folders", "hardware", "model", "cloud_errors", "extras"},
     {"predict", "data"},
     {"evaluation", "scoring"},
     {"report"},

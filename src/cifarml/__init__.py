@@ -38,7 +38,10 @@ def __getattr__(name: str) -> Any:
     if name == "__all__":
         return sorted({*_modules(), "__version__"})
     if name in _modules():
-        return getattr(import_module(_modules()[name]), name)
+        from cifarml.extras import explain_missing_extra
+
+        with explain_missing_extra():
+            return getattr(import_module(_modules()[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

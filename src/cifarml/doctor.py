@@ -24,8 +24,15 @@ _GB: Final = 1e9
 _MAKE_ANEW: Final = "move mlflow.db in registry_dir away; it is made anew after the next training"
 _ASK = """
 import json, tensorflow
+from cifarml.errors import SettingsError
+from cifarml.extras import explain_missing_extra
 from cifarml.hardware.devices import describe_environment
-print(json.dumps(describe_environment()))
+try:
+    with explain_missing_extra():
+        answer = describe_environment()
+except SettingsError as error:
+    answer = {"problem": error.message, "hint": error.hint}
+print(json.dumps(answer))
 """
 
 
@@ -170,6 +177,8 @@ def _ask_tensorflow() -> dict[str, Any] | Check:
         return Check("tensorflow", "problem", "importing it took more than five minutes", "try again")
     if done.returncode == 0:
         answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        if "problem" in answer:
+            return Check("tensorflow", "problem", answer["problem"], answer["hint"])
         return answer
     reason = f"ended by signal {-done.returncode}" if done.returncode < 0 else "nothing was said"
     if done.returncode > 0 and done.stderr.strip():

@@ -35,6 +35,7 @@ class StorageBench:
         leaf = authority.issue_cert(
             *("localhost", "127.0.0.1", "*.blob.core.windows.net", entra.HOST, "management.azure.com"),
             *("*.api.azureml.ms", "*.eastus.inference.ml.azure.com", "*.ml.azure.com", "prices.azure.com"),
+            "mcr.microsoft.com",
         )
         self.ca_path = folder / "ca.pem"
         authority.cert_pem.write_to_path(self.ca_path)

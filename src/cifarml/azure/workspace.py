@@ -132,6 +132,11 @@ class AzureWorkspace:
             "scope": self.resource_id,
         }
 
+    def report(self, line: str) -> None:
+        """Pass on a line to whoever is told what is waited for; works inside :meth:`calling`, too."""
+        with CLIENT_OUTPUT.visible():
+            self._on_wait(line)
+
     def wait(self, poller: Any, what: str) -> Any:
         """Wait for a long-running operation and report now and then; call it in the block, too.
 
@@ -143,8 +148,7 @@ class AzureWorkspace:
             poller.wait(_TELL_EVERY_S)
             if not poller.done():
                 waited_s += _TELL_EVERY_S
-                with CLIENT_OUTPUT.visible():
-                    self._on_wait(f"{what}, for {waited_s / 60:.1f} minutes now")
+                self.report(f"{what}, for {waited_s / 60:.1f} minutes now")
         return poller.result()
 
     def request(

@@ -31,6 +31,7 @@ from cifarml.cli import (
 )
 from cifarml.cli.console import note, show_log
 from cifarml.errors import CifarMLError
+from cifarml.extras import explain_missing_extra
 
 __all__ = ["app", "main"]
 
@@ -93,7 +94,8 @@ def main() -> None:
     if not debugging():  # what Azure's libraries complain of is in our own errors
         logging.getLogger("azure").setLevel(logging.CRITICAL)
     try:
-        app()
+        with explain_missing_extra():
+            app()
     except CifarMLError as error:
         if debugging():
             raise

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize_scalar
 
 __all__ = ["fit_temperature", "scale_probabilities"]
 
 _MOST: Final = 10.0
+_HALVINGS: Final = 24
 _LEAST_IMAGES: Final = 50
 """One number is fitted; on fewer images than these it would be mostly chance."""
 
@@ -31,16 +32,17 @@ def fit_temperature(probabilities: npt.NDArray[np.float32], labels: npt.NDArray[
     if len(labels) < _LEAST_IMAGES:
         return 1.0
     logits = np.log(np.maximum(probabilities.astype(np.float64), 1e-12))
-    right = logits[np.arange(len(labels)), labels]
-
-    def loss(log_temperature: float) -> float:
-        scaled = logits / np.exp(log_temperature)
-        most = scaled.max(axis=1)
-        total = np.log(np.exp(scaled - most[:, None]).sum(axis=1)) + most
-        return float((total - right / np.exp(log_temperature)).mean())
-
-    found = minimize_scalar(loss, bounds=(-np.log(_MOST), np.log(_MOST)), method="bounded")
-    return float(np.exp(found.x))
+    right = logits[np.arange(len(labels)), labels].mean()
+    coldest, hottest = 1 / _MOST, _MOST
+    for _ in range(_HALVINGS):  # the loss is convex in 1 / temperature, so its slope has one root
+        temperature = math.sqrt(coldest * hottest)
+        shares = np.exp((logits - logits.max(axis=1, keepdims=True)) / temperature)
+        expected = (shares * logits).sum(axis=1) / shares.sum(axis=1)
+        if expected.mean() > right:
+            coldest = temperature
+        else:
+            hottest = temperature
+    return math.sqrt(coldest * hottest)
 
 
 def scale_probabilities(

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from scipy.special import bdtr
-
 __all__ = ["Z_95", "mcnemar_p_value", "wilson_interval"]
 
 Z_95: Final = 1.959964
@@ -27,7 +25,11 @@ def mcnemar_p_value(num_only_first: int, num_only_second: int) -> float:
         A probability, 0 to 1; 1 where they differ about no image.
     """
     differing = num_only_first + num_only_second
-    return min(1.0, 2 * float(bdtr(min(num_only_first, num_only_second), differing, 0.5)))
+    ways = tail = 1  # binomial coefficients, as exact integers
+    for k in range(min(num_only_first, num_only_second)):
+        ways = ways * (differing - k) // (k + 1)
+        tail += ways
+    return min(1.0, 2 * tail / (1 << differing))
 
 
 def wilson_interval(num_right: int, num_images: int) -> tuple[float, float]:

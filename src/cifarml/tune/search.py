@@ -9,16 +9,15 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import keras
 import numpy as np
 import numpy.typing as npt
-import optuna
-from optuna.trial import FrozenTrial
 
 from cifarml.data.dataset import Dataset, DatasetSplits
 from cifarml.errors import DataError, SettingsError, TrainingError
+from cifarml.extras import explain_missing_extra
 from cifarml.progress import OnProgress, Progress, ignore_progress
 from cifarml.train.config import TrainConfig
 from cifarml.train.fit import FitResult, fit_network
@@ -26,8 +25,21 @@ from cifarml.train.interrupts import interrupts_noted
 from cifarml.train.out_of_memory import is_out_of_memory
 from cifarml.train.plan import Plan
 from cifarml.tune.search_space import search_space
-from cifarml.tune.study import OWN, Study
-from cifarml.tune.trials import TuneResult, baseline_trial, encode_bits, find_best, p_value_of, read_trial
+from cifarml.tune.trials import (
+    OWN,
+    TuneResult,
+    baseline_trial,
+    encode_bits,
+    find_best,
+    p_value_of,
+    read_trial,
+)
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
+    from cifarml.tune.study import Study
 
 __all__ = ["SETTINGS", "tune_model"]
 
@@ -73,11 +85,17 @@ def tune_model(
         What was found, also after Ctrl-C.
 
     Raises:
-        SettingsError: If the budget is none, or the folder holds a search about something else.
+        SettingsError: If Optuna is not installed, the budget is none, or the folder holds a search about
+            something else.
         DataError: If there are no validation images.
         TrainingError: If no trial ends well in that time, or the folder's file is damaged or not writable.
         KeyboardInterrupt: If it is interrupted before the first trial ends.
     """
+    with explain_missing_extra():
+        import optuna
+
+        from cifarml.tune.study import Study
+
     if not 0 < time_budget_s < float("inf"):
         raise SettingsError(f"the time budget must be more than 0 s. Received: {time_budget_s}")
     if num_trials is not None and num_trials < 1:

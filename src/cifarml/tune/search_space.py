@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from typing import TYPE_CHECKING
 
 from cifarml.model.recipe import Recipe
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
 
 __all__ = ["search_space"]
 
@@ -19,6 +22,8 @@ def search_space(preset: str, own: Recipe) -> dict[str, BaseDistribution]:
         preset: Name of the preset.
         own: What it chooses for these images.
     """
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
     space: dict[str, BaseDistribution] = {
         "learning_rate": FloatDistribution(own.learning_rate / 8, min(own.learning_rate * 8, 100), log=True),
         "batch_size": CategoricalDistribution(

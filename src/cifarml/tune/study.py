@@ -25,13 +25,14 @@ from sqlalchemy.pool import NullPool
 
 from cifarml.errors import SettingsError, TrainingError
 from cifarml.train.interrupts import interrupts_delayed
+from cifarml.tune.trials import ENDED, OWN
 
-__all__ = ["ENDED", "OWN", "Study"]
+__all__ = ["Study"]
 
 _FILE: Final = "study.db"
 _NAME: Final = "cifarml"
 _TIMEOUT_S: Final = 60
-OWN, ENDED, _OWNER, _ABOUT = "own", "ended", "owner", "about"
+_OWNER, _ABOUT = "owner", "about"
 
 
 class Study:

@@ -6,16 +6,33 @@ import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from optuna.trial import FrozenTrial
 
 from cifarml.evaluation.statistics import mcnemar_p_value
-from cifarml.tune.study import ENDED, OWN
 
-__all__ = ["Trial", "TuneResult", "baseline_trial", "encode_bits", "find_best", "p_value_of", "read_trial"]
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+__all__ = [
+    "ENDED",
+    "OWN",
+    "Trial",
+    "TuneResult",
+    "baseline_trial",
+    "encode_bits",
+    "find_best",
+    "p_value_of",
+    "read_trial",
+]
+
+OWN: Final = "own"
+"""Attribute of the trial that has the preset's own settings."""
+
+ENDED: Final = "ended"
+"""Attribute that says how a trial ended."""
 
 
 @dataclass(frozen=True)

@@ -178,6 +178,7 @@ def test_a_second_version_goes_live_and_back(
     assert steady.num_answers > 20
     assert cloud.endpoints[live].deployments["version-1-2"].num_mirrored > 0
     assert cloud.endpoints[live].mirror_traffic == {}
+    assert cloud.endpoints[live].deployments["version-1-2"].body["tags"]["image_digest"] == cloud.image_digest
     told = "\n".join(steps)
     assert told.index("smoke") < told.index("mirror") < told.index("20 %") < told.index("live: version-1-2")
     checked = probe_endpoint(host, live)

@@ -30,7 +30,7 @@ from tests.emulators.azureml.scoring import Scoring
 from tests.emulators.azureml.servers import Servers
 from tests.emulators.azureml.sizes import find_size, prices
 from tests.emulators.azureml.storage import Storage
-from tests.emulators.azureml.web import Gateway
+from tests.emulators.azureml.web import Answer, Call, Gateway
 from tests.emulators.storage_bench import StorageBench
 from tests.environments import environment
 
@@ -89,9 +89,15 @@ class Cloud:
             ),
             f"{self.location}.api.azureml.ms": Api(self),
             "prices.azure.com": prices,
+            "mcr.microsoft.com": self._manifest,
             f"{self.location}.inference.ml.azure.com": Scoring(self),
         }
-        for host in ("management.azure.com", f"{self.location}.api.azureml.ms", "prices.azure.com"):
+        for host in (
+            "management.azure.com",
+            f"{self.location}.api.azureml.ms",
+            "prices.azure.com",
+            "mcr.microsoft.com",
+        ):
             self.bench.proxy.hosts[host] = self.gateway.port
         self.bench.proxy.hosts[self.bench.host] = self.gateway.port
         self._set_defaults()
@@ -102,11 +108,21 @@ class Cloud:
         self.permissions: list[dict[str, list[str]]] = [{"actions": ["*"], "notActions": []}]
         """What the caller may do, as Microsoft.Authorization says it; ``denied`` is not derived from it."""
         self.start_timeout_s = 60.0
+        self.image_digest = f"sha256:{uuid.uuid4().hex * 2}"
+        """What the container registry answers for every image."""
         self.default_output = False
         """Whether a job lists its output ``default``, as the service does; it breaks ``jobs.stream``."""
         self.output_type = "UriFolder"
         """How the run history names the type of an output; ``jobs.download`` understands ``uri_folder``."""
         self.operations.delay_s = 0.0
+
+    def _manifest(self, call: Call) -> Answer:
+        """Answer as the container registry does when a client asks for the manifest of an image."""
+        if call.request.method != "HEAD" or "oci.image.index" not in call.request.headers.get("accept", ""):
+            return Answer(404)
+        if not re.fullmatch(r"/v2/[a-z0-9./-]+/manifests/latest", call.request.path):
+            return Answer(404)
+        return Answer(200, None, {"Docker-Content-Digest": self.image_digest})
 
     def reset(self) -> None:
         """Forget all resources, requests and faults, and stop jobs; inference servers stay."""

@@ -15,7 +15,8 @@ from typing import Any, Final
 
 from cifarml.azure.datastore import DEFAULT_STORE, JobLog, open_datastore
 from cifarml.azure.errors import is_missing
-from cifarml.azure.jobs.specs import RUN_NAME, RUN_TAG, RUNS, build_job
+from cifarml.azure.image_digest import DIGEST_TAG, find_image_digest
+from cifarml.azure.jobs.specs import IMAGE, RUN_NAME, RUN_TAG, RUNS, build_job
 from cifarml.azure.workspace import TAG, AzureWorkspace, state_name
 from cifarml.errors import CloudError, TrainingError
 from cifarml.progress import OnProgress, ignore_progress
@@ -96,6 +97,7 @@ def submit_job(
         try:
             with workspace.calling(f"submit a job to {compute}"):
                 job = build_job(name, run, compute, source, config, Path(folder))
+                job.tags[DIGEST_TAG] = find_image_digest(IMAGE, workspace.report)
                 workspace.client.jobs.create_or_update(job)
         except CloudError:
             if _find_job(workspace, name) is None:

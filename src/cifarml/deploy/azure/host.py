@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Final
 
 from cifarml.azure.compute import add_sizes
 from cifarml.azure.errors import diagnose_log, is_missing
+from cifarml.azure.image_digest import DIGEST_TAG, find_image_digest
 from cifarml.azure.prices import find_price
 from cifarml.azure.workspace import TAG, AzureWorkspace, state_name
 from cifarml.deploy.azure.scoring_client import ScoringClient
 from cifarml.deploy.azure.specs import (
+    IMAGE,
     DeploymentOptions,
     build_deployment,
     build_endpoint,
@@ -126,6 +128,7 @@ class AzureHost(EndpointReader):
             "run_sha256": model.run_sha256,
             "config_fingerprint": self.config_fingerprint,
             "created_at": datetime.now(UTC).isoformat(),
+            DIGEST_TAG: find_image_digest(IMAGE, self.workspace.report),
         }
         with tempfile.TemporaryDirectory(prefix="cifarml-") as folder:
             made = build_deployment(

@@ -21,6 +21,7 @@ from cifarml.registry.base import RegisteredModel
 
 __all__ = [
     "ENVIRONMENT",
+    "IMAGE",
     "DeploymentOptions",
     "build_deployment",
     "build_endpoint",

@@ -1,0 +1,43 @@
+# Recipes for https://just.systems: `just` lists them, `uvx --from rust-just just` runs it without installing it.
+
+set positional-arguments
+
+run := ".venv/bin/uv run --locked --group dev"
+
+_list:
+    @just --list
+
+# Install everything into .venv.
+setup:
+    [ -x .venv/bin/uv ] || { python3 -m venv .venv && .venv/bin/pip install --quiet uv; }
+    .venv/bin/uv sync --locked --inexact --group dev
+
+# Lint, formats, spelling and types.
+lint:
+    {{ run }} .ci/lint
+
+# The fast tests.
+fast *arguments:
+    {{ run }} pytest -m fast "$@"
+
+# The default tests.
+test *arguments:
+    {{ run }} pytest "$@"
+
+# The fast tests on the lowest versions that pyproject.toml allows.
+lowest *arguments:
+    {{ run }} .ci/lowest "$@"
+
+# Generate docs/cli.md and the tables of docs/endpoint.md, and format all pages.
+docs:
+    {{ run }} python -m tests.cli_docs
+    {{ run }} python -m tests.endpoint_docs
+    {{ run }} mdformat README.md CHANGELOG.md docs .github
+
+# Run benchmarks by name: loading, training, answering, serving, ... (docs/benchmarks.md).
+bench +names:
+    {{ run }} python -m tests.benchmarks "$@"
+
+# Build the wheel, install it with pip alone, and run the quickstart.
+wheel:
+    {{ run }} .ci/check-wheel

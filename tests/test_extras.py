@@ -1,0 +1,94 @@
+"""What happens when an extra is not installed: an error that names it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+HIDE = """
+import sys
+from importlib.machinery import PathFinder
+
+class WithoutExtra(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.partition(".")[0] == {package!r} else super().find_spec(name, path, target)
+
+sys.meta_path[:] = [WithoutExtra if each is PathFinder else each for each in sys.meta_path]
+"""
+
+RunWithout = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def run_without(tmp_path: Path) -> RunWithout:
+    """Run Python in a process that cannot find a package, and nor can its own processes."""
+
+    def run(package: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        (tmp_path / "sitecustomize.py").write_text(HIDE.format(package=package))
+        path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
+        return subprocess.run(
+            [sys.executable, *arguments],
+            env=os.environ | {"PYTHONPATH": path} | variables,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=280,
+            check=False,
+        )
+
+    return run
+
+
+def test_search_names_its_extra(run_without: RunWithout) -> None:
+    """All public names are there without it; the error comes when one is used."""
+    code = """
+from cifarml import *
+try:
+    tune_model(TrainConfig(), load_dataset("drawn:100"), "tuning")
+except CifarMLError as error:
+    print(error.message, error.hint, sep="\\n")
+"""
+    done = run_without("optuna", "-c", code)
+    assert done.stdout.splitlines() == [
+        "hyperparameter search requires the package `optuna`, which is not installed",
+        "pip install 'cifarml[tune]'",
+    ], done.stderr
+
+
+def test_training_on_jax_names_its_extra(run_without: RunWithout) -> None:
+    done = run_without("jax", "-m", "cifarml", "train", "--data", "drawn:100", KERAS_BACKEND="jax")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-2:] == [
+        "Error: KERAS_BACKEND=jax requires the package `jax`, which is not installed",
+        "Hint: pip install 'cifarml[jax]'",
+    ]
+
+
+def test_the_doctor_names_the_extra(run_without: RunWithout) -> None:
+    done = run_without("jax", "-m", "cifarml", "doctor", "--json", KERAS_BACKEND="jax")
+    assert done.returncode == 1
+    assert "KERAS_BACKEND=jax requires the package `jax`" in done.stdout
+    assert "pip install 'cifarml[jax]'" in done.stdout
+
+
+def test_a_public_name_names_the_extra(run_without: RunWithout) -> None:
+    code = """
+import cifarml
+try:
+    cifarml.train_model
+except cifarml.CifarMLError as error:
+    print(error.hint)
+"""
+    done = run_without("jax", "-c", code, KERAS_BACKEND="jax")
+    assert done.stdout.strip() == "pip install 'cifarml[jax]'", done.stderr
+
+
+def test_other_missing_packages_are_import_errors(run_without: RunWithout) -> None:
+    done = run_without("simplejpeg", "-c", "import cifarml\ncifarml.load_dataset")
+    assert "ModuleNotFoundError: No module named 'simplejpeg'" in done.stderr

@@ -171,6 +171,7 @@ def test_a_file_that_is_no_archive(tmp_path: Path, content: bytes) -> None:
         load_dataset(path)
 
 
+@pytest.mark.slow
 def test_cifar10_without_network_says_so() -> None:
     with pytest.raises(DownloadError, match="no connection") as caught:
         load_dataset("cifar10")

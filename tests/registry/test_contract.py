@@ -4,51 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from cifarml import Run
 from cifarml.errors import ModelFileError, RegistryError
 from cifarml.registry.azure.registry import AzureRegistry
 from cifarml.registry.base import ModelRegistry, RegisteredModel, parse_model
-from cifarml.registry.local.registry import LocalRegistry
-from cifarml.run import write_json, write_manifest
-
-MakeRun = Callable[[int], Run]
-
-
-@pytest.fixture
-def make_run(trained: Run, tmp_path: Path) -> MakeRun:
-    """Make a finished run of its own content for each number."""
-
-    def make(number: int) -> Run:
-        path = tmp_path / "runs" / f"run{number}"
-        if not path.exists():
-            shutil.copytree(trained.path, path)
-            (path / "manifest.json").unlink()
-            write_json(path / "extra.json", number)
-        return write_manifest(path, trained.class_names, dict(trained.info) | {"run": f"run{number}"})
-
-    return make
-
-
-@pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MLflow's tables, which take it seconds to make."""
-    folder = tmp_path_factory.mktemp("made")
-    with LocalRegistry(folder)._database.writing():
-        pass
-    return folder / "mlflow.db"
-
-
-@pytest.fixture
-def local_registry(own_cache: Path, made: Path) -> LocalRegistry:
-    folder = own_cache / "registry"
-    folder.mkdir()
-    shutil.copyfile(made, folder / "mlflow.db")
-    return LocalRegistry()
+from tests.runs import MakeRun
 
 
 @pytest.fixture(params=["local", "azure"])

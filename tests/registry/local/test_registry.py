@@ -16,10 +16,12 @@ from cifarml import Run
 from cifarml.errors import ModelFileError, RegistryError
 from cifarml.registry.local.registry import LocalRegistry
 from tests.processes import forking_context
-from tests.registry.test_contract import MakeRun, made, make_run
-from tests.registry.test_contract import local_registry as registry
+from tests.runs import MakeRun
 
-__all__ = ["made", "make_run", "registry"]  # fixtures
+
+@pytest.fixture
+def registry(local_registry: LocalRegistry) -> LocalRegistry:
+    return local_registry
 
 
 def test_mlflow_reads_it(registry: LocalRegistry, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:

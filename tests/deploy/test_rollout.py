@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from cifarml.registry.base import RegisteredModel
 from cifarml.run import MANIFEST, write_manifest
 from tests.endpoints import FAULTS, Caller, Steady, faulty
 from tests.image_files import image_bytes
+from tests.waiting import wait_until
 
 V1, V2, V3 = (RegisteredModel("cifar10", version, run_sha256=version * 64) for version in "123")
 REFUSED = {
@@ -202,8 +202,7 @@ deploy_model(LocalHost(Path({str(host.folder("live").parent)!r})), RegisteredMod
         for line in process.stdout:
             if line.startswith("canary: v2 gets"):
                 break
-        time.sleep(0.2)
-        assert host.get_endpoint("live").traffic == {"v1": 90, "v2": 10}
+        wait_until(lambda: host.get_endpoint("live").traffic == {"v1": 90, "v2": 10})
         process.send_signal(how)
         rest, errors = process.communicate(timeout=60)
         assert process.returncode != 0

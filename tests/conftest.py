@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,14 +29,13 @@ for variable in (
 ):
     os.environ.pop(variable, None)
 
-from filelock import FileLock
-
-from cifarml import Dataset, Run, TrainConfig, load_dataset, train_model
-from cifarml.run import MANIFEST
+from cifarml import Dataset, Run, load_dataset
+from cifarml.run import write_json, write_manifest
 from cifarml.settings import Settings
 from tests.processes import run_forked
+from tests.runs import MakeRun, TrainedRuns
 
-pytest_plugins = ["tests.emulators.fixtures"]
+pytest_plugins = ["tests.emulators.fixtures", "tests.fast_tier"]
 
 LONG = (
     "azure",
@@ -89,15 +89,29 @@ def drawn() -> Dataset:
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory, drawn: Dataset) -> Run:
-    """A real run, trained for two epochs on 200 drawn images; once for all workers."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "all"
-    folder.mkdir(exist_ok=True)
-    with FileLock(folder / "lock"):
-        if not (folder / "trained" / MANIFEST).exists():
-            train_model(TrainConfig(num_epochs=2), drawn, folder / "trained")
-    return Run.open(folder / "trained")
+def trained_runs(tmp_path_factory: pytest.TempPathFactory) -> TrainedRuns:
+    return TrainedRuns.of_session(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture(scope="session")
+def trained(trained_runs: TrainedRuns) -> Run:
+    """A real run, trained for two epochs on 200 drawn images."""
+    return trained_runs.get("trained", num_epochs=2)
+
+
+@pytest.fixture
+def make_run(trained: Run, tmp_path: Path) -> MakeRun:
+    """Make a finished run with content of its own for each number."""
+
+    def make(number: int) -> Run:
+        path = tmp_path / "runs" / f"run{number}"
+        if not path.exists():
+            shutil.copytree(trained.path, path)
+            (path / "manifest.json").unlink()
+            write_json(path / "extra.json", number)
+        return write_manifest(path, trained.class_names, dict(trained.info) | {"run": f"run{number}"})
+
+    return make
 
 
 @pytest.fixture

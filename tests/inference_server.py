@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import pytest
 import requests
 
 from tests.environments import environment
+from tests.waiting import wait_until
 
 # The server ends when our end of its standard input does: even a killed test session leaves none behind.
 END_WITH_PARENT = '"$@" & read -r _; kill -TERM $!; wait'
@@ -68,14 +69,14 @@ class InferenceServer:
             raise
 
     def _wait(self) -> None:
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and "Worker failed to boot" not in self.log():
-            try:
-                if requests.get(f"http://127.0.0.1:{self.port}/", timeout=5).ok:
-                    return
-            except requests.ConnectionError:
-                time.sleep(0.05)
-        pytest.fail(f"the inference server does not start.\n{self.log()[-3000:]}")
+        def is_over() -> bool:
+            with contextlib.suppress(requests.RequestException):
+                return requests.get(f"http://127.0.0.1:{self.port}/", timeout=5).ok
+            return self._process.poll() is not None or "Worker failed to boot" in self.log()
+
+        wait_until(is_over)
+        if self._process.poll() is not None or "Worker failed to boot" in self.log():
+            pytest.fail(f"the inference server does not start.\n{self.log()[-3000:]}")
 
     def log(self) -> str:
         """What the server has printed."""

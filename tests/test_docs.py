@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
+@pytest.mark.slow
 def test_the_page_of_the_command_line_is_current() -> None:
     assert CLI_DOCS.read_text(encoding="utf-8") == render(), "write it anew: python -m tests.cli_docs"
 
@@ -70,6 +71,7 @@ def test_every_extra_has_its_line() -> None:
     } == set()
 
 
+@pytest.mark.slow
 def test_the_notebook_runs(tmp_path: Path) -> None:
     """Every cell runs, in a fresh kernel, and images are shown; with fewer of them and fewer epochs."""
     text = (ROOT / "docs" / "quickstart.ipynb").read_text(encoding="utf-8")
@@ -89,6 +91,7 @@ def test_the_notebook_runs(tmp_path: Path) -> None:
     assert len(shown) >= 4
 
 
+@pytest.mark.slow
 def test_nothing_of_the_data_is_in_the_project() -> None:
     """No images, archives or models are kept in the repository."""
     done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 from cifarml import TrainConfig, load_dataset, resume_training, train_model
 from cifarml.progress import Progress
 from tests.processes import forking_context
+from tests.waiting import wait_until
 
 __all__ = ["Training"]
 
@@ -51,8 +51,7 @@ class Training:
         return self._process.exitcode
 
     def _wait_for(self, reached: Callable[[], bool]) -> None:
-        while not reached() and "ended" not in self.lines():
-            time.sleep(0.001)
+        wait_until(lambda: reached() or "ended" in self.lines(), every_s=0.001)
 
 
 def _train(run_dir: Path, data: str, config: dict[str, Any], path: Path) -> None:

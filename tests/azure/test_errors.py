@@ -25,9 +25,7 @@ from cifarml.train.data_source import Source
 from tests.conftest import CommandLine
 from tests.emulators.azureml.cloud import Cloud
 from tests.emulators.azureml.faults import Drop, Refuse
-from tests.registry.test_contract import MakeRun, make_run
-
-__all__ = ["make_run"]  # fixtures
+from tests.runs import MakeRun
 
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from cifarml.registry.base import RegisteredModel
 from cifarml.run import MANIFEST, write_manifest
 from tests.endpoints import FAULTS, Caller, Steady, faulty, register_copies
 from tests.image_files import image_bytes
+from tests.waiting import wait_until
 
 Models = list[RegisteredModel]
 REFUSED = {
@@ -218,8 +218,7 @@ deploy_model(host, model, name="live", canary_s=60, on_step=say)
         for line in process.stdout:
             if line.startswith("canary: v2 gets"):
                 break
-        time.sleep(0.2)
-        assert host.get_endpoint("live").traffic == {"v1": 90, "v2": 10}
+        wait_until(lambda: host.get_endpoint("live").traffic == {"v1": 90, "v2": 10})
         process.send_signal(how)
         rest, errors = process.communicate(timeout=60)
         assert process.returncode != 0

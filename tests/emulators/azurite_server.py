@@ -88,8 +88,7 @@ class Azurite:
             raise
 
     def _wait(self) -> int:
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and self._process.poll() is None:
+        while self._process.poll() is None:
             if ready := re.search(r"successfully listens on https://127\.0\.0\.1:(\d+)", self.log()):
                 return int(ready[1])
             time.sleep(0.05)

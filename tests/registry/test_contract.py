@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,29 +13,7 @@ from cifarml.errors import ModelFileError, RegistryError
 from cifarml.registry.azure.registry import AzureRegistry
 from cifarml.registry.base import ModelRegistry, RegisteredModel, parse_model
 from cifarml.registry.local.registry import LocalRegistry
-from cifarml.run import write_json, write_manifest
-
-MakeRun = Callable[[int], Run]
-
-
-@pytest.fixture
-def make_run(trained: Run, tmp_path: Path) -> MakeRun:
-    """Make a finished run of its own content for each number."""
-
-    def make(number: int) -> Run:
-        path = tmp_path / "runs" / f"run{number}"
-        if not path.exists():
-            shutil.copytree(trained.path, path)
-            (path / "manifest.json").unlink()
-            write_json(path / "extra.json", number)
-        return write_manifest(path, trained.class_names, dict(trained.info) | {"run": f"run{number}"})
-
-    return make
-
-
-@pytest.fixture
-def local_registry(own_cache: Path) -> LocalRegistry:
-    return LocalRegistry()
+from tests.runs import MakeRun
 
 
 @pytest.fixture(params=["local", "azure"])

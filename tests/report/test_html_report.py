@@ -25,7 +25,7 @@ from cifarml.evaluation.metrics import evaluate_probabilities, measure_reliabili
 from cifarml.hardware.devices import describe_environment
 from cifarml.report.html_report import write_report
 from cifarml.run import write_json
-from tests.report.test_plots import make_dataset, make_names, make_probabilities
+from tests.report.samples import make_dataset, make_names, make_probabilities
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium")

@@ -6,20 +6,19 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-import numpy.typing as npt
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from cifarml.data.dataset import Dataset
 from cifarml.errors import DataError, SettingsError
 from cifarml.evaluation.metrics import Reliability, evaluate_probabilities, measure_reliability
 from cifarml.report import figure as canvas
 from cifarml.report import image_grids as grids
 from cifarml.report import plots as report
 from cifarml.report import reliability_diagram as reliability
+from tests.report.samples import make_dataset, make_names, make_probabilities
 
 HOSTILE = (
     "$x^",
@@ -36,32 +35,6 @@ HOSTILE = (
     "e\u0301" * 100,
     "\ufe0f",
 )
-
-
-def make_dataset(count: int, names: tuple[str, ...], origin: str = "made for a test") -> Dataset:
-    rng = np.random.default_rng(count)
-    return Dataset(
-        images=rng.integers(0, 256, (count, 32, 32, 3), np.uint8),
-        labels=(np.arange(count) % len(names)).astype(np.int64),
-        class_names=names,
-        sources=tuple(str(i) for i in range(count)),
-        is_test=np.zeros(count, np.bool_),
-        origin=origin,
-    )
-
-
-def make_names(count: int) -> tuple[str, ...]:
-    return tuple(f"thing {i}" for i in range(count))
-
-
-def make_probabilities(dataset: Dataset, wrong: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-    """Say the true class with 80 %, or the next one at the indices in ``wrong``."""
-    count, classes = len(dataset), len(dataset.class_names)
-    predicted = dataset.labels.copy()
-    predicted[wrong] = (predicted[wrong] + 1) % classes
-    probabilities = np.full((count, classes), 0.2 / (classes - 1), np.float32)
-    probabilities[np.arange(count), predicted] = 0.8
-    return probabilities
 
 
 def saved(figure: Figure) -> Image.Image:
@@ -397,6 +370,7 @@ def test_nothing_global_changes_and_global_settings_change_nothing() -> None:
         assert [image.tobytes() for image in draw()] == [image.tobytes() for image in images]
 
 
+@pytest.mark.slow
 def test_pyplot_is_not_imported() -> None:
     code = """
         import sys

@@ -22,10 +22,9 @@ from cifarml import Run
 from cifarml.deploy.local.host import LocalHost
 from cifarml.errors import DeployError
 from cifarml.serve.endpoint_folder import EndpointFolder
-from tests.data.test_fuzz import sample_images
 from tests.endpoints import Caller, Steady, register_copies
 from tests.goldens import Golden, colour_run, goldens, plain, requests
-from tests.scoring.test_fuzz import check, mutated_request
+from tests.mutations import check, mutated_request, sample_images
 
 NUM_REQUESTS = 20_000
 NUM_CLIENTS = 8

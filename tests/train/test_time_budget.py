@@ -288,7 +288,7 @@ def test_without_a_budget_the_schedule_counts_steps() -> None:
 
 
 def test_training_keeps_its_time_budget(tmp_path: Path) -> None:
-    """It has twice the time that this machine, busy as it is, is said to need at the very least."""
+    """It gets twice the time that this machine needs at least; how it is kept is tested above, on a clock."""
     dataset = load_dataset("drawn:400")
     settings: dict[str, Any] = {"widths": (8, 16), "batch_size": 40}
     with pytest.raises(TrainingError, match=r"^0\.01 s are too short: .* about \d+ s here$") as caught:
@@ -298,7 +298,6 @@ def test_training_keeps_its_time_budget(tmp_path: Path) -> None:
     told: list[Progress] = []
     config = TrainConfig(time_budget_s=budget_s, **settings)
     run = train_model(config, dataset, tmp_path / "run", on_progress=told.append)
-    assert budget_s / 2 < run.info["training_s"] < 2 * budget_s  # others work beside
     assert run.info["interrupted"] is False
     chosen = json.loads((run.path / "config.json").read_text())
     history = json.loads((run.path / "history.json").read_text())

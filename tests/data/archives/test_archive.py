@@ -139,6 +139,7 @@ def test_an_interrupted_call_leaves_nothing(tmp_path: Path, kind: str, stop: typ
     assert list(target.parent.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_control_c_in_another_process_leaves_nothing(tmp_path: Path, kind: str) -> None:
     archive = write(tmp_path, kind, FILES)
     code = """

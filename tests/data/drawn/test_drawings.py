@@ -117,6 +117,7 @@ def _fit_linear(pixels: Floats, labels: npt.NDArray[np.int64], *, steps: int, de
     return weights
 
 
+@pytest.mark.slow
 def test_a_linear_model_learns_something_but_stays_below_60_percent(drawings: Dataset) -> None:
     learn, judge = drawings.train, draw_dataset(1000, seed=1)
     middle = learn.images.mean(axis=0) / 255

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from tests.conftest import CommandLine
 from tests.emulators.azureml.cloud import Cloud
 from tests.endpoints import Steady
 from tests.image_files import image_bytes
+from tests.waiting import wait_until
 
 OURS = "import cifarml.scoring.score as ours\ninit = ours.init\n"
 FAULTS = {
@@ -234,14 +235,19 @@ def test_too_little_quota(
 
 def test_somebody_else_is_changing_it(cloud: Cloud, host: AzureHost, live: str) -> None:
     """We wait until that is over."""
-    cloud.operations.delay_s = 0.5
     client = host.workspace.client
     endpoint = client.online_endpoints.get(live)
     endpoint.tags["touched"] = "yes"
-    started = time.monotonic()
+    cloud.operations.may_begin.clear()
     client.online_endpoints.begin_create_or_update(endpoint)
-    host.set_traffic(live, {"version-1": 100})
-    assert time.monotonic() - started > 0.5
+    asked = cloud.count("GET", f"/onlineEndpoints/{live}$")
+    with ThreadPoolExecutor() as pool:
+        ours = pool.submit(host.set_traffic, live, {"version-1": 100})
+        wait_until(lambda: cloud.count("GET", f"/onlineEndpoints/{live}$") >= asked + 3)
+        assert not ours.done()
+        cloud.operations.may_begin.set()
+        ours.result()
+    assert host.get_endpoint(live).traffic == {"version-1": 100}
 
 
 def test_a_plan_touches_nothing(

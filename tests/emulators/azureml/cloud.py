@@ -50,8 +50,8 @@ class Cloud:
     """The state of a workspace, and the servers that show it to any client.
 
     ``requests`` are all that came, ``plan`` decides what goes wrong, ``denied`` who may not do what,
-    ``quota_cores`` how many cores a VM family, a size, or all (``"total"``) may have. ``operations.delay_s``
-    makes changes slow; ``crashes`` are the faults of the emulator itself.
+    ``quota_cores`` how many cores a VM family, a size, or all (``"total"``) may have. ``operations``
+    can be slowed (``delay_s``) and held (``may_begin``); ``crashes`` are the faults of the emulator itself.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -37,14 +37,16 @@ class Operation:
 
 
 class Operations:
-    """``delay_s`` passes before an operation does anything; ``busy`` names what is being changed."""
+    """Each begins ``delay_s`` after it was accepted, once ``may_begin`` is set; ``busy`` is being changed."""
 
     def __init__(self) -> None:
         self.delay_s = 0.0
+        self.may_begin = threading.Event()
         self.crashes: list[str] = []
         self.reset()
 
     def reset(self) -> None:
+        self.may_begin.set()
         self.all: dict[str, Operation] = {}
         self.busy: dict[str, Operation] = {}
 
@@ -58,6 +60,7 @@ class Operations:
         def run() -> None:
             try:
                 time.sleep(self.delay_s)
+                self.may_begin.wait()
                 work()
             except AzureError as error:
                 operation.error = {"code": error.code, "message": error.message}

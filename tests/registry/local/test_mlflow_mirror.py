@@ -20,12 +20,11 @@ from cifarml.registry.local.mlflow_mirror import mirror_failure, update_mirror
 from cifarml.registry.local.registry import LocalRegistry
 from cifarml.settings import Settings
 from tests.processes import forking_context, run_new
-from tests.registry.test_contract import MakeRun, make_run
+from tests.runs import MakeRun
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-__all__ = ["make_run"]  # fixtures
 pytestmark = pytest.mark.filterwarnings("ignore")  # SQLAlchemy warns of the way MLflow uses it
 
 

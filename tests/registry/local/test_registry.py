@@ -18,12 +18,14 @@ from cifarml.errors import ModelFileError, RegistryError
 from cifarml.registry.local.registry import LocalRegistry
 from cifarml.run import write_json, write_manifest
 from tests.processes import forking_context
-from tests.registry.test_contract import MakeRun, make_run
-from tests.registry.test_contract import local_registry as registry
-
-__all__ = ["make_run", "registry"]  # fixtures
+from tests.runs import MakeRun
 
 Work = Callable[[LocalRegistry, Path], object]
+
+
+@pytest.fixture
+def registry(local_registry: LocalRegistry) -> LocalRegistry:
+    return local_registry
 
 
 def small_run(path: Path) -> Path:

@@ -1,0 +1,103 @@
+"""The fast tier (`pytest -m fast`): which tests belong to it, and a guard that keeps it fast.
+
+A test belongs to it if its module is listed in `MODULES`, unless it uses one of `SLOW_FIXTURES` or is marked
+`slow`. A test of this tier that imports TensorFlow, opens a connection or starts a process fails.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+MODULES = frozenset({
+    "data/archives/test_archive.py",
+    "data/blob/test_blob_cache.py",
+    "data/cifar10/test_official.py",
+    "data/drawn/test_drawings.py",
+    "data/test_dataset.py",
+    "data/test_decode.py",
+    "data/test_load.py",
+    "data/test_save.py",
+    "evaluation/test_calibration.py",
+    "evaluation/test_statistics.py",
+    "report/test_plots.py",
+    "scoring/test_score.py",
+    "test_docs.py",
+    "test_images.py",
+    "test_predict.py",
+    "test_progress.py",
+    "test_settings.py",
+    "train/inputs/test_augmentation.py",
+    "cli/test_config.py",
+})  # fmt: skip
+SLOW_FIXTURES = frozenset({
+    "bench", "cifarml", "installed", "ml_cloud", "python", "real_data", "trained", "trained_runs",
+})  # fmt: skip
+"""Fixtures that train, start servers or processes, or read thousands of files."""
+
+TESTS = Path(__file__).parent
+SLOW_PACKAGES = frozenset({"azure.ai.ml", "jax", "keras", "mlflow", "tensorflow", "torch"})
+SLOW_EVENTS = frozenset({
+    "os.fork", "os.posix_spawn", "socket.bind", "socket.connect", "socket.getaddrinfo", "subprocess.Popen",
+})  # fmt: skip
+
+_guarded: list[str] = []
+"""The test, or the module being collected, that must do nothing of the above."""
+
+
+def pytest_configure() -> None:
+    sys.addaudithook(_refuse)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Skip the other modules if only this tier runs: importing them takes longer than its tests."""
+    if collection_path.suffix == ".py" and _runs_alone(config) and not _is_fast(collection_path):
+        return True
+    return None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        marks = {mark.name for mark in item.iter_markers()}
+        if _is_fast(item.path) and not fixtures & SLOW_FIXTURES and not marks & {"exhaustive", "slow"}:
+            item.add_marker("fast")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
+    return (yield from _guarding(_runs_alone(collector.config) and collector.nodeid))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    return (yield from _guarding(item.get_closest_marker("fast") and item.nodeid))
+
+
+def _guarding(name: str | bool | None) -> Iterator[None]:
+    if name:
+        _guarded.append(str(name))
+    try:
+        return (yield)
+    finally:
+        _guarded.clear()
+
+
+def _refuse(event: str, arguments: tuple[object, ...]) -> None:
+    if not _guarded:
+        return
+    if event in SLOW_EVENTS or (event == "import" and arguments[0] in SLOW_PACKAGES):
+        what = f"imports {arguments[0]}" if event == "import" else f"calls {event}"
+        pytest.fail(f"{_guarded[0]} {what}, so it does not belong to the fast tier (tests/fast_tier.py)")
+
+
+def _is_fast(path: Path) -> bool:
+    return path.is_relative_to(TESTS) and path.relative_to(TESTS).as_posix() in MODULES
+
+
+def _runs_alone(config: pytest.Config) -> bool:
+    return bool(config.getoption("markexpr") == "fast")

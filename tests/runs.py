@@ -1,0 +1,48 @@
+"""Trained runs for tests: trained once for all workers, or copied with content of their own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from cifarml import Run, TrainConfig, load_dataset
+from cifarml.run import MANIFEST
+
+__all__ = ["MakeRun", "TrainedRuns"]
+
+MakeRun = Callable[[int], Run]
+"""Makes a finished run with content of its own for each number."""
+
+
+class TrainedRuns:
+    """Runs to read, not to change: each is trained by the first test that needs it, in whichever worker.
+
+    Attributes:
+        folder: A folder that all workers of a session share.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        self.folder = folder
+
+    @classmethod
+    def of_session(cls, base: Path) -> TrainedRuns:
+        """Open those of a session, given this process's base for temporary folders."""
+        return cls((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "trained_runs")
+
+    def get(self, name: str, data: str = "drawn:200", **settings: Any) -> Run:
+        """Return the run of this name; if there is none yet, train it with these settings."""
+        path, asked = self.folder / name, self.folder / f"{name}.asked"
+        config = TrainConfig(**settings)
+        with FileLock(self.folder / f"{name}.lock"):
+            if not (path / MANIFEST).exists():
+                from cifarml.train.trainer import train_model
+
+                asked.write_text(f"{data} {config!r}")
+                train_model(config, load_dataset(data), path)
+        assert asked.read_text() == f"{data} {config!r}", f"{name} was trained with other settings"
+        return Run.open(path)

@@ -95,6 +95,19 @@ def test_no_import_cycle(level: str) -> None:
         pytest.fail(" -> ".join(error.args[1]))
 
 
+def test_the_public_api_is_listed_once() -> None:
+    """In ``cifarml/__init__.pyi``: no module has an ``__all__``, or a public function of a module's name."""
+    short = {module.rpartition(".")[2] for module in IMPORTS if room_of(module) != "cli"}
+    for path in PACKAGE.rglob("*.py"):
+        if path.parent.name == "cli" or path == PACKAGE / "__init__.py":
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        stored = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        assert "__all__" not in stored, path
+        functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+        assert not functions & short, path
+
+
 def test_files_and_folders_stay_small() -> None:
     sizes = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in PACKAGE.rglob("*.py")}
     assert not {path.name: size for path, size in sizes.items() if size > LARGEST_FILE}

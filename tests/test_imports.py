@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Callable
 from importlib import metadata
@@ -193,22 +192,6 @@ def test_every_public_name_is_there() -> None:
     exec("from cifarml import *", names)
     assert set(PUBLIC) <= set(names)
     assert cifarml.__version__ == metadata.version("cifarml")
-
-
-def test_every_module_says_what_it_offers() -> None:
-    """``__all__`` of each module names what exists, and no function bears a module's name."""
-    package = Path(cifarml.__file__).parent
-    modules = {
-        ".".join(("cifarml", *path.relative_to(package).with_suffix("").parts)).removesuffix(".__init__")
-        for path in package.rglob("*.py")
-    }
-    short = {name.rpartition(".")[2] for name in modules if not name.startswith("cifarml.cli")}
-    for name in modules - {"cifarml.cli.main", "cifarml.__main__"}:
-        module = importlib.import_module(name)
-        offered = getattr(module, "__all__", [])
-        assert all(hasattr(module, each) for each in offered), name
-        if not name.startswith("cifarml.cli"):
-            assert not {each for each in offered if callable(getattr(module, each))} & short, name
 
 
 def test_this_interpreter_is_one_we_support() -> None:

@@ -8,8 +8,6 @@ from typing import Any
 
 from cifarml.errors import CloudError
 
-__all__ = ["ErrorMeaning", "connection_error", "is_unresolved_host", "service_error", "sign_in_error"]
-
 ErrorMeaning = tuple[str, str | None]
 """What an error code means, and a hint; both may contain ``{names}`` of what the request was about."""
 

@@ -11,8 +11,6 @@ from typing import Any, Final
 
 from cifarml.errors import SettingsError
 
-__all__ = ["WORKSPACE", "plain_text", "read_toml", "read_train_settings", "read_workspace"]
-
 WORKSPACE: Final = ("subscription_id", "resource_group", "workspace_name")
 """What Azure ML's config.json says."""
 _MAX_BYTES: Final = 1 << 20

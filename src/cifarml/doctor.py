@@ -18,8 +18,6 @@ from cifarml.hardware.devices import Memory, cpu_features, has_nvidia_driver, me
 from cifarml.registry.local.mlflow_mirror import mirror_failure
 from cifarml.settings import Settings, describe_settings, load_settings
 
-__all__ = ["Check", "OnCheck", "run_checks"]
-
 _GB: Final = 1e9
 _MAKE_ANEW: Final = "move mlflow.db in registry_dir away; it is made anew after the next training"
 _ASK = """

@@ -28,26 +28,6 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = [
-    "ArchiveError",
-    "CifarMLError",
-    "CloudDeployError",
-    "CloudError",
-    "CloudRegistryError",
-    "DataError",
-    "DeployError",
-    "DownloadError",
-    "EndpointTimeoutError",
-    "GateError",
-    "ImageError",
-    "ModelFileError",
-    "RegistryError",
-    "RequestError",
-    "SettingsError",
-    "SmokeTestError",
-    "TrainingError",
-]
-
 
 class CifarMLError(Exception):
     """Base of every error that cifarml raises on purpose.

@@ -8,8 +8,6 @@ from typing import Final
 
 from cifarml.errors import SettingsError
 
-__all__ = ["explain_missing_extra"]
-
 _EXTRAS: Final = {
     "jax": ("jax", "KERAS_BACKEND=jax"),
     "optuna": ("tune", "hyperparameter search"),

@@ -19,17 +19,6 @@ from PIL import Image, UnidentifiedImageError
 from cifarml.cifar10 import IMAGE_SIZE
 from cifarml.errors import ImageError
 
-__all__ = [
-    "DECODER_VERSION",
-    "FORMATS",
-    "MAX_PIXELS",
-    "SUFFIXES",
-    "ImageLike",
-    "decode_image",
-    "encode_image",
-    "image_size",
-]
-
 DECODER_VERSION: Final = 1
 """Increased when the same file would give other pixels, so that no cache keeps the old ones."""
 

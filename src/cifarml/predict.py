@@ -26,8 +26,6 @@ import onnxruntime  # noqa: E402
 if _asked is None:
     del os.environ[_QUIET]
 
-__all__ = ["Prediction", "Predictor"]
-
 _BATCH_SIZE: Final = 256
 
 

@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["OnProgress", "Progress", "ignore_progress", "show_progress"]
-
 
 @dataclass(frozen=True)
 class Progress:

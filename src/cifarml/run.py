@@ -19,8 +19,6 @@ from cifarml.errors import ModelFileError
 if TYPE_CHECKING:
     from cifarml.predict import Predictor
 
-__all__ = ["MANIFEST", "ONNX_MODEL", "Run", "RunLike", "finish_manifest", "write_json", "write_manifest"]
-
 MANIFEST: Final = "manifest.json"
 ONNX_MODEL: Final = "model.onnx"
 KERAS_MODEL: Final = "model.keras"

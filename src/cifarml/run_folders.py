@@ -15,16 +15,6 @@ from filelock import FileLock, Timeout
 from cifarml.errors import ModelFileError, TrainingError
 from cifarml.run import MANIFEST, Run
 
-__all__ = [
-    "RunSummary",
-    "find_run",
-    "find_unfinished_run",
-    "list_runs",
-    "new_run_dir",
-    "resume_command",
-    "shown_settings",
-]
-
 CONFIG: Final = "config.json"
 METRICS: Final = "metrics.json"
 HISTORY: Final = "history.json"

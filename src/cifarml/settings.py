@@ -28,17 +28,6 @@ from cifarml.cifar10 import ARCHIVE_URL
 from cifarml.config_files import WORKSPACE, plain_text, read_toml, read_workspace
 from cifarml.errors import SettingsError
 
-__all__ = [
-    "Setting",
-    "Settings",
-    "debugging",
-    "describe_settings",
-    "hush_mlflow",
-    "hush_tensorflow",
-    "load_settings",
-    "settings_files",
-]
-
 _FILE_NAME: Final = "cifarml.toml"
 _NOT_SHOWN: Final = "set, not shown"
 

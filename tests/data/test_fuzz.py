@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from cifarml import decode_image, load_dataset
-from cifarml.data.archives.archive import ArchiveLimits, extract_archive
+from cifarml.data.archives.archive import extract_archive
+from cifarml.data.archives.limits import ArchiveLimits
 from cifarml.data.cifar10.official import load_official
 from cifarml.data.load import open_source
 from cifarml.errors import DataError, ImageError

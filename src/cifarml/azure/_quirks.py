@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from azure.ai.ml import MLClient
     from azure.core.credentials import TokenCredential
 
-__all__ = ["CLIENT_OUTPUT", "create_client", "import_client"]
-
 _CLOUD_VARIABLE: Final = "AZUREML_CURRENT_CLOUD"
 _GRAMMAR: Final = "rfc3987_syntax"
 

@@ -13,17 +13,6 @@ from cifarml.errors import CloudError, SettingsError
 if TYPE_CHECKING:
     from azure.ai.ml.entities import AmlCompute
 
-__all__ = [
-    "Cluster",
-    "ClusterOptions",
-    "build_cluster",
-    "create_cluster",
-    "delete_cluster",
-    "get_cluster",
-    "list_clusters",
-    "sizes_that_fit",
-]
-
 DEFAULT_SIZE: Final = "Standard_NC4as_T4_v3"
 """The smallest machine with an NVIDIA GPU: one T4, four cores."""
 

@@ -10,8 +10,6 @@ from pydantic import SecretStr
 from cifarml.azure.workspace import AzureWorkspace
 from cifarml.settings import Settings
 
-__all__ = ["DEFAULT_STORE", "Datastore", "JobLog", "open_datastore"]
-
 DEFAULT_STORE: Final = "workspaceblobstore"
 """The datastore that every workspace has."""
 

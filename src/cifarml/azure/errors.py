@@ -10,8 +10,6 @@ from urllib.parse import urlsplit
 from cifarml.cloud_errors import ErrorMeaning, connection_error, service_error, sign_in_error
 from cifarml.errors import CloudError
 
-__all__ = ["diagnose_log", "is_missing", "translate_error"]
-
 _DOCTOR: Final = "see: cifarml doctor --target azure"
 _THROTTLED: Final = ("the service is throttled: too many requests", "try again in some minutes")
 _OUT_OF_QUOTA: Final = (

@@ -13,8 +13,6 @@ from typing import Final
 
 import requests
 
-__all__ = ["DIGEST_TAG", "find_image_digest"]
-
 DIGEST_TAG: Final = "image_digest"
 """Tag of deployments and jobs; its value is ``"unknown"`` if the registry did not answer."""
 

@@ -10,8 +10,6 @@ from typing import Any, Final
 from cifarml.azure.workspace import AzureWorkspace
 from cifarml.errors import CloudError
 
-__all__ = ["RIGHTS", "check_workspace", "custom_role"]
-
 _P: Final = "Microsoft.MachineLearningServices/workspaces"
 _READ: Final = (f"{_P}/read", f"{_P}/datastores/read", f"{_P}/datastores/listSecrets/action")
 

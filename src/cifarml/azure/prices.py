@@ -7,8 +7,6 @@ from typing import Any, Final, NamedTuple
 
 import requests
 
-__all__ = ["Price", "find_price"]
-
 _LIST: Final = "https://prices.azure.com/api/retail/prices"
 """https://learn.microsoft.com/rest/api/cost-management/retail-prices/azure-retail-prices"""
 

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from azure.ai.ml import MLClient
     from azure.core.credentials import TokenCredential
 
-__all__ = ["TAG", "AzureWorkspace", "OnWait", "state_name"]
-
 OnWait = Callable[[str], None]
 """Called now and then with what is being waited for."""
 

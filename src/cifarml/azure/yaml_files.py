@@ -10,8 +10,6 @@ from cifarml.azure.compute import ClusterOptions
 from cifarml.azure.workspace import TAG
 from cifarml.errors import CloudError
 
-__all__ = ["SCHEMA", "new_folder", "write_cluster_yaml", "write_documents"]
-
 SCHEMA: Final = "https://azuremlschemas.azureedge.net/latest/{}.schema.json"
 
 

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from cifarml.azure.compute import Cluster
     from cifarml.azure.workspace import AzureWorkspace
 
-__all__ = ["app"]
-
 app = typer.Typer(
     name="compute",
     help="Clusters in Azure that train, and cost nothing while nothing is trained.",

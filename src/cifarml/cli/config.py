@@ -7,8 +7,6 @@ import typer
 from cifarml.cli import options
 from cifarml.cli.console import print_json, print_table
 
-__all__ = ["app"]
-
 app = typer.Typer(name="config", help="Show the settings, and where they come from.", no_args_is_help=True)
 
 

@@ -17,18 +17,6 @@ if TYPE_CHECKING:
 
     from cifarml.evaluation.metrics import Evaluation
 
-__all__ = [
-    "console",
-    "hidden_native_noise",
-    "note",
-    "print_evaluation",
-    "print_json",
-    "print_plan",
-    "print_table",
-    "show_log",
-    "shown_path",
-]
-
 _WIDE = 200  # columns where nobody reads along and lines must not be folded
 
 

@@ -10,8 +10,6 @@ import typer
 from cifarml.cli import options
 from cifarml.cli.console import note, print_json, print_table, shown_path
 
-__all__ = ["app"]
-
 app = typer.Typer(
     name="data",
     help="Look at images, check them, unpack them; to Azure Storage and back.",

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from cifarml.deploy.base import Endpoint, EndpointHost
     from cifarml.registry.base import ModelRegistry, RegisteredModel
 
-__all__ = ["deploy", "find_model"]
-
 
 def deploy(
     model: options.Model = "cifar10@champion",

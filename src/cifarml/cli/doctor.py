@@ -13,8 +13,6 @@ from cifarml.cli.target import Target
 if TYPE_CHECKING:
     from cifarml.doctor import Check
 
-__all__ = ["doctor"]
-
 _MARKS = {"ok": "ok", "warning": "warn", "problem": "PROBLEM"}
 
 

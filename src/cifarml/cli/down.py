@@ -10,8 +10,6 @@ from cifarml.cli import options
 from cifarml.cli.console import note, print_json, print_table
 from cifarml.cli.target import open_workspace
 
-__all__ = ["down"]
-
 
 def down(
     dry_run: Annotated[

@@ -13,8 +13,6 @@ from cifarml.cli.target import Target, open_host
 if TYPE_CHECKING:
     from cifarml.deploy.base import Endpoint
 
-__all__ = ["app"]
-
 app = typer.Typer(name="endpoint", help="Look at endpoints, and change them.", no_args_is_help=True)
 
 Deployment = Annotated[

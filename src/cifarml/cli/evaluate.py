@@ -10,8 +10,6 @@ import typer
 from cifarml.cli import options
 from cifarml.cli.console import print_evaluation, print_json, shown_path
 
-__all__ = ["evaluate"]
-
 
 def evaluate(
     run: Annotated[

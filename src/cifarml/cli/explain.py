@@ -10,8 +10,6 @@ import typer
 from cifarml.cli import options
 from cifarml.cli.console import hidden_native_noise, print_json, shown_path
 
-__all__ = ["explain"]
-
 
 def explain(
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="An image file.", show_default=False)],

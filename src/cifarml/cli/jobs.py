@@ -13,8 +13,6 @@ from cifarml.cli.target import open_workspace
 if TYPE_CHECKING:
     from cifarml.azure.jobs.jobs import Job
 
-__all__ = ["app"]
-
 app = typer.Typer(name="jobs", help="Look at trainings on clusters in Azure.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(metavar="JOB", help="Name of the job, as jobs list shows it.")]

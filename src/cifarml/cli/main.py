@@ -33,8 +33,6 @@ from cifarml.cli.console import note, show_log
 from cifarml.errors import CifarMLError
 from cifarml.extras import explain_missing_extra
 
-__all__ = ["app", "main"]
-
 app = typer.Typer(
     name="cifarml",
     no_args_is_help=True,

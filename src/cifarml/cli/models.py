@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from cifarml.registry.base import RegisteredModel
     from cifarml.registry.promotion_gate import GateCheck
 
-__all__ = ["app"]
-
 app = typer.Typer(name="models", help="Register, compare and promote trained models.", no_args_is_help=True)
 
 Model = Annotated[

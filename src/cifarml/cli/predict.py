@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from cifarml.predict import Prediction
     from cifarml.progress import OnProgress
 
-__all__ = ["predict"]
-
 _FEW = 256  # no progress bar for so few
 
 

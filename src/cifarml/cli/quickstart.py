@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from cifarml.run import Run
     from cifarml.train.config import PresetName
 
-__all__ = ["quickstart"]
-
 _NAME = "quickstart"
 """Of the model and of the endpoint, so that those of the user are left alone."""
 _BRIEF = 5

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from cifarml.progress import OnProgress, Progress
     from cifarml.run import Run
 
-__all__ = ["explain_termination", "resume_run"]
-
 _IMAGES = ("data", "subset", "subset_seed", "skip_bad")
 """Parameters that replace what the run has stored about its images."""
 _TAKEN = {*_IMAGES, "resume", "runs_dir", "target", "json", "quiet"}

@@ -12,8 +12,6 @@ from cifarml.cli.console import print_json, print_table, shown_path
 if TYPE_CHECKING:
     from cifarml.evaluation.compare_runs import RunComparison, RunFigures
 
-__all__ = ["app"]
-
 app = typer.Typer(name="runs", help="List, show and compare what was trained.", no_args_is_help=True)
 
 

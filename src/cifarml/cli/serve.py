@@ -12,8 +12,6 @@ from cifarml.cli.console import note
 from cifarml.cli.deploy import find_model
 from cifarml.cli.target import local_registry
 
-__all__ = ["serve"]
-
 
 def serve(
     model: options.Model = "cifar10@champion",

@@ -14,16 +14,6 @@ if TYPE_CHECKING:
     from cifarml.registry.base import ModelRegistry
     from cifarml.registry.local.registry import LocalRegistry
 
-__all__ = [
-    "Target",
-    "local_registry",
-    "open_host",
-    "open_registry",
-    "open_target",
-    "open_workspace",
-    "resolve_target",
-]
-
 Target = Annotated[
     Literal["local", "azure"] | None,
     typer.Option(

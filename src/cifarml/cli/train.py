@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from cifarml.train.config import TrainConfig
     from cifarml.train.data_source import Source
 
-__all__ = ["train"]
-
 CHOSEN = "chosen by the preset"
 
 

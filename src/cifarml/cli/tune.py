@@ -13,8 +13,6 @@ from cifarml.cli.console import hidden_native_noise, note, print_json, print_tab
 if TYPE_CHECKING:
     from cifarml.tune.trials import TuneResult
 
-__all__ = ["tune"]
-
 _SHOWN = 5
 
 

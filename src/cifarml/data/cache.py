@@ -20,8 +20,6 @@ from cifarml.cifar10 import IMAGE_SHAPE
 from cifarml.data.dataset import Dataset, Fingerprint
 from cifarml.errors import CifarMLError
 
-__all__ = ["CacheWriter", "read_cached"]
-
 _logger = logging.getLogger(__name__)
 _KEPT: Final = 8
 """As many data sets stay in the cache; the ones not used for longest go."""

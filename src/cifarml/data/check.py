@@ -17,8 +17,6 @@ from cifarml.images import image_size
 from cifarml.progress import OnProgress, ignore_progress
 from cifarml.settings import load_settings
 
-__all__ = ["ClassCount", "SourceCheck", "check_dataset", "check_source"]
-
 
 class ClassCount(NamedTuple):
     """How many images there are of a class."""

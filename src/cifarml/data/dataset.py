@@ -14,8 +14,6 @@ import numpy.typing as npt
 from cifarml.cifar10 import IMAGE_SHAPE
 from cifarml.errors import DataError
 
-__all__ = ["MAX_CLASSES", "BadImage", "Dataset", "DatasetSplits", "Fingerprint"]
-
 _T = TypeVar("_T", bound=np.generic)
 
 MAX_CLASSES = 1000

@@ -18,8 +18,6 @@ from cifarml.errors import ImageError
 from cifarml.images import decode_image
 from cifarml.progress import OnProgress, Progress, ignore_progress
 
-__all__ = ["OnBlock", "decode_images"]
-
 OnBlock = Callable[[npt.NDArray[np.uint8]], None]
 """Takes images, uint8 of shape (B, 32, 32, 3)."""
 

@@ -10,8 +10,6 @@ from typing import Final, Protocol, Self, runtime_checkable
 
 from cifarml.errors import DataError, ImageError
 
-__all__ = ["MAX_FILE_BYTES", "FileTree", "Folder", "KeyedTree"]
-
 MAX_FILE_BYTES: Final = 512 * 2**20
 """No single file is read that is larger: the longest official batch has 31 MB, a large photo 20 MB."""
 

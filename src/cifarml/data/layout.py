@@ -14,8 +14,6 @@ from cifarml.data.dataset import TEST_FRACTION, check_class_names
 from cifarml.errors import DataError
 from cifarml.images import SUFFIXES
 
-__all__ = ["Layout", "find_layout", "last_tenth"]
-
 _FLAT_NAME: Final = re.compile(r"(?P<class_name>.+)_(?P<number>\d+)")
 _SPLITS: Final = {"train": False, "test": True}
 _HINT: Final = (

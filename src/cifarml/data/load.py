@@ -28,8 +28,6 @@ from cifarml.images import DECODER_VERSION
 from cifarml.progress import OnProgress, ignore_progress
 from cifarml.settings import Settings, load_settings
 
-__all__ = ["is_path", "load_dataset", "locate_source", "open_source"]
-
 _DRAWN: Final = re.compile(r"drawn(?::(?P<count>\d{1,9}))?(?::(?P<seed>\d{1,9}))?")
 _CACHED_FILES: Final = 5_000
 _CACHED_BYTES: Final = 64 * 2**20

@@ -15,8 +15,6 @@ from cifarml.data.dataset import Dataset
 from cifarml.errors import DataError
 from cifarml.progress import OnProgress, Progress, ignore_progress
 
-__all__ = ["save_images"]
-
 _TOLD_EVERY: Final = 100
 _UNSAFE: Final = frozenset('/\\:*?"<>|\0')
 

@@ -12,8 +12,6 @@ from cifarml.images import ImageLike
 from cifarml.predict import Prediction
 from cifarml.registry.base import RegisteredModel
 
-__all__ = ["DEFAULT_ENDPOINT", "Deployment", "Endpoint", "EndpointHost", "read_answer"]
-
 DEFAULT_ENDPOINT: Final = "cifar10"
 """Default name of the endpoint."""
 

@@ -19,8 +19,6 @@ from cifarml.deploy.smoke_test import (
 from cifarml.errors import CifarMLError, DeployError, ImageError, SmokeTestError
 from cifarml.registry.base import RegisteredModel
 
-__all__ = ["OnStep", "deploy_model", "deployment_name", "live_deployment", "roll_back"]
-
 OnStep = Callable[[str], None]
 """Called with a line of text for each step."""
 

@@ -17,15 +17,6 @@ from cifarml.images import encode_image
 from cifarml.predict import Prediction
 from cifarml.run import Run
 
-__all__ = [
-    "ProbeResult",
-    "ReferenceImage",
-    "check_accuracy",
-    "probe_endpoint",
-    "reference_images",
-    "verify_prediction",
-]
-
 _MAX_IMAGES: Final = 50
 _DRAWN_SEED: Final = 20_260_101
 """Drawings that no training uses by default."""

@@ -8,8 +8,6 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["fit_temperature", "scale_probabilities"]
-
 _MOST: Final = 10.0
 _HALVINGS: Final = 24
 _LEAST_IMAGES: Final = 50

@@ -16,8 +16,6 @@ from cifarml.evaluation.statistics import Z_95, mcnemar_p_value
 from cifarml.progress import OnProgress, ignore_progress
 from cifarml.run import Run, RunLike
 
-__all__ = ["Comparison", "ModelFigures", "compare_on_dataset"]
-
 _MAX_P_VALUE: Final = 0.05
 
 

@@ -16,8 +16,6 @@ from cifarml.progress import OnProgress, ignore_progress
 from cifarml.run import ONNX_MODEL, Run, RunLike
 from cifarml.run_folders import ANSWERS, CONFIG, METRICS, shown_settings
 
-__all__ = ["Answers", "RunComparison", "RunFigures", "compare_runs"]
-
 _SHOWN: Final = ("training_s", "images_per_second", "num_parameters")
 _UNKNOWN: Final = "Nobody knows which is better"
 

@@ -14,8 +14,6 @@ from cifarml.predict import Predictor
 from cifarml.progress import OnProgress, ignore_progress
 from cifarml.run import RunLike
 
-__all__ = ["EvaluatedDataset", "evaluate_model"]
-
 
 class EvaluatedDataset(NamedTuple):
     """Evaluation of a model on a data set.

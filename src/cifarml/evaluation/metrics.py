@@ -10,15 +10,6 @@ import numpy.typing as npt
 
 from cifarml.errors import DataError
 
-__all__ = [
-    "ClassMetrics",
-    "Evaluation",
-    "Reliability",
-    "calibration_error",
-    "evaluate_probabilities",
-    "measure_reliability",
-]
-
 
 class ClassMetrics(NamedTuple):
     """Figures of one class; 0 where a figure has no meaning (nothing of that class, or never predicted)."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from typing import Final
 
-__all__ = ["Z_95", "mcnemar_p_value", "wilson_interval"]
-
 Z_95: Final = 1.959964
 """Quantile of the normal distribution for an interval of 95 %."""
 

@@ -24,8 +24,6 @@ from cifarml.report.figure import (
 )
 from cifarml.report.plots import FAINT, TRAIN
 
-__all__ = ["explanation_figure"]
-
 _SIDE = 2.8
 _NAMES = 1.5
 _BARS = 1.9

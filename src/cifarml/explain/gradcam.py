@@ -18,8 +18,6 @@ from cifarml.model.test_time_augmentation import ALONE, MIRRORED, MOVED, View, a
 from cifarml.predict import Prediction
 from cifarml.run import KERAS_MODEL, Run, RunLike
 
-__all__ = ["Explanation", "explain_image"]
-
 _CONVOLUTIONS: Final = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D)
 _ACTIVATIONS: Final = (keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.ELU, keras.layers.Activation)
 _TOLERANCE: Final = 5e-3

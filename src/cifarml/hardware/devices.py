@@ -13,19 +13,6 @@ from typing import Final, NamedTuple
 
 from cifarml.errors import SettingsError
 
-__all__ = [
-    "Memory",
-    "choose_devices",
-    "choose_precision",
-    "cpu_features",
-    "describe_environment",
-    "describe_machine",
-    "explain_precision",
-    "grow_gpu_memory",
-    "has_nvidia_driver",
-    "measure_memory",
-]
-
 _PACKAGES = ("cifarml", "keras", "tensorflow", "jax", "numpy", "pillow", "onnx", "onnxruntime", "tf2onnx")
 _FEATURES: Final = ("avx", "avx2", "fma", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16", "sve")
 """What networks are quicker with, on Intel, AMD and ARM."""

@@ -18,11 +18,9 @@ from typing import Any, Final
 import keras
 
 from cifarml.model import convnet, fast
-from cifarml.model.fast import FEW, reason
+from cifarml.model.fast import FEW
 from cifarml.model.recipe import Recipe, Size
 from cifarml.model.test_time_augmentation import MOVED
-
-__all__ = ["VIEWS", "build", "choose_recipe", "reason", "sizes", "to_serve"]
 
 VIEWS: Final = MOVED
 

@@ -29,8 +29,6 @@ from cifarml.model.layers import (
 )
 from cifarml.model.test_time_augmentation import View, average, show
 
-__all__ = ["build_network", "to_serve"]
-
 _PATCH = 2
 _HEAD_SCALE = 1 / 9
 """Keeps the first logits small; Jordan, 2024, section 3.1."""

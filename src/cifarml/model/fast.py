@@ -21,8 +21,6 @@ from cifarml.model import convnet
 from cifarml.model.recipe import Recipe, Size
 from cifarml.model.test_time_augmentation import MIRRORED
 
-__all__ = ["VIEWS", "build", "choose_recipe", "reason", "sizes", "to_serve"]
-
 VIEWS: Final = MIRRORED
 
 FEW: Final = 10_000

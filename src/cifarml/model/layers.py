@@ -13,15 +13,6 @@ from cifarml.model import winograd
 if keras.config.backend() == "tensorflow":
     import tensorflow as tf
 
-__all__ = [
-    "PIXEL_MEAN",
-    "PIXEL_STD",
-    "FusedBatchNormalization",
-    "QuickActivation",
-    "QuickConv2D",
-    "whitening_filters",
-]
-
 PIXEL_MEAN: Final = 0.449
 PIXEL_STD: Final = 0.226
 """Mean and standard deviation of photographs' pixels on a scale of 0 to 1, over all three channels."""

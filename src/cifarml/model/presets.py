@@ -13,8 +13,6 @@ from cifarml.model import best, fast, tutorial
 from cifarml.model.recipe import Recipe, Size
 from cifarml.model.test_time_augmentation import View
 
-__all__ = ["PRESETS", "Preset", "Recipe", "Size", "build_model"]
-
 
 class Preset(NamedTuple):
     """A network and its training.

@@ -10,8 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, Va
 
 from cifarml.errors import SettingsError
 
-__all__ = ["Recipe", "Size", "TrainingSettings"]
-
 _Below1 = Field(ge=0, lt=1)
 _Share = Field(ge=0, le=1)
 

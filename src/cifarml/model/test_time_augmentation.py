@@ -7,8 +7,6 @@ from typing import Any, Final, NamedTuple
 
 from keras import ops
 
-__all__ = ["ALONE", "MIRRORED", "MOVED", "View", "average", "show"]
-
 
 class View(NamedTuple):
     """An image as it is shown to a network.

@@ -20,8 +20,6 @@ from cifarml.cifar10 import IMAGE_SHAPE
 from cifarml.model.recipe import Recipe, Size
 from cifarml.model.test_time_augmentation import ALONE
 
-__all__ = ["VIEWS", "build", "choose_recipe", "reason", "sizes", "to_serve"]
-
 VIEWS: Final = ALONE
 
 

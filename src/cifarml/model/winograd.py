@@ -15,8 +15,6 @@ import numpy as np
 import numpy.typing as npt
 from keras import ops
 
-__all__ = ["convolve", "pays"]
-
 _KERNEL: Final = 3
 _TILE: Final = 7
 """Side of the largest tile; each larger one would lose more digits."""

@@ -15,19 +15,6 @@ from cifarml.run import Run, RunLike
 if TYPE_CHECKING:
     from cifarml.registry.run_record import RunRecord
 
-__all__ = [
-    "CHALLENGER",
-    "CHAMPION",
-    "DEFAULT_NAME",
-    "LATEST",
-    "ModelRegistry",
-    "RegisteredModel",
-    "check_alias",
-    "check_alias_change",
-    "check_model_name",
-    "parse_model",
-]
-
 DEFAULT_NAME: Final = "cifar10"
 """Name of the model, as in the article, where none is given."""
 

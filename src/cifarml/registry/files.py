@@ -13,8 +13,6 @@ from cifarml.errors import ModelFileError, RegistryError
 from cifarml.registry.base import CHAMPION, LATEST, RegisteredModel
 from cifarml.run import MANIFEST, Run
 
-__all__ = ["cached_copy", "check_content", "check_deletable", "copy_whole", "download_into", "find_version"]
-
 
 def copy_whole(run: Run, to: Path) -> None:
     """Copy a run into a new folder, each file checked, and all of it on the disk at the end.

@@ -14,8 +14,6 @@ from cifarml.registry.base import CHAMPION, ModelRegistry, RegisteredModel
 from cifarml.registry.promotion_gate import GateCheck, GateLimits, check_gate
 from cifarml.registry.run_record import Metric, RunRecord
 
-__all__ = ["Promotion", "compare_models", "promote_if_better"]
-
 
 class Promotion(NamedTuple):
     """Outcome of a promotion.

@@ -8,8 +8,6 @@ from typing import Final, NamedTuple
 
 from cifarml.evaluation.compare_models import Comparison
 
-__all__ = ["BEYOND_NOISE", "GateCheck", "GateLimits", "check_gate"]
-
 BEYOND_NOISE: Final = "better, not by chance"
 """Name of the check by McNemar's test."""
 

@@ -11,8 +11,6 @@ from typing import Any, Final, NamedTuple, TypeGuard
 from cifarml.run import Run
 from cifarml.run_folders import CONFIG, HISTORY, METRICS, RunSummary
 
-__all__ = ["Metric", "RunRecord", "milliseconds", "record_run", "summarise"]
-
 _MAX_TEXT: Final = 5000
 
 

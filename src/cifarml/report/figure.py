@@ -14,19 +14,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 
-__all__ = [
-    "ReportFigure",
-    "axes_at",
-    "counted",
-    "drawable",
-    "drawable_names",
-    "fit",
-    "percent",
-    "text_width",
-    "write",
-    "write_heading",
-]
-
 INK = "#222222"
 QUIET = "#6B6B6B"
 MARGIN = 0.25

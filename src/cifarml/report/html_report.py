@@ -26,8 +26,6 @@ from cifarml.report.plots import confusion_matrix, learning_curve
 from cifarml.report.reliability_diagram import reliability_diagram
 from cifarml.run_folders import CONFIG, HISTORY, METRICS, REPORT
 
-__all__ = ["write_report"]
-
 _MISTAKES: Final = 24
 _CONFUSIONS: Final = 6
 _SKIPPED: Final = 20

@@ -27,8 +27,6 @@ from cifarml.report.figure import (
     write_heading,
 )
 
-__all__ = ["image_grid", "prediction_grid"]
-
 WRONG = "#C4161C"
 COLUMNS = 10
 MAX_IMAGES = 1000

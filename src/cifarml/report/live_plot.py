@@ -10,8 +10,6 @@ from cifarml.errors import SettingsError
 from cifarml.progress import OnProgress, Progress, ignore_progress
 from cifarml.report.plots import learning_curves
 
-__all__ = ["live_plot"]
-
 _SHARE: Final = 0.05
 """Of the time at most so much goes into drawing: where epochs are short, some wait for the next one."""
 

@@ -40,8 +40,6 @@ from cifarml.report.figure import (
     write_heading,
 )
 
-__all__ = ["confusion_matrix", "learning_curve", "learning_curves", "save_figure"]
-
 FAINT = "#E3E3E3"
 TRAIN = "#0072B2"
 VALIDATION = "#D55E00"

@@ -13,8 +13,6 @@ from cifarml.evaluation.metrics import Reliability
 from cifarml.report.figure import INK, QUIET, ReportFigure, axes_at, percent, write
 from cifarml.report.plots import FAINT, TRAIN
 
-__all__ = ["reliability_diagram"]
-
 _SIDE = 2.5
 _LOW = 0.55
 """Inches: a panel's side, and the height of the bars beneath it."""

@@ -13,20 +13,6 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchem
 
 from cifarml.scoring.request import CODES, IMAGE_TYPES, MAX_BODY_BYTES, MAX_IMAGES
 
-__all__ = [
-    "SCORE_REQUEST",
-    "SCORE_RESPONSES",
-    "SERVER_CODES",
-    "ErrorAnswer",
-    "ErrorDetail",
-    "ImageAnswer",
-    "ImagePrediction",
-    "ImageRequest",
-    "ImagesAnswer",
-    "ImagesRequest",
-    "ModelVersion",
-]
-
 SERVER_CODES: Final[Mapping[str, tuple[int, str]]] = {
     "bad_http": (400, "what was sent is no HTTP"),
     "unauthorized": (401, "the key is missing or wrong"),

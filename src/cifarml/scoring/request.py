@@ -11,8 +11,6 @@ from typing import Any, Final, NamedTuple, NoReturn
 from cifarml.errors import ImageError, RequestError
 from cifarml.images import MAX_PIXELS, image_size
 
-__all__ = ["CODES", "IMAGE_TYPES", "MAX_BODY_BYTES", "MAX_IMAGES", "Request", "read_request"]
-
 MAX_BODY_BYTES: Final = 10 * 2**20
 """Longer requests are refused."""
 

@@ -32,8 +32,6 @@ try:  # in Azure ML's image, and nowhere else
 except ImportError:
     AMLResponse = rawhttp = None
 
-__all__ = ["answer", "init", "run"]
-
 MODEL_DIR: Final = "AZUREML_MODEL_DIR"
 """The variable that names the folder of the model: ``.../<name>/<version>``."""
 

@@ -11,8 +11,6 @@ from cifarml.serve.endpoint_folder import DeploymentRecord, new_key
 from cifarml.serve.middleware import error_response
 from cifarml.serve.router import TrafficRouter
 
-__all__ = ["add_admin_routes"]
-
 
 def add_admin_routes(app: FastAPI, router: TrafficRouter) -> None:
     """Add the routes under ``/control`` to the application of an endpoint."""

@@ -6,8 +6,6 @@ import json
 from html import escape
 from typing import Any
 
-__all__ = ["render_reference"]
-
 
 def render_reference(document: dict[str, Any]) -> str:
     """Return an HTML page that says what an endpoint understands.

@@ -22,8 +22,6 @@ from cifarml.serve.middleware import error_response
 from cifarml.serve.router import TrafficRouter, UnknownDeployment
 from cifarml.serve.telemetry import EndpointMetrics
 
-__all__ = ["make_app"]
-
 PAGE: Final = Path(__file__).with_name("page")
 _DEPLOYMENT: Final = "azureml-model-deployment"
 

@@ -18,8 +18,6 @@ from typing import Final
 
 from cifarml.serve.worker_process import WorkerError, WorkerProcess
 
-__all__ = ["BatchingQueue", "Busy", "TimedOut", "Unavailable"]
-
 _log = logging.getLogger(__name__)
 
 MAX_WAITING: Final = 256

@@ -31,21 +31,6 @@ from filelock import FileLock, Timeout
 from cifarml.errors import DeployError
 from cifarml.run import write_json
 
-__all__ = [
-    "HOST",
-    "READY",
-    "DeploymentRecord",
-    "EndpointFolder",
-    "EndpointRecord",
-    "ServerRecord",
-    "check_deployment_name",
-    "check_endpoint_name",
-    "check_traffic",
-    "new_key",
-    "rotate_log",
-    "tail_of",
-]
-
 HOST: Final = "127.0.0.1"
 """Where endpoints listen, always."""
 

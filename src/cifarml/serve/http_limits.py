@@ -16,8 +16,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cifarml.serve.middleware import error_response
 
-__all__ = ["HttpLimits"]
-
 MAX_CONNECTIONS: Final = 512
 _MAX_UNREAD_BYTES: Final = 512 << 10
 """Bytes received before the application reads them; a single read from a socket yields up to 256 KB."""

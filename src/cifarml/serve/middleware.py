@@ -23,8 +23,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from cifarml.serve.router import TrafficRouter
 from cifarml.serve.telemetry import AccessLog
 
-__all__ = ["AccessMiddleware", "error_response"]
-
 _log = logging.getLogger(__name__)
 
 _PUBLIC: Final = re.compile(r"/|/health/(live|ready)|/openapi\.json|/docs|/samples(/[a-z]+\.png)?|/page/.*")

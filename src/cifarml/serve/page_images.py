@@ -21,8 +21,6 @@ from cifarml.errors import ImageError
 from cifarml.images import decode_image
 from cifarml.scoring.request import CODES
 
-__all__ = ["answer", "init"]
-
 _SEED: Final = 8
 _samples: dict[str, bytes] = {}
 

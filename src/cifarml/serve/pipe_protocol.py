@@ -9,8 +9,6 @@ import struct
 from collections.abc import Sequence
 from typing import Final
 
-__all__ = ["LENGTH", "Pair", "pack", "unpack"]
-
 Pair = tuple[bytes, bytes]
 
 LENGTH: Final = struct.Struct("<Q")

@@ -22,8 +22,6 @@ from cifarml.serve.endpoint_folder import (
 )
 from cifarml.serve.worker_process import WorkerError
 
-__all__ = ["Answer", "TrafficRouter", "UnknownDeployment"]
-
 _IMAGES: Final = Path(__file__).with_name("page_images.py")
 _IMAGES_MEMORY_BYTES: Final = 1 << 30
 _IMAGES_TIMEOUT_S: Final = 10.0

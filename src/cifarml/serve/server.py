@@ -29,8 +29,6 @@ from cifarml.serve.middleware import AccessMiddleware
 from cifarml.serve.router import TrafficRouter
 from cifarml.serve.telemetry import AccessLog
 
-__all__ = ["run_server"]
-
 _BACKLOG: Final = 1024
 _KEEP_ALIVE_S: Final = 30
 _DRAIN_S: Final = 30

@@ -13,8 +13,6 @@ from typing import Any, Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import generate_latest
 
-__all__ = ["AccessLog", "EndpointMetrics"]
-
 _BUCKETS_S: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _MAX_LOG_BYTES: Final = 10 << 20
 _KEPT_LOGS: Final = 2

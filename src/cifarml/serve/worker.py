@@ -19,8 +19,6 @@ from typing import Any, BinaryIO, Final
 
 from cifarml.serve.pipe_protocol import LENGTH, pack, unpack
 
-__all__ = ["INIT_FAILED", "main"]
-
 INIT_FAILED: Final = 3
 """Exit code if the script fails to start, the same as of Azure ML's inference server."""
 

@@ -15,8 +15,6 @@ import psutil
 from cifarml.serve.endpoint_folder import rotate_log
 from cifarml.serve.pipe_protocol import LENGTH, Pair, pack, unpack
 
-__all__ = ["WorkerError", "WorkerProcess"]
-
 _START_TIMEOUT_S: Final = 60.0
 _STOP_TIMEOUT_S: Final = 3.0
 _MAX_ANSWER_BYTES: Final = 64 << 20

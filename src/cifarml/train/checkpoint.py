@@ -40,8 +40,6 @@ from cifarml.run_folders import (
 from cifarml.train.out_of_memory import is_out_of_memory
 from cifarml.train.plan import Plan
 
-__all__ = ["Checkpoint", "TrainingState", "explain_resource_errors"]
-
 _WAIT_S: Final = 1.0
 """For the lock, which is held for a moment to check whether a run is being trained."""
 _DATE: Final = (1980, 1, 1, 0, 0, 0)

@@ -12,8 +12,6 @@ from cifarml.errors import SettingsError
 from cifarml.model import recipe
 from cifarml.model.recipe import Recipe, TrainingSettings
 
-__all__ = ["Precision", "PresetName", "TrainConfig"]
-
 PresetName = Literal["fast", "best", "tutorial"]
 Precision = Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
 

@@ -15,8 +15,6 @@ from cifarml.progress import OnProgress, ignore_progress
 from cifarml.run import write_json
 from cifarml.run_folders import CHECKPOINT, SOURCE
 
-__all__ = ["Source"]
-
 
 class Source(BaseModel):
     """Arguments of :func:`cifarml.load_dataset`, immutable.

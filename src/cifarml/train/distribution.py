@@ -13,8 +13,6 @@ from typing import Any
 
 import keras
 
-__all__ = ["on_devices"]
-
 
 def on_devices(devices: Sequence[str]) -> AbstractContextManager[Any]:
     """Return a context in which a network is built, compiled and trained on these devices.

@@ -18,8 +18,6 @@ from cifarml.cifar10 import IMAGE_SHAPE
 from cifarml.errors import TrainingError
 from cifarml.predict import Predictor
 
-__all__ = ["TOLERANCE", "ExportedModel", "export_onnx"]
-
 TOLERANCE: Final = 1e-4
 """Largest difference of a probability between Keras and ONNX Runtime."""
 

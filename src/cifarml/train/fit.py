@@ -22,8 +22,6 @@ from cifarml.train.plan import Plan
 from cifarml.train.precise_batchnorm import recompute_batchnorm_statistics
 from cifarml.train.time_budget import BudgetScheduler
 
-__all__ = ["FitResult", "OnEpoch", "fit_network"]
-
 _MOST_EPOCHS: Final = 1_000_000
 """If the time budget ends the training."""
 _VALIDATION_BATCH: Final = 256

@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["interrupts_delayed", "interrupts_noted"]
-
 
 @contextmanager
 def interrupts_delayed() -> Iterator[None]:

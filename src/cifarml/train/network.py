@@ -9,8 +9,6 @@ from cifarml.train.inputs.batches import Batches
 from cifarml.train.optimizers.schedule import build_optimizer
 from cifarml.train.plan import Plan
 
-__all__ = ["compile_network"]
-
 
 def compile_network(plan: Plan, batches: Batches) -> keras.Model:
     """Build and compile the network of a plan, to be trained on these batches."""

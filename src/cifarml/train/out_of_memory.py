@@ -7,8 +7,6 @@ from contextlib import contextmanager
 
 from cifarml.errors import TrainingError
 
-__all__ = ["is_out_of_memory", "oom_hint"]
-
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Check whether an error of Python, TensorFlow, JAX or CUDA means that memory ran out.

@@ -21,8 +21,6 @@ from cifarml.train.inputs.batches import Batches, DataPruning
 from cifarml.train.out_of_memory import oom_hint
 from cifarml.train.time_budget import TimePlan
 
-__all__ = ["Plan"]
-
 
 class _Machine(BaseModel):
     """The machine's part of config.json."""

@@ -20,8 +20,6 @@ from cifarml.data.dataset import Dataset
 from cifarml.progress import OnProgress, Progress
 from cifarml.train.plan import Plan
 
-__all__ = ["count_batchnorm_images", "recompute_batchnorm_statistics"]
-
 _ENOUGH: Final = 5000
 """Images; Wu and Johnson, 2021, section 3, find 1,000 to 10,000 to do as well as all."""
 _LEAST_BATCH: Final = 256

@@ -18,8 +18,6 @@ from cifarml.train.plan import Plan
 from cifarml.train.precise_batchnorm import count_batchnorm_images
 from cifarml.train.time_budget import Clock, Speed, choose_model_size
 
-__all__ = ["autotune", "choose_compiler", "measure_speed"]
-
 _LEAST_STEPS: Final = 4
 """After the first step; oneDNN and cuDNN choose their algorithms in the first few."""
 _MOST_STEPS: Final = 30
@@ -127,6 +125,7 @@ class StepTimer(keras.callbacks.Callback):  # type: ignore[misc]
         self._last = clock()
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:  # noqa: ARG002
+        """Record the time since the step before."""
         now = self._clock()
         self.steps_s.append(now - self._last)
         self._last = now

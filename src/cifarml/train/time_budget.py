@@ -15,8 +15,6 @@ from typing import Final, NamedTuple
 from cifarml.errors import TrainingError
 from cifarml.model.recipe import Size
 
-__all__ = ["BudgetScheduler", "Clock", "ScheduleState", "Speed", "TimePlan", "choose_model_size"]
-
 Clock = Callable[[], float]
 """Returns seconds since some moment, like :func:`time.perf_counter`."""
 

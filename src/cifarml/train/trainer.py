@@ -50,8 +50,6 @@ from cifarml.train.fit import fit_network
 from cifarml.train.plan import Plan
 from cifarml.train.speed_probe import autotune
 
-__all__ = ["build_serving_model", "resume_training", "train_model"]
-
 _DATASET: Final = "dataset.json"
 _COMPARED: Final = 256
 """Images on which the exported model is compared with the trained one."""

@@ -41,8 +41,6 @@ if TYPE_CHECKING:
 
     from cifarml.tune.study import Study
 
-__all__ = ["SETTINGS", "tune_model"]
-
 SETTINGS: Final = "best.toml"
 _KEPT: Final = {"preset", "precision", "validation_fraction", "seed"}
 """Settings of the config that are stored, besides the recipe."""

@@ -9,8 +9,6 @@ from cifarml.model.recipe import Recipe
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-__all__ = ["search_space"]
-
 
 def search_space(preset: str, own: Recipe) -> dict[str, BaseDistribution]:
     """Return the distribution of each hyperparameter; the preset's own choice is always included.

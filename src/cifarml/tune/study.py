@@ -27,8 +27,6 @@ from cifarml.errors import SettingsError, TrainingError
 from cifarml.train.interrupts import interrupts_delayed
 from cifarml.tune.trials import ENDED, OWN
 
-__all__ = ["Study"]
-
 _FILE: Final = "study.db"
 _NAME: Final = "cifarml"
 _TIMEOUT_S: Final = 60

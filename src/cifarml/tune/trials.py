@@ -16,18 +16,6 @@ from cifarml.evaluation.statistics import mcnemar_p_value
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-__all__ = [
-    "ENDED",
-    "OWN",
-    "Trial",
-    "TuneResult",
-    "baseline_trial",
-    "encode_bits",
-    "find_best",
-    "p_value_of",
-    "read_trial",
-]
-
 OWN: Final = "own"
 """Attribute of the trial that has the preset's own settings."""
 

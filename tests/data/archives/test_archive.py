@@ -19,7 +19,8 @@ from pathlib import Path
 import pytest
 
 from cifarml import load_dataset
-from cifarml.data.archives.archive import ArchiveLimits, extract_archive, is_archive, open_archive
+from cifarml.data.archives.archive import extract_archive, is_archive, open_archive
+from cifarml.data.archives.limits import ArchiveLimits
 from cifarml.data.load import open_source
 from cifarml.errors import ArchiveError, DataError, ImageError
 from cifarml.progress import Progress

@@ -14,8 +14,6 @@ from packaging.utils import canonicalize_name
 from cifarml.errors import TrainingError
 from cifarml.train.config import TrainConfig
 
-__all__ = ["conda_file", "stage_package", "training_requirements"]
-
 _PACKAGE: Final = Path(__file__).parents[2]
 SETTINGS: Final = "train.json"
 _EXCLUDED: Final = ("azure-ai-ml",)

@@ -24,16 +24,6 @@ from cifarml.run import Run
 from cifarml.train.config import TrainConfig
 from cifarml.train.data_source import Source
 
-__all__ = [
-    "Job",
-    "cancel_job",
-    "fetch_run",
-    "follow_job",
-    "get_job",
-    "list_jobs",
-    "submit_job",
-]
-
 OnLine = Callable[[str], None]
 
 _FIRST_WAIT_S: Final = 1.0

@@ -19,8 +19,6 @@ from cifarml.settings import load_settings
 from cifarml.train.config import TrainConfig
 from cifarml.train.data_source import Source
 
-__all__ = ["IMAGE", "RUNS", "RUN_NAME", "RUN_TAG", "build_job", "write_job_yaml"]
-
 IMAGE: Final = "mcr.microsoft.com/azureml/openmpi4.1.0-ubuntu22.04:latest"
 """https://github.com/Azure/AzureML-Containers; CUDA's libraries come with TensorFlow's own packages."""
 

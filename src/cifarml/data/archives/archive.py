@@ -13,8 +13,6 @@ from cifarml.data.file_tree import FileTree
 from cifarml.errors import ArchiveError, DataError, ImageError
 from cifarml.progress import OnProgress, Progress, ignore_progress
 
-__all__ = ["ArchiveLimits", "extract_archive", "is_archive", "open_archive"]
-
 _ZIP_MAGIC: Final = (b"PK\x03\x04", b"PK\x05\x06")
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 

@@ -14,8 +14,6 @@ from typing import Final
 from cifarml.data.file_tree import MAX_FILE_BYTES
 from cifarml.errors import ArchiveError
 
-__all__ = ["DAMAGED", "ArchiveLimits", "Members"]
-
 DAMAGED: Final = (
     zipfile.BadZipFile,
     tarfile.TarError,

@@ -12,8 +12,6 @@ from typing import IO, Final, Self, cast
 from cifarml.data.archives.limits import DAMAGED, ArchiveLimits, Members
 from cifarml.errors import ArchiveError, ImageError
 
-__all__ = ["TarTree"]
-
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 _MAX_HEADER_BYTES: Final = 256 * 2**10
 _MAX_COMMON_ENTRIES: Final = 100

@@ -14,8 +14,6 @@ from typing import Final, Self
 from cifarml.data.archives.limits import DAMAGED, ArchiveLimits, Members
 from cifarml.errors import ArchiveError, ImageError
 
-__all__ = ["ZipTree"]
-
 _ZIP_END: Final = b"PK\x05\x06"
 _ZIP64_END: Final = b"PK\x06\x06"
 _ZIP_ENTRY: Final = b"PK\x01\x02"

@@ -11,8 +11,6 @@ from pydantic import SecretStr
 
 from cifarml.errors import DataError
 
-__all__ = ["BlobAddress", "is_blob_address", "is_blob_host"]
-
 _CONTAINER: Final = re.compile(r"\$root|\$web|\$logs|(?=.{3,63}$)[a-z0-9]+(?:-[a-z0-9]+)*")
 _BLOB_HOST: Final = re.compile(
     r"[a-z0-9-]{3,30}(?:\.z\d+)?\.blob\.(?:core\.windows\.net|core\.chinacloudapi\.cn"

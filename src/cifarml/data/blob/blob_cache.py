@@ -13,8 +13,6 @@ from typing import Final
 from cifarml.data.blob.info import BlobInfo
 from cifarml.errors import DataError
 
-__all__ = ["BlobCache"]
-
 _logger = logging.getLogger(__name__)
 
 _BATCH: Final = 256

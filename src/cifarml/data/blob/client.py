@@ -20,8 +20,6 @@ from cifarml.data.blob.address import BlobAddress, is_blob_host
 from cifarml.errors import SettingsError
 from cifarml.settings import Settings
 
-__all__ = ["LONGEST_WAIT_S", "RETRIES", "Access", "OnWait", "open_access"]
-
 _logger = logging.getLogger(__name__)
 
 _Authorize = Callable[[str, str, dict[str, str]], tuple[str, dict[str, str]]]

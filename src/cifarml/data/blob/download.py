@@ -18,8 +18,6 @@ from cifarml.data.blob.info import BlobInfo
 from cifarml.data.blob.transfer_progress import map_in_threads
 from cifarml.errors import CloudError, DataError
 
-__all__ = ["PART_BYTES", "download_blob", "has_content", "read_small"]
-
 PART_BYTES: Final = 4 * 2**20
 _TRIES: Final = 3
 

@@ -22,8 +22,6 @@ from cifarml.cloud_errors import (
 from cifarml.data.blob.client import Access
 from cifarml.errors import CloudError, DataError
 
-__all__ = ["overwrite_error", "response_error", "translate_errors"]
-
 _ENTRA: Final = "login.microsoftonline.com"
 _SIGN_IN: Final = "sign in with: az login   (or set AZURE_STORAGE_SAS_TOKEN)"
 _ROLE: Final = (

@@ -25,8 +25,6 @@ from cifarml.data.blob.info import BlobInfo
 from cifarml.data.blob.listing import parse_listing
 from cifarml.errors import CloudError
 
-__all__ = ["CONNECTIONS", "BlobHttpClient", "ChangedError"]
-
 CONNECTIONS: Final = 8
 """Concurrent transfers."""
 

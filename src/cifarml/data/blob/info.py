@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Self
 
-__all__ = ["SHA256", "BlobInfo"]
-
 SHA256: Final = "sha256"
 """Key of the metadata with the hash of a blob's content."""
 

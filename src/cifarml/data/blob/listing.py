@@ -12,8 +12,6 @@ from xml.etree import ElementTree as ET
 
 from cifarml.data.blob.info import BlobInfo
 
-__all__ = ["parse_listing"]
-
 
 def parse_listing(content: bytes) -> tuple[list[BlobInfo], str]:
     """Parse a response to List Blobs.

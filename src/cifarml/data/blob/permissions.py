@@ -12,8 +12,6 @@ from cifarml.data.blob.store import BlobStore
 from cifarml.errors import CifarMLError
 from cifarml.settings import Settings
 
-__all__ = ["check_permissions"]
-
 
 def check_permissions(settings: Settings) -> Iterator[tuple[str, CifarMLError | None]]:
     """Try each operation in the container of the settings, with a small blob that is deleted afterwards.

@@ -20,8 +20,6 @@ from cifarml.images import SUFFIXES
 from cifarml.progress import OnProgress, ignore_progress
 from cifarml.settings import Settings
 
-__all__ = ["BlobTree", "open_blobs"]
-
 _MAX_BLOBS: Final = 500_000
 _SMALL_BLOBS: Final = "small.sqlite"
 

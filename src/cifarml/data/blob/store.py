@@ -23,8 +23,6 @@ from cifarml.errors import CloudError, DataError
 from cifarml.progress import OnProgress, ignore_progress
 from cifarml.settings import Settings, load_settings
 
-__all__ = ["BlobStore", "Upload"]
-
 
 class Upload(NamedTuple):
     """Result of an upload.

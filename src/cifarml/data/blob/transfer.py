@@ -16,8 +16,6 @@ from cifarml.errors import ArchiveError, DataError
 from cifarml.progress import OnProgress, ignore_progress
 from cifarml.settings import Settings, load_settings
 
-__all__ = ["Download", "download_path", "upload_path"]
-
 _LIMITS: Final = ArchiveLimits(max_total_bytes=2**60, max_file_bytes=2**60, max_ratio=float("inf"))
 
 

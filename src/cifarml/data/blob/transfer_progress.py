@@ -11,8 +11,6 @@ from typing import TypeVar
 from cifarml.data.blob.http import CONNECTIONS
 from cifarml.progress import OnProgress, Progress
 
-__all__ = ["TransferProgress", "map_in_threads"]
-
 _I = TypeVar("_I")
 _O = TypeVar("_O")
 

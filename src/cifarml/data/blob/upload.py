@@ -16,8 +16,6 @@ from cifarml.data.blob.http import BlobHttpClient, ChangedError
 from cifarml.data.blob.info import SHA256
 from cifarml.data.blob.transfer_progress import map_in_threads
 
-__all__ = ["upload_blob"]
-
 _SMALL_BYTES: Final = 4 * 2**20
 """Files up to this size are sent in one request."""
 

@@ -15,8 +15,6 @@ from urllib3.util import Retry
 from cifarml.errors import DownloadError
 from cifarml.progress import OnProgress, Progress, ignore_progress
 
-__all__ = ["download_file"]
-
 _CONNECT_TIMEOUT_S: Final = 5
 _READ_TIMEOUT_S: Final = 60
 _BLOCK_BYTES: Final = 2**14

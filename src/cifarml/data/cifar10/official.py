@@ -23,8 +23,6 @@ from cifarml.errors import DataError
 from cifarml.progress import OnProgress, Progress, ignore_progress
 from cifarml.settings import Settings
 
-__all__ = ["download_official", "is_official", "load_official"]
-
 _BATCH: Final = re.compile(r"(?P<folder>(?:.*/)?)(?P<kind>data_batch_\d+|test_batch)(?P<binary>\.bin)?")
 _IMAGE_BYTES: Final = IMAGE_SIZE * IMAGE_SIZE * 3
 

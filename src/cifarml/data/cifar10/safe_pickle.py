@@ -17,8 +17,6 @@ import numpy.typing as npt
 
 from cifarml.errors import DataError
 
-__all__ = ["load_arrays", "to_array"]
-
 _NAMES: Final = frozenset(
     (module, name)
     for module in ("numpy.core.multiarray", "numpy._core.multiarray", "numpy")

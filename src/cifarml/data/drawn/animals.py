@@ -6,8 +6,6 @@ import numpy as np
 
 from cifarml.data.drawn.pen import Paint, Pen, hsv
 
-__all__ = ["bird", "cat", "deer", "dog", "frog", "horse"]
-
 
 def bird(pen: Pen, paint: Paint, rng: np.random.Generator) -> None:
     """Round body, beak, tail, a wing folded or raised, two thin legs."""

@@ -20,8 +20,6 @@ from cifarml.data.drawn.vehicles import airplane, automobile, ship, truck
 from cifarml.errors import DataError
 from cifarml.progress import OnProgress, Progress, ignore_progress
 
-__all__ = ["FIGURES", "MAX_DRAWN", "MIN_DRAWN", "draw_dataset"]
-
 MIN_DRAWN: Final = 2 * len(CLASS_NAMES)
 """The fewest images: one to train on and one to test of each class."""
 

@@ -15,8 +15,6 @@ from typing import Final
 import numpy as np
 from PIL import ImageDraw
 
-__all__ = ["Colour", "Figure", "Paint", "Pen", "brightness", "hsv"]
-
 Colour = tuple[int, int, int]
 Point = tuple[float, float]
 

@@ -6,8 +6,6 @@ import numpy as np
 
 from cifarml.data.drawn.pen import Paint, Pen, hsv
 
-__all__ = ["airplane", "automobile", "ship", "truck"]
-
 
 def airplane(pen: Pen, paint: Paint, rng: np.random.Generator) -> None:
     """Fuselage, two swept wings, a fin."""

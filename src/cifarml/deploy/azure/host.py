@@ -37,8 +37,6 @@ from cifarml.serve.endpoint_folder import check_endpoint_name, check_traffic
 if TYPE_CHECKING:
     from azure.ai.ml.entities import ManagedOnlineDeployment, OnlineEndpoint
 
-__all__ = ["AzureHost"]
-
 _KEY_TIMEOUT_S: Final = 60.0
 _LOG_LINES: Final = 200
 

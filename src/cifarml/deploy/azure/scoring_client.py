@@ -13,8 +13,6 @@ from cifarml.deploy.base import read_answer
 from cifarml.errors import CloudDeployError, DeployError, EndpointTimeoutError, ImageError
 from cifarml.predict import Prediction
 
-__all__ = ["ScoringClient"]
-
 _TIMEOUT_S: Final = 200.0
 """Longer than the longest request that Azure allows, which is 180 s."""
 

@@ -19,16 +19,6 @@ from cifarml.deploy.azure.staging import SCORING_SCRIPT, locked_requirements, sc
 from cifarml.errors import DeployError, SettingsError
 from cifarml.registry.base import RegisteredModel
 
-__all__ = [
-    "ENVIRONMENT",
-    "IMAGE",
-    "DeploymentOptions",
-    "build_deployment",
-    "build_endpoint",
-    "build_environment",
-    "write_yaml",
-]
-
 ENVIRONMENT: Final = "cifarml-scoring"
 """Name of the environment; its version is a hash of what is in it."""
 

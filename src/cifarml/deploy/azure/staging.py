@@ -15,8 +15,6 @@ from packaging.utils import canonicalize_name
 
 from cifarml.errors import DeployError
 
-__all__ = ["SCORING_SCRIPT", "locked_requirements", "scoring_files", "scoring_requirements", "stage_scoring"]
-
 SCORING_SCRIPT: Final = "cifarml/scoring/score.py"
 """Where the scoring script lies in the code folder."""
 

@@ -18,8 +18,6 @@ from cifarml.serve.endpoint_folder import check_deployment_name, check_endpoint_
 if TYPE_CHECKING:
     from azure.ai.ml.entities import OnlineDeployment, OnlineEndpoint
 
-__all__ = ["EndpointReader", "check_name", "parse_endpoint"]
-
 _STATES: Final = {
     "succeeded": "ready",
     "creating": "starting",

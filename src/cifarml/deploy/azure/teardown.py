@@ -13,8 +13,6 @@ from cifarml.azure.workspace import TAG, AzureWorkspace
 from cifarml.deploy.azure.host import AzureHost
 from cifarml.errors import CifarMLError
 
-__all__ = ["Resource", "find_resources", "tear_down"]
-
 
 class Resource(NamedTuple):
     """Something of ours in the workspace.

@@ -12,8 +12,6 @@ from cifarml.registry.base import RegisteredModel
 from cifarml.serve.endpoint_folder import HOST, DeploymentRecord, EndpointFolder, EndpointRecord
 from cifarml.serve.server import run_server
 
-__all__ = ["serve_model"]
-
 
 def serve_model(
     model: RegisteredModel,

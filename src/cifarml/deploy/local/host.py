@@ -32,8 +32,6 @@ from cifarml.serve.endpoint_folder import (
 )
 from cifarml.settings import load_settings
 
-__all__ = ["SCORE", "LocalHost", "build_page_address", "copy_run"]
-
 SCORE: Final = Path(__file__).parents[2] / "scoring" / "score.py"
 """The scoring script, the same as in the cloud."""
 

@@ -17,8 +17,6 @@ from urllib3.exceptions import TimeoutError as NoAnswer
 from cifarml.errors import DeployError, EndpointTimeoutError
 from cifarml.serve.endpoint_folder import HOST, READY, EndpointFolder, ServerRecord, tail_of
 
-__all__ = ["ServerClient"]
-
 _START_TIMEOUT_S: Final = 60.0
 _STOP_TIMEOUT_S: Final = 40.0
 _CONTROL_TIMEOUT_S: Final = 120.0

@@ -38,8 +38,6 @@ from cifarml.settings import load_settings
 if TYPE_CHECKING:
     from azure.ai.ml.entities import Model
 
-__all__ = ["AzureRegistry"]
-
 _ALIAS: Final = "alias."
 """An alias is a tag: ``alias.champion`` with a number. Of several versions the highest number counts."""
 

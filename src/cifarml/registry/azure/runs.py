@@ -12,8 +12,6 @@ from cifarml.azure.workspace import AzureWorkspace
 from cifarml.cifar10 import EXPERIMENT
 from cifarml.registry.run_record import RunRecord, milliseconds
 
-__all__ = ["insert_run"]
-
 _ID_TAG: Final = "cifarml_run_id"
 """Tag with our id of a run; Azure ML assigns another one."""
 

@@ -18,8 +18,6 @@ from cifarml.registry.base import RegisteredModel, check_alias, check_model_name
 from cifarml.registry.run_record import RunRecord, record_run
 from cifarml.run import MANIFEST, Run, write_json
 
-__all__ = ["Contents", "Index", "new_version"]
-
 _LOCK_TIMEOUT_S: Final = 60
 
 

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run as MlflowRun
 
-__all__ = ["mirror_failure", "start_mirror", "ui_command", "update_mirror", "wait_for_mirror"]
-
 _DATABASE: Final = "mlflow.db"
 _STATUS: Final = "mlflow.json"
 _SOURCE_TAGS: Final = {"mlflow.source.name": "cifarml", "mlflow.source.type": "LOCAL"}

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run as MlflowRun
 
-__all__ = ["RUN_ID_TAG", "open_experiment", "write_run"]
-
 RUN_ID_TAG: Final = "cifarml_run_id"
 """Tag by which a run is found again, since MLflow assigns an id of its own."""
 

@@ -28,8 +28,6 @@ from cifarml.run import Run, RunLike
 from cifarml.run_folders import RunSummary
 from cifarml.settings import load_settings
 
-__all__ = ["LocalRegistry"]
-
 _PARTIAL: Final = re.compile(r"\.([0-9a-f]{64})\.partial")
 
 

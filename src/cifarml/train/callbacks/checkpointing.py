@@ -10,8 +10,6 @@ import keras
 
 from cifarml.train.time_budget import Clock
 
-__all__ = ["CheckpointCallback"]
-
 _SHARE: Final = 0.02
 """Checkpoints take at most this share of the time."""
 

@@ -16,8 +16,6 @@ from keras import ops
 from cifarml.train.callbacks.jax_sync import sync_jax_state
 from cifarml.train.inputs.batches import Batches
 
-__all__ = ["LastBatchLosses", "LossTracker", "WeightedCrossentropy"]
-
 
 class WeightedCrossentropy(keras.losses.CategoricalCrossentropy):  # type: ignore[misc]
     """Cross-entropy of targets that add up to the weight of their image; it stores the losses of a batch.

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 
 import keras
 
-__all__ = ["InterruptCallback"]
-
 
 class InterruptCallback(keras.callbacks.Callback):  # type: ignore[misc]
     """Raise the KeyboardInterrupt that Python has dropped in a finaliser, one step later.

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import keras
 
-__all__ = ["sync_jax_state"]
-
 
 def sync_jax_state(network: keras.Model) -> None:
     """Update the variables from Keras' JAX trainer, which holds their values until the epoch ends."""

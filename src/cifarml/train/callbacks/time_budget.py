@@ -10,8 +10,6 @@ import numpy as np
 from cifarml.train.callbacks.jax_sync import sync_jax_state
 from cifarml.train.time_budget import BudgetScheduler, ScheduleState
 
-__all__ = ["TimeBudgetCallback"]
-
 
 class TimeBudgetCallback(keras.callbacks.Callback):  # type: ignore[misc]
     """Schedule the learning rate by the clock, and stop the training when its schedule ends.

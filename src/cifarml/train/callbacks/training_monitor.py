@@ -15,8 +15,6 @@ from cifarml.progress import OnProgress, Progress
 from cifarml.train.inputs.batches import Batches
 from cifarml.train.time_budget import BudgetScheduler
 
-__all__ = ["OnEpoch", "TrainingMonitor"]
-
 OnEpoch = Callable[[int, Mapping[str, float]], bool]
 """Called after an epoch, counted from 1, with its logs such as val_accuracy; True ends the training."""
 

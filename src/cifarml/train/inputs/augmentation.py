@@ -12,8 +12,6 @@ import numpy.typing as npt
 
 from cifarml.model.recipe import Recipe
 
-__all__ = ["augment_images", "cut_out", "distort", "mix_images", "recolour", "shift_images"]
-
 Images = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 

@@ -15,8 +15,6 @@ from cifarml.data.dataset import Dataset
 from cifarml.model.recipe import Recipe
 from cifarml.train.inputs.augmentation import augment_images, mix_images
 
-__all__ = ["Batch", "Batches", "DataPruning", "one_hot"]
-
 Batch = tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]
 """Images, uint8 (N, 32, 32, 3), and their targets, float32 (N, classes), that add up to their weights."""
 

@@ -18,8 +18,6 @@ from cifarml.cifar10 import IMAGE_SHAPE
 from cifarml.data.dataset import Dataset
 from cifarml.train.inputs.batches import Batch, Batches, one_hot
 
-__all__ = ["feed_training", "feed_validation"]
-
 
 def feed_training(batches: Batches, first_epoch: int = 0) -> dict[str, Any]:
     """Return arguments of ``fit``: the batches from an epoch on, epoch after epoch.

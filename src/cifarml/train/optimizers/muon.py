@@ -8,8 +8,6 @@ from typing import Any, Final
 import keras
 from keras import ops
 
-__all__ = ["Muon"]
-
 _QUINTIC: Final = (3.4445, -4.7750, 2.0315)
 """Of the iteration that brings singular values near 1 in a few rounds; K. Jordan, "Muon", 2024."""
 _ROUNDS: Final = 3

@@ -11,8 +11,6 @@ from cifarml.model.recipe import Recipe
 from cifarml.train.optimizers.muon import Muon
 from cifarml.train.time_budget import ScheduleState
 
-__all__ = ["OneCycle", "build_optimizer"]
-
 
 class OneCycle(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
     """One-cycle learning rate: linear warm-up from 0, then linear decay to 0.

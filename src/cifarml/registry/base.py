@@ -122,7 +122,7 @@ class ModelRegistry(Protocol):
         """Write a training run into the experiment ``cifar10``; the same run is the same run.
 
         Returns:
-            The run's id in MLflow.
+            The run's id in the registry.
 
         Raises:
             ModelFileError: If a file of the run is missing or changed.

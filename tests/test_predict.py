@@ -33,7 +33,7 @@ def run(trained: Run, tmp_path: Path) -> Path:
 
 
 def test_predict_one(run: Path) -> None:
-    answer = Predictor.load(run).predict(image_bytes())
+    answer = Run.open(run).predictor().predict(image_bytes())
     assert answer.label == next(iter(answer.probabilities))
     assert answer.probability == max(answer.probabilities.values())
     assert sum(answer.probabilities.values()) == pytest.approx(1, abs=1e-5)
@@ -42,7 +42,7 @@ def test_predict_one(run: Path) -> None:
 
 
 def test_predict_many_in_batches_a_bad_one_stops_nothing(run: Path, tmp_path: Path) -> None:
-    predictor = Predictor.load(run)
+    predictor = Run.open(run).predictor()
     paths = [tmp_path / f"{i}.png" for i in range(600)]
     for i, path in enumerate(paths):
         path.write_bytes(b"?" if i % 100 == 7 else image_bytes(i % 50))
@@ -63,7 +63,7 @@ def test_predict_many_in_batches_a_bad_one_stops_nothing(run: Path, tmp_path: Pa
 
 
 def test_images_however_they_are_held(run: Path, tmp_path: Path) -> None:
-    predictor, path = Predictor.load(run), tmp_path / "image.png"
+    predictor, path = Run.open(run).predictor(), tmp_path / "image.png"
     path.write_bytes(image_bytes(1, size=(50, 70)))
     image = Image.open(path)
     held: list[ImageLike] = [
@@ -101,7 +101,7 @@ def test_images_however_they_are_held(run: Path, tmp_path: Path) -> None:
 )
 def test_predict_many_refuses_a_single_image(run: Path, images: Any) -> None:
     with pytest.raises(DataError, match="expected a sequence of images; got") as caught:
-        Predictor.load(run).predict_many(images)
+        Run.open(run).predictor().predict_many(images)
     assert "a list" in str(caught.value.hint)
 
 
@@ -109,14 +109,14 @@ def test_what_a_run_offers(trained: Run) -> None:
     assert trained.metrics["test_accuracy"] == trained.info["test_accuracy"]
     assert {"test_loss", "num_epochs", "training_s"} <= set(trained.metrics)
     assert not {"interrupted", "preset"} & set(trained.metrics)
-    for predictor in (trained.predictor(), trained.predictor(num_threads=1), Predictor.load(trained)):
+    for predictor in (trained.predictor(), trained.predictor(num_threads=1), Run.open(trained).predictor()):
         assert predictor.class_names == trained.class_names
 
 
 def test_every_way_to_name_a_model(trained: Run, drawn: Dataset, tmp_path: Path) -> None:
     model = LocalRegistry(tmp_path / "registry").register(trained)
     expected = evaluate_model(trained, drawn.test).evaluation.accuracy
-    for named in (trained.path, str(trained.path), model, Predictor.load(model)):
+    for named in (trained.path, str(trained.path), model, Run.open(model).predictor()):
         assert evaluate_model(named, drawn.test).evaluation.accuracy == expected
     assert compare_runs(str(trained.path), model).verdict.startswith("No difference")
     for wrong in (None, 5, b"runs/first", io.BytesIO()):
@@ -126,7 +126,7 @@ def test_every_way_to_name_a_model(trained: Run, drawn: Dataset, tmp_path: Path)
 
 @pytest.mark.parametrize("num_threads", [None, 1])
 def test_predict_many_gives_what_predict_gives(run: Path, num_threads: int | None) -> None:
-    predictor = Predictor.load(run, num_threads=num_threads)
+    predictor = Run.open(run).predictor(num_threads=num_threads)
     good, bad, other = predictor.predict_many([image_bytes(1), b"?", image_bytes(2)])
     assert isinstance(bad, ImageError)
     for answer, seed in ((good, 1), (other, 2)):
@@ -142,11 +142,11 @@ def test_predict_many_gives_what_predict_gives(run: Path, num_threads: int | Non
 )
 def test_wrong_arrays(run: Path, images: npt.NDArray[Any]) -> None:
     with pytest.raises(DataError, match="uint8"):
-        Predictor.load(run).predict_images(images)
+        Run.open(run).predictor().predict_images(images)
 
 
 def test_no_images_give_no_answers(run: Path) -> None:
-    assert Predictor.load(run).predict_images(np.zeros((0, 32, 32, 3), np.uint8)).shape == (0, 10)
+    assert Run.open(run).predictor().predict_images(np.zeros((0, 32, 32, 3), np.uint8)).shape == (0, 10)
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "model.keras", "metrics.json"])
@@ -158,7 +158,7 @@ def test_a_changed_file_is_found(run: Path, name: str) -> None:
         Run.open(run).verify()
     if name == "model.onnx":
         with pytest.raises(ModelFileError, match="was changed"):
-            Predictor.load(run)
+            Run.open(run).predictor()
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "config.json"])
@@ -175,7 +175,7 @@ def test_a_missing_file_is_found(run: Path, name: str) -> None:
 def test_what_could_run_code_is_refused(run: Path, name: str) -> None:
     (run / name).write_bytes(pickle.dumps({}))
     with pytest.raises(ModelFileError, match="has no place in a run folder"):
-        Predictor.load(run)
+        Run.open(run).predictor()
 
 
 def test_links_and_folders_are_refused(run: Path) -> None:
@@ -192,7 +192,7 @@ def test_links_and_folders_are_refused(run: Path) -> None:
 def test_a_single_file_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"x")
     with pytest.raises(ModelFileError, match="single file"):
-        Predictor.load(tmp_path / name)
+        Run.open(tmp_path / name).predictor()
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def test_a_model_that_points_to_other_files_is_refused(run: Path, tmp_path: Path
         weights.external_data.add(key="location", value=location)
         save_model(run, linear(weights, 10))
         with pytest.raises(ModelFileError, match="can't be loaded"):
-            Predictor.load(run)
+            Run.open(run).predictor()
 
 
 @pytest.mark.parametrize(("classes", "kind"), [(9, TensorProto.UINT8), (10, TensorProto.FLOAT)])
@@ -261,7 +261,7 @@ def test_a_model_of_another_shape_is_refused(run: Path, classes: int, kind: int)
     weights = helper.make_tensor("w", TensorProto.FLOAT, [3072, classes], [0.0] * 3072 * classes)
     save_model(run, linear(weights, classes, kind))
     with pytest.raises(ModelFileError, match="must map uint8"):
-        Predictor.load(run)
+        Run.open(run).predictor()
 
 
 @pytest.mark.parametrize("content", [b"", b"junk", b"\x08\x08" * 500])
@@ -321,7 +321,7 @@ class TestEvaluate:
             evaluate_probabilities(np.zeros((0, 2), np.float32), np.zeros(0, np.int64), ("a", "b"))
 
     def test_classes_are_matched_by_name(self, run: Path, drawn: Dataset) -> None:
-        predictor = Predictor.load(run)
+        predictor = Run.open(run).predictor()
         renamed = tuple(reversed(drawn.class_names))
         reversed_ = drawn.relabel(9 - drawn.labels, renamed)
         assert evaluate_model(predictor, reversed_).evaluation.confusion.tolist() == (
@@ -332,20 +332,20 @@ class TestEvaluate:
         two = drawn.take(np.flatnonzero(drawn.labels < 2)).relabel(
             drawn.labels[drawn.labels < 2], ("cat", "ship")
         )
-        found = evaluate_model(Predictor.load(run), two).evaluation
+        found = evaluate_model(Run.open(run).predictor(), two).evaluation
         assert found.confusion.sum(axis=1).nonzero()[0].tolist() == [3, 8]
 
     def test_a_class_the_model_does_not_know(self, run: Path, drawn: Dataset) -> None:
         other = drawn.relabel(drawn.labels, (*drawn.class_names[:9], "zebra"))
         with pytest.raises(DataError, match="does not know 'zebra'"):
-            evaluate_model(Predictor.load(run), other)
+            evaluate_model(Run.open(run).predictor(), other)
 
 
 def test_prediction_and_training_decode_alike(run: Path) -> None:
     """The pixels of a file are the same on the way into the training and into a prediction."""
     file = io.BytesIO()
     Image.fromarray(load_dataset("drawn:20").images[3]).resize((200, 150)).save(file, "JPEG")
-    predictor = Predictor.load(run)
+    predictor = Run.open(run).predictor()
     from cifarml import decode_image
 
     direct = predictor.predict_images(decode_image(file.getvalue())[None])[0].max()

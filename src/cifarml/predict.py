@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import Final, NamedTuple, Self
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,6 @@ from cifarml.cifar10 import IMAGE_SHAPE
 from cifarml.errors import DataError, ImageError, ModelFileError
 from cifarml.images import ImageLike, decode_image
 from cifarml.progress import OnProgress, Progress, ignore_progress
-from cifarml.run import ONNX_MODEL, Run, RunLike
 
 _QUIET: Final = "ORT_DISABLE_TELEMETRY"
 """Without it ONNX Runtime (since 1.29) reports every model to Microsoft; it is read once, on import.
@@ -59,7 +58,7 @@ class Predictor:
         ModelFileError: If it is not a cifarml model.
 
     Example:
-        >>> predictor = Predictor.load("runs/first")  # doctest: +SKIP
+        >>> predictor = Run.open("runs/first").predictor()  # doctest: +SKIP
         >>> predictor.predict("ship.png").label  # doctest: +SKIP
         'ship'
         >>> [answer.label for answer in predictor.predict_many(dataset.images[:3])]  # doctest: +SKIP
@@ -88,23 +87,6 @@ class Predictor:
                 f"probabilities. Received: {received}"
             )
         self._input = given.name
-
-    @classmethod
-    def load(cls, run: RunLike, *, num_threads: int | None = None) -> Self:
-        """Load the model of a run.
-
-        Args:
-            run: A run, the path of its folder, or a registered model.
-            num_threads: How many cores to use, without busy waiting between predictions; all by default.
-
-        Raises:
-            ModelFileError: If there is no finished, unchanged model in it.
-        """
-        run = Run.open(run)
-        try:
-            return cls(run.read(ONNX_MODEL), run.class_names, num_threads=num_threads)
-        except ModelFileError as error:
-            raise ModelFileError(f"{run.path}: {error.message}", error.hint) from error
 
     def predict(self, image: ImageLike) -> Prediction:
         """Predict one image, of any size.

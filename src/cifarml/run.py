@@ -164,7 +164,10 @@ class Run:
         """
         from cifarml.predict import Predictor  # numpy and ONNX Runtime
 
-        return Predictor.load(self, num_threads=num_threads)
+        try:
+            return Predictor(self.read(ONNX_MODEL), self.class_names, num_threads=num_threads)
+        except ModelFileError as error:
+            raise ModelFileError(f"{self.path}: {error.message}", error.hint) from error
 
     @property
     def sha256(self) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cifarml import LocalRegistry, Predictor, Run
+from cifarml import LocalRegistry, Run
 from cifarml.deploy.azure.host import AzureHost
 from cifarml.deploy.base import EndpointHost
 from cifarml.deploy.local.host import LocalHost
@@ -97,7 +97,7 @@ def test_what_is_not_there(host: EndpointHost, live: str) -> None:
 
 
 def test_it_answers_as_the_model_does(host: EndpointHost, live: str, trained: Run) -> None:
-    predictor = Predictor.load(trained.path)
+    predictor = Run.open(trained.path).predictor()
     for seed, kind in enumerate(("PNG", "JPEG", "WEBP", "GIF", "BMP")):
         file = image_bytes(seed, kind, (40, 48))
         answer, expected = host.invoke(live, file), predictor.predict(file)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cifarml import Dataset, Predictor, Run, TrainConfig, compare_runs, load_dataset, train_model
+from cifarml import Dataset, Run, TrainConfig, compare_runs, load_dataset, train_model
 from cifarml.errors import DataError, ModelFileError
 from cifarml.evaluation.compare_runs import Answers, RunFigures
 from cifarml.run import MANIFEST, write_json, write_manifest
@@ -51,7 +51,7 @@ def test_a_run_keeps_its_answers(trained: Run, drawn: Dataset) -> None:
     assert answers
     assert answers.fingerprint == drawn.test.fingerprint
     np.testing.assert_array_equal(answers.labels, drawn.test.labels)
-    probabilities = Predictor.load(trained.path).predict_images(drawn.test.images)
+    probabilities = Run.open(trained.path).predictor().predict_images(drawn.test.images)
     np.testing.assert_array_equal(answers.predicted, probabilities.argmax(axis=1))
 
 

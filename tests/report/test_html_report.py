@@ -19,7 +19,7 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
-from cifarml import Dataset, Predictor, Run
+from cifarml import Dataset, Run
 from cifarml.evaluation.calibration import scale_probabilities
 from cifarml.evaluation.metrics import evaluate_probabilities, measure_reliability
 from cifarml.hardware.devices import describe_environment
@@ -114,7 +114,7 @@ def test_every_training_leaves_the_page(trained: Run, drawn: Dataset) -> None:
     page = Parsed(trained.read("report.html").decode())
     assert len(trained.read("report.html")) < 2_000_000
     config, environment = trained.read_json("config.json"), trained.read_json("environment.json")
-    probabilities = Predictor.load(trained.path).predict_images(drawn.test.images)
+    probabilities = Run.open(trained.path).predictor().predict_images(drawn.test.images)
     error = measure_reliability(probabilities, drawn.test.labels).calibration_error
     for told in (
         f"test accuracy {100 * trained.info['test_accuracy']:.1f} % of 20 images",

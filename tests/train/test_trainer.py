@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-from cifarml import Dataset, Predictor, Run, TrainConfig, evaluate_model, load_dataset, train_model
+from cifarml import Dataset, Run, TrainConfig, evaluate_model, load_dataset, train_model
 from cifarml.errors import DataError, ModelFileError, TrainingError
 from cifarml.progress import Progress
 from cifarml.run_folders import list_runs
@@ -48,7 +48,7 @@ def test_the_run_folder(trained: Run, drawn: Dataset) -> None:
 
 
 def test_the_metrics_are_those_of_the_test_images(trained: Run, drawn: Dataset) -> None:
-    evaluation = evaluate_model(Predictor.load(trained.path), drawn.test).evaluation
+    evaluation = evaluate_model(Run.open(trained.path).predictor(), drawn.test).evaluation
     kept = json.loads((trained.path / "metrics.json").read_text())["test"]
     assert kept == json.loads(json.dumps(evaluation.to_json()))
     assert trained.info["test_accuracy"] == evaluation.accuracy
@@ -185,7 +185,7 @@ def test_a_kill_leaves_a_finished_or_an_unfinished_run(tmp_path: Path, moment: s
     assert run.state in {"finished", "unfinished"}
     if run.state == "finished":
         Run.open(run.path).verify()
-        Predictor.load(run.path)
+        Run.open(run.path).predictor()
     else:
         with pytest.raises(ModelFileError, match="unfinished"):
-            Predictor.load(run.path)
+            Run.open(run.path).predictor()

@@ -61,10 +61,10 @@ def predict(
     if endpoint:
         query = partial(_query_endpoint, endpoint, target)
     else:
-        from cifarml.predict import Predictor
+        from cifarml.run import Run
         from cifarml.run_folders import find_run
 
-        query = Predictor.load(find_run(run, runs_dir or load_settings().runs_dir)).predict_many
+        query = Run.open(find_run(run, runs_dir or load_settings().runs_dir)).predictor().predict_many
     paths = _image_files(images)
     with show_progress(quiet=quiet or len(paths) <= _FEW) as on_progress:
         answers = query(paths, on_progress=on_progress)

@@ -44,12 +44,8 @@ def open_workspace() -> AzureWorkspace:
     return workspace
 
 
-def local_registry(*, wait: bool = False) -> LocalRegistry:
-    """Return the registry of this machine; MLflow's copy is updated when the command has ended.
-
-    Args:
-        wait: Wait for that, and report if it fails; otherwise it is done in the background.
-    """
+def local_registry() -> LocalRegistry:
+    """Return the registry of this machine; a process updates MLflow's copy when the command has ended."""
     import atexit
 
     from cifarml.registry.local.registry import LocalRegistry
@@ -57,22 +53,8 @@ def local_registry(*, wait: bool = False) -> LocalRegistry:
 
     registry = LocalRegistry()
     if load_settings().mlflow_mirror:
-        atexit.register(_wait_for_mirror if wait else LocalRegistry.start_mirror, registry)
+        atexit.register(registry.start_mirror)
     return registry
-
-
-def _wait_for_mirror(registry: LocalRegistry) -> None:
-    import sys
-    from contextlib import suppress
-
-    from cifarml.errors import RegistryError
-
-    sys.stdout.flush()
-    try:
-        with suppress(KeyboardInterrupt):  # it goes on without us
-            registry.update_mlflow()
-    except RegistryError as error:
-        note(f"Note: {error.message}")
 
 
 def open_registry(target: str | None) -> ModelRegistry:

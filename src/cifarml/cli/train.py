@@ -175,7 +175,7 @@ def log_run(run: Run, registry: ModelRegistry | None = None) -> None:
     from cifarml.errors import RegistryError
 
     try:
-        for each in (local_registry(wait=True), registry):
+        for each in (local_registry(), registry):
             if each is not None:
                 each.log_run(run)
     except RegistryError as error:

@@ -12,7 +12,7 @@ from cifarml.errors import DataError
 from cifarml.evaluation.metrics import Evaluation, evaluate_probabilities
 from cifarml.predict import Predictor
 from cifarml.progress import OnProgress, ignore_progress
-from cifarml.run import RunLike
+from cifarml.run import Run, RunLike
 
 
 class EvaluatedDataset(NamedTuple):
@@ -51,7 +51,7 @@ def evaluate_model(
         >>> evaluate_model("runs/first", load_dataset("cifar10").test).evaluation.accuracy  # doctest: +SKIP
         0.715
     """
-    predictor = model if isinstance(model, Predictor) else Predictor.load(model)
+    predictor = model if isinstance(model, Predictor) else Run.open(model).predictor()
     unknown = sorted(set(dataset.class_names) - set(predictor.class_names))
     if unknown:
         raise DataError(

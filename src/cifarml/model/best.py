@@ -43,6 +43,9 @@ def sizes(num_images: int) -> tuple[Size, ...]:
     return Size((32, 128, 128), 0), Size((64, 256, 256), 8)
 
 
+reason = fast.reason
+
+
 def build(num_classes: int, recipe: Recipe, **settings: Any) -> keras.Model:
     """Build the network to be trained; see :func:`cifarml.model.convnet.build_network`."""
     return fast.build(num_classes, recipe, activation="silu", **settings)

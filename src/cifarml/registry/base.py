@@ -45,7 +45,7 @@ class RegisteredModel:
 
     Example:
         >>> model = registry.get("cifar10", "champion")  # doctest: +SKIP
-        >>> Predictor.load(model).predict("ship.png").label  # doctest: +SKIP
+        >>> Run.open(model).predictor().predict("ship.png").label  # doctest: +SKIP
         'ship'
     """
 
@@ -136,7 +136,7 @@ class ModelRegistry(Protocol):
         """Log a training run in the experiment ``cifar10``; logging it again changes nothing.
 
         Returns:
-            The run's id in MLflow.
+            The run's id in the registry.
 
         Raises:
             ModelFileError: If a file of the run is missing or changed.

@@ -23,7 +23,7 @@ from PIL import Image
 
 from cifarml.errors import ImageError, ModelFileError, RequestError
 from cifarml.predict import Prediction, Predictor
-from cifarml.run import MANIFEST
+from cifarml.run import MANIFEST, Run
 from cifarml.scoring.request import CODES, MAX_BODY_BYTES, Request, read_request
 
 try:  # in Azure ML's image, and nowhere else
@@ -63,7 +63,7 @@ def init() -> None:
     try:
         _served = None
         path = Path(os.environ.get(MODEL_DIR, "")).absolute()
-        predictor = Predictor.load(_find_run(path), num_threads=_NUM_THREADS)
+        predictor = Run.open(_find_run(path)).predictor(num_threads=_NUM_THREADS)
         _served = _Served(predictor, {"name": path.parent.name, "version": path.name})
         _warm_up()
     except (ModelFileError, OSError) as error:

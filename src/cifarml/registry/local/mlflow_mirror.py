@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from cifarml.cifar10 import EXPERIMENT
 from cifarml.errors import RegistryError
@@ -52,18 +52,18 @@ def mirror_failure(folder: Path) -> str | None:
 
 def start_mirror(folder: Path) -> None:
     """Start updating the copy in another process, if it is behind and MLflow is installed."""
-    if _is_behind(folder, retry=False) and importlib.util.find_spec("mlflow"):
-        with contextlib.suppress(OSError):  # the next command starts it again
+    with contextlib.suppress(OSError):  # the next command starts it again
+        if _is_behind(folder) and importlib.util.find_spec("mlflow"):
             _start(folder, stderr=subprocess.DEVNULL).returncode = 0  # nobody waits for it
 
 
 def wait_for_mirror(folder: Path) -> None:
-    """Update the copy in another process, which continues if this one is interrupted.
+    """Update the copy in another process.
 
     Raises:
         RegistryError: If it fails.
     """
-    process = _start(folder, "--wait", stderr=subprocess.PIPE)
+    process = _start(folder, stderr=subprocess.PIPE)
     _, output = process.communicate()
     if process.returncode:
         reason = output.strip().rpartition("\n")[2] or f"exit code {process.returncode}"
@@ -73,29 +73,21 @@ def wait_for_mirror(folder: Path) -> None:
         )
 
 
-def update_mirror(folder: Path, *, wait: bool = False) -> None:
-    """Update the copy in this process.
-
-    Args:
-        folder: The registry's.
-        wait: Wait for another process that does so; otherwise leave all to that one, which looks for
-            changes again after it has released the lock.
+def update_mirror(folder: Path) -> None:
+    """Update the copy in this process, unless another one has done so just before.
 
     Raises:
         RegistryError: If it fails.
     """
-    lock = FileLock(folder / ".mlflow.lock", timeout=-1 if wait else 0)
-    while _is_behind(folder, retry=wait):
-        try:
-            with lock:
+    if _fingerprint(folder) is not None:
+        with FileLock(folder / ".mlflow.lock"):
+            if _is_behind(folder) or mirror_failure(folder):
                 _update(folder)
-        except Timeout:
-            return
 
 
-def _start(folder: Path, *flags: str, stderr: int) -> subprocess.Popen[str]:
+def _start(folder: Path, *, stderr: int) -> subprocess.Popen[str]:
     return subprocess.Popen(  # noqa: S603  # our own interpreter and module
-        [sys.executable, "-P", "-m", __name__, str(folder), *flags],
+        [sys.executable, "-P", "-m", __name__, str(folder)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=stderr,
@@ -105,12 +97,11 @@ def _start(folder: Path, *flags: str, stderr: int) -> subprocess.Popen[str]:
     )
 
 
-def _is_behind(folder: Path, *, retry: bool) -> bool:
-    """Tell whether there is something to update; an update that failed counts only with ``retry``."""
-    truth, status = _fingerprint(folder), _read_status(folder)
-    if truth is None or status.get("seen") != truth:
-        return truth is not None
-    return retry if status.get("failure") else not (folder / _DATABASE).exists()
+def _is_behind(folder: Path) -> bool:
+    """Tell whether something has changed since the last update, or the copy is gone."""
+    truth = _fingerprint(folder)
+    is_seen = _read_status(folder).get("seen") == truth and (folder / _DATABASE).exists()
+    return truth is not None and not is_seen
 
 
 def _fingerprint(folder: Path) -> str | None:
@@ -241,7 +232,7 @@ def main() -> None:
     """Update the copy in the folder that is named on the command line."""
     hush_mlflow()
     try:
-        update_mirror(Path(sys.argv[1]), wait="--wait" in sys.argv[2:])
+        update_mirror(Path(sys.argv[1]))
     except RegistryError as error:
         sys.exit(error.message)
 

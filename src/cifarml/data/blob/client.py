@@ -122,21 +122,21 @@ def _access(service: BlobServiceClient, container: str, auth_method: str) -> Acc
             f"{auth_method} does not hold an account key (base64)",
             hint=f"copy it again: az storage account keys list --account-name {service.account_name}",
         ) from None
-    logging.getLogger("urllib3.connectionpool").addFilter(_SIGNATURE_FILTER)
+    logging.getLogger("urllib3.connectionpool").addFilter(_LOG_FILTER)
     return Access(service, container, auth_method)
 
 
-class _SignatureFilter(logging.Filter):
-    """Redacts the signatures in the URLs that urllib3 logs."""
+class _LogFilter(logging.Filter):
+    """Redacts the signatures in the URLs that urllib3 logs, and drops its warning about many threads."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         message = record.getMessage()
         if "sig=" in message:
             record.msg, record.args = _SIGNATURE.sub("sig=***", message), ()
-        return True
+        return not message.startswith("Connection pool is full")
 
 
-_SIGNATURE_FILTER: Final = _SignatureFilter()
+_LOG_FILTER: Final = _LogFilter()
 
 
 def _account_url(settings: Settings) -> str | None:

@@ -1,4 +1,4 @@
-"""What of blobs needs no service: lists, and what is kept in the cache."""
+"""The cache of small blobs."""
 
 from __future__ import annotations
 
@@ -11,58 +11,7 @@ import pytest
 
 from cifarml.data.blob.blob_cache import BlobCache
 from cifarml.data.blob.info import BlobInfo
-from cifarml.data.blob.listing import parse_listing
 from cifarml.errors import DataError
-
-LIST = """<?xml version="1.0" encoding="utf-8"?>
-<EnumerationResults ServiceEndpoint="https://x.blob.core.windows.net/" ContainerName="pics"><Blobs>
-<Blob><Name>a/b &amp; c.png</Name><Properties><Last-Modified>Mon, 02 Nov 2026 10:00:00 GMT</Last-Modified>
-<Etag>0x8D1</Etag><Content-Length>7</Content-Length><Content-MD5>/////////////////////w==</Content-MD5>
-</Properties><Metadata><Sha256>{hash}</Sha256></Metadata></Blob>
-<Blob><Name Encoded="true">odd%EF%BF%BE.png</Name><Properties><Etag>0x8D2</Etag>
-<Content-Length>0</Content-Length></Properties></Blob>
-</Blobs><NextMarker>more</NextMarker></EnumerationResults>""".replace("{hash}", "ab" * 32)
-
-
-def test_a_list() -> None:
-    (first, second), marker = parse_listing(LIST.encode())
-    assert marker == "more"
-    assert (first.name, first.size_bytes, first.etag) == ("a/b & c.png", 7, '"0x8D1"')
-    assert first.sha256 == "ab" * 32
-    assert first.md5 == b"\xff" * 16
-    assert first.modified
-    assert first.modified.isoformat() == "2026-11-02T10:00:00+00:00"
-    assert second == BlobInfo("odd\ufffe.png", 0, '"0x8D2"')
-
-
-ENTITIES = [f'<!ENTITY {b} "{f"&{a};" * 10}">' for a, b in zip("abcdefghi", "bcdefghij", strict=True)]
-BOMB = (
-    f'<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa">{"".join(ENTITIES)}]><EnumerationResults>&j;</EnumerationResults>'
-)
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ("</Blobs>", ""),
-        ("<Name>a/b &amp; c.png</Name>", ""),
-        ("<Name>a/b &amp; c.png</Name>", "<Name/>"),
-        ("<Etag>0x8D1</Etag>", ""),
-        (">7<", ">seven<"),
-        (">7<", "><"),
-        (">7<", ">-7<"),
-        (">7<", ">\u0667<"),
-        ("Mon, 02", "Mon, 99"),
-        ("/////////////////////w==", "?"),
-        ("EnumerationResults", "Error"),
-        (LIST, ""),
-        (LIST, "\0"),
-        (LIST, BOMB),
-    ],
-)
-def test_lists_that_are_none(old: str, new: str) -> None:
-    with pytest.raises(ValueError, match=r"."):
-        parse_listing(LIST.replace(old, new).encode())
 
 
 def blob(name: str, etag: str = "1", size_bytes: int = 3) -> BlobInfo:

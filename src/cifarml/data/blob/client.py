@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from email.utils import formatdate
-from threading import Lock
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from azure.core.exceptions import AzureError
-from azure.core.pipeline import PipelineContext, PipelineRequest
 from azure.core.pipeline.policies import RetryPolicy
-from azure.core.pipeline.transport import HttpRequest
 from azure.storage.blob import BlobServiceClient, LocationMode
 
 from cifarml.data.blob.address import BlobAddress, is_blob_host
@@ -22,14 +19,12 @@ from cifarml.settings import Settings
 
 _logger = logging.getLogger(__name__)
 
-_Authorize = Callable[[str, str, dict[str, str]], tuple[str, dict[str, str]]]
-
 OnWait = Callable[[float, str], None]
 """Called with the seconds of a wait and its reason."""
 
-_SCOPE: Final = "https://storage.azure.com/.default"
-LONGEST_WAIT_S: Final = 60
-RETRIES: Final = 5
+_LONGEST_WAIT_S: Final = 60
+_RETRIES: Final = 5
+_SIGNATURE: Final = re.compile(r"sig=[^&\s\"']+")
 
 
 @dataclass(frozen=True)
@@ -40,14 +35,11 @@ class Access:
         service: The client of the account.
         container: Name of the container.
         auth_method: How requests are authenticated, for people to read; never a secret.
-        authorize: Takes method, URL and headers of a request to the container; returns what must be added to
-            its query and to its headers.
     """
 
     service: BlobServiceClient
     container: str
     auth_method: str
-    authorize: _Authorize
 
     @property
     def account(self) -> str:
@@ -121,21 +113,28 @@ def open_access(
 
 def _access(service: BlobServiceClient, container: str, auth_method: str) -> Access:
     _logger.info("Azure Storage account %s: signing in with %s", service.account_name, auth_method)
-    credential = service.credential
-    if credential is None:
-        query = service.url.partition("?")[2]
-        return Access(service, container, auth_method, lambda *_: (query, {}))
-    if hasattr(credential, "get_token"):
-        return Access(service, container, auth_method, _bearer_token(credential))
-    authorize = _shared_key(credential)
     try:
-        authorize("GET", service.url, {})
-    except AzureError:  # its text could show a part of it
+        base64.b64decode(getattr(service.credential, "account_key", ""), validate=True)
+    except ValueError:  # its text could show a part of it
         raise SettingsError(
             f"{auth_method} does not hold an account key (base64)",
             hint=f"copy it again: az storage account keys list --account-name {service.account_name}",
         ) from None
-    return Access(service, container, auth_method, authorize)
+    logging.getLogger("urllib3.connectionpool").addFilter(_LOG_FILTER)
+    return Access(service, container, auth_method)
+
+
+class _LogFilter(logging.Filter):
+    """Redacts the signatures in the URLs that urllib3 logs, and drops its warning about many threads."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        if "sig=" in message:
+            record.msg, record.args = _SIGNATURE.sub("sig=***", message), ()
+        return not message.startswith("Connection pool is full")
+
+
+_LOG_FILTER: Final = _LogFilter()
 
 
 def _account_url(settings: Settings) -> str | None:
@@ -153,30 +152,6 @@ def _account_url(settings: Settings) -> str | None:
     return f"https://{account}.blob.core.windows.net"
 
 
-def _bearer_token(credential: Any) -> _Authorize:
-    """Return a function that adds a token, which azure-identity renews before it expires."""
-    from azure.identity import get_bearer_token_provider
-
-    token, lock = get_bearer_token_provider(credential, _SCOPE), Lock()
-
-    def authorize(_method: str, _url: str, _headers: dict[str, str]) -> tuple[str, dict[str, str]]:
-        with lock:  # some credentials start a program for each token: one is enough for all threads
-            return "", {"Authorization": f"Bearer {token()}"}
-
-    return authorize
-
-
-def _shared_key(policy: Any) -> _Authorize:
-    """Return a function that signs each request with the account's key, by the SDK's policy."""
-
-    def authorize(method: str, url: str, headers: dict[str, str]) -> tuple[str, dict[str, str]]:
-        request = HttpRequest(method, url, headers | {"x-ms-date": formatdate(usegmt=True)})
-        policy.on_request(PipelineRequest(request, PipelineContext(None)))
-        return "", {name: request.headers[name] for name in ("x-ms-date", "Authorization")}
-
-    return authorize
-
-
 class _ReportingRetryPolicy(RetryPolicy):  # type: ignore[type-arg]
     """azure-core's retry policy, which reports each wait and limits its length.
 
@@ -185,12 +160,12 @@ class _ReportingRetryPolicy(RetryPolicy):  # type: ignore[type-arg]
 
     def __init__(self, on_wait: OnWait, retry_wait_s: float) -> None:
         super().__init__(
-            retry_total=RETRIES,
+            retry_total=_RETRIES,
             retry_connect=2,
-            retry_read=RETRIES,
-            retry_status=RETRIES,
+            retry_read=_RETRIES,
+            retry_status=_RETRIES,
             retry_backoff_factor=retry_wait_s,
-            retry_backoff_max=LONGEST_WAIT_S,
+            retry_backoff_max=_LONGEST_WAIT_S,
         )
         self._on_wait = on_wait
 
@@ -207,9 +182,9 @@ class _ReportingRetryPolicy(RetryPolicy):  # type: ignore[type-arg]
         return response
 
     def get_retry_after(self, response: Any) -> float | None:
-        """Return the wait that the service asks for, up to LONGEST_WAIT_S."""
+        """Return the wait that the service asks for, up to _LONGEST_WAIT_S."""
         wanted = super().get_retry_after(response)
-        return wanted and min(wanted, LONGEST_WAIT_S)
+        return wanted and min(wanted, _LONGEST_WAIT_S)
 
     def sleep(self, settings: Any, transport: Any, response: Any = None) -> None:
         """Report the wait, and wait."""

@@ -11,11 +11,13 @@ from glob import escape
 from pathlib import Path
 from typing import Any, Final
 
+from azure.core import MatchConditions
+from azure.core.exceptions import ResourceModifiedError, ResourceNotFoundError
+from azure.storage.blob import ContainerClient
 from filelock import FileLock
 
-from cifarml.data.blob.http import CONNECTIONS, BlobHttpClient, ChangedError
-from cifarml.data.blob.info import BlobInfo
-from cifarml.data.blob.transfer_progress import map_in_threads
+from cifarml.data.blob.info import BlobInfo, ChangedError
+from cifarml.data.blob.transfer_progress import THREADS, map_in_threads
 from cifarml.errors import CloudError, DataError
 
 PART_BYTES: Final = 4 * 2**20
@@ -23,7 +25,7 @@ _TRIES: Final = 3
 
 
 def download_blob(
-    client: BlobHttpClient,
+    container: ContainerClient,
     info: BlobInfo,
     find: Callable[[], BlobInfo],
     target: Path,
@@ -38,7 +40,7 @@ def download_blob(
     process waits for the lock and uses the same download.
 
     Args:
-        client: The client of the container.
+        container: The client of the container.
         info: The blob as it was listed.
         find: Looks the blob up; called when it has changed.
         target: The file; another file of that name is replaced.
@@ -49,7 +51,8 @@ def download_blob(
         Bytes that were fetched, 0 if the file already had the content.
 
     Raises:
-        CloudError: If the blob can't be read, or does not match its hash.
+        AzureError: If the blob can't be read.
+        CloudError: If it does not match its hash.
         DataError: If the file can't be written.
     """
     try:
@@ -59,7 +62,7 @@ def download_blob(
             return 0
         if info.size_bytes <= PART_BYTES:
             with suppress(ChangedError):  # then look it up again, below
-                _write_whole(target, read_small(client, info))
+                _write_whole(target, read_small(container, info))
                 on_bytes(info.size_bytes)
                 return info.size_bytes
         lock.parent.mkdir(parents=True, exist_ok=True)
@@ -76,7 +79,7 @@ def download_blob(
                     if old != partial:
                         old.unlink(missing_ok=True)
                 with suppress(ChangedError):
-                    if _fetch(client, info, partial, on_bytes):
+                    if _fetch(container, info, partial, on_bytes):
                         partial.replace(target)
                         return info.size_bytes
                 on_bytes(-partial.stat().st_size)
@@ -91,17 +94,14 @@ def download_blob(
     )
 
 
-def read_small(client: BlobHttpClient, info: BlobInfo) -> bytes:
+def read_small(container: ContainerClient, info: BlobInfo) -> bytes:
     """Return the verified content of a blob of at most one part, in one request.
 
     Raises:
         ChangedError: If it has changed since it was listed, or does not match its hash.
-        CloudError: If it can't be read.
+        AzureError: If it can't be read.
     """
-    checked = not (info.sha256 or info.md5)
-    content = b""
-    if info.size_bytes:
-        content = client.get(info.name, etag=info.etag, start=0, size_bytes=info.size_bytes, checked=checked)
+    content = _read_part(container, info, 0) if info.size_bytes else b""
     if not info.matches(content):
         raise ChangedError(info.name)
     return content
@@ -125,17 +125,32 @@ def _write_whole(target: Path, content: bytes) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _fetch(client: BlobHttpClient, info: BlobInfo, partial: Path, on_bytes: Callable[[int], None]) -> bool:
+def _read_part(container: ContainerClient, info: BlobInfo, start: int) -> bytes:
+    size_bytes = min(PART_BYTES, info.size_bytes - start)
+    try:
+        content = container.download_blob(
+            info.name,
+            offset=start,
+            length=size_bytes,
+            etag=info.etag,
+            match_condition=MatchConditions.IfNotModified,
+            validate_content=not (info.sha256 or info.md5),  # by an MD5 of the part
+        ).readall()
+    except (ResourceModifiedError, ResourceNotFoundError) as error:
+        if getattr(error, "error_code", "") == "ContainerNotFound":
+            raise
+        raise ChangedError(info.name) from error
+    if len(content) != size_bytes:
+        raise ChangedError(info.name)
+    return content
+
+
+def _fetch(
+    container: ContainerClient, info: BlobInfo, partial: Path, on_bytes: Callable[[int], None]
+) -> bool:
     """Append the missing parts to the partial file; return whether all of it matches the hash."""
     digest: Any = hashlib.sha256() if info.sha256 else hashlib.md5(usedforsecurity=False)
     wanted = info.sha256 or (info.md5.hex() if info.md5 else None)
-
-    def read(start: int) -> bytes:
-        size_bytes = min(PART_BYTES, info.size_bytes - start)
-        return client.get(
-            info.name, etag=info.etag, start=start, size_bytes=size_bytes, checked=wanted is None
-        )
-
     with partial.open("a+b") as file:
         have = file.tell()
         if have > info.size_bytes:
@@ -144,7 +159,8 @@ def _fetch(client: BlobHttpClient, info: BlobInfo, partial: Path, on_bytes: Call
         while block := file.read(2**20):
             digest.update(block)
         on_bytes(have)
-        for part in map_in_threads(read, range(have, info.size_bytes, PART_BYTES), ahead=CONNECTIONS):
+        starts = range(have, info.size_bytes, PART_BYTES)
+        for part in map_in_threads(lambda start: _read_part(container, info, start), starts, ahead=THREADS):
             file.write(part)
             digest.update(part)
             on_bytes(len(part))

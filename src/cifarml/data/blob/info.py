@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Self
@@ -15,6 +14,10 @@ SHA256: Final = "sha256"
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
 _FOLDER: Final = "hdi_isfolder"
 """Metadata key of the empty blobs that mark folders in accounts with a hierarchical namespace."""
+
+
+class ChangedError(Exception):
+    """The blob's etag or content differs from what was expected, or the blob no longer exists."""
 
 
 @dataclass(frozen=True)
@@ -42,37 +45,16 @@ class BlobInfo:
     @classmethod
     def of(cls, properties: Any) -> Self:
         """Convert the SDK's BlobProperties."""
+        metadata = {key.lower(): value for key, value in (properties.metadata or {}).items()}
+        sha256 = str(metadata.get(SHA256, "")).lower()
         md5 = properties.content_settings.content_md5
-        return cls.make(
+        return cls(
             name=properties.name,
             size_bytes=properties.size,
-            etag=properties.etag,
+            etag=f'"{properties.etag.strip(chr(34))}"',  # quoted in headers, bare in listings
             modified=properties.last_modified,
-            md5=bytes(md5) if md5 else None,
-            metadata=properties.metadata or {},
-        )
-
-    @classmethod
-    def make(
-        cls,
-        *,
-        name: str,
-        size_bytes: int,
-        etag: str,
-        modified: datetime | None,
-        md5: bytes | None,
-        metadata: Mapping[str, str],
-    ) -> Self:
-        """Convert the properties and metadata that the service returns."""
-        metadata = {key.lower(): value for key, value in metadata.items()}
-        sha256 = str(metadata.get(SHA256, "")).lower()
-        return cls(
-            name=name,
-            size_bytes=size_bytes,
-            etag=f'"{etag.strip(chr(34))}"',  # quoted in headers, bare in listings
-            modified=modified,
             sha256=sha256 if _HASH.fullmatch(sha256) else None,
-            md5=md5,
+            md5=bytes(md5) if md5 else None,
             is_folder=metadata.get(_FOLDER) == "true",
         )
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 from azure.core.exceptions import ResourceExistsError, ResourceNotFoundError
 
@@ -15,8 +15,7 @@ from cifarml.data.blob.address import BlobAddress
 from cifarml.data.blob.client import open_access
 from cifarml.data.blob.download import download_blob, has_content, read_small
 from cifarml.data.blob.errors import overwrite_error, translate_errors
-from cifarml.data.blob.http import BlobHttpClient, ChangedError
-from cifarml.data.blob.info import BlobInfo
+from cifarml.data.blob.info import BlobInfo, ChangedError
 from cifarml.data.blob.transfer_progress import TransferProgress, map_in_threads
 from cifarml.data.blob.upload import upload_blob
 from cifarml.errors import CloudError, DataError
@@ -79,14 +78,14 @@ class BlobStore:
         self._settings = settings or load_settings()
         self._on_progress = on_progress
         self._progress = TransferProgress(on_progress, "asking Azure Storage")
-        waits: dict[str, Any] = {
-            "on_wait": self._on_wait,
-            "timeout_s": timeout_s,
-            "retry_wait_s": retry_wait_s,
-        }
-        self._access = open_access(self.address, self._settings, **waits)
+        self._access = open_access(
+            self.address,
+            self._settings,
+            on_wait=self._on_wait,
+            timeout_s=timeout_s,
+            retry_wait_s=retry_wait_s,
+        )
         self._container = self._access.service.get_container_client(self._access.container)
-        self._http = BlobHttpClient(self._access, **waits)
 
     @property
     def url(self) -> str:
@@ -99,8 +98,10 @@ class BlobStore:
         Raises:
             CloudError: If the container does not exist, or the service refuses the request.
         """
-        found = (blob for blob in self._http.list_blobs(prefix) if not blob.is_folder)
-        return sorted(found, key=lambda blob: blob.name)
+        with translate_errors(self._access, f"list {self.url}/{prefix}"):
+            listed = self._container.list_blobs(name_starts_with=prefix or None, include=["metadata"])
+            blobs = [BlobInfo.of(properties) for properties in listed]
+        return sorted((blob for blob in blobs if not blob.is_folder), key=lambda blob: blob.name)
 
     def find(self, name: str) -> BlobInfo | None:
         """Look up a blob by its name; None if there is none.
@@ -149,12 +150,14 @@ class BlobStore:
 
         def read(blob: BlobInfo) -> None:
             try:
-                keep(blob, read_small(self._http, blob))
+                with translate_errors(self._access, f"read {self.address.at(blob.name)}"):
+                    content = read_small(self._container, blob)
             except ChangedError:
                 raise CloudError(
                     f"can't read {self.address.at(blob.name)}: it changed, or does not match its hash",
                     "try again, or upload it again: cifarml data upload FILE",
                 ) from None
+            keep(blob, content)
             progress.add(blob.size_bytes, 1)
 
         for _ in map_in_threads(read, blobs):
@@ -183,9 +186,15 @@ class BlobStore:
         def fetch(pair: tuple[BlobInfo, Path]) -> int:
             info, path = pair
             lock = locks / hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:32]
-            fetched_bytes = download_blob(
-                self._http, info, lambda: self._get(info.name), path, lock=lock, on_bytes=progress.add
-            )
+            with translate_errors(self._access, f"read {self.address.at(info.name)}"):
+                fetched_bytes = download_blob(
+                    self._container,
+                    info,
+                    lambda: self._get(info.name),
+                    path,
+                    lock=lock,
+                    on_bytes=progress.add,
+                )
             progress.add(0, 1)
             return fetched_bytes
 
@@ -281,7 +290,8 @@ class BlobStore:
         """Upload one file; return how many of its bytes were there already."""
         try:
             with translate_errors(self._access, f"write {self.address.at(name)}"):
-                return upload_blob(self._http, self._container, name, path, etag=etag, on_bytes=on_bytes)
+                blob = self._container.get_blob_client(name)
+                return upload_blob(blob, path, etag=etag, on_bytes=on_bytes)
         except ChangedError:
             # Another process was faster, or the response to a first try was lost.
             info = self.find(name)
@@ -306,5 +316,4 @@ class BlobStore:
 
     def close(self) -> None:
         """Close all connections."""
-        self._http.close()
         self._access.service.close()

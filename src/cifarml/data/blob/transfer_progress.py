@@ -6,10 +6,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
-from typing import TypeVar
+from typing import Final, TypeVar
 
-from cifarml.data.blob.http import CONNECTIONS
 from cifarml.progress import OnProgress, Progress
+
+THREADS: Final = 8
 
 _I = TypeVar("_I")
 _O = TypeVar("_O")
@@ -55,7 +56,7 @@ class TransferProgress:
 
 
 def map_in_threads(
-    work: Callable[[_I], _O], items: Iterable[_I], *, ahead: int = 8 * CONNECTIONS
+    work: Callable[[_I], _O], items: Iterable[_I], *, ahead: int = 8 * THREADS
 ) -> Iterator[_O]:
     """Call a function with each item, several at a time; an error cancels what has not started.
 
@@ -67,7 +68,7 @@ def map_in_threads(
     Yields:
         The results, in the order of the items.
     """
-    with ThreadPoolExecutor(CONNECTIONS) as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         futures: deque[Future[_O]] = deque()
         try:
             for item in items:

@@ -10,10 +10,9 @@ from typing import Any, Final
 
 from azure.core import MatchConditions
 from azure.core.exceptions import HttpResponseError, ResourceExistsError, ResourceModifiedError
-from azure.storage.blob import BlobBlock, BlobClient, ContainerClient, ContentSettings
+from azure.storage.blob import BlobBlock, BlobClient, ContentSettings
 
-from cifarml.data.blob.http import BlobHttpClient, ChangedError
-from cifarml.data.blob.info import SHA256
+from cifarml.data.blob.info import SHA256, ChangedError
 from cifarml.data.blob.transfer_progress import map_in_threads
 
 _SMALL_BYTES: Final = 4 * 2**20
@@ -26,24 +25,14 @@ _MAX_BLOCKS: Final = 50_000
 """Of a block blob: https://learn.microsoft.com/azure/storage/blobs/scalability-targets"""
 
 
-def upload_blob(
-    client: BlobHttpClient,
-    container: ContainerClient,
-    name: str,
-    path: Path,
-    *,
-    etag: str | None,
-    on_bytes: Callable[[int], None],
-) -> int:
+def upload_blob(blob: BlobClient, path: Path, *, etag: str | None, on_bytes: Callable[[int], None]) -> int:
     """Upload a file in one request, or in blocks if it is large, skipping those that were sent before.
 
     A block's ID is its position and the hash of its content, so that an interrupted upload is resumed. The
     blob appears once all blocks are there.
 
     Args:
-        client: Sends small files.
-        container: Sends blocks.
-        name: Name of the blob.
+        blob: The client of the blob.
         path: The file.
         etag: The etag of the blob to replace; None to create one.
         on_bytes: Called with the bytes that are there.
@@ -53,19 +42,32 @@ def upload_blob(
 
     Raises:
         ChangedError: If there is another blob of that name.
-        AzureError: If the service refuses a block, or can't be reached.
-        CloudError: If the service refuses a small file, or can't be reached.
+        AzureError: If the service refuses a request, or can't be reached.
         OSError: If the file can't be read.
     """
+    name = blob.blob_name
+    options: dict[str, Any] = {"match_condition": MatchConditions.IfMissing}
+    if etag:
+        options = {"etag": etag, "match_condition": MatchConditions.IfNotModified}
     content_type = mimetypes.guess_type(name)[0] or "application/octet-stream"
-    if path.stat().st_size <= _SMALL_BYTES:
+    options["content_settings"] = ContentSettings(content_type=content_type)
+    try:
+        if path.stat().st_size > _SMALL_BYTES:
+            return _upload_blocks(blob, path, options, on_bytes)
         content = path.read_bytes()
-        sha256 = hashlib.sha256(content).hexdigest()
-        headers = {f"x-ms-meta-{SHA256}": sha256, "Content-Type": content_type}
-        client.put(name, content, etag=etag, headers=headers)
+        metadata = {SHA256: hashlib.sha256(content).hexdigest()}
+        blob.upload_blob(content, overwrite=bool(etag), metadata=metadata, validate_content=True, **options)
         on_bytes(len(content))
-        return 0
-    blob = container.get_blob_client(name)
+    except (ResourceExistsError, ResourceModifiedError) as error:
+        if getattr(error, "error_code", "") not in {"BlobAlreadyExists", "ConditionNotMet"}:
+            raise
+        raise ChangedError(name) from error
+    return 0
+
+
+def _upload_blocks(
+    blob: BlobClient, path: Path, options: dict[str, Any], on_bytes: Callable[[int], None]
+) -> int:
     there = _staged_blocks(blob)
     block_bytes = max(_BLOCK_BYTES, -(-path.stat().st_size // _MAX_BLOCKS))
     digest = hashlib.sha256()
@@ -89,18 +91,8 @@ def upload_blob(
     for size, saved_bytes in map_in_threads(send, read_blocks(), ahead=_BLOCKS_AHEAD):
         on_bytes(size)
         saved += saved_bytes
-    condition: dict[str, Any] = {"match_condition": MatchConditions.IfMissing}
-    if etag:
-        condition = {"etag": etag, "match_condition": MatchConditions.IfNotModified}
-    try:
-        blob.commit_block_list(
-            [BlobBlock(block_id) for block_id in block_ids],
-            metadata={SHA256: digest.hexdigest()},
-            content_settings=ContentSettings(content_type=content_type),
-            **condition,
-        )
-    except (ResourceExistsError, ResourceModifiedError) as error:
-        raise ChangedError(name) from error
+    blocks = [BlobBlock(block_id) for block_id in block_ids]
+    blob.commit_block_list(blocks, metadata={SHA256: digest.hexdigest()}, **options)
     return saved
 
 

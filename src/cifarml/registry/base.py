@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from cifarml.errors import RegistryError
 from cifarml.run import Run, RunLike
@@ -54,7 +54,7 @@ class RegisteredModel:
         created_at: When it was registered, with a time zone.
         metrics: Final metrics, such as ``test_accuracy`` (0 to 1).
         tags: Further strings, such as the fingerprint of its data.
-        registry: The registry that returned it.
+        registry: The :class:`ModelRegistry` that returned it, or None.
 
     Example:
         >>> model = registry.get("cifar10", "champion")  # doctest: +SKIP
@@ -70,7 +70,9 @@ class RegisteredModel:
     created_at: datetime | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
-    registry: ModelRegistry | None = field(default=None, repr=False, compare=False)
+    registry: Any = field(
+        default=None, repr=False, compare=False
+    )  # Any, so that pydantic can write this class
 
     def __str__(self) -> str:
         """Return ``name:version``."""
@@ -83,7 +85,8 @@ class RegisteredModel:
                 f"{self} does not come from a registry, so its files are unknown",
                 hint=f'get it from one: LocalRegistry().get("{self.name}", "{self.version}")',
             )
-        return self.registry.open(self)
+        run: Run = self.registry.open(self)
+        return run
 
 
 class ModelRegistry(Protocol):

@@ -30,7 +30,7 @@ REFUSED = {
     "no script": "SyntaxError",
     "no init": "AttributeError",
     "crashes": "oh no",
-    "answers wrong": "expected",
+    "answers wrong": "wrong prediction",
     "answers nonsense": "v2",
     "answers too few": "invalid response",
     "hangs": "in time|in 4 s",

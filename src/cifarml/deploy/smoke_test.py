@@ -125,8 +125,9 @@ def verify_prediction(
     ]
     if not max(differences) <= _MAX_DIFFERENCE or answer.label not in expected.probabilities:
         raise SmokeTestError(
-            f"deployment {deployment or name} answered {answer.label} {answer.probability:.1%}, "
-            f"expected {expected.label} {expected.probability:.1%}"
+            f"wrong prediction of deployment {deployment or name}: {answer.label} {answer.probability:.1%}, "
+            f"expected {expected.label} {expected.probability:.1%}; "
+            f"the probabilities differ by up to {max(differences):.2g}"
         )
     if seconds > _MAX_LATENCY_S:
         raise SmokeTestError(

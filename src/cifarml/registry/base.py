@@ -41,7 +41,7 @@ class RegisteredModel:
         created_at: When it was registered, with a time zone.
         metrics: Final metrics, such as ``test_accuracy`` (0 to 1).
         tags: Further strings, such as the fingerprint of its data.
-        registry: The registry that returned it.
+        registry: The :class:`ModelRegistry` that returned it, or None.
 
     Example:
         >>> model = registry.get("cifar10", "champion")  # doctest: +SKIP
@@ -57,7 +57,7 @@ class RegisteredModel:
     created_at: datetime | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
-    registry: Any = field(default=None, repr=False, compare=False)
+    registry: Any = field(default=None, repr=False, compare=False)  # Any, for pydantic
 
     def __str__(self) -> str:
         """Return ``name:version``."""

@@ -78,7 +78,7 @@ REFUSED = {
     "crashes": "oh no",
     "hangs": "408|in time|Scoring timeout",
     "slow": "5\\.\\d s for one image|408",
-    "answers wrong": "expected",
+    "answers wrong": "wrong prediction",
     "answers nonsense": "nonsense",
 }
 

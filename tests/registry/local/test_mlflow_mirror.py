@@ -99,9 +99,8 @@ def test_mlflow_shows_runs_and_versions(registry: LocalRegistry, make_run: MakeR
     history = first.read_json("history.json")
     for name, values in history.items():
         found = client.get_metric_history(run.info.run_id, name)
-        assert [(each.step, each.value) for each in found] == [
-            (epoch, pytest.approx(value)) for epoch, value in enumerate(values, 1)
-        ]
+        expected: list[object] = [(epoch, pytest.approx(value)) for epoch, value in enumerate(values, 1)]
+        assert [(each.step, each.value) for each in found] == expected
         assert run.data.metrics[name] == pytest.approx(values[-1])
 
     registry.set_alias(registry.get("cifar10", "4"))

@@ -80,8 +80,8 @@ def write_run(
         )
         for each in record.metrics
     ]
-    parameters: list[Any] = [Param(key, value[:max_length]) for key, value in record.parameters.items()]  # type: ignore[no-untyped-call]
-    run_tags: list[Any] = [RunTag(key, value[:max_length]) for key, value in record.tags.items()]  # type: ignore[no-untyped-call]
+    parameters: list[Any] = [Param(key, value[:max_length]) for key, value in record.parameters.items()]
+    run_tags: list[Any] = [RunTag(key, value[:max_length]) for key, value in record.tags.items()]
     for some in _batched(metrics, 10 * _MAX_ENTRIES):
         client.log_batch(run_id, metrics=some)
     for some in _batched(parameters, _MAX_ENTRIES):

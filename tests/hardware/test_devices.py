@@ -190,10 +190,10 @@ def test_batches_can_be_shared_out(drawn: Dataset, batch_size: int, num_replicas
 
 
 def test_four_devices() -> None:
-    """On one of them, and a batch that is too small to be shared out to all."""
+    """On one of them, and a batch that is too small to be split over all."""
     found = run_code(ON_FOUR, "jax", XLA_FLAGS="--xla_force_host_platform_device_count=4")
     assert "2" in found["place"]
-    assert found["message"] == "batches of 3 images can't be shared out to 4 devices"
+    assert found["message"] == "batches of 3 images can't be split over 4 devices"
     assert found["hint"] == "try --batch-size 4, or one device: --device cpu:0"
 
 

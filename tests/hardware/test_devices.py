@@ -22,6 +22,7 @@ from cifarml.train.speed_probe import choose_compiler, measure_speed
 from cifarml.train.time_budget import Speed
 from tests.conftest import CommandLine
 from tests.processes import run_on
+from tests.runs import TrainedRuns
 
 ON_CPU = not tf.config.list_physical_devices("GPU")
 only_on_cpu = pytest.mark.skipif(not ON_CPU, reason="is about machines without a GPU")
@@ -312,8 +313,8 @@ def test_no_batch_is_smaller_than_one() -> None:
     assert caught.value.hint == "try another --device"
 
 
-def test_the_numbers_of_a_run_name_its_devices(tmp_path: Path, drawn: Dataset) -> None:
-    run = train_model(TrainConfig(num_epochs=1, device="cpu"), drawn, tmp_path / "run")
+def test_the_numbers_of_a_run_name_its_devices(trained_runs: TrainedRuns) -> None:
+    run = trained_runs.get("on_cpu", num_epochs=1, device="cpu", widths=(8,))
     chosen = json.loads((run.path / "config.json").read_text())
     assert chosen["machine"] == {"devices": ["cpu:0"], "jit_compile": False, "time_budget": None}
     assert np.isfinite(run.info["images_per_second"])

@@ -105,7 +105,7 @@ except SystemExit as ended:
 
 def test_evaluate_loads_no_tensorflow(python: Callable[[str], str], trained: Run) -> None:
     code = f"""
-from cifarml import Predictor, evaluate_model, load_dataset
+from cifarml import Run, evaluate_model, load_dataset
 evaluate_model(Run.open({str(trained.path)!r}).predictor(), load_dataset("drawn:100"))
 """
     assert "tensorflow" not in loaded(python, code)

@@ -97,7 +97,7 @@ def test_what_is_not_there(host: EndpointHost, live: str) -> None:
 
 
 def test_it_answers_as_the_model_does(host: EndpointHost, live: str, trained: Run) -> None:
-    predictor = Run.open(trained.path).predictor()
+    predictor = trained.predictor()
     for seed, kind in enumerate(("PNG", "JPEG", "WEBP", "GIF", "BMP")):
         file = image_bytes(seed, kind, (40, 48))
         answer, expected = host.invoke(live, file), predictor.predict(file)

@@ -51,7 +51,7 @@ def test_a_run_keeps_its_answers(trained: Run, drawn: Dataset) -> None:
     assert answers
     assert answers.fingerprint == drawn.test.fingerprint
     np.testing.assert_array_equal(answers.labels, drawn.test.labels)
-    probabilities = Run.open(trained.path).predictor().predict_images(drawn.test.images)
+    probabilities = trained.predictor().predict_images(drawn.test.images)
     np.testing.assert_array_equal(answers.predicted, probabilities.argmax(axis=1))
 
 

@@ -247,7 +247,7 @@ def test_jax_draws_the_same_map(trained: Run, tmp_path: Path) -> None:
 
 def test_the_answer_is_the_model_s(trained: Run) -> None:
     found = explain_image(trained.path, image_bytes(2))
-    assert found.prediction == Run.open(trained.path).predictor().predict(image_bytes(2))
+    assert found.prediction == trained.predictor().predict(image_bytes(2))
     assert found.class_name == found.prediction.label
     assert found.heat.shape == (3, 3)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cifarml import Dataset, Run, TrainConfig, load_dataset, train_model
+from cifarml import Dataset, TrainConfig, load_dataset, train_model
 from cifarml.errors import SettingsError, TrainingError
 from cifarml.hardware.devices import choose_devices, choose_precision, cpu_features, describe_machine
 from cifarml.train.distribution import on_devices
@@ -85,7 +85,7 @@ def test_the_precision_that_is_chosen_here_trains_the_same(tmp_path: Path) -> No
         config = TrainConfig(num_epochs=4, precision=precision, device="cpu", widths=(16, 64, 64))
         run = train_model(config, dataset, tmp_path / precision)
         losses.append(json.loads((run.path / "history.json").read_text())["loss"])
-        answers = Run.open(run.path).predictor().predict_images(dataset.images).argmax(axis=1)
+        answers = run.predictor().predict_images(dataset.images).argmax(axis=1)
         right.append((answers == dataset.labels).mean())
     assert losses[0] == pytest.approx(losses[1], rel=0.05)
     assert losses[0] != losses[1], "it was another arithmetic"

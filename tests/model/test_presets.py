@@ -324,7 +324,7 @@ with tempfile.TemporaryDirectory() as folder:
     config = TrainConfig(num_epochs=1, batch_size=50, widths=(64,))
     run = train_model(config, dataset, pathlib.Path(folder) / "run")
     assert run.info["onnx_difference"] <= 1e-4
-    assert Run.open(run.path).predictor().predict_images(dataset.images).shape == (120, 10)
+    assert run.predictor().predict_images(dataset.images).shape == (120, 10)
     print(keras.config.backend())
 """
     done = subprocess.run(

@@ -114,7 +114,7 @@ def test_every_training_leaves_the_page(trained: Run, drawn: Dataset) -> None:
     page = Parsed(trained.read("report.html").decode())
     assert len(trained.read("report.html")) < 2_000_000
     config, environment = trained.read_json("config.json"), trained.read_json("environment.json")
-    probabilities = Run.open(trained.path).predictor().predict_images(drawn.test.images)
+    probabilities = trained.predictor().predict_images(drawn.test.images)
     error = measure_reliability(probabilities, drawn.test.labels).calibration_error
     for told in (
         f"test accuracy {100 * trained.info['test_accuracy']:.1f} % of 20 images",

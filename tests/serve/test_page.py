@@ -86,7 +86,7 @@ def give(page: Page, how: str, file: bytes, *, name: str = "x.png", kind: str = 
 
 def expect_answer(page: Page, run: Run, file: bytes) -> None:
     """What the page shows is what the model says."""
-    said = Run.open(run.path).predictor().predict(file)
+    said = run.predictor().predict(file)
     expect(page.locator("#verdict")).to_have_text(f"{said.label}, {said.probability * 100:.1f} %")
     bars = page.locator("#bars li")
     expect(bars).to_have_count(10)
@@ -214,7 +214,7 @@ def test_the_request_as_text(page: Page, served: Served, tmp_path: Path) -> None
     script = code.inner_text().replace('Path("image.png")', f'Path("{tmp_path}/image.png")')
     printed: list[object] = []
     exec(script, {"print": printed.append})  # what a reader would run
-    assert printed == [Run.open(served.run.path).predictor().predict(image_bytes(6)).label]
+    assert printed == [served.run.predictor().predict(image_bytes(6)).label]
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.locator("#copy").click()
     expect(page.locator("#copied")).to_have_text("Copied")

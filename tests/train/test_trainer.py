@@ -48,7 +48,7 @@ def test_the_run_folder(trained: Run, drawn: Dataset) -> None:
 
 
 def test_the_metrics_are_those_of_the_test_images(trained: Run, drawn: Dataset) -> None:
-    evaluation = evaluate_model(Run.open(trained.path).predictor(), drawn.test).evaluation
+    evaluation = evaluate_model(trained.predictor(), drawn.test).evaluation
     kept = json.loads((trained.path / "metrics.json").read_text())["test"]
     assert kept == json.loads(json.dumps(evaluation.to_json()))
     assert trained.info["test_accuracy"] == evaluation.accuracy

@@ -47,7 +47,9 @@ def delete(registry: LocalRegistry, _: Path) -> None:
     registry.delete(registry.get("cifar10", "2"))
 
 
-def test_the_first_use_creates_the_folder(tmp_path: Path, make_run: MakeRun) -> None:
+def test_the_first_use_creates_the_folder(
+    tmp_path: Path, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
     registry = LocalRegistry(tmp_path / "new" / "registry")
     assert registry.list_models() == []
     assert registry.list_runs() == []
@@ -55,6 +57,8 @@ def test_the_first_use_creates_the_folder(tmp_path: Path, make_run: MakeRun) -> 
     assert not registry.folder.exists()  # looking creates nothing
     assert registry.register(make_run(1)).version == "1"
     assert [run.name for run in registry.list_runs()] == ["run1"]
+    assert registry.ui_command == ""  # the tests turn the mirror off
+    monkeypatch.setenv("CIFARML_MLFLOW_MIRROR", "true")
     assert registry.ui_command.endswith(f"sqlite:///{registry.folder}/mlflow.db")
 
 

@@ -79,7 +79,7 @@ REFUSED = {
     "hangs": "408|in time|Scoring timeout",
     "slow": "5\\.\\d s for one image|408",
     "answers wrong": "wrong prediction",
-    "answers nonsense": "nonsense",
+    "answers nonsense": "invalid response",
 }
 
 ALWAYS = {"crashes in init", "exits in init", "hangs", "answers wrong"}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cifarml.azure.errors import is_missing
 from cifarml.azure.workspace import AzureWorkspace, state_name
-from cifarml.deploy.base import Deployment, Endpoint
+from cifarml.deploy.base import Deployment, Endpoint, EndpointHost
 from cifarml.errors import CloudDeployError, CloudError, DeployError
 from cifarml.serve.endpoint_folder import check_deployment_name, check_endpoint_name
 
@@ -32,8 +32,8 @@ _SETTLE_TIMEOUT_S: Final = 1800.0
 _FIRST_WAIT_S: Final = 0.1
 
 
-class EndpointReader:
-    """Looks at the endpoints of a workspace, and waits until nothing is being done to them.
+class EndpointReader(EndpointHost):
+    """Reads the endpoints of a workspace, and waits until nothing is being done to them.
 
     Args:
         workspace: Where.
@@ -43,6 +43,10 @@ class EndpointReader:
     def __init__(self, workspace: AzureWorkspace, poll_s: float) -> None:
         self.workspace = workspace
         self._poll_s = poll_s
+
+    def get_endpoint(self, name: str) -> Endpoint:
+        """Return an endpoint; see :class:`~cifarml.deploy.base.EndpointHost`."""
+        return self._endpoint(self._get(name))
 
     def _get(self, name: str) -> OnlineEndpoint:
         found = self._try_get(check_endpoint_name(name))
@@ -92,15 +96,6 @@ class EndpointReader:
     def _names(self, endpoint: str) -> set[str]:
         self._wait_until_idle(endpoint)
         return {str(each.name) for each in self._deployments(endpoint)}
-
-    def _find(self, endpoint: str, deployment: str) -> Deployment:
-        for each in self._endpoint(self._get(endpoint)).deployments:
-            if each.name == deployment:
-                return each
-        raise DeployError(
-            f"endpoint {endpoint} has no deployment {deployment!r}",
-            hint=f"see which there are: cifarml endpoint show {endpoint}",
-        )
 
     @contextmanager
     def _tolerate_if_done(self, is_done: Callable[[], bool]) -> Iterator[None]:

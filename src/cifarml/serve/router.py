@@ -10,7 +10,7 @@ import asyncio
 import dataclasses
 import shutil
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from cifarml.errors import DeployError
 from cifarml.serve.batching_queue import BatchingQueue, Busy, Unavailable
@@ -31,26 +31,8 @@ class UnknownDeployment(Exception):  # noqa: N818  # it becomes an answer
     """The request names a deployment that does not exist, or no deployment has traffic."""
 
 
-class Answer(NamedTuple):
-    """Response of a deployment.
-
-    Attributes:
-        status: HTTP status.
-        body: A JSON document.
-        deployment: Name of the deployment that answered.
-    """
-
-    status: int
-    body: bytes
-    deployment: str
-
-
 class TrafficRouter:
-    """Router over the deployments of one endpoint.
-
-    Args:
-        folder: Folder of the endpoint.
-    """
+    """Router over the deployments of one endpoint."""
 
     def __init__(self, folder: EndpointFolder) -> None:
         self.folder = folder
@@ -87,13 +69,13 @@ class TrafficRouter:
         shares = [name for name, share in self.record.traffic.items() if share]
         return bool(shares) and all(self.queues[name].state == "ready" for name in shares)
 
-    async def score(self, content_type: bytes, body: bytes, deployment: str | None = None) -> Answer:
-        """Forward a request to a deployment.
+    async def score(
+        self, content_type: bytes, body: bytes, deployment: str | None = None
+    ) -> tuple[int, bytes, str]:
+        """Forward a request to a deployment; if none is named, to one picked by traffic share.
 
-        Args:
-            content_type: Content type of the body.
-            body: Body of the request.
-            deployment: Name of the deployment; if omitted, one is picked by traffic share.
+        Returns:
+            HTTP status, JSON document and name of the deployment that answered.
 
         Raises:
             UnknownDeployment: If no deployment has that name, or none has traffic.
@@ -102,7 +84,7 @@ class TrafficRouter:
         if deployment is not None:
             if deployment not in self.queues:
                 raise UnknownDeployment(f"there is no deployment {deployment[:64]!r}")
-            return Answer(*await self.queues[deployment].submit(content_type, body), deployment)
+            return *await self.queues[deployment].submit(content_type, body), deployment
         first = self._pick_deployment()
         others = (name for name, share in self.record.traffic.items() if share and name != first)
         refusal: Unavailable | None = None
@@ -113,7 +95,7 @@ class TrafficRouter:
                 if refusal is None or isinstance(error, Busy):
                     refusal = error
             else:
-                return Answer(status, answer, name)
+                return status, answer, name
         raise refusal or UnknownDeployment(first)
 
     def _pick_deployment(self) -> str:

@@ -20,6 +20,7 @@ from cifarml.predict import Prediction
 from cifarml.registry.base import RegisteredModel
 from cifarml.run import MANIFEST, Run
 from cifarml.serve.endpoint_folder import (
+    ENDPOINT_RECORD,
     HOST,
     DeploymentRecord,
     EndpointFolder,
@@ -105,7 +106,7 @@ class LocalHost(EndpointHost):
         server = folder.running_server()
         if server is not None:
             about = self._server.control(folder, server, "GET", "endpoint")
-            record, live = EndpointRecord.from_json(about["record"]), about["live"]
+            record, live = ENDPOINT_RECORD.validate_python(about["record"]), about["live"]
         return _endpoint(name, record, live, running=server is not None)
 
     def create_endpoint(self, name: str) -> Endpoint:

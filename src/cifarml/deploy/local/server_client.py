@@ -28,7 +28,7 @@ class ServerClient:
     """Talks to the servers of endpoints, never through a proxy."""
 
     def __init__(self) -> None:
-        self._http = urllib3.PoolManager(maxsize=16, retries=False)
+        self._http = _new_pool()
 
     def start(self, folder: EndpointFolder) -> ServerRecord:
         """Return the server of an endpoint; start it if necessary, and wait for its deployments."""
@@ -121,6 +121,9 @@ class ServerClient:
         try:
             response = self._http.request(method, url, body=body, headers=headers, timeout=timeout_s)
             return response.status, response.json()
+        except KeyboardInterrupt:  # may leave a lock of the pool held, on which later requests would hang
+            self._http = _new_pool()
+            raise
         except NoAnswer as error:
             raise EndpointTimeoutError(
                 f"endpoint {folder.name} did not answer in {timeout_s:.0f} s"
@@ -132,3 +135,7 @@ class ServerClient:
             ) from error
         except ValueError as error:
             raise DeployError(f"endpoint {folder.name}: invalid response ({response.status})") from error
+
+
+def _new_pool() -> urllib3.PoolManager:
+    return urllib3.PoolManager(maxsize=16, retries=False)

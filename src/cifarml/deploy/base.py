@@ -89,12 +89,6 @@ class Endpoint:
 def read_answer(endpoint: str, deployment: str | None, status: int, answer: Any) -> Prediction:
     """Return the prediction in an endpoint's answer about one image, or raise the error that it contains.
 
-    Args:
-        endpoint: Name of the endpoint.
-        deployment: Name of the deployment that was asked for.
-        status: HTTP status.
-        answer: The JSON values of the answer.
-
     Raises:
         ImageError: If the endpoint can't read the image.
         EndpointTimeoutError: If the deployment did not answer in time.

@@ -41,7 +41,6 @@ class TrafficRouter:
         self.queues: dict[str, BatchingQueue] = {}
         self._credit: dict[str, int] = {}
         self._changing = asyncio.Lock()
-        self._starting: set[asyncio.Task[None]] = set()
         self._images: BatchingQueue | None = None
 
     def open(self) -> None:
@@ -51,15 +50,10 @@ class TrafficRouter:
             if record.failed:
                 queue.state = "failed"
             else:
-                task = asyncio.create_task(queue.start(once=False))
-                self._starting.add(task)
-                task.add_done_callback(self._starting.discard)
+                queue.start()
 
     async def close(self) -> None:
         """Finish pending requests and stop all workers."""
-        for task in self._starting:
-            task.cancel()
-        await asyncio.gather(*self._starting, return_exceptions=True)
         queues = [*self.queues.values(), *([self._images] if self._images else [])]
         await asyncio.gather(*(queue.stop() for queue in queues))
 
@@ -121,7 +115,7 @@ class TrafficRouter:
                 timeout_s=_IMAGES_TIMEOUT_S,
                 max_memory_bytes=_IMAGES_MEMORY_BYTES,
             )
-            await self._images.start(once=False)
+            self._images.start()
         return await self._images.submit(kind, body)
 
     async def add(self, record: DeploymentRecord) -> None:
@@ -135,7 +129,7 @@ class TrafficRouter:
                 raise DeployError(f"deployment {record.name} exists already")
             queue = self._make_queue(record)
             try:
-                await queue.start(once=True)
+                await queue.start_worker()
             except WorkerError as error:
                 self.queues[record.name] = queue
                 self._update_record(
@@ -147,6 +141,7 @@ class TrafficRouter:
             except BaseException:  # also when cancelled: no process may run without a record
                 await queue.stop()
                 raise
+            queue.start()
             self.queues[record.name] = queue
 
     async def remove(self, name: str) -> None:

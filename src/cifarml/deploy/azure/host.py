@@ -200,7 +200,7 @@ class AzureHost(EndpointReader):
 
     def write_yaml(self, folder: Path, endpoint: str, deployment: str, model: RegisteredModel) -> list[Path]:
         """Write a deployment as files for ``az ml``; see :class:`~cifarml.deploy.base.EndpointHost`."""
-        return write_yaml(folder, endpoint, deployment, model, model.open_run().path, self.options)
+        return write_yaml(folder, endpoint, deployment, model, self.options)
 
     def delete(self, endpoint: str, deployment: str | None = None) -> None:
         """Delete a deployment or an endpoint; see :class:`~cifarml.deploy.base.EndpointHost`."""

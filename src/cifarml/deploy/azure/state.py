@@ -1,10 +1,10 @@
-"""Endpoints and deployments as Azure ML's client describes them, in our words."""
+"""Read the state of endpoints and deployments from Azure ML's client."""
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -36,8 +36,8 @@ class EndpointReader(EndpointHost):
     """Reads the endpoints of a workspace, and waits until nothing is being done to them.
 
     Args:
-        workspace: Where.
-        poll_s: How long is waited, at most, before it is asked again whether an operation is over.
+        workspace: The workspace.
+        poll_s: Longest time between two requests for the state of an operation.
     """
 
     def __init__(self, workspace: AzureWorkspace, poll_s: float) -> None:
@@ -82,7 +82,15 @@ class EndpointReader(EndpointHost):
         return None
 
     def _endpoint(self, found: OnlineEndpoint) -> Endpoint:
-        return parse_endpoint(found, self._deployments(str(found.name)))
+        deployments = map(_parse_deployment, self._deployments(str(found.name)))
+        state = state_name(found.provisioning_state)
+        return Endpoint(
+            str(found.name),
+            str(found.scoring_uri or ""),
+            "running" if state == "succeeded" else state,
+            {str(name): int(share) for name, share in (found.traffic or {}).items() if share},
+            tuple(sorted(deployments, key=lambda each: each.created_at)),
+        )
 
     def _deployments(self, endpoint: str) -> list[OnlineDeployment]:
         with self._calling(f"list the deployments of {endpoint}"):
@@ -114,19 +122,6 @@ class EndpointReader(EndpointHost):
             yield
 
 
-def parse_endpoint(found: OnlineEndpoint, deployments: Sequence[OnlineDeployment]) -> Endpoint:
-    """Return an endpoint with its deployments, the oldest first."""
-    parsed = sorted(map(_parse_deployment, deployments), key=lambda each: each.created_at)
-    state = state_name(found.provisioning_state)
-    return Endpoint(
-        str(found.name),
-        str(found.scoring_uri or ""),
-        "running" if state == "succeeded" else state,
-        {str(name): int(share) for name, share in (found.traffic or {}).items() if share},
-        tuple(parsed),
-    )
-
-
 def _parse_deployment(found: Any) -> Deployment:
     tags: dict[str, str] = dict(found.tags or {})
     state = state_name(found.provisioning_state)
@@ -147,11 +142,7 @@ def _parse_deployment(found: Any) -> Deployment:
 
 
 def check_name(deployment: str) -> str:
-    """Return a deployment's name, if Azure takes it.
-
-    Raises:
-        DeployError: If not.
-    """
+    """Return the name of a deployment if it is valid in Azure; raise a DeployError otherwise."""
     if len(check_deployment_name(deployment)) < _MIN_NAME:
         raise DeployError(f"a deployment's name in Azure has 3 to 32 characters. Received: {deployment!r}")
     return deployment

@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from cifarml.errors import DeployError, EndpointTimeoutError, ImageError
 from cifarml.images import ImageLike
 from cifarml.predict import Prediction
 from cifarml.registry.base import RegisteredModel
@@ -70,22 +71,49 @@ class Endpoint:
     traffic: Mapping[str, int]
     deployments: tuple[Deployment, ...]
 
+    def find(self, deployment: str) -> Deployment:
+        """Return the deployment of that name.
 
-def read_answer(answer: Any) -> Prediction:
-    """Return the prediction in an endpoint's answer about one image.
+        Raises:
+            DeployError: If there is none.
+        """
+        for each in self.deployments:
+            if each.name == deployment:
+                return each
+        raise DeployError(
+            f"endpoint {self.name} has no deployment {deployment!r}",
+            hint=f"see which there are: cifarml endpoint show {self.name}",
+        )
 
-    Args:
-        answer: The JSON values of the answer.
+
+def read_answer(endpoint: str, deployment: str | None, status: int, answer: Any) -> Prediction:
+    """Return the prediction in an endpoint's answer about one image, or raise the error that it contains.
 
     Raises:
-        LookupError, TypeError, AttributeError, ValueError: If it is not such an answer.
+        ImageError: If the endpoint can't read the image.
+        EndpointTimeoutError: If the deployment did not answer in time.
+        DeployError: If it failed, or the answer is invalid.
     """
-    ranked = sorted(answer["probabilities"].items(), key=lambda item: -item[1])
-    return Prediction(answer["result"], float(answer["probability"]), dict(ranked))
+    try:
+        if status == 200:
+            ranked = sorted(answer["probabilities"].items(), key=lambda item: -item[1])
+            return Prediction(answer["result"], float(answer["probability"]), dict(ranked))
+        message = f"endpoint {endpoint}: {answer['error']['message']} ({status})"
+    except (LookupError, TypeError, AttributeError, ValueError):
+        asked = f"deployment {deployment}" if deployment else "its deployment"
+        raise DeployError(f"endpoint {endpoint}: invalid response of {asked} ({status})") from None
+    if status in {400, 413, 415, 422}:
+        raise ImageError(message)
+    if status in {408, 504}:
+        raise EndpointTimeoutError(message, hint=f"look at: cifarml endpoint logs {endpoint}")
+    raise DeployError(message, hint=f"look at: cifarml endpoint show {endpoint}")
 
 
 class EndpointHost(Protocol):
-    """Hosts endpoints and their deployments, as Azure ML's managed online endpoints do."""
+    """Hosts endpoints and their deployments, as Azure ML's managed online endpoints do.
+
+    Implementations are subclasses; what not every host offers has a default here.
+    """
 
     name_prefix: str
     """Prefix of the names of new deployments; the model's version follows."""
@@ -141,11 +169,13 @@ class EndpointHost(Protocol):
             DeployError: If there is no such endpoint.
         """
 
-    def page_address(self, endpoint: str) -> str:
+    def page_address(self, endpoint: str) -> str:  # noqa: ARG002
         """Return the address of the endpoint's web page, with the key; empty if it has no page."""
+        return ""
 
-    def costs(self, endpoint: Endpoint | None = None) -> str:
+    def costs(self, endpoint: Endpoint | None = None) -> str:  # noqa: ARG002
         """Return what an endpoint costs, or a new deployment would; empty if nothing."""
+        return ""
 
     def set_traffic(self, endpoint: str, traffic: Mapping[str, int]) -> None:
         """Divide the requests among the deployments, all at once.
@@ -156,6 +186,10 @@ class EndpointHost(Protocol):
 
     def set_mirror(self, endpoint: str, mirror: Mapping[str, int]) -> None:
         """Send copies of a share of the requests to a deployment; nobody sees its answers.
+
+        Args:
+            endpoint: The endpoint.
+            mirror: The deployment with its share, 1 to 50 percent; empty to end it.
 
         Raises:
             DeployError: If the host can't.
@@ -168,8 +202,9 @@ class EndpointHost(Protocol):
             DeployError: If there is none of that name.
         """
 
-    def storage_logs(self, endpoint: str, deployment: str, *, tail: int = 50) -> str:
+    def storage_logs(self, endpoint: str, deployment: str, *, tail: int = 50) -> str:  # noqa: ARG002
         """Return the last lines logged while a deployment's files were fetched; empty if none are fetched."""
+        return ""
 
     def write_yaml(self, folder: Path, endpoint: str, deployment: str, model: RegisteredModel) -> list[Path]:
         """Write a deployment as files for the cloud's own command line, without creating anything.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,12 +11,7 @@ from typing import Final
 
 from cifarml.data.dataset import Dataset
 from cifarml.deploy.base import DEFAULT_ENDPOINT, Deployment, Endpoint, EndpointHost
-from cifarml.deploy.smoke_test import (
-    ReferenceImage,
-    check_accuracy,
-    reference_images,
-    verify_prediction,
-)
+from cifarml.deploy.smoke_test import ReferenceImage, check_accuracy, reference_images, verify_prediction
 from cifarml.errors import CifarMLError, DeployError, ImageError, SmokeTestError
 from cifarml.registry.base import RegisteredModel
 
@@ -29,7 +25,8 @@ _SLOWER: Final = 3.0
 _SLOWER_BY_MS: Final = 50.0
 _LOG_LINES: Final = 20
 _READ_LINES: Final = 500
-_START_TIMEOUT_S: Final = 1800.0
+_TRACEBACK: Final = re.compile(r".*Traceback \(most recent.*(?:\n(?:[^\S\n].*|$))*(?:\n.*)?", re.MULTILINE)
+"""A traceback: its header, lines that are indented or empty, and the line with the error."""
 
 
 def deploy_model(
@@ -111,7 +108,8 @@ def deploy_model(
             host.set_mirror(name, {})
             on_step(f"mirror: {report}")
         if before.traffic:
-            _give_traffic(host, name, before.traffic, shares := _shared(before.traffic, new, canary))
+            shares = _scaled(before.traffic, 100 - canary) | {new: canary}
+            _give_traffic(host, name, before.traffic, shares)
             on_step(f"canary: {new} gets {canary} % of the requests")
             on_step(f"canary: {_compare_latency(host, before, new, references, canary_s)}")
             _give_traffic(host, name, shares, {new: 100})
@@ -174,9 +172,7 @@ def _end_canary(host: EndpointHost, before: Endpoint, model: RegisteredModel, on
     others = {name: share for name, share in before.traffic.items() if share and name not in same}
     if not others or sum(others.values()) == 100:
         return before
-    shares = {name: share * 100 // sum(others.values()) for name, share in others.items()}
-    shares[max(others, key=others.__getitem__)] += 100 - sum(shares.values())
-    host.set_traffic(before.name, shares)
+    host.set_traffic(before.name, _scaled(others, 100))
     on_step("an interrupted rollout of this model had a share of the requests; it is started again")
     return host.get_endpoint(before.name)
 
@@ -186,26 +182,16 @@ def _find_leftover(
 ) -> str | None:
     """Return the deployment left by a killed rollout of this model; delete those that failed."""
     idle = [each for each in before.deployments if not before.traffic.get(each.name)]
+    wanted = (str(model), model.run_sha256, host.config_fingerprint, "ready")
     for each in reversed(idle):
-        wanted = (str(model), model.run_sha256, host.config_fingerprint)
-        same = (each.model, each.run_sha256, each.config_fingerprint) == wanted
-        if same and each.state in {"ready", "starting"}:
+        if (each.model, each.run_sha256, each.config_fingerprint, each.state) == wanted:
             on_step(f"deployment {each.name} exists already, without traffic, with the same model")
-            if _await_start(host, before.name, each.name) == "ready":
-                return each.name
+            return each.name
     for each in host.get_endpoint(before.name).deployments:
         if each.state == "failed" and not before.traffic.get(each.name):
             host.delete(before.name, each.name)
             on_step(f"failed deployment {each.name} is deleted")
     return None
-
-
-def _await_start(host: EndpointHost, name: str, deployment: str) -> str:
-    """Return the state of a deployment once it is no longer starting."""
-    ends = time.monotonic() + _START_TIMEOUT_S
-    while (state := _find(host, name, deployment).state) == "starting" and time.monotonic() < ends:
-        time.sleep(1.0)
-    return state
 
 
 def _smoke_test(host: EndpointHost, name: str, new: str, references: Sequence[ReferenceImage]) -> None:
@@ -217,12 +203,12 @@ def _smoke_test(host: EndpointHost, name: str, new: str, references: Sequence[Re
         pass
     else:
         raise SmokeTestError(f"deployment {new} accepted an invalid image (10 bytes of text)")
-    before = _find(host, name, new).memory_bytes
+    before = host.get_endpoint(name).find(new).memory_bytes
     if before is None:
         return
     for number in range(_LEAK_REQUESTS):
         verify_prediction(host, name, new, references[number % len(references)])
-    grown = (_find(host, name, new).memory_bytes or before) - before
+    grown = (host.get_endpoint(name).find(new).memory_bytes or before) - before
     if grown > _LEAK_BYTES:
         raise SmokeTestError(
             f"deployment {new} leaks memory: {grown >> 20} MB more after {_LEAK_REQUESTS} requests"
@@ -238,7 +224,7 @@ def _compare_latency(
         SmokeTestError: If the new one fails a request, or is much slower.
     """
     old = max(before.traffic, key=before.traffic.__getitem__)
-    errors_before = _find(host, before.name, new).num_errors or 0
+    errors_before = host.get_endpoint(before.name).find(new).num_errors or 0
     new_s: list[float] = []
     old_s: list[float] = []
     ends = time.monotonic() + seconds
@@ -249,7 +235,7 @@ def _compare_latency(
         with suppress(DeployError):  # failures of the old one do not count against the new one
             host.invoke(before.name, each.file, deployment=old)
         old_s.append(time.perf_counter() - started)
-    now = _find(host, before.name, new)
+    now = host.get_endpoint(before.name).find(new)
     if (failed := (now.num_errors or 0) - errors_before) or now.state != "ready":
         raise SmokeTestError(f"deployment {new} is {now.state}, and failed {failed} requests of the canary")
     new_ms, old_ms = statistics.median(new_s) * 1000, statistics.median(old_s) * 1000
@@ -287,17 +273,10 @@ def _undone_on_failure(
 
 def _extract_cause(log: str) -> str:
     """Return the first traceback in a log that shows a cause, or its last lines if there is none."""
-    lines = log.splitlines()
-    blocks = []
-    for start, line in enumerate(lines):
-        if "Traceback (most recent" in line:
-            end = start + 1
-            while end < len(lines) and (not lines[end] or lines[end][0].isspace()):
-                end += 1
-            blocks.append(lines[start : end + 1])
+    blocks = _TRACEBACK.findall(log)
     # Azure ML's server wraps what a script raises.
-    causes = [block for block in blocks if "UserScript" not in block[-1]] or blocks or [lines]
-    return "\n".join(causes[0][-_LOG_LINES:] if blocks else lines[-_LOG_LINES:])
+    causes = [block for block in blocks if "UserScript" not in block.splitlines()[-1]]
+    return "\n".join((causes or blocks or [log])[0].splitlines()[-_LOG_LINES:])
 
 
 def _remove_deployment(host: EndpointHost, before: Endpoint, new: str) -> None:
@@ -311,7 +290,7 @@ def _remove_deployment(host: EndpointHost, before: Endpoint, new: str) -> None:
 def _give_traffic(
     host: EndpointHost, name: str, expected: Mapping[str, int], traffic: Mapping[str, int]
 ) -> None:
-    now = {each: share for each, share in host.get_endpoint(name).traffic.items() if share}
+    now = host.get_endpoint(name).traffic
     if now != {each: share for each, share in expected.items() if share}:
         raise DeployError(
             f"somebody else changed the traffic of {name} meanwhile: {now}",
@@ -320,11 +299,11 @@ def _give_traffic(
     host.set_traffic(name, traffic)
 
 
-def _shared(traffic: Mapping[str, int], new: str, canary: int) -> dict[str, int]:
-    """Take the canary's share from all deployments with traffic, in proportion."""
-    shares = {name: share * (100 - canary) // 100 for name, share in traffic.items()}
-    shares[max(traffic, key=traffic.__getitem__)] += 100 - canary - sum(shares.values())
-    return shares | {new: canary}
+def _scaled(traffic: Mapping[str, int], total: int) -> dict[str, int]:
+    """Return shares in the same proportions that add up to ``total``."""
+    shares = {name: share * total // sum(traffic.values()) for name, share in traffic.items()}
+    shares[max(traffic, key=traffic.__getitem__)] += total - sum(shares.values())
+    return shares
 
 
 def _delete_older(host: EndpointHost, before: Endpoint, new: str, on_step: OnStep) -> None:
@@ -339,10 +318,3 @@ def _delete_older(host: EndpointHost, before: Endpoint, new: str, on_step: OnSte
         else:
             host.delete(before.name, each.name)
             on_step(f"older deployment {each.name} is deleted")
-
-
-def _find(host: EndpointHost, name: str, deployment: str) -> Deployment:
-    for each in host.get_endpoint(name).deployments:
-        if each.name == deployment:
-            return each
-    raise DeployError(f"deployment {deployment} of {name} no longer exists")

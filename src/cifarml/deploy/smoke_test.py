@@ -59,11 +59,7 @@ class ProbeResult(NamedTuple):
 
 
 def reference_images(run: Run, images: Dataset | None = None) -> list[ReferenceImage]:
-    """Return up to fifty images with the model's own predictions.
-
-    Args:
-        run: The model.
-        images: Labelled images; drawings by default.
+    """Return up to fifty images, drawings by default, with the model's own predictions.
 
     Raises:
         DataError: If none of the images is of a class of the model.
@@ -83,11 +79,7 @@ def reference_images(run: Run, images: Dataset | None = None) -> list[ReferenceI
 
 
 def check_accuracy(references: Sequence[ReferenceImage], test_accuracy: float) -> None:
-    """Refuse a model whose predictions contradict its test accuracy.
-
-    Args:
-        references: Images like those that the model was tested on.
-        test_accuracy: Its accuracy on those, 0 to 1.
+    """Refuse a model whose predictions of images like its test images contradict its test accuracy.
 
     Raises:
         SmokeTestError: If so few correct predictions had a probability below one in a thousand.
@@ -106,10 +98,7 @@ def check_accuracy(references: Sequence[ReferenceImage], test_accuracy: float) -
 def verify_prediction(
     host: EndpointHost, name: str, deployment: str | None, reference: ReferenceImage
 ) -> float:
-    """Query an endpoint with a reference image.
-
-    Returns:
-        The latency, in seconds.
+    """Query an endpoint with a reference image, and return the latency in seconds.
 
     Raises:
         SmokeTestError: If the answer differs from the model's, or took too long.
@@ -140,14 +129,7 @@ def verify_prediction(
 def probe_endpoint(
     host: EndpointHost, name: str, images: Dataset | None = None, *, deployment: str | None = None
 ) -> ProbeResult:
-    """Query an endpoint with labelled images.
-
-    Args:
-        host: The host of the endpoint.
-        name: The endpoint.
-        images: The images; drawings by default.
-        deployment: The deployment that answers; chosen by traffic by default.
-    """
+    """Query an endpoint, or one of its deployments, with labelled images; drawings by default."""
     dataset = images or draw_dataset(MIN_DRAWN, seed=_DRAWN_SEED)
     with suppress(DeployError, ImageError):  # a first request, so that start-up is not timed
         host.invoke(name, dataset.images[0], deployment=deployment)

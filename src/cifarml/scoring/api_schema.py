@@ -1,6 +1,6 @@
-"""The contract of an endpoint: what is sent and what is answered, for OpenAPI, tests and docs/endpoint.md.
+"""Pydantic models of an endpoint's requests and answers, for OpenAPI, tests and docs/endpoint.md.
 
-The scoring script itself does without pydantic; tests hold its answers against these models.
+The scoring script itself does not use pydantic; tests validate its answers against these models.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What may be sent to an endpoint: the images in it, or what is wrong with it."""
+"""Request format of an endpoint."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from cifarml.errors import ImageError, RequestError
 from cifarml.images import MAX_PIXELS, image_size
 
 MAX_BODY_BYTES: Final = 10 * 2**20
-"""Longer requests are refused."""
+"""Size limit of a request."""
 
 MAX_IMAGES: Final = 64
-"""How many images may lie in one request."""
+"""Limit of the images in one request."""
 
 IMAGE_TYPES: Final = frozenset(
     {"image/png", "image/jpeg", "image/jpg", "image/webp", "image/gif", "image/bmp"}
 )
-"""Content types of a body that is the image file itself; what it is, is seen by looking at it."""
+"""Content types of a body that is the image file itself; its format is detected."""
 
 CODES: Final[Mapping[str, tuple[int, str]]] = {
     "empty_body": (400, "nothing was sent"),
@@ -53,17 +53,12 @@ class Request(NamedTuple):
 
 
 def read_request(content_type: str, body: bytes) -> Request:
-    """Read a request.
+    """Parse a request; without a content type, the body is JSON.
 
-    What is wrong with the request as a whole is raised; what is wrong with one image of a list
-    stands in that image's place.
-
-    Args:
-        content_type: The header of that name; without one the body is taken for JSON.
-        body: What was sent.
+    An error in one image of a list takes the place of that image.
 
     Raises:
-        RequestError: If it can't be read, with one of :data:`CODES`.
+        RequestError: If the request is invalid, with one of :data:`CODES`.
     """
     kind = content_type.partition(";")[0].strip().lower()
     if kind not in IMAGE_TYPES and kind not in {"application/json", ""}:

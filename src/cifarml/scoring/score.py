@@ -1,4 +1,4 @@
-"""The scoring script: what answers behind an endpoint, in Azure ML and on this machine alike.
+"""Scoring script of a deployment, the same in Azure ML and on this machine.
 
 Azure ML's inference server loads this file by its path, calls :func:`init` once in each process and
 :func:`run` for each request; our own server calls :func:`answer` with several requests at a time.
@@ -99,24 +99,19 @@ def _warm_up() -> None:
 
 
 def answer(requests: Sequence[tuple[str, bytes]]) -> list[tuple[int, bytes]]:
-    """Answer several requests at once; a bad one harms no other.
+    """Answer several requests at once; an invalid one does not affect the others.
 
     Args:
         requests: The content type and body of each.
 
     Returns:
-        The HTTP status and body (JSON) of each answer, in order.
+        The HTTP status and JSON body of each answer, in order.
     """
     if _served is None:
         raise RuntimeError("init() comes first")
     asked = [_try_read(*request) for request in requests]
-    images = [
-        image
-        for request in asked
-        if isinstance(request, Request)
-        for image in request.images
-        if isinstance(image, bytes)
-    ]
+    valid = [request for request in asked if isinstance(request, Request)]
+    images = [image for request in valid for image in request.images if isinstance(image, bytes)]
     try:
         results = iter(_predict(_served.predictor, images))
     except Exception:  # noqa: BLE001  # ONNX Runtime's exceptions have no common base
@@ -214,7 +209,7 @@ if rawhttp is not None:
 
 
 def _read_body(stream: BinaryIO) -> bytes:
-    """Read a body. Of one that is too long the end passes by, so that its sender gets to listen."""
+    """Read a body; drain one that is too large, so that the client reads the error response."""
     parts, size_bytes = [], 0
     try:
         while size_bytes < _MAX_PASSED_BYTES and (part := stream.read(2**20)):

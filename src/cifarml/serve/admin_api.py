@@ -25,23 +25,19 @@ def add_admin_routes(app: FastAPI, router: TrafficRouter) -> None:
         return router.describe()
 
     @routes.post("/deployments")
-    async def add(request: Request) -> dict[str, Any]:
+    async def add(request: Request) -> None:
         await router.add(DeploymentRecord(**await request.json()))
-        return router.describe()
 
     @routes.delete("/deployments/{name}")
-    async def remove(name: str) -> dict[str, Any]:
+    async def remove(name: str) -> None:
         await router.remove(name)
-        return router.describe()
 
     @routes.put("/traffic")
-    async def set_traffic(request: Request) -> dict[str, Any]:
+    async def set_traffic(request: Request) -> None:
         await router.set_traffic(await request.json())
-        return router.describe()
 
     @routes.post("/key")
-    async def regenerate_key() -> dict[str, Any]:
+    async def regenerate_key() -> None:
         router.set_key(new_key())
-        return {}
 
     app.include_router(routes)

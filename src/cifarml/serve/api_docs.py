@@ -1,4 +1,4 @@
-"""The page at ``/docs``: the OpenAPI document for people, without anything from elsewhere."""
+"""The page at ``/docs``: the OpenAPI document as HTML, without resources of other sites."""
 
 from __future__ import annotations
 
@@ -8,11 +8,7 @@ from typing import Any
 
 
 def render_reference(document: dict[str, Any]) -> str:
-    """Return an HTML page that says what an endpoint understands.
-
-    Args:
-        document: Its OpenAPI document.
-    """
+    """Return an HTML page that describes an OpenAPI document."""
     routes = [
         _route(method.upper(), path, about)
         for path, methods in document["paths"].items()

@@ -40,18 +40,9 @@ _IMAGE_FILE: Final = {
 def make_app(
     router: TrafficRouter, lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]
 ) -> FastAPI:
-    """Return the application of an endpoint.
-
-    Args:
-        router: Router to the deployments.
-        lifespan: Startup and shutdown.
-    """
-    app = FastAPI(
-        title=f"cifarml endpoint {router.folder.name}",
-        docs_url=None,
-        redoc_url=None,
-        lifespan=lifespan,
-    )
+    """Return the application of an endpoint."""
+    title = f"cifarml endpoint {router.folder.name}"
+    app = FastAPI(title=title, docs_url=None, redoc_url=None, lifespan=lifespan)
     counters = EndpointMetrics()
 
     @app.exception_handler(HTTPException)
@@ -102,8 +93,7 @@ def make_app(
 
     @app.get("/metrics", response_class=PlainTextResponse, responses={401: _ERRORS[401]})
     async def metrics() -> Response:
-        known = [(each.name, each.model, each.version) for each in router.record.deployments]
-        text = counters.text(known, router.record.traffic)
+        text = counters.text(router.record)
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     app.mount("/page", StaticFiles(directory=PAGE), name="page")

@@ -84,23 +84,22 @@ class BatchingQueue:
         self._num_in_progress = 0
         self._tasks: list[asyncio.Task[None]] = []
 
-    async def start(self, *, once: bool) -> None:
-        """Start the first worker.
+    def start(self) -> None:
+        """Process requests in the background; start a worker if there is none."""
+        self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._watch_memory())]
 
-        Args:
-            once: Raise an error if it does not become ready, instead of retrying.
+    async def start_worker(self) -> None:
+        """Start the first worker, once.
 
         Raises:
-            WorkerError: If ``once`` is set and the worker does not become ready.
+            WorkerError: If it does not become ready.
         """
         try:
             self._take_worker(await WorkerProcess.start(*self._worker_arguments))
         except WorkerError as error:
             self._record_failure(error)
-            if once:
-                self.state = "failed"
-                raise
-        self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._watch_memory())]
+            self.state = "failed"
+            raise
 
     @property
     def memory_bytes(self) -> int:

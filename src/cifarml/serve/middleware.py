@@ -51,14 +51,7 @@ def error_response(
 
 
 class AccessMiddleware:
-    """ASGI middleware that passes authorised requests on to the application.
-
-    Args:
-        app: The application.
-        router: Router of the endpoint, which holds the key.
-        control_key: Key required for ``/control``.
-        log: Access log.
-    """
+    """ASGI middleware that passes authorised requests on; ``/control`` requires the control key."""
 
     def __init__(self, app: ASGIApp, router: TrafficRouter, control_key: str, log: AccessLog) -> None:
         self._app = app

@@ -33,14 +33,7 @@ def init() -> None:
 
 
 def answer(requests: Sequence[tuple[str, bytes]]) -> list[tuple[int, bytes]]:
-    """Return a PNG file of 32x32 pixels for each request, or an error as JSON.
-
-    Args:
-        requests: What is wanted (``sample``, or else the content type of an image), and the body.
-
-    Returns:
-        Status and body of each.
-    """
+    """Return status and body for each request: a PNG file of 32x32 pixels, or an error as JSON."""
     return [_answer(kind, body) for kind, body in requests]
 
 

@@ -10,7 +10,7 @@ import asyncio
 import dataclasses
 import shutil
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from cifarml.errors import DeployError
 from cifarml.serve.batching_queue import BatchingQueue, Busy, Unavailable
@@ -31,26 +31,8 @@ class UnknownDeployment(Exception):  # noqa: N818  # it becomes an answer
     """The request names a deployment that does not exist, or no deployment has traffic."""
 
 
-class Answer(NamedTuple):
-    """Response of a deployment.
-
-    Attributes:
-        status: HTTP status.
-        body: A JSON document.
-        deployment: Name of the deployment that answered.
-    """
-
-    status: int
-    body: bytes
-    deployment: str
-
-
 class TrafficRouter:
-    """Router over the deployments of one endpoint.
-
-    Args:
-        folder: Folder of the endpoint.
-    """
+    """Router over the deployments of one endpoint."""
 
     def __init__(self, folder: EndpointFolder) -> None:
         self.folder = folder
@@ -59,7 +41,6 @@ class TrafficRouter:
         self.queues: dict[str, BatchingQueue] = {}
         self._credit: dict[str, int] = {}
         self._changing = asyncio.Lock()
-        self._starting: set[asyncio.Task[None]] = set()
         self._images: BatchingQueue | None = None
 
     def open(self) -> None:
@@ -69,15 +50,10 @@ class TrafficRouter:
             if record.failed:
                 queue.state = "failed"
             else:
-                task = asyncio.create_task(queue.start(once=False))
-                self._starting.add(task)
-                task.add_done_callback(self._starting.discard)
+                queue.start()
 
     async def close(self) -> None:
         """Finish pending requests and stop all workers."""
-        for task in self._starting:
-            task.cancel()
-        await asyncio.gather(*self._starting, return_exceptions=True)
         queues = [*self.queues.values(), *([self._images] if self._images else [])]
         await asyncio.gather(*(queue.stop() for queue in queues))
 
@@ -87,13 +63,13 @@ class TrafficRouter:
         shares = [name for name, share in self.record.traffic.items() if share]
         return bool(shares) and all(self.queues[name].state == "ready" for name in shares)
 
-    async def score(self, content_type: bytes, body: bytes, deployment: str | None = None) -> Answer:
-        """Forward a request to a deployment.
+    async def score(
+        self, content_type: bytes, body: bytes, deployment: str | None = None
+    ) -> tuple[int, bytes, str]:
+        """Forward a request to a deployment; if none is named, to one picked by traffic share.
 
-        Args:
-            content_type: Content type of the body.
-            body: Body of the request.
-            deployment: Name of the deployment; if omitted, one is picked by traffic share.
+        Returns:
+            HTTP status, JSON document and name of the deployment that answered.
 
         Raises:
             UnknownDeployment: If no deployment has that name, or none has traffic.
@@ -102,7 +78,7 @@ class TrafficRouter:
         if deployment is not None:
             if deployment not in self.queues:
                 raise UnknownDeployment(f"there is no deployment {deployment[:64]!r}")
-            return Answer(*await self.queues[deployment].submit(content_type, body), deployment)
+            return *await self.queues[deployment].submit(content_type, body), deployment
         first = self._pick_deployment()
         others = (name for name, share in self.record.traffic.items() if share and name != first)
         refusal: Unavailable | None = None
@@ -113,7 +89,7 @@ class TrafficRouter:
                 if refusal is None or isinstance(error, Busy):
                     refusal = error
             else:
-                return Answer(status, answer, name)
+                return status, answer, name
         raise refusal or UnknownDeployment(first)
 
     def _pick_deployment(self) -> str:
@@ -139,7 +115,7 @@ class TrafficRouter:
                 timeout_s=_IMAGES_TIMEOUT_S,
                 max_memory_bytes=_IMAGES_MEMORY_BYTES,
             )
-            await self._images.start(once=False)
+            self._images.start()
         return await self._images.submit(kind, body)
 
     async def add(self, record: DeploymentRecord) -> None:
@@ -153,7 +129,7 @@ class TrafficRouter:
                 raise DeployError(f"deployment {record.name} exists already")
             queue = self._make_queue(record)
             try:
-                await queue.start(once=True)
+                await queue.start_worker()
             except WorkerError as error:
                 self.queues[record.name] = queue
                 self._update_record(
@@ -165,6 +141,7 @@ class TrafficRouter:
             except BaseException:  # also when cancelled: no process may run without a record
                 await queue.stop()
                 raise
+            queue.start()
             self.queues[record.name] = queue
 
     async def remove(self, name: str) -> None:

@@ -38,10 +38,8 @@ _LOCK_TIMEOUT_S: Final = 5.0
 def run_server(folder: EndpointFolder, on_ready: Callable[[int], None], *, any_port: bool = True) -> None:
     """Serve an endpoint until SIGTERM or SIGINT, then finish requests in progress.
 
-    Args:
-        folder: Folder of the endpoint.
-        on_ready: Called with the port once it listens.
-        any_port: Use another port if the endpoint's is taken.
+    Once it listens, ``on_ready`` is called with the port: another one if the endpoint's is taken and
+    ``any_port`` is set.
 
     Raises:
         DeployError: If another process serves the endpoint, or the port cannot be used.

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import logging.handlers
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import generate_latest
+
+from cifarml.serve.endpoint_folder import EndpointRecord
 
 _BUCKETS_S: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _MAX_LOG_BYTES: Final = 10 << 20
@@ -23,60 +24,44 @@ class EndpointMetrics:
     """Prometheus metrics: requests, latency and predictions."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
+        registry = self._registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
         self._requests = Counter(
-            "cifarml_requests", "Requests to score.", ("deployment", "status"), registry=self.registry
+            "cifarml_requests", "Requests to score.", ("deployment", "status"), registry=registry
         )
         self._seconds = Histogram(
             "cifarml_request_seconds",
             "Seconds from the complete request to the response.",
             ("deployment",),
             buckets=_BUCKETS_S,
-            registry=self.registry,
+            registry=registry,
         )
         self._predictions = Counter(
-            "cifarml_predictions",
-            "Images by predicted class.",
-            ("deployment", "label"),
-            registry=self.registry,
+            "cifarml_predictions", "Images by predicted class.", ("deployment", "label"), registry=registry
         )
-        self._models = Gauge(
-            "cifarml_model_info", "Which model a deployment runs.", ("deployment", "model", "version"),
-            registry=self.registry,
-        )  # fmt: skip
+        about = "Which model a deployment runs."
+        labels = ("deployment", "model", "version")
+        self._models = Gauge("cifarml_model_info", about, labels, registry=registry)
         self._traffic = Gauge(
-            "cifarml_traffic_percent", "Share of the requests.", ("deployment",), registry=self.registry
+            "cifarml_traffic_percent", "Share of the requests.", ("deployment",), registry=registry
         )
 
     def count(self, deployment: str, status: int, seconds: float, answer: bytes) -> None:
-        """Count a request to score.
-
-        Args:
-            deployment: Name of the deployment that answered; empty if none did.
-            status: HTTP status.
-            seconds: Latency.
-            answer: JSON document of the response.
-        """
+        """Count a request to score; the deployment is empty if none answered."""
         self._requests.labels(deployment, str(status)).inc()
         self._seconds.labels(deployment).observe(seconds)
         if status == 200:
             for label in _labels(answer):
                 self._predictions.labels(deployment, label).inc()
 
-    def text(self, deployments: Iterable[tuple[str, str, str]], traffic: dict[str, int]) -> bytes:
-        """Return all metrics in Prometheus' text format.
-
-        Args:
-            deployments: Name, model and version of each.
-            traffic: Traffic share by deployment.
-        """
+    def text(self, endpoint: EndpointRecord) -> bytes:
+        """Return all metrics in Prometheus' text format."""
         self._models.clear()
         self._traffic.clear()
-        for name, model, version in deployments:
-            self._models.labels(name, model, version).set(1)
-            self._traffic.labels(name).set(traffic.get(name, 0))
-        return generate_latest(self.registry)
+        for each in endpoint.deployments:
+            self._models.labels(each.name, each.model, each.version).set(1)
+            self._traffic.labels(each.name).set(endpoint.traffic.get(each.name, 0))
+        return generate_latest(self._registry)
 
 
 def _labels(answer: bytes) -> list[str]:

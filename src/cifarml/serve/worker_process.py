@@ -23,12 +23,7 @@ _MALLOC_SETTINGS: Final = {"MALLOC_MMAP_THRESHOLD_": str(4 << 20), "MALLOC_TRIM_
 
 
 class WorkerError(Exception):
-    """The worker failed and must be replaced.
-
-    Args:
-        message: What happened.
-        hung: Whether it did not answer in time.
-    """
+    """The worker failed and must be replaced; ``hung`` if it did not answer in time."""
 
     def __init__(self, message: str, *, hung: bool = False) -> None:
         super().__init__(message)
@@ -82,14 +77,7 @@ class WorkerProcess:
         return worker
 
     async def send_batch(self, requests: Sequence[Pair], timeout_s: float) -> list[tuple[int, bytes]]:
-        """Send a batch of requests and wait for the responses.
-
-        Args:
-            requests: Content type and body of each.
-            timeout_s: Timeout of the batch.
-
-        Returns:
-            Status and body of each.
+        """Send the content type and body of each request, and return the status and body of each response.
 
         Raises:
             WorkerError: If the worker died, hung or sent an invalid response; kill it then.

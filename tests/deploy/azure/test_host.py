@@ -79,7 +79,7 @@ REFUSED = {
     "hangs": "408|in time|Scoring timeout",
     "slow": "5\\.\\d s for one image|408",
     "answers wrong": "wrong prediction",
-    "answers nonsense": "nonsense",
+    "answers nonsense": "invalid response",
 }
 
 ALWAYS = {"crashes in init", "exits in init", "hangs", "answers wrong"}
@@ -312,7 +312,7 @@ def test_plans_as_yaml(
     assert again.returncode == 1
     assert "not empty" in again.stderr
     with pytest.raises(CloudError, match="not empty"):
-        write_yaml(plan, "live", "version-1", registry.get(), None, DeploymentOptions())
+        write_yaml(plan, "live", "version-1", registry.get(), DeploymentOptions())
 
 
 @pytest.mark.parametrize(

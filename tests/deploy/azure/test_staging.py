@@ -10,12 +10,15 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 import requests as http
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
-from cifarml.deploy.azure.staging import SCORING_SCRIPT, scoring_files, scoring_requirements, stage_scoring
+from cifarml.deploy.azure.staging import SCORING_SCRIPT, scoring_files, stage_scoring
 from cifarml.errors import DeployError
 from cifarml.scoring.api_schema import ErrorAnswer, ImageAnswer
 from tests.endpoint_docs import ENDPOINT_DOCS
@@ -45,7 +48,15 @@ def test_the_code_folder_holds_what_is_imported_and_nothing_else(code: Path) -> 
     assert staged == set(scoring_files())
     assert {SCORING_SCRIPT, "cifarml/__init__.py", "cifarml/images.py", "cifarml/predict.py"} < staged
     assert not {name for name in staged if "train" in name or "azure" in name or "cli" in name}
-    assert [line.partition("==")[0] for line in scoring_requirements()] == ["numpy", "onnxruntime", "pillow"]
+
+
+def test_the_scoring_script_imports_three_libraries() -> None:
+    code = "import sys, cifarml.scoring.score; print(*{name.split('.')[0] for name in sys.modules})"
+    modules = subprocess.check_output([sys.executable, "-P", "-c", code], text=True).split()
+    owners = metadata.packages_distributions()
+    imported = {canonicalize_name(owner) for module in modules for owner in owners.get(module, ())}
+    required = {canonicalize_name(Requirement(line).name) for line in metadata.requires("cifarml") or ()}
+    assert imported & required == {"numpy", "onnxruntime", "pillow"}
 
 
 def test_a_scoring_script_that_can_not_be_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

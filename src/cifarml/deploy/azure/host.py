@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -35,7 +35,7 @@ from cifarml.registry.base import RegisteredModel
 from cifarml.serve.endpoint_folder import check_endpoint_name, check_traffic
 
 if TYPE_CHECKING:
-    from azure.ai.ml.entities import ManagedOnlineDeployment, OnlineEndpoint
+    from azure.ai.ml.entities import OnlineEndpoint
 
 _KEY_TIMEOUT_S: Final = 60.0
 _LOG_LINES: Final = 200
@@ -67,34 +67,23 @@ class AzureHost(EndpointReader):
         super().__init__(workspace or AzureWorkspace(), poll_s)
         self.options = options or DeploymentOptions()
         self._script = script
-        self._callers: dict[str, ScoringClient] = {}
+        self._clients: dict[str, ScoringClient] = {}
 
-    name_prefix = "version-"
-    """Prefix of the names of new deployments; Azure requires three characters at least."""
+    name_prefix = "version-"  # Azure requires names of at least three characters
 
     @cached_property
     def config_fingerprint(self) -> str:
-        """A hash of how new deployments are configured."""
+        """Hash of how new deployments are configured."""
         return fingerprint(self.options, self._script)
 
     def list_endpoints(self) -> list[Endpoint]:
         """Return the endpoints that we made, sorted by name."""
         with self._calling("list the endpoints"):
-            found = [
-                each for each in self.workspace.client.online_endpoints.list() if TAG in (each.tags or {})
-            ]
+            found = [e for e in self.workspace.client.online_endpoints.list() if TAG in (e.tags or {})]
         return [self._endpoint(each) for each in sorted(found, key=lambda each: str(each.name))]
 
-    def get_endpoint(self, name: str) -> Endpoint:
-        """Return an endpoint; see :class:`~cifarml.deploy.base.EndpointHost`."""
-        return self._endpoint(self._get(name))
-
     def create_endpoint(self, name: str) -> Endpoint:
-        """Make an endpoint without deployments, or return the one that is there.
-
-        Raises:
-            DeployError: If the name is not allowed or taken, or Azure refuses.
-        """
+        """Create an endpoint; see :class:`~cifarml.deploy.base.EndpointHost`."""
         check_endpoint_name(name)
         there = self._wait_until_idle(name)
         if there is not None and TAG not in (there.tags or {}):
@@ -110,12 +99,7 @@ class AzureHost(EndpointReader):
         return self.get_endpoint(name)
 
     def create_deployment(self, endpoint: str, deployment: str, model: RegisteredModel) -> None:
-        """Start a model behind an endpoint, without any traffic; return when it is ready.
-
-        Raises:
-            DeployError: If the model is not registered in this workspace, or the deployment did not become
-                ready; then its logs can still be read, and it can be deleted.
-        """
+        """Start a model behind an endpoint; see :class:`~cifarml.deploy.base.EndpointHost`."""
         check_name(deployment)
         self._check_registered_here(model)
         there = self._endpoint(self._wait_until_idle(endpoint) or self._get(endpoint))
@@ -130,17 +114,19 @@ class AzureHost(EndpointReader):
         }
         with tempfile.TemporaryDirectory(prefix="cifarml-") as folder:
             made = build_deployment(
-                endpoint,
-                deployment,
-                model,
-                self.options,
+                *(endpoint, deployment, model, self.options),
                 folder=Path(folder),
                 tags=tags,
                 script=self._script,
             )
+            made_anyway = self._tolerate_if_done(
+                lambda: self._is_ready(endpoint, deployment, tags["created_at"])
+            )
+            client = self.workspace.client.online_deployments
             try:
-                with self._tolerate_if_done(lambda: self._is_ready(endpoint, deployment, tags["created_at"])):
-                    self._start(made, deployment)
+                with made_anyway, self._calling(f"start deployment {deployment}"):
+                    poller = client.begin_create_or_update(made, skip_script_validation=True)
+                    self.workspace.wait(poller, f"deployment {deployment} is being made")
             except CloudDeployError as error:
                 raise self._with_reason(error, endpoint, deployment) from None
 
@@ -148,14 +134,13 @@ class AzureHost(EndpointReader):
         """Query an endpoint; see :class:`~cifarml.deploy.base.EndpointHost`."""
         if deployment is not None:
             check_name(deployment)
-        return self._caller(endpoint).ask(encode_image(image), deployment)
+        if endpoint not in self._clients:
+            uri = str(self._get(endpoint).scoring_uri)
+            self._clients[endpoint] = ScoringClient(endpoint, uri, partial(self.read_key, endpoint))
+        return self._clients[endpoint].ask(encode_image(image), deployment)
 
     def read_key(self, endpoint: str, *, regenerate: bool = False) -> str:
-        """Return the key that callers show, or a token where the endpoint wants one of Entra ID.
-
-        Raises:
-            DeployError: If there is no such endpoint, or Azure refuses.
-        """
+        """Return the key that callers send, or a token if the endpoint uses Entra ID."""
         found = self._get(endpoint)
         if str(found.auth_mode).lower() != "key":
             if regenerate:
@@ -165,7 +150,7 @@ class AzureHost(EndpointReader):
         key = self._read_key(endpoint)
         if not regenerate:
             return key
-        self._callers.pop(endpoint, None)
+        self._clients.pop(endpoint, None)
         with self._calling(f"make a new key for {endpoint}"):  # the client would send the old one
             path = f"/onlineEndpoints/{endpoint}/regenerateKeys"
             self.workspace.request("POST", path, {"keyType": "Primary"})
@@ -175,10 +160,6 @@ class AzureHost(EndpointReader):
                 raise DeployError(f"endpoint {endpoint} still has its old key", hint="try again in a minute")
             time.sleep(min(self._poll_s, 1.0))
         return new
-
-    def page_address(self, endpoint: str) -> str:  # noqa: ARG002
-        """Return an empty string: endpoints in Azure have no web page."""
-        return ""
 
     def costs(self, endpoint: Endpoint | None = None) -> str:
         """Return the costs by the public price list; see :class:`~cifarml.deploy.base.EndpointHost`."""
@@ -204,25 +185,13 @@ class AzureHost(EndpointReader):
         self._update(found, f"change the traffic of {endpoint}")
 
     def set_mirror(self, endpoint: str, mirror: Mapping[str, int]) -> None:
-        """Send copies of a share of the requests to a deployment; nobody sees its answers.
-
-        Args:
-            endpoint: The endpoint.
-            mirror: The deployment with its share, 1 to 50 percent; empty to end it.
-
-        Raises:
-            DeployError: If Azure refuses.
-        """
+        """Mirror requests to a deployment; see :class:`~cifarml.deploy.base.EndpointHost`."""
         found = self._wait_until_idle(endpoint) or self._get(endpoint)
         found.mirror_traffic = dict(mirror)
         self._update(found, f"mirror requests of {endpoint}")
 
     def logs(self, endpoint: str, deployment: str, *, tail: int = 50) -> str:
-        """Return the last lines that a deployment's container has written.
-
-        Raises:
-            DeployError: If there is none of that name, or Azure refuses.
-        """
+        """Return the last lines of the container's log; see :class:`~cifarml.deploy.base.EndpointHost`."""
         return self._logs(endpoint, deployment, tail)
 
     def storage_logs(self, endpoint: str, deployment: str, *, tail: int = 50) -> str:
@@ -231,14 +200,10 @@ class AzureHost(EndpointReader):
 
     def write_yaml(self, folder: Path, endpoint: str, deployment: str, model: RegisteredModel) -> list[Path]:
         """Write a deployment as files for ``az ml``; see :class:`~cifarml.deploy.base.EndpointHost`."""
-        return write_yaml(folder, endpoint, deployment, model, model.open_run().path, self.options)
+        return write_yaml(folder, endpoint, deployment, model, self.options)
 
     def delete(self, endpoint: str, deployment: str | None = None) -> None:
-        """Delete a deployment without traffic, or an endpoint with all that belongs to it.
-
-        Raises:
-            DeployError: If there is none of that name, the deployment has traffic, or Azure refuses.
-        """
+        """Delete a deployment or an endpoint; see :class:`~cifarml.deploy.base.EndpointHost`."""
         found = self._wait_until_idle(endpoint) or self._get(endpoint)
         client = self.workspace.client
         if deployment is None:
@@ -246,9 +211,9 @@ class AzureHost(EndpointReader):
             with gone, self._calling(f"delete endpoint {endpoint}"):
                 poller = client.online_endpoints.begin_delete(endpoint)
                 self.workspace.wait(poller, f"endpoint {endpoint} is being deleted")
-            self._callers.pop(endpoint, None)
+            self._clients.pop(endpoint, None)
             return
-        self._find(endpoint, check_name(deployment))
+        self.get_endpoint(endpoint).find(deployment)
         if (found.traffic or {}).get(deployment):
             raise DeployError(
                 f"deployment {deployment} of {endpoint} has traffic, and is not deleted",
@@ -268,13 +233,6 @@ class AzureHost(EndpointReader):
                 f"{model} is not registered in workspace {self.workspace.name}",
                 hint="register its run there: cifarml models register RUN --target azure",
             )
-
-    def _start(self, made: ManagedOnlineDeployment, deployment: str) -> None:
-        with self._calling(f"start deployment {deployment}"):
-            poller = self.workspace.client.online_deployments.begin_create_or_update(
-                made, skip_script_validation=True
-            )
-            self.workspace.wait(poller, f"deployment {deployment} is being made")
 
     def _is_made(self, name: str) -> bool:
         found = self._wait_until_idle(name)
@@ -311,7 +269,7 @@ class AzureHost(EndpointReader):
             self.workspace.wait(poller, f"endpoint {endpoint.name} is being changed")
 
     def _logs(self, endpoint: str, deployment: str, tail: int, container: str | None = None) -> str:
-        self._find(endpoint, check_name(deployment))
+        self.get_endpoint(endpoint).find(deployment)
         with self._calling(f"read the log of {deployment}"):
             text = self.workspace.client.online_deployments.get_logs(
                 name=deployment, endpoint_name=endpoint, lines=tail, container_type=container
@@ -333,14 +291,6 @@ class AzureHost(EndpointReader):
             error.args = (error.message,)
         error.hint = f"its log: cifarml endpoint logs {endpoint} --deployment {deployment}"
         return error
-
-    def _caller(self, endpoint: str) -> ScoringClient:
-        if endpoint not in self._callers:
-            found = self._get(endpoint)
-            self._callers[endpoint] = ScoringClient(
-                endpoint, str(found.scoring_uri), lambda: self.read_key(endpoint)
-            )
-        return self._callers[endpoint]
 
     def _read_key(self, endpoint: str) -> str:
         with self._calling(f"read the key of {endpoint}"):

@@ -1,4 +1,4 @@
-"""Asks an endpoint in Azure by plain HTTPS, and unpacks what Azure makes of the container's answers."""
+"""HTTPS client of one endpoint in Azure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
 from cifarml.deploy.base import read_answer
-from cifarml.errors import CloudDeployError, DeployError, EndpointTimeoutError, ImageError
+from cifarml.errors import CloudDeployError, EndpointTimeoutError
 from cifarml.predict import Prediction
 
 _TIMEOUT_S: Final = 200.0
@@ -18,7 +18,7 @@ _TIMEOUT_S: Final = 200.0
 
 
 class ScoringClient:
-    """Asks one endpoint.
+    """Queries one endpoint, and interprets what Azure makes of the container's answers.
 
     A lost connection, and a 429, 502 or 503 of Azure's own, are tried again; asking twice does no harm.
 
@@ -84,22 +84,16 @@ class ScoringClient:
         except ValueError:
             answer = None
         if status == 200:
-            try:
-                return read_answer(answer)
-            except (LookupError, TypeError, AttributeError, ValueError):
-                asked = f"deployment {deployment}" if deployment else "its deployment"
-                raise DeployError(
-                    f"endpoint {self._endpoint}: {asked} answered nonsense ({status})"
-                ) from None
-        message = f"endpoint {self._endpoint}: {self._said(response, answer, deployment)} ({status})"
-        if status in {400, 413, 415, 422} and isinstance(answer, dict) and response.status_code == 424:
-            raise ImageError(message)
-        show = f"look at: cifarml endpoint show {self._endpoint}"
-        if status in {408, 504}:
-            raise EndpointTimeoutError(message, hint=f"look at: cifarml endpoint logs {self._endpoint}")
+            return read_answer(self._endpoint, deployment, status, answer)
+        said = self._said(response, answer, deployment)
+        from_script = isinstance(answer, dict) and response.status_code == 424
+        if status in {408, 504} or (from_script and status in {400, 413, 415, 422}):
+            return read_answer(self._endpoint, deployment, status, {"error": {"message": said}})
+        hint = f"look at: cifarml endpoint show {self._endpoint}"
         if response.status_code in {401, 403}:
-            raise CloudDeployError(message, "its keys: cifarml endpoint keys", request_id=request_id)
-        raise CloudDeployError(message, show, request_id=request_id)
+            hint = "its keys: cifarml endpoint keys"
+        message = f"endpoint {self._endpoint}: {said} ({status})"
+        raise CloudDeployError(message, hint, request_id=request_id)
 
     def _said(self, response: requests.Response, answer: Any, deployment: str | None) -> str:
         error = answer.get("error", answer) if isinstance(answer, dict) else None

@@ -113,19 +113,16 @@ def build_deployment(
     tags: Mapping[str, str],
     script: Path | None = None,
 ) -> Any:
-    """Build a deployment, and stage its code.
+    """Build a deployment of a model that is registered in the workspace, and stage its code in a folder.
 
     Args:
         endpoint: Name of the endpoint.
         name: Name of the deployment.
-        model: What it serves; registered in the workspace.
+        model: The model.
         options: How it runs.
-        folder: Where its code folder is made.
+        folder: Where its code folder is created.
         tags: Further tags.
-        script: A scoring script in place of ours; it may import ours as ``cifarml.scoring.score``.
-
-    Raises:
-        DeployError: If the code can't be staged.
+        script: Replaces the scoring script, which it may import as ``cifarml.scoring.score``.
     """
     from azure.ai.ml import load_online_deployment
 
@@ -139,41 +136,35 @@ def write_yaml(
     endpoint: str,
     deployment: str,
     model: RegisteredModel,
-    run: Path | None,
     options: DeploymentOptions,
 ) -> list[Path]:
-    """Write the plan as files for ``az ml``, in the order in which it takes them.
-
-    Args:
-        folder: The new folder.
-        endpoint: Name of the endpoint.
-        deployment: Name of the deployment.
-        model: What is deployed.
-        run: Folder with its files, which are copied beside model.yml.
-        options: How it runs.
+    """Write a deployment as files for ``az ml``, in the order in which it takes them.
 
     Raises:
         CloudError: If the folder is not empty, or can't be written.
-        DeployError: If the code can't be staged.
+        DeployError: If the model or the code can't be copied.
     """
-    documents = {"environment.yml": _describe_environment()}
     new_folder(folder)
-    if run is not None:
-        try:
-            shutil.copytree(run, folder / "model")
-        except OSError as error:
-            raise DeployError(f"can't write to {folder}: {error.strerror}") from error
-        documents["model.yml"] = {
-            "$schema": SCHEMA.format("model"),
-            "name": model.name,
-            "version": model.version,
-            "type": "custom_model",
-            "path": "./model",
-            "tags": {TAG: version("cifarml"), "run_sha256": model.run_sha256},
-        }
+    run = model.open_run()
+    try:
+        shutil.copytree(run.path, folder / "model")
+    except OSError as error:
+        raise DeployError(f"can't write to {folder}: {error.strerror}") from error
     _stage_code(folder)
-    documents["endpoint.yml"] = _describe_endpoint(endpoint, options)
-    documents["deployment.yml"] = _describe_deployment(endpoint, deployment, model, options)
+    described_model = {
+        "$schema": SCHEMA.format("model"),
+        "name": model.name,
+        "version": model.version,
+        "type": "custom_model",
+        "path": "./model",
+        "tags": {TAG: version("cifarml"), "run_sha256": model.run_sha256},
+    }
+    documents = {
+        "environment.yml": _describe_environment(),
+        "model.yml": described_model,
+        "endpoint.yml": _describe_endpoint(endpoint, options),
+        "deployment.yml": _describe_deployment(endpoint, deployment, model, options),
+    }
     return write_documents(folder, documents)
 
 

@@ -1,17 +1,17 @@
-"""Endpoints and deployments as Azure ML's client describes them, in our words."""
+"""Read the state of endpoints and deployments from Azure ML's client."""
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from cifarml.azure.errors import is_missing
 from cifarml.azure.workspace import AzureWorkspace, state_name
-from cifarml.deploy.base import Deployment, Endpoint
+from cifarml.deploy.base import Deployment, Endpoint, EndpointHost
 from cifarml.errors import CloudDeployError, CloudError, DeployError
 from cifarml.serve.endpoint_folder import check_deployment_name, check_endpoint_name
 
@@ -32,17 +32,21 @@ _SETTLE_TIMEOUT_S: Final = 1800.0
 _FIRST_WAIT_S: Final = 0.1
 
 
-class EndpointReader:
-    """Looks at the endpoints of a workspace, and waits until nothing is being done to them.
+class EndpointReader(EndpointHost):
+    """Reads the endpoints of a workspace, and waits until nothing is being done to them.
 
     Args:
-        workspace: Where.
-        poll_s: How long is waited, at most, before it is asked again whether an operation is over.
+        workspace: The workspace.
+        poll_s: Longest time between two requests for the state of an operation.
     """
 
     def __init__(self, workspace: AzureWorkspace, poll_s: float) -> None:
         self.workspace = workspace
         self._poll_s = poll_s
+
+    def get_endpoint(self, name: str) -> Endpoint:
+        """Return an endpoint; see :class:`~cifarml.deploy.base.EndpointHost`."""
+        return self._endpoint(self._get(name))
 
     def _get(self, name: str) -> OnlineEndpoint:
         found = self._try_get(check_endpoint_name(name))
@@ -78,7 +82,15 @@ class EndpointReader:
         return None
 
     def _endpoint(self, found: OnlineEndpoint) -> Endpoint:
-        return parse_endpoint(found, self._deployments(str(found.name)))
+        deployments = map(_parse_deployment, self._deployments(str(found.name)))
+        state = state_name(found.provisioning_state)
+        return Endpoint(
+            str(found.name),
+            str(found.scoring_uri or ""),
+            "running" if state == "succeeded" else state,
+            {str(name): int(share) for name, share in (found.traffic or {}).items() if share},
+            tuple(sorted(deployments, key=lambda each: each.created_at)),
+        )
 
     def _deployments(self, endpoint: str) -> list[OnlineDeployment]:
         with self._calling(f"list the deployments of {endpoint}"):
@@ -92,15 +104,6 @@ class EndpointReader:
     def _names(self, endpoint: str) -> set[str]:
         self._wait_until_idle(endpoint)
         return {str(each.name) for each in self._deployments(endpoint)}
-
-    def _find(self, endpoint: str, deployment: str) -> Deployment:
-        for each in self._endpoint(self._get(endpoint)).deployments:
-            if each.name == deployment:
-                return each
-        raise DeployError(
-            f"endpoint {endpoint} has no deployment {deployment!r}",
-            hint=f"see which there are: cifarml endpoint show {endpoint}",
-        )
 
     @contextmanager
     def _tolerate_if_done(self, is_done: Callable[[], bool]) -> Iterator[None]:
@@ -117,19 +120,6 @@ class EndpointReader:
     def _calling(self, what: str) -> Iterator[None]:
         with self.workspace.calling(what, CloudDeployError):
             yield
-
-
-def parse_endpoint(found: OnlineEndpoint, deployments: Sequence[OnlineDeployment]) -> Endpoint:
-    """Return an endpoint with its deployments, the oldest first."""
-    parsed = sorted(map(_parse_deployment, deployments), key=lambda each: each.created_at)
-    state = state_name(found.provisioning_state)
-    return Endpoint(
-        str(found.name),
-        str(found.scoring_uri or ""),
-        "running" if state == "succeeded" else state,
-        {str(name): int(share) for name, share in (found.traffic or {}).items() if share},
-        tuple(parsed),
-    )
 
 
 def _parse_deployment(found: Any) -> Deployment:
@@ -152,11 +142,7 @@ def _parse_deployment(found: Any) -> Deployment:
 
 
 def check_name(deployment: str) -> str:
-    """Return a deployment's name, if Azure takes it.
-
-    Raises:
-        DeployError: If not.
-    """
+    """Return the name of a deployment if it is valid in Azure; raise a DeployError otherwise."""
     if len(check_deployment_name(deployment)) < _MIN_NAME:
         raise DeployError(f"a deployment's name in Azure has 3 to 32 characters. Received: {deployment!r}")
     return deployment

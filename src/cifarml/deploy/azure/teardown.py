@@ -1,4 +1,4 @@
-"""Everything of ours that costs, found and deleted, and asked for once more."""
+"""Find and delete all billable resources that cifarml created, then verify."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from cifarml.azure.jobs.jobs import cancel_job, list_jobs
 from cifarml.azure.prices import find_price
 from cifarml.azure.workspace import TAG, AzureWorkspace
 from cifarml.deploy.azure.host import AzureHost
+from cifarml.deploy.azure.specs import ENVIRONMENT
 from cifarml.errors import CifarMLError
 
 
 class Resource(NamedTuple):
-    """Something of ours in the workspace.
+    """Something in the workspace that cifarml created.
 
     Attributes:
         kind: ``job``, ``endpoint``, ``deployment``, ``cluster`` or ``environment``.
         name: Its name; of a deployment ``endpoint/deployment``.
-        state: What the service says of it.
-        costs: What it costs, for people.
+        state: Its state, as the service reports it.
+        costs: A description of its costs.
     """
 
     kind: str
@@ -34,9 +35,9 @@ OnStep = Callable[[str], None]
 
 
 def find_resources(workspace: AzureWorkspace) -> list[Resource]:
-    """Return everything in the workspace that we made and that costs, or belongs to what costs.
+    """Return all billable resources that cifarml created, and what belongs to them.
 
-    Models and runs stay: what they cost is the storage of some megabytes.
+    Models and runs are not among them: they cost only the storage of some megabytes.
 
     Raises:
         CloudError: If Azure refuses.
@@ -61,35 +62,23 @@ def _iterate_resources(workspace: AzureWorkspace) -> Iterator[Resource]:
             costs = f"nothing while idle; a {cluster.size} at work: {price}"
             yield Resource("cluster", cluster.name, cluster.state, costs)
     with workspace.calling("list the environments"):
-        names = [each.name for each in workspace.client.environments.list() if each.name == "cifarml-scoring"]
-        versions = [
-            each
-            for name in names
-            for each in workspace.client.environments.list(name)
-            if TAG in (each.tags or {})
-        ]
-    for version in versions:
-        yield Resource(
-            "environment", f"{version.name}:{version.version}", "registered", "its image's storage"
-        )
+        environments = workspace.client.environments
+        names = [each.name for each in environments.list() if each.name == ENVIRONMENT]
+        versions = [each for name in names for each in environments.list(name) if TAG in (each.tags or {})]
+    for each in versions:
+        yield Resource("environment", f"{each.name}:{each.version}", "registered", "its image's storage")
 
 
 def tear_down(
     workspace: AzureWorkspace, *, on_step: OnStep = lambda _: None
 ) -> tuple[list[Resource], list[str]]:
-    """Delete what we made: jobs first, then endpoints with their deployments, clusters, environments.
-
-    What can't be deleted does not keep the rest; at the end the service is asked again what is left.
-
-    Args:
-        workspace: Where.
-        on_step: Told what is done.
+    """Delete jobs, then endpoints with their deployments, clusters and environments that cifarml created.
 
     Returns:
-        What is left, and why.
+        The remaining resources, which the service lists anew, and why they could not be deleted.
 
     Raises:
-        CloudError: If Azure can't be asked.
+        CloudError: If Azure can't be reached.
     """
     reasons: list[str] = []
 

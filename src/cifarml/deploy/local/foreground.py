@@ -1,4 +1,4 @@
-"""Endpoint in this process, until it is interrupted."""
+"""Serve a model in this process."""
 
 from __future__ import annotations
 

@@ -12,14 +12,15 @@ from typing import Any, Final
 
 from filelock import FileLock
 
-from cifarml.deploy.base import Deployment, Endpoint, read_answer
+from cifarml.deploy.base import Deployment, Endpoint, EndpointHost, read_answer
 from cifarml.deploy.local.server_client import ServerClient
-from cifarml.errors import DeployError, EndpointTimeoutError, ImageError, ModelFileError
+from cifarml.errors import DeployError, ModelFileError
 from cifarml.images import ImageLike, encode_image
 from cifarml.predict import Prediction
 from cifarml.registry.base import RegisteredModel
 from cifarml.run import MANIFEST, Run
 from cifarml.serve.endpoint_folder import (
+    ENDPOINT_RECORD,
     HOST,
     DeploymentRecord,
     EndpointFolder,
@@ -38,7 +39,7 @@ SCORE: Final = Path(__file__).parents[2] / "scoring" / "score.py"
 _ANSWER_TIMEOUT_S: Final = 60.0
 
 
-class LocalHost:
+class LocalHost(EndpointHost):
     """Hosts endpoints on this machine, on 127.0.0.1, each with a key.
 
     Args:
@@ -99,25 +100,17 @@ class LocalHost:
         return found
 
     def get_endpoint(self, name: str) -> Endpoint:
-        """Return an endpoint.
-
-        Raises:
-            DeployError: If there is none of that name.
-        """
+        """Return an endpoint; see :class:`~cifarml.deploy.base.EndpointHost`."""
         folder = self._folder(name)
         record, live = folder.read(), {}
         server = folder.running_server()
         if server is not None:
             about = self._server.control(folder, server, "GET", "endpoint")
-            record, live = EndpointRecord.from_json(about["record"]), about["live"]
+            record, live = ENDPOINT_RECORD.validate_python(about["record"]), about["live"]
         return _endpoint(name, record, live, running=server is not None)
 
     def create_endpoint(self, name: str) -> Endpoint:
-        """Make an endpoint without deployments, or return the one that is there, running.
-
-        Raises:
-            DeployError: If the name is not allowed, or the endpoint can't be made.
-        """
+        """Create an endpoint; see :class:`~cifarml.deploy.base.EndpointHost`."""
         folder = EndpointFolder(self._dir / check_endpoint_name(name))
         with self._one_at_a_time():
             is_new = not folder.exists()
@@ -133,13 +126,9 @@ class LocalHost:
         return self.get_endpoint(name)
 
     def create_deployment(self, endpoint: str, deployment: str, model: RegisteredModel) -> None:
-        """Start a model behind an endpoint, without any traffic; return when it is ready.
+        """Start a model behind an endpoint; see :class:`~cifarml.deploy.base.EndpointHost`.
 
         The model's files are copied, so that the deployment does not depend on the registry.
-
-        Raises:
-            DeployError: If it did not become ready; its logs can still be read, and it can be deleted.
-            ModelFileError: If the run is damaged.
         """
         if any(Path(part).name != part for part in (model.name, model.version)):
             raise DeployError(f"{model} can't be a folder's name, so it can't be deployed")
@@ -159,12 +148,11 @@ class LocalHost:
         try:
             shutil.rmtree(folder.deployment(deployment), ignore_errors=True)  # left by a kill
             copy_run(model.open_run(), folder.model_dir(record))
-        except OSError as error:
+        except (OSError, ModelFileError) as error:
             shutil.rmtree(folder.deployment(deployment), ignore_errors=True)
+            if isinstance(error, ModelFileError):
+                raise
             raise DeployError(f"can't copy the model to {folder.path}: {error.strerror}") from error
-        except ModelFileError:
-            shutil.rmtree(folder.deployment(deployment), ignore_errors=True)
-            raise
         self._server.control(folder, server, "POST", "deployments", dataclasses.asdict(record))
 
     def invoke(self, endpoint: str, image: ImageLike, *, deployment: str | None = None) -> Prediction:
@@ -179,25 +167,10 @@ class LocalHost:
         if deployment is not None:
             headers["azureml-model-deployment"] = check_deployment_name(deployment)
         status, answer = self._server.ask(folder, server, "POST", "/score", file, headers, _ANSWER_TIMEOUT_S)
-        try:
-            if status == 200:
-                return read_answer(answer)
-            message = f"endpoint {endpoint}: {answer['error']['message']} ({status})"
-        except (LookupError, TypeError, AttributeError, ValueError):
-            asked = f"deployment {deployment}" if deployment else "its deployment"
-            raise DeployError(f"endpoint {endpoint}: {asked} answered nonsense ({status})") from None
-        if status in {400, 413, 415, 422}:
-            raise ImageError(message)
-        if status in {408, 504}:
-            raise EndpointTimeoutError(message, hint=f"look at: cifarml endpoint logs {endpoint}")
-        raise DeployError(message, hint=f"look at: cifarml endpoint show {endpoint}")
+        return read_answer(endpoint, deployment, status, answer)
 
     def read_key(self, endpoint: str, *, regenerate: bool = False) -> str:
-        """Return the key that callers show; ``regenerate`` makes a new one, and the old one is void.
-
-        Raises:
-            DeployError: If there is no such endpoint.
-        """
+        """Return the key that callers send; see :class:`~cifarml.deploy.base.EndpointHost`."""
         folder = self._folder(endpoint)
         if regenerate:
             with self._one_at_a_time():
@@ -212,58 +185,25 @@ class LocalHost:
         """Return the address of the endpoint's web page; see :class:`~cifarml.deploy.base.EndpointHost`."""
         return build_page_address(self.get_endpoint(endpoint).scoring_uri, self.read_key(endpoint))
 
-    def costs(self, endpoint: Endpoint | None = None) -> str:  # noqa: ARG002
-        """Return an empty string: endpoints on this machine cost nothing."""
-        return ""
-
     def set_traffic(self, endpoint: str, traffic: Mapping[str, int]) -> None:
-        """Divide the requests among the deployments, all at once.
-
-        Raises:
-            DeployError: If shares don't add up to 0 or 100, or a deployment is missing or not ready.
-        """
+        """Divide the requests among the deployments; see :class:`~cifarml.deploy.base.EndpointHost`."""
         self._server.control(*self._running(endpoint), "PUT", "traffic", dict(traffic))
 
     def set_mirror(self, endpoint: str, mirror: Mapping[str, int]) -> None:  # noqa: ARG002
-        """Refuse: requests of endpoints on this machine are not mirrored.
-
-        Raises:
-            DeployError: Always.
-        """
+        """Raise an error: requests of endpoints on this machine are not mirrored."""
         raise DeployError("an endpoint on this machine can't mirror requests", hint="leave out --mirror")
 
     def logs(self, endpoint: str, deployment: str, *, tail: int = 50) -> str:
-        """Return the last lines that a deployment has written.
-
-        Raises:
-            DeployError: If there is none of that name.
-        """
-        folder = self._folder(endpoint)
-        if not folder.deployment(check_deployment_name(deployment)).is_dir():
-            raise DeployError(
-                f"endpoint {endpoint} has no deployment {deployment!r}",
-                hint=f"see which there are: cifarml endpoint show {endpoint}",
-            )
-        return tail_of(folder.worker_log(deployment), tail)
-
-    def storage_logs(self, endpoint: str, deployment: str, *, tail: int = 50) -> str:  # noqa: ARG002
-        """Return an empty string: nothing is fetched for a deployment on this machine."""
-        return ""
+        """Return the last lines of a deployment's log; see :class:`~cifarml.deploy.base.EndpointHost`."""
+        found = self.get_endpoint(endpoint).find(deployment)
+        return tail_of(self._folder(endpoint).worker_log(found.name), tail)
 
     def write_yaml(self, folder: Path, endpoint: str, deployment: str, model: RegisteredModel) -> list[Path]:  # noqa: ARG002
-        """Refuse: only deployments in Azure can be written as YAML.
-
-        Raises:
-            DeployError: Always.
-        """
+        """Raise an error: only deployments in Azure can be written as YAML."""
         raise DeployError("only deployments in Azure can be written as YAML", hint="add --target azure")
 
     def delete(self, endpoint: str, deployment: str | None = None) -> None:
-        """Delete a deployment without traffic, or an endpoint with all that belongs to it.
-
-        Raises:
-            DeployError: If there is none of that name, or the deployment has traffic.
-        """
+        """Delete a deployment or an endpoint; see :class:`~cifarml.deploy.base.EndpointHost`."""
         if deployment is not None:
             self._server.control(
                 *self._running(endpoint), "DELETE", f"deployments/{check_deployment_name(deployment)}"

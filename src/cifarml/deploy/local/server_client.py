@@ -1,4 +1,4 @@
-"""The server of an endpoint as the commands see it: started, asked, ended."""
+"""Client of an endpoint's server: start it, send it requests, stop it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import psutil
 import urllib3
+from filelock import Timeout
 from urllib3.exceptions import HTTPError
 from urllib3.exceptions import TimeoutError as NoAnswer
 
@@ -19,6 +20,7 @@ from cifarml.serve.endpoint_folder import HOST, READY, EndpointFolder, ServerRec
 
 _START_TIMEOUT_S: Final = 60.0
 _STOP_TIMEOUT_S: Final = 40.0
+_KILL_TIMEOUT_S: Final = 3.0
 _CONTROL_TIMEOUT_S: Final = 120.0
 
 
@@ -26,22 +28,17 @@ class ServerClient:
     """Talks to the servers of endpoints, never through a proxy."""
 
     def __init__(self) -> None:
-        self._http = urllib3.PoolManager(maxsize=16, retries=False)
+        self._http = _new_pool()
 
     def start(self, folder: EndpointFolder) -> ServerRecord:
-        """Return the server of an endpoint, started where there is none, its deployments ready or failed.
-
-        Raises:
-            DeployError: If it does not start.
-        """
+        """Return the server of an endpoint; start it if necessary, and wait for its deployments."""
         if (server := folder.running_server()) is not None:
             return server
         folder.check_owner()
         folder.read()
-        command = [sys.executable, "-P", "-m", "cifarml.serve.server", str(folder.path)]
         try:
             done = subprocess.run(  # noqa: S603  # our own interpreter and module
-                command,
+                [sys.executable, "-P", "-m", "cifarml.serve.server", str(folder.path)],
                 cwd=folder.path,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -70,7 +67,7 @@ class ServerClient:
             time.sleep(0.05)
 
     def stop(self, folder: EndpointFolder) -> None:
-        """End the server and its workers, gently and then not."""
+        """Stop the server and its workers; kill them if it does not stop in time."""
         server = folder.running_server()
         if server is None:
             return
@@ -78,29 +75,22 @@ class ServerClient:
             process = psutil.Process(server.pid)
             family = [process, *process.children(recursive=True)]
             process.terminate()
-            if not _await_end(family):
+            try:
+                with folder.lock.acquire(timeout=_STOP_TIMEOUT_S):  # the server holds it until its end
+                    pass
+            except Timeout:
                 for each in family:
                     with contextlib.suppress(psutil.Error):
                         each.kill()
-                _await_end(family)
+                psutil.wait_procs(family, timeout=_KILL_TIMEOUT_S)
 
     def control(
         self, folder: EndpointFolder, server: ServerRecord, method: str, path: str, values: object = None
     ) -> Any:
-        """Ask the server to tell or to change something.
-
-        Args:
-            folder: The endpoint.
-            server: Its server.
-            method: HTTP method.
-            path: What is asked, such as ``"deployments/v1"``.
-            values: What is sent, as JSON values.
-
-        Returns:
-            What is answered, as JSON values.
+        """Send a request to the admin API, and return the JSON values of the response.
 
         Raises:
-            DeployError: If it refuses, breaks off or is silent.
+            DeployError: If the server refuses or does not answer.
         """
         headers = {"authorization": f"Bearer {server.control_key}", "content-type": "application/json"}
         body = None if values is None else json.dumps(values).encode()
@@ -121,19 +111,19 @@ class ServerClient:
         headers: dict[str, str],
         timeout_s: float,
     ) -> tuple[int, Any]:
-        """Ask the server as any caller would.
-
-        Returns:
-            The status, and what is answered, as JSON values.
+        """Send a request, and return the status and the JSON values of the response.
 
         Raises:
-            EndpointTimeoutError: If no answer comes in time.
-            DeployError: If it breaks off, or answers no JSON.
+            EndpointTimeoutError: If no response comes in time.
+            DeployError: If the connection breaks, or the response is not JSON.
         """
         url = f"http://{HOST}:{server.port}{path}"
         try:
             response = self._http.request(method, url, body=body, headers=headers, timeout=timeout_s)
             return response.status, response.json()
+        except KeyboardInterrupt:  # may leave a lock of the pool held, on which later requests would hang
+            self._http = _new_pool()
+            raise
         except NoAnswer as error:
             raise EndpointTimeoutError(
                 f"endpoint {folder.name} did not answer in {timeout_s:.0f} s"
@@ -144,21 +134,8 @@ class ServerClient:
                 hint=f"look at {folder.server_log}",
             ) from error
         except ValueError as error:
-            raise DeployError(f"endpoint {folder.name} answered nonsense ({response.status})") from error
+            raise DeployError(f"endpoint {folder.name}: invalid response ({response.status})") from error
 
 
-def _await_end(processes: list[psutil.Process]) -> bool:
-    """Wait until all have ended, whoever has to collect them; tell whether they have in time."""
-    ends = time.monotonic() + _STOP_TIMEOUT_S
-    while time.monotonic() < ends:
-        if all(map(_has_ended, processes)):
-            return True
-        time.sleep(0.02)
-    return False
-
-
-def _has_ended(process: psutil.Process) -> bool:
-    try:
-        return bool(process.status() == psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return True
+def _new_pool() -> urllib3.PoolManager:
+    return urllib3.PoolManager(maxsize=16, retries=False)

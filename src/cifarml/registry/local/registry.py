@@ -174,7 +174,7 @@ class LocalRegistry:
         has_champion = any(CHAMPION in each.aliases for each in versions if each.name == name)
         versions = _with_alias(versions, model, CHALLENGER if has_champion else CHAMPION)
         self._index.write(Contents(versions, {**contents.highest, name: number}))
-        return versions[-1]
+        return replace(versions[-1], registry=self)
 
     def _find_content(self, name: str, sha256: str) -> RegisteredModel | None:
         return next((m for m in self.list_models(name) if m.run_sha256 == sha256), None)

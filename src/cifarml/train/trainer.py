@@ -17,7 +17,7 @@ from cifarml.data.dataset import Dataset, DatasetSplits
 from cifarml.errors import DataError, TrainingError
 from cifarml.evaluation.calibration import fit_temperature
 from cifarml.evaluation.compare_runs import Answers
-from cifarml.evaluation.metrics import calibration_error, evaluate_probabilities
+from cifarml.evaluation.metrics import evaluate_probabilities, measure_reliability
 from cifarml.hardware.devices import describe_environment
 from cifarml.model.presets import Preset
 from cifarml.progress import OnProgress, Progress, ignore_progress
@@ -226,6 +226,7 @@ def _train(
     probabilities = exported.predictor.predict_images(splits.test.images)
     evaluation = evaluate_probabilities(probabilities, splits.test.labels, dataset.class_names)
     write_json(run_dir / METRICS, {"test": evaluation.to_json()})
+    reliability = measure_reliability(probabilities, splits.test.labels)
     answers = Answers(splits.test.fingerprint, splits.test.labels, probabilities.argmax(axis=1))
     write_json(run_dir / ANSWERS, answers.to_json())
     saving(3)
@@ -249,7 +250,7 @@ def _train(
         "images_per_second": round(fitted.images_per_second, 1),
         "test_accuracy": evaluation.accuracy,
         "test_loss": evaluation.loss,
-        "test_calibration_error": calibration_error(probabilities, splits.test.labels),
+        "test_calibration_error": reliability.calibration_error,
         "temperature": temperature,
         "num_test_images": evaluation.num_images,
         "onnx_difference": exported.difference,

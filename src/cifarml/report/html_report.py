@@ -8,7 +8,7 @@ import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -32,26 +32,6 @@ _SKIPPED: Final = 20
 """So many are shown."""
 
 
-class _Mistake(NamedTuple):
-    """An image that the model is wrong about."""
-
-    image: str
-    predicted: str
-    probability: float
-    truth: str
-    truth_probability: float
-    source: str
-
-
-class _Confusion(NamedTuple):
-    """One class that is taken for another."""
-
-    truth: str
-    predicted: str
-    num_taken: int
-    num_images: int
-
-
 def write_report(
     run_dir: Path, info: Mapping[str, Any], test: Dataset, probabilities: npt.NDArray[np.float32]
 ) -> Path:
@@ -64,10 +44,7 @@ def write_report(
         run_dir: The folder; settings, history, metrics, data and machine are read from its JSON files.
         info: The entries of the manifest.
         test: The test images.
-        probabilities: What the model that is served said of them, float32, shape (N, classes).
-
-    Returns:
-        The file written.
+        probabilities: The served model's predictions for them, float32, shape (N, classes).
 
     Raises:
         OSError: If a file is missing, or the page can't be written.
@@ -124,7 +101,8 @@ def _calibration(
     return {"before scaling": before, "as it is served": served}
 
 
-def _worst_confusions(evaluation: Evaluation) -> list[_Confusion]:
+def _worst_confusions(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """Return the classes that are most often taken for another, worst first."""
     wrong = evaluation.confusion * (1 - np.eye(len(evaluation.confusion), dtype=np.int64))
     totals = evaluation.confusion.sum(axis=1)
     names = [each.name for each in evaluation.classes]
@@ -132,25 +110,25 @@ def _worst_confusions(evaluation: Evaluation) -> list[_Confusion]:
     for place in np.argsort(-wrong, axis=None, kind="stable")[:_CONFUSIONS].tolist():
         truth, predicted = divmod(place, len(names))
         if wrong[truth, predicted]:
-            taken, there = int(wrong[truth, predicted]), int(totals[truth])
-            found.append(_Confusion(names[truth], names[predicted], taken, there))
+            counts = {"num_taken": int(wrong[truth, predicted]), "num_images": int(totals[truth])}
+            found.append({"truth": names[truth], "predicted": names[predicted], **counts})
     return found
 
 
-def _sure_mistakes(test: Dataset, probabilities: npt.NDArray[np.float32]) -> list[_Mistake]:
+def _sure_mistakes(test: Dataset, probabilities: npt.NDArray[np.float32]) -> list[dict[str, Any]]:
     """Return the images that the model is wrong about and most sure of."""
     predicted, names = probabilities.argmax(axis=1), test.class_names
     wrong = np.flatnonzero(predicted != test.labels)
     order = wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")]
     return [
-        _Mistake(
-            image=_image(test.images[index]),
-            predicted=names[predicted[index]],
-            probability=float(probabilities[index, predicted[index]]),
-            truth=names[test.labels[index]],
-            truth_probability=float(probabilities[index, test.labels[index]]),
-            source=test.sources[index],
-        )
+        {
+            "image": _image(test.images[index]),
+            "predicted": names[predicted[index]],
+            "probability": float(probabilities[index, predicted[index]]),
+            "truth": names[test.labels[index]],
+            "truth_probability": float(probabilities[index, test.labels[index]]),
+            "source": test.sources[index],
+        }
         for index in order[:_MISTAKES].tolist()
     ]
 

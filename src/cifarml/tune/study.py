@@ -82,10 +82,6 @@ class Study:
     def ask_trial(self, space: Mapping[str, BaseDistribution], own: Mapping[str, Any]) -> optuna.Trial:
         """Begin a trial: the baseline first; lost trials are closed.
 
-        Args:
-            space: The settings to choose, by name.
-            own: The preset's own choice of them.
-
         Raises:
             TrainingError: If it can't be written.
         """

@@ -36,11 +36,7 @@ _OWNER, _ABOUT = "owner", "about"
 class Study:
     """Trials of a search, each owned by the process that asked for it.
 
-    Args:
-        folder: Where it lies; made where there is none.
-        about: What all trials share, as plain JSON values by name.
-        pruner: Says which trials are ended early.
-        seed: Of the sampler.
+    The folder is created if it is missing; ``about`` is what all trials share, as plain JSON values by name.
 
     Raises:
         SettingsError: If a search about something else lies there.
@@ -107,13 +103,7 @@ class Study:
             return OWN not in trial.user_attrs and trial.should_prune()
 
     def tell(self, trial: optuna.Trial, ended: str, accuracy: float | None, **more: Any) -> None:
-        """End a trial.
-
-        Args:
-            trial: From :meth:`ask_trial`.
-            ended: How: ``finished``, or else why not; only a finished one can be the best.
-            accuracy: What a finished one reached.
-            **more: What is to be kept with it, as plain JSON values.
+        """End a trial as ``finished``, or else why not, and store more plain JSON values with it.
 
         Raises:
             TrainingError: If it can't be written.

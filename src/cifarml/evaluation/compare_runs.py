@@ -39,11 +39,7 @@ class Answers(NamedTuple):
 
     @classmethod
     def read(cls, run: Run) -> Self | None:
-        """Read the answers in a run folder; None where an earlier version has kept none.
-
-        Raises:
-            ModelFileError: If they are damaged.
-        """
+        """Read the answers in a run folder; None if an earlier version has kept none."""
         if ANSWERS not in run.files:
             return None
         values = run.read_json(ANSWERS)

@@ -63,9 +63,7 @@ class Evaluation(NamedTuple):
 
 
 def evaluate_probabilities(
-    probabilities: npt.NDArray[np.float32],
-    labels: npt.NDArray[np.int64],
-    class_names: tuple[str, ...],
+    probabilities: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], class_names: tuple[str, ...]
 ) -> Evaluation:
     """Compare predicted probabilities with the true labels.
 
@@ -143,7 +141,5 @@ def measure_reliability(
     count = np.bincount(bins, minlength=num_bins).astype(np.int64)
     some = np.maximum(count, 1)
     return Reliability(
-        count,
-        np.bincount(bins, confidence, num_bins) / some,
-        np.bincount(bins, right, num_bins) / some,
+        count, np.bincount(bins, confidence, num_bins) / some, np.bincount(bins, right, num_bins) / some
     )

@@ -8,7 +8,7 @@ import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -40,11 +40,8 @@ def write_report(
     The page is whole by itself: plots and images lie inside it, and it loads and runs nothing. Names and
     addresses in it come from users' files, and are shown as they are.
 
-    Args:
-        run_dir: The folder; settings, history, metrics, data and machine are read from its JSON files.
-        info: The entries of the manifest.
-        test: The test images.
-        probabilities: The served model's predictions for them, float32, shape (N, classes).
+    Settings, history, metrics, data and machine are read from the folder's JSON files; ``info`` are the
+    entries of the manifest, and the probabilities those of the served model for the test images.
 
     Raises:
         OSError: If a file is missing, or the page can't be written.
@@ -68,7 +65,7 @@ def write_report(
         accuracy_interval=(low, high),
         chance=1 / len(evaluation.classes),
         has_validation="val_loss" in history,
-        curves={key: _plot(learning_curve(history, key)) for key in _CURVES},
+        curves={key: _plot(learning_curve(history, key)) for key in ("accuracy", "loss")},
         matrix=_plot(confusion_matrix(evaluation)),
         confusions=_worst_confusions(evaluation),
         mistakes=_sure_mistakes(test, probabilities),
@@ -85,9 +82,6 @@ def write_report(
     # File names that are no Unicode (surrogates) are escaped rather than refused.
     path.write_text(page, encoding="utf-8", errors="backslashreplace")
     return path
-
-
-_CURVES: Final[tuple[Literal["accuracy", "loss"], ...]] = ("accuracy", "loss")
 
 
 def _calibration(

@@ -12,7 +12,6 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -70,7 +69,7 @@ def learning_curves(history: Mapping[str, Sequence[float]]) -> Figure:
     return figure
 
 
-def learning_curve(history: Mapping[str, Sequence[float]], key: Literal["accuracy", "loss"]) -> Figure:
+def learning_curve(history: Mapping[str, Sequence[float]], key: str) -> Figure:
     """Draw one of the two panels of :func:`learning_curves`, without a heading."""
     epochs = _count_epochs(history)
     figure = ReportFigure(6.15, 3.75)
@@ -196,15 +195,12 @@ def _count_epochs(history: Mapping[str, Sequence[float]]) -> int:
 def _panel(
     figure: Figure, left: float, height: float, history: Mapping[str, Sequence[float]], epochs: int, key: str
 ) -> None:
-    """Draw accuracy or loss by epoch, at so many inches from the left."""
+    """Draw accuracy or loss by epoch, for training and validation, at so many inches from the left."""
     title, unit = ("accuracy (percent)", 100.0) if key == "accuracy" else ("loss", 1.0)
     axes = axes_at(figure, left, 0.65, 4.55, height)
     write(axes, 0.0, 1.03, title, transform=axes.transAxes, size=10.5)
-    _curves(axes, [_series(history.get(prefix + key, ()), unit) for prefix in ("", "val_")], epochs, key)
-
-
-def _curves(axes: Axes, both: Sequence[npt.NDArray[np.float64]], epochs: int, key: str) -> None:
-    """Draw the train and the validation series of one panel, with their names and the best epoch."""
+    both = [np.asarray(history.get(prefix + key, ()), np.float64) * unit for prefix in ("", "val_")]
+    both = [np.where(np.isfinite(values), values, np.nan) for values in both]
     marker = "o" if epochs <= 40 else "None"
     ends = []
     for values, name, color in zip(both, ("train", "validation"), (TRAIN, VALIDATION), strict=True):
@@ -244,8 +240,3 @@ def _tidy(axes: Axes, epochs: int, key: str) -> None:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
     write(axes, 0.5, -0.125, "epoch", transform=axes.transAxes, color=QUIET, ha="center", va="center")
-
-
-def _series(values: Sequence[float], unit: float) -> npt.NDArray[np.float64]:
-    numbers = np.asarray(values, np.float64) * unit
-    return np.where(np.isfinite(numbers), numbers, np.nan)

@@ -56,14 +56,9 @@ def fit_network(
 ) -> FitResult:
     """Train the network of a plan.
 
-    Args:
-        plan: Recipe, precision, devices and time budget.
-        train: Images to train on.
-        validation: Images to validate on after each epoch; may be empty.
-        checkpoint: Where to resume from, and to save to; nothing is saved without one.
-        fingerprint: Of the dataset, for the checkpoint.
-        on_progress: Called several times a second, and with a line after every epoch.
-        on_epoch: Called after every epoch; may end the training, whose network is unusable then.
+    There may be no validation images. Without a checkpoint to resume from, and to save to, nothing is saved;
+    the fingerprint is that of the dataset, for the checkpoint. If ``on_epoch`` ends the training, its network
+    is unusable.
 
     Raises:
         TrainingError: If it diverges, memory runs out, or the checkpoint can't be used.

@@ -66,7 +66,7 @@ def _batchnorm_layers(network: keras.Sequential) -> list[Any]:
 
 
 class _TrainingMode(keras.Model):  # type: ignore[misc]
-    """Wrapper that calls a network in training mode, so that Keras compiles it this way."""
+    """Calls a network in training mode, so that Keras compiles it this way."""
 
     def __init__(self, network: keras.Sequential) -> None:
         super().__init__(name="training")

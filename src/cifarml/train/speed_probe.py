@@ -62,12 +62,7 @@ def choose_compiler(plan: Plan, num_steps: int, measure: Callable[[Plan], Speed]
     """Choose whether XLA compiles the step.
 
     JAX always does, and on a CPU TensorFlow is slower with it. On a GPU both are measured, and the faster
-    one is used, including compile time.
-
-    Args:
-        plan: The choices so far.
-        num_steps: Steps of the whole training.
-        measure: Measures the network of a plan, such as :func:`measure_speed`.
+    one is used, including compile time, for a training of ``num_steps``.
     """
     if keras.config.backend() != "tensorflow" or len(plan.devices) > 1 or plan.devices[0].startswith("cpu"):
         return plan

@@ -77,12 +77,8 @@ def choose_model_size(
     The narrowest is measured first, then whichever seems to fit, until the choice is one that was measured or
     5 % of the time are used up.
 
-    Args:
-        budget_s: Seconds for measuring, compiling, training and finishing.
-        sizes: The networks to choose from, narrowest first.
-        steps_an_epoch: Steps in a pass over the images.
-        measure: Measures the network of these widths.
-        clock: Returns seconds.
+    ``sizes`` are in the order of their widths, narrowest first. The budget is for measuring, compiling,
+    training and finishing.
 
     Raises:
         TrainingError: If the budget is too short for a single step.

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 
 from cifarml.evaluation.calibration import fit_temperature, scale_probabilities
-from cifarml.evaluation.metrics import calibration_error
+from cifarml.evaluation.metrics import measure_reliability
 
 
 def softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
@@ -23,7 +23,7 @@ def test_what_was_put_in_is_found(temperature: float) -> None:
     probabilities = softmax(logits * temperature)
     found = fit_temperature(probabilities, labels)
     assert found == pytest.approx(temperature, rel=0.05)
-    assert calibration_error(softmax(np.log(probabilities) / found), labels) < 0.015
+    assert measure_reliability(softmax(np.log(probabilities) / found), labels).calibration_error < 0.015
 
 
 def test_few_images_say_nothing() -> None:

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from cifarml import Dataset, Run, load_dataset
 from cifarml.cifar10 import CLASS_NAMES
 from cifarml.errors import DataError, GateError, ModelFileError, RegistryError
 from cifarml.evaluation.compare_models import Comparison, ModelFigures, compare_on_dataset
-from cifarml.evaluation.metrics import calibration_error
+from cifarml.evaluation.metrics import measure_reliability
 from cifarml.registry.local.registry import LocalRegistry
 from cifarml.registry.promotion import compare_models, promote_if_better
 from cifarml.registry.promotion_gate import GateLimits, check_gate
@@ -115,6 +116,10 @@ def test_trained_on_other_images() -> None:
 
 def test_calibration_error() -> None:
     """Who says 0.8 and is right 8 of 10 times is off by nothing; who is always right, by 0.2."""
+
+    def calibration_error(probabilities: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> float:
+        return measure_reliability(probabilities, labels).calibration_error
+
     sure = np.tile(np.array([[0.8, 0.2]], np.float32), (10, 1))
     assert calibration_error(sure, np.array([0] * 8 + [1] * 2)) == pytest.approx(0, abs=1e-6)
     assert calibration_error(sure, np.zeros(10, np.int64)) == pytest.approx(0.2, abs=1e-6)

@@ -279,7 +279,7 @@ def _print_comparison(comparison: Comparison, checks: list[GateCheck]) -> None:
     ]
     title = f"{comparison.num_images:,} test images of {comparison.data}"
     print_table(title, ("", f"{first.name} ", f"{second.name} ", "images "), rows)
-    print(comparison.gain)
+    print(comparison.gain_text)
     for check in checks:
         print(f"{'yes' if check.holds else 'no '}  {check.name}: {check.reason}")
     better = all(check.holds for check in checks)

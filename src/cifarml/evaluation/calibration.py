@@ -48,12 +48,7 @@ def scale_probabilities(
 ) -> npt.NDArray[np.float32]:
     """Return what the probabilities are when the logits are divided by a temperature.
 
-    Args:
-        probabilities: The softmax of the logits, float32, shape (N, classes).
-        temperature: Above 0; ``1 / temperature`` undoes it.
-
-    Returns:
-        float32, shape (N, classes), rows that add up to 1.
+    Rows of float32 (N, classes) add up to 1 before and after; ``1 / temperature`` undoes it.
     """
     tiny = np.finfo(np.float32).tiny
     logits = np.log(np.maximum(probabilities.astype(np.float64), tiny)) / temperature

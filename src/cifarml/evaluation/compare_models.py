@@ -5,18 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 
 from cifarml.data.dataset import Dataset
 from cifarml.evaluation.evaluate import evaluate_model
-from cifarml.evaluation.metrics import calibration_error
+from cifarml.evaluation.metrics import Evaluation, measure_reliability
 from cifarml.evaluation.statistics import Z_95, mcnemar_p_value
 from cifarml.progress import OnProgress, ignore_progress
 from cifarml.run import Run, RunLike
 
 _MAX_P_VALUE: Final = 0.05
+_HASHES: Final = {"run_sha256", "trained_on"}
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,19 @@ class ModelFigures:
     loss: float
     calibration_error: float
     recall: Mapping[str, float]
+
+    @classmethod
+    def of_run(cls, name: str, run: Run, evaluation: Evaluation, calibration_error: float) -> Self:
+        """Return the figures of a run that was evaluated."""
+        return cls(
+            name,
+            run.sha256,
+            str(run.info.get("dataset_fingerprint", "")),
+            float(evaluation.accuracy),
+            float(evaluation.loss),
+            float(calibration_error),
+            {each.name: float(each.recall) for each in evaluation.classes if each.num_images},
+        )
 
 
 @dataclass(frozen=True)
@@ -86,7 +100,7 @@ class Comparison:
         return gain - margin, gain + margin
 
     @property
-    def told(self) -> str:
+    def disagreement(self) -> str:
         """How many images only one of them names rightly, in words."""
         return (
             f"{self.second.name} is right about {self.num_only_second:,} images where {self.first.name} is "
@@ -94,12 +108,12 @@ class Comparison:
         )
 
     @property
-    def chance(self) -> str:
+    def p_value_text(self) -> str:
         """What :attr:`p_value` says, in words."""
         return f"chance alone makes such a difference with probability {self.p_value:.2g} (McNemar's test)"
 
     @property
-    def gain(self) -> str:
+    def gain_text(self) -> str:
         """What :attr:`interval` says, in words."""
         low, high = self.interval
         return (
@@ -108,13 +122,13 @@ class Comparison:
         )
 
     @property
-    def verdict(self) -> str:
+    def summary(self) -> str:
         """Whether one is better than the other, in words; a p-value above 0.05 is taken for noise."""
         how = "better" if self.num_only_second > self.num_only_first else "worse"
         said = f"{self.second.name} is {how} than {self.first.name}, beyond noise"
         if self.p_value > _MAX_P_VALUE:
             said = "No difference beyond noise"
-        return f"{said}: {self.told}; {self.chance}. {self.gain}"
+        return f"{said}: {self.disagreement}; {self.p_value_text}. {self.gain_text}"
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures as plain JSON values."""
@@ -123,13 +137,7 @@ class Comparison:
             "fingerprint": self.fingerprint,
             "num_images": self.num_images,
             "models": [
-                {
-                    "name": each.name,
-                    "accuracy": each.accuracy,
-                    "loss": each.loss,
-                    "calibration_error": each.calibration_error,
-                    "recall": dict(each.recall),
-                }
+                {name: value for name, value in vars(each).items() if name not in _HASHES}
                 for each in (self.first, self.second)
             ],
             "num_only_first": self.num_only_first,
@@ -164,18 +172,8 @@ def compare_on_dataset(
     for name, run in zip(names, (Run.open(first), Run.open(second)), strict=True):
         done = evaluate_model(run, dataset, on_progress=on_progress)
         right.append(done.probabilities.argmax(axis=1) == done.dataset.labels)
-        recall = {each.name: each.recall for each in done.evaluation.classes if each.num_images}
-        figures.append(
-            ModelFigures(
-                name,
-                run.sha256,
-                str(run.info.get("dataset_fingerprint", "")),
-                done.evaluation.accuracy,
-                done.evaluation.loss,
-                calibration_error(done.probabilities, done.dataset.labels),
-                recall,
-            )
-        )
+        reliability = measure_reliability(done.probabilities, done.dataset.labels)
+        figures.append(ModelFigures.of_run(name, run, done.evaluation, reliability.calibration_error))
     counts = zip(dataset.class_names, dataset.class_counts().tolist(), strict=True)
     return Comparison(
         first=figures[0],

@@ -35,19 +35,11 @@ class Answers(NamedTuple):
 
     def to_json(self) -> dict[str, object]:
         """Return plain JSON values."""
-        return {
-            "fingerprint": self.fingerprint,
-            "labels": self.labels.tolist(),
-            "predicted": self.predicted.tolist(),
-        }
+        return self._asdict() | {"labels": self.labels.tolist(), "predicted": self.predicted.tolist()}
 
     @classmethod
     def read(cls, run: Run) -> Self | None:
-        """Read the answers in a run folder; None where an earlier version has kept none.
-
-        Raises:
-            ModelFileError: If they are damaged.
-        """
+        """Read the answers in a run folder; None if an earlier version has kept none."""
         if ANSWERS not in run.files:
             return None
         values = run.read_json(ANSWERS)
@@ -79,11 +71,7 @@ class RunFigures(NamedTuple):
 
     @classmethod
     def read(cls, run: Run, name: str) -> Self:
-        """Read a run folder.
-
-        Args:
-            run: The run.
-            name: What it is called.
+        """Read a run folder; the run is called ``name``.
 
         Raises:
             ModelFileError: If a file is missing, changed or damaged.
@@ -91,15 +79,7 @@ class RunFigures(NamedTuple):
         config, metrics, info = run.read_json(CONFIG), run.read_json(METRICS), run.info
         try:
             evaluation = Evaluation.from_json(metrics["test"])
-            figures = ModelFigures(
-                name,
-                run.sha256,
-                str(info["dataset_fingerprint"]),
-                float(evaluation.accuracy),
-                float(evaluation.loss),
-                float(info["test_calibration_error"]),
-                {each.name: float(each.recall) for each in evaluation.classes if each.num_images},
-            )
+            figures = ModelFigures.of_run(name, run, evaluation, info["test_calibration_error"])
             counts = {each.name: int(each.num_images) for each in evaluation.classes if each.num_images}
             settings = shown_settings(config)
             for shown in _SHOWN:
@@ -163,12 +143,11 @@ def compare_runs(
     differing = {name: values for name, values in both.items() if values[0] != values[1]}
     if dataset is not None:
         comparison = compare_on_dataset(first, second, dataset, names=names, on_progress=on_progress)
-        return RunComparison(a, b, differing, comparison, comparison.verdict)
-    answers = Answers.read(first), Answers.read(second)
-    compared = _compare_answers(a, b, *answers)
-    if isinstance(compared, Comparison):
-        return RunComparison(a, b, differing, compared, compared.verdict)
-    return RunComparison(a, b, differing, None, compared)
+        return RunComparison(a, b, differing, comparison, comparison.summary)
+    compared = _compare_answers(a, b, Answers.read(first), Answers.read(second))
+    if isinstance(compared, str):
+        return RunComparison(a, b, differing, None, compared)
+    return RunComparison(a, b, differing, compared, compared.summary)
 
 
 def _compare_answers(

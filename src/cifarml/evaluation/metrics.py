@@ -57,19 +57,13 @@ class Evaluation(NamedTuple):
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         """Return what :meth:`to_json` gave."""
-        return cls(
-            values["accuracy"],
-            values["loss"],
-            values["num_images"],
-            tuple(ClassMetrics(**metrics) for metrics in values["classes"]),
-            np.array(values["confusion"], np.int64),
-        )
+        classes = tuple(ClassMetrics(**metrics) for metrics in values["classes"])
+        confusion = np.array(values["confusion"], np.int64)
+        return cls(values["accuracy"], values["loss"], values["num_images"], classes, confusion)
 
 
 def evaluate_probabilities(
-    probabilities: npt.NDArray[np.float32],
-    labels: npt.NDArray[np.int64],
-    class_names: tuple[str, ...],
+    probabilities: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], class_names: tuple[str, ...]
 ) -> Evaluation:
     """Compare predicted probabilities with the true labels.
 
@@ -77,9 +71,6 @@ def evaluate_probabilities(
         probabilities: float32, shape (N, classes), rows that add up to 1.
         labels: int64, shape (N,), N at least 1.
         class_names: The classes, in the order of the labels.
-
-    Returns:
-        The figures.
 
     Raises:
         DataError: If there are no images, or the shapes don't fit.
@@ -127,7 +118,7 @@ class Reliability(NamedTuple):
 
     @property
     def calibration_error(self) -> float:
-        """How far confidence is from accuracy, on average over the images: a share, 0 to 1."""
+        """Expected calibration error: the mean gap between confidence and accuracy, 0 to 1."""
         gaps = np.abs(self.confidence - self.accuracy)
         return float((self.num_images * gaps).sum() / self.num_images.sum())
 
@@ -150,25 +141,5 @@ def measure_reliability(
     count = np.bincount(bins, minlength=num_bins).astype(np.int64)
     some = np.maximum(count, 1)
     return Reliability(
-        count,
-        np.bincount(bins, confidence, num_bins) / some,
-        np.bincount(bins, right, num_bins) / some,
+        count, np.bincount(bins, confidence, num_bins) / some, np.bincount(bins, right, num_bins) / some
     )
-
-
-def calibration_error(
-    probabilities: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], *, num_bins: int = 15
-) -> float:
-    """Return how far a model's confidence is from how often it is right, on average.
-
-    The expected calibration error, see :func:`measure_reliability`.
-
-    Args:
-        probabilities: float32, shape (N, classes), rows that add up to 1.
-        labels: int64, shape (N,), N at least 1.
-        num_bins: How many bins of confidence.
-
-    Returns:
-        A share, 0 to 1.
-    """
-    return measure_reliability(probabilities, labels, num_bins=num_bins).calibration_error

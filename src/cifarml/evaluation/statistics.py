@@ -16,11 +16,11 @@ def mcnemar_p_value(num_only_first: int, num_only_second: int) -> float:
     Computation 10(7), 1998): twice the lower tail of a binomial distribution.
 
     Args:
-        num_only_first: How many images only the first of the models names rightly.
-        num_only_second: How many only the second.
+        num_only_first: Number of images that only the first model classifies correctly.
+        num_only_second: Number of images that only the second does.
 
     Returns:
-        A probability, 0 to 1; 1 where they differ about no image.
+        A probability, 0 to 1; 1 if they differ about no image.
     """
     differing = num_only_first + num_only_second
     ways = tail = 1  # binomial coefficients, as exact integers
@@ -33,12 +33,7 @@ def mcnemar_p_value(num_only_first: int, num_only_second: int) -> float:
 def wilson_interval(num_right: int, num_images: int) -> tuple[float, float]:
     """Return between what a share lies with 95 % confidence (E. B. Wilson, JASA 22, 1927).
 
-    Args:
-        num_right: How many images of those asked were named rightly.
-        num_images: How many were asked, at least 1.
-
-    Returns:
-        Two shares, 0 to 1.
+    Two shares, 0 to 1, for ``num_right`` of ``num_images``, of which there is one at least.
     """
     share, weight = num_right / num_images, Z_95**2 / num_images
     middle = (share + weight / 2) / (1 + weight)

@@ -11,9 +11,11 @@ from PIL import Image
 from cifarml.explain.gradcam import Explanation
 from cifarml.images import ImageLike, decode_image, encode_image, image_size
 from cifarml.report.figure import (
+    FAINT,
     INK,
     MARGIN,
     QUIET,
+    TRAIN,
     ReportFigure,
     axes_at,
     drawable,
@@ -22,7 +24,6 @@ from cifarml.report.figure import (
     write,
     write_heading,
 )
-from cifarml.report.plots import FAINT, TRAIN
 
 _SIDE = 2.8
 _NAMES = 1.5
@@ -57,7 +58,7 @@ def explanation_figure(explanation: Explanation, image: ImageLike, *, num_classe
     shown[explanation.class_name] = explanation.prediction.probabilities[explanation.class_name]
     width = MARGIN * 4 + 2 * _SIDE + _NAMES + _BARS + 0.5
     tall = max(_SIDE, 0.3 * len(shown))
-    figure = ReportFigure(figsize=(width, tall + 1.15), facecolor="white")
+    figure = ReportFigure(width, tall + 1.15)
     given = axes_at(figure, MARGIN, MARGIN + tall - _SIDE, _SIDE, _SIDE)
     given.imshow(pixels, interpolation="nearest")
     heated = axes_at(figure, 2 * MARGIN + _SIDE, MARGIN + tall - _SIDE, _SIDE, _SIDE)
@@ -67,12 +68,13 @@ def explanation_figure(explanation: Explanation, image: ImageLike, *, num_classe
     _draw_bars(figure, 3 * MARGIN + 2 * _SIDE, tall, shown, explanation.class_name)
     label, share = explanation.prediction.label, percent(explanation.prediction.probability, 1)
     rows, columns = explanation.heat.shape
-    told = f"what speaks for {fit(drawable(explanation.class_name), 10, 3.0)}: the brighter, the more"
-    if not explanation.heat.any():
-        told = f"nothing here speaks for {fit(drawable(explanation.class_name), 10, 3.0)}"
-    write_heading(
-        figure, [f"{fit(drawable(label), 15, 6.0)} {share}", f"{told} (Grad-CAM, in {rows}x{columns} places)"]
-    )
+    name = fit(drawable(explanation.class_name), 10, 3.0)
+    if explanation.heat.any():
+        meaning = f"what speaks for {name}: the brighter, the more"
+    else:
+        meaning = f"nothing here speaks for {name}"
+    meaning += f" (Grad-CAM, in {rows}x{columns} places)"
+    write_heading(figure, [f"{fit(drawable(label), 15, 6.0)} {share}", meaning])
     return figure
 
 

@@ -30,7 +30,7 @@ def describe_environment() -> dict[str, object]:
         "cpu_count": os.cpu_count(),
         "keras_backend": keras.config.backend(),
         "devices": keras.distribution.list_devices(),
-        "packages": {name: found for name in _PACKAGES if (found := _version(name))},
+        "packages": _versions(),
     }
 
 
@@ -47,7 +47,7 @@ def choose_devices(name: str = "auto") -> tuple[str, ...]:
     import keras
 
     grow_gpu_memory()
-    there = [device.lower() for device in keras.distribution.list_devices()]
+    there = list_devices()
     kinds = list(dict.fromkeys(_kind(device) for device in there))
     if name == "auto":
         name = next((kind for kind in kinds if kind != "cpu"), "cpu")
@@ -61,6 +61,13 @@ def choose_devices(name: str = "auto") -> tuple[str, ...]:
             hint=f"take what is there: --device {kinds[-1]}; or see: cifarml doctor",
         )
     return chosen
+
+
+def list_devices() -> list[str]:
+    """Return Keras' names of all devices of this machine, such as ``cpu:0``."""
+    import keras
+
+    return [device.lower() for device in keras.distribution.list_devices()]
 
 
 def _kind(device: str) -> str:
@@ -84,10 +91,6 @@ def choose_precision(devices: Sequence[str], features: tuple[str, ...] | None = 
 
     A processor with bfloat16 instructions multiplies matrices about twice as fast in them, through oneDNN,
     which TensorFlow has; an NVIDIA chip has them from compute capability 8 on, and float16 from 7 on.
-
-    Args:
-        devices: What it trains on, as :func:`choose_devices` gives it.
-        features: What the processor can do; asked of the system when left out.
     """
     import keras
 
@@ -136,15 +139,8 @@ def _gpu(device: str) -> _Gpu:
 
 
 def describe_machine(devices: Sequence[str]) -> str:
-    """Say in one line what trains, such as ``AMD EPYC, 2 cores, avx512_bf16``, and what else is there.
-
-    Args:
-        devices: What it trains on, as :func:`choose_devices` gives it.
-    """
-    import keras
-
-    there = [device.lower() for device in keras.distribution.list_devices()]
-    others = [device for device in there if device not in devices and _kind(device) != "cpu"]
+    """Say in one line what trains, such as ``AMD EPYC, 2 cores, avx512_bf16``, and what else is there."""
+    others = [device for device in list_devices() if device not in devices and _kind(device) != "cpu"]
     rest = f" ({', '.join(others)} not used)" if others else ""
     if _kind(devices[0]) != "cpu":
         names = Counter(_gpu(device).name for device in devices)
@@ -202,8 +198,9 @@ def measure_memory(
     return Memory(total, min(total, free))
 
 
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found

@@ -13,9 +13,8 @@ under JAX, 35 epochs from 47,500 in 44 to 47 s, compiling included: 91.2 % (91.0
 
 from __future__ import annotations
 
-from typing import Any, Final
-
-import keras
+from functools import partial
+from typing import Final
 
 from cifarml.model import convnet, fast
 from cifarml.model.fast import FEW
@@ -44,13 +43,5 @@ def sizes(num_images: int) -> tuple[Size, ...]:
 
 
 reason = fast.reason
-
-
-def build(num_classes: int, recipe: Recipe, **settings: Any) -> keras.Model:
-    """Build the network to be trained; see :func:`cifarml.model.convnet.build_network`."""
-    return fast.build(num_classes, recipe, activation="silu", **settings)
-
-
-def to_serve(network: keras.Sequential, *, temperature: float = 1.0) -> keras.Model:
-    """Return the network as it is served; see :func:`cifarml.model.convnet.to_serve`."""
-    return convnet.to_serve(network, views=VIEWS, temperature=temperature)
+build = partial(fast.build, activation="silu")
+to_serve = partial(convnet.to_serve, views=VIEWS)

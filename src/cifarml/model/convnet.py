@@ -101,14 +101,9 @@ def to_serve(network: keras.Sequential, *, views: Sequence[View], temperature: f
     Batch normalisation without a scale of its own multiplies by a positive number, so it passes through
     the pooling before it, and into the convolution before that.
 
-    Args:
-        network: A trained one, from :func:`build_network`.
-        views: Those of each image that are looked at.
-        temperature: What the logits are divided by.
-
     Returns:
         uint8 (N, 32, 32, 3) to probabilities, float32 (N, num_classes): the softmax of the mean logits of
-        all views.
+        all views, divided by the temperature.
     """
     stack: list[Any] = [keras.Input(IMAGE_SHAPE, dtype="float32")]
     weights: list[npt.NDArray[np.float32]] = []

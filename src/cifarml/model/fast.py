@@ -13,6 +13,7 @@ the time of the article's network, 69.9 % (68.9 to 71.6), from as many others 71
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Final
 
 import keras
@@ -50,12 +51,7 @@ def sizes(num_images: int) -> tuple[Size, ...]:
     """Return the networks that a time budget chooses from, narrowest first, for so many images."""
     if num_images < FEW:
         return Size((24, 96, 96), 0), Size((32, 128, 128), 20), Size((64, 256, 256), 60)
-    return (
-        Size((16, 64, 64), 0),
-        Size((24, 96, 96), 1.5),
-        Size((32, 128, 128), 3),
-        Size((64, 256, 256), 8),
-    )
+    return (Size((16, 64, 64), 0), Size((24, 96, 96), 1.5), Size((32, 128, 128), 3), Size((64, 256, 256), 8))
 
 
 def reason(num_images: int) -> str:
@@ -70,6 +66,4 @@ def build(num_classes: int, recipe: Recipe, **settings: Any) -> keras.Model:
     return convnet.build_network(num_classes, recipe.widths, dropout=recipe.dropout, **settings)
 
 
-def to_serve(network: keras.Sequential, *, temperature: float = 1.0) -> keras.Model:
-    """Return the network as it is served; see :func:`cifarml.model.convnet.to_serve`."""
-    return convnet.to_serve(network, views=VIEWS, temperature=temperature)
+to_serve = partial(convnet.to_serve, views=VIEWS)

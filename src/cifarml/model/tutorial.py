@@ -40,13 +40,7 @@ def reason(num_images: int) -> str:  # noqa: ARG001 - the same for any
     return "all of it is as in the article"
 
 
-def build(
-    num_classes: int,
-    recipe: Recipe,  # noqa: ARG001 - there is nothing to choose
-    *,
-    precision: str = "float32",
-    **_: Any,
-) -> keras.Model:
+def build(num_classes: int, _: Recipe, *, precision: str = "float32", **__: Any) -> keras.Model:
     """Build it; see :class:`cifarml.model.presets.Preset`."""
     policy: Any = {"dtype": keras.dtype_policies.DTypePolicy(precision)}
     return keras.Sequential(

@@ -38,10 +38,7 @@ def pays(size: int, channels: int) -> bool:
     """Tell whether it is quicker than a convolution that multiplies everything; measured on AVX-512.
 
     With 64 channels or more it was, for each size; with 32 it was as quick for 14 pixels, and with 16 slower.
-
-    Args:
-        size: Side of the result, in pixels.
-        channels: Those that come in or go out, whichever are fewer.
+    Of the channels that come in and go out the fewer count; ``size`` is the side of the result in pixels.
     """
     if size <= _TILE:
         return size > 0 and channels >= 48

@@ -65,12 +65,11 @@ def _same_images(both: Comparison) -> GateCheck:
 
 
 def _beyond_noise(both: Comparison, max_p_value: float) -> GateCheck:
-    told = both.told
     if both.num_only_second <= both.num_only_first:
-        return GateCheck(BEYOND_NOISE, holds=False, reason=f"{told}: that is no gain")
-    if both.p_value > max_p_value:
-        return GateCheck(BEYOND_NOISE, holds=False, reason=f"{told}: within the noise, as {both.chance}")
-    return GateCheck(BEYOND_NOISE, holds=True, reason=f"{told}: beyond the noise, as {both.chance}")
+        return GateCheck(BEYOND_NOISE, holds=False, reason=f"{both.disagreement}: that is no gain")
+    holds = both.p_value <= max_p_value
+    where = "beyond" if holds else "within"
+    return GateCheck(BEYOND_NOISE, holds, f"{both.disagreement}: {where} the noise, as {both.p_value_text}")
 
 
 def _no_class_loses(both: Comparison, max_loss: float) -> GateCheck:

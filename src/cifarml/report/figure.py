@@ -16,6 +16,8 @@ from matplotlib.font_manager import FontProperties, findfont, fontManager, get_f
 
 INK = "#222222"
 QUIET = "#6B6B6B"
+FAINT = "#E3E3E3"
+TRAIN = "#0072B2"
 MARGIN = 0.25
 """Inches around a figure."""
 LINE = 0.25
@@ -29,7 +31,10 @@ FONTS = (
 
 
 class ReportFigure(Figure):
-    """A figure that a notebook shows even where ``%matplotlib inline`` was not asked for."""
+    """White figure of a size in inches, which a notebook shows even without ``%matplotlib inline``."""
+
+    def __init__(self, width: float, height: float) -> None:
+        super().__init__(figsize=(width, height), facecolor="white")
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
@@ -41,6 +46,18 @@ def axes_at(figure: Figure, left: float, bottom: float, width: float, height: fl
     """Add axes at a place given in inches."""
     wide, tall = figure.get_size_inches()
     return figure.add_axes((left / wide, bottom / tall, width / wide, height / tall))
+
+
+def style_axes(axes: Axes, *, grid: bool = True) -> None:
+    """Leave only the lower edge of axes and, if wanted, horizontal lines behind what is drawn."""
+    axes.set_facecolor("white")
+    axes.set_axisbelow(True)
+    axes.grid(visible=False)
+    if grid:
+        axes.grid(visible=True, axis="y", color=FAINT, linewidth=0.8)
+    axes.tick_params(colors=QUIET, labelsize=9, length=0, labelfontfamily=FONTS[0])
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(QUIET)
 
 
 def write_heading(figure: Figure, lines: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -32,26 +32,6 @@ _SKIPPED: Final = 20
 """So many are shown."""
 
 
-class _Mistake(NamedTuple):
-    """An image that the model is wrong about."""
-
-    image: str
-    predicted: str
-    probability: float
-    truth: str
-    truth_probability: float
-    source: str
-
-
-class _Confusion(NamedTuple):
-    """One class that is taken for another."""
-
-    truth: str
-    predicted: str
-    num_taken: int
-    num_images: int
-
-
 def write_report(
     run_dir: Path, info: Mapping[str, Any], test: Dataset, probabilities: npt.NDArray[np.float32]
 ) -> Path:
@@ -60,14 +40,8 @@ def write_report(
     The page is whole by itself: plots and images lie inside it, and it loads and runs nothing. Names and
     addresses in it come from users' files, and are shown as they are.
 
-    Args:
-        run_dir: The folder; settings, history, metrics, data and machine are read from its JSON files.
-        info: The entries of the manifest.
-        test: The test images.
-        probabilities: What the model that is served said of them, float32, shape (N, classes).
-
-    Returns:
-        The file written.
+    Settings, history, metrics, data and machine are read from the folder's JSON files; ``info`` are the
+    entries of the manifest, and the probabilities those of the served model for the test images.
 
     Raises:
         OSError: If a file is missing, or the page can't be written.
@@ -91,7 +65,7 @@ def write_report(
         accuracy_interval=(low, high),
         chance=1 / len(evaluation.classes),
         has_validation="val_loss" in history,
-        curves={key: _plot(learning_curve(history, key)) for key in _CURVES},
+        curves={key: _plot(learning_curve(history, key)) for key in ("accuracy", "loss")},
         matrix=_plot(confusion_matrix(evaluation)),
         confusions=_worst_confusions(evaluation),
         mistakes=_sure_mistakes(test, probabilities),
@@ -110,9 +84,6 @@ def write_report(
     return path
 
 
-_CURVES: Final[tuple[Literal["accuracy", "loss"], ...]] = ("accuracy", "loss")
-
-
 def _calibration(
     probabilities: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], temperature: float
 ) -> dict[str, Reliability]:
@@ -124,7 +95,8 @@ def _calibration(
     return {"before scaling": before, "as it is served": served}
 
 
-def _worst_confusions(evaluation: Evaluation) -> list[_Confusion]:
+def _worst_confusions(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """Return the classes that are most often taken for another, worst first."""
     wrong = evaluation.confusion * (1 - np.eye(len(evaluation.confusion), dtype=np.int64))
     totals = evaluation.confusion.sum(axis=1)
     names = [each.name for each in evaluation.classes]
@@ -132,25 +104,25 @@ def _worst_confusions(evaluation: Evaluation) -> list[_Confusion]:
     for place in np.argsort(-wrong, axis=None, kind="stable")[:_CONFUSIONS].tolist():
         truth, predicted = divmod(place, len(names))
         if wrong[truth, predicted]:
-            taken, there = int(wrong[truth, predicted]), int(totals[truth])
-            found.append(_Confusion(names[truth], names[predicted], taken, there))
+            counts = {"num_taken": int(wrong[truth, predicted]), "num_images": int(totals[truth])}
+            found.append({"truth": names[truth], "predicted": names[predicted], **counts})
     return found
 
 
-def _sure_mistakes(test: Dataset, probabilities: npt.NDArray[np.float32]) -> list[_Mistake]:
+def _sure_mistakes(test: Dataset, probabilities: npt.NDArray[np.float32]) -> list[dict[str, Any]]:
     """Return the images that the model is wrong about and most sure of."""
     predicted, names = probabilities.argmax(axis=1), test.class_names
     wrong = np.flatnonzero(predicted != test.labels)
     order = wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")]
     return [
-        _Mistake(
-            image=_image(test.images[index]),
-            predicted=names[predicted[index]],
-            probability=float(probabilities[index, predicted[index]]),
-            truth=names[test.labels[index]],
-            truth_probability=float(probabilities[index, test.labels[index]]),
-            source=test.sources[index],
-        )
+        {
+            "image": _image(test.images[index]),
+            "predicted": names[predicted[index]],
+            "probability": float(probabilities[index, predicted[index]]),
+            "truth": names[test.labels[index]],
+            "truth_probability": float(probabilities[index, test.labels[index]]),
+            "source": test.sources[index],
+        }
         for index in order[:_MISTAKES].tolist()
     ]
 

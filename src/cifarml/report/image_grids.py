@@ -33,6 +33,8 @@ MAX_IMAGES = 1000
 PIXEL = 1 / 30
 """Inches a pixel of an image takes: 4 dots at 120 dpi, so that pixels stay square and crisp."""
 GAP = 4
+ROOM = (32 + GAP) * PIXEL - 0.04
+"""Inches for the text above an image."""
 
 
 def image_grid(dataset: Dataset, *, num_images: int = 100, seed: int = 0) -> Figure:
@@ -55,15 +57,12 @@ def image_grid(dataset: Dataset, *, num_images: int = 100, seed: int = 0) -> Fig
         >>> image_grid(load_dataset("drawn:200"), seed=1).savefig("images.png")  # doctest: +SKIP
     """
     chosen = _choose(dataset, num_images, seed)
-    names = [fit(name, 9, (32 + GAP) * PIXEL - 0.04) for name in drawable_names(dataset.class_names)]
+    names = [fit(name, 9, ROOM) for name in drawable_names(dataset.class_names)]
     count, total = len(chosen), len(dataset)
     shown = counted(total) if count == total else f"{count:,} of {counted(total)}"
-    return _grid(
-        dataset.images[chosen],
-        [names[label] for label in dataset.labels[chosen].tolist()],
-        [f"{shown}, {len(names):,} classes", dataset.origin],
-        wrong=None,
-    )
+    titles = [names[label] for label in dataset.labels[chosen].tolist()]
+    heading = [f"{shown}, {len(names):,} classes", dataset.origin]
+    return _grid(dataset.images[chosen], titles, heading, wrong=None)
 
 
 def prediction_grid(
@@ -91,13 +90,12 @@ def prediction_grid(
     predicted = probabilities.argmax(axis=1)
     right = predicted == dataset.labels
     names = drawable_names(dataset.class_names)
-    room = (32 + GAP) * PIXEL - 0.04
     titles = []
     for index in chosen.tolist():
         share = " " + percent(probabilities[index, predicted[index]])
-        text = fit(names[predicted[index]], 9, room - text_width(share, 9)) + share
+        text = fit(names[predicted[index]], 9, ROOM - text_width(share, 9)) + share
         if not right[index]:
-            text += "\nis " + fit(names[dataset.labels[index]], 9, room - text_width("is ", 9))
+            text += "\nis " + fit(names[dataset.labels[index]], 9, ROOM - text_width("is ", 9))
         titles.append(text)
     heading = [
         f"{int(right[chosen].sum()):,} of {len(chosen):,} shown right ({percent(right[chosen].mean(), 1)})",
@@ -130,7 +128,7 @@ def _grid(
     mosaic = np.full((rows * (head + side) + 2, columns * (side + GAP), 3), 255, np.uint8)
     tall, wide = mosaic.shape[0] * PIXEL, mosaic.shape[1] * PIXEL
     width = max(wide, 6.0) + 2 * MARGIN - GAP * PIXEL
-    figure = ReportFigure(figsize=(width, tall + LINE * len(heading) + 2 * MARGIN), facecolor="white")
+    figure = ReportFigure(width, tall + LINE * len(heading) + 2 * MARGIN)
     axes = axes_at(figure, MARGIN - GAP / 2 * PIXEL, MARGIN, wide, tall)
     axes.set_axis_off()
     frame = np.round(255 * np.array(to_rgb(WRONG))).astype(np.uint8)

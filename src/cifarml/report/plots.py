@@ -12,7 +12,6 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -29,19 +28,19 @@ from cifarml.report.figure import (
     INK,
     MARGIN,
     QUIET,
+    TRAIN,
     ReportFigure,
     axes_at,
     counted,
     drawable_names,
     fit,
     percent,
+    style_axes,
     text_width,
     write,
     write_heading,
 )
 
-FAINT = "#E3E3E3"
-TRAIN = "#0072B2"
 VALIDATION = "#D55E00"
 SHARES = "Blues"
 
@@ -63,30 +62,17 @@ def learning_curves(history: Mapping[str, Sequence[float]]) -> Figure:
         DataError: If there is no epoch.
     """
     epochs = _count_epochs(history)
-    width, height = 12.4, 4.7
-    figure = ReportFigure(figsize=(width, height), facecolor="white")
-    text = f"{epochs:,} epoch{'s' if epochs > 1 else ''}"
-    write_heading(figure, [f"Accuracy and loss over {text}"])
+    figure = ReportFigure(12.4, 4.7)
+    write_heading(figure, [f"Accuracy and loss over {epochs:,} epoch{'s' if epochs > 1 else ''}"])
     for left, key in ((0.75, "accuracy"), (7.0, "loss")):
-        _panel(figure, left, height - 1.55, history, epochs, key)
+        _panel(figure, left, 4.7 - 1.55, history, epochs, key)
     return figure
 
 
-def learning_curve(history: Mapping[str, Sequence[float]], key: Literal["accuracy", "loss"]) -> Figure:
-    """Draw one of the two panels of :func:`learning_curves`, without a heading.
-
-    Args:
-        history: As for :func:`learning_curves`.
-        key: Which one.
-
-    Returns:
-        The figure.
-
-    Raises:
-        DataError: If there is no epoch.
-    """
+def learning_curve(history: Mapping[str, Sequence[float]], key: str) -> Figure:
+    """Draw one of the two panels of :func:`learning_curves`, without a heading."""
     epochs = _count_epochs(history)
-    figure = ReportFigure(figsize=(6.15, 3.75), facecolor="white")
+    figure = ReportFigure(6.15, 3.75)
     _panel(figure, 0.6, 2.8, history, epochs, key)
     return figure
 
@@ -116,7 +102,7 @@ def confusion_matrix(evaluation: Evaluation) -> Figure:
     left, top = longest + 0.65, 1.05 + (0.15 if flat else longest if not small else 0.72 * longest)
     bottom, right = (0.55, 0.95) if small else (MARGIN, 1.3)
     right = max(right, 4.6 - left - side)
-    figure = ReportFigure(figsize=(left + side + right, top + side + bottom), facecolor="white")
+    figure = ReportFigure(left + side + right, top + side + bottom)
     axes = axes_at(figure, left, bottom, side, side)
     shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     image = axes.imshow(
@@ -156,12 +142,8 @@ def confusion_matrix(evaluation: Evaluation) -> Figure:
 def save_figure(path: Path, figure: Figure) -> Path:
     """Save a figure as a PNG file, making the folder it goes to.
 
-    Args:
-        path: The file; ``.png`` is added where another ending is given.
-        figure: What to save.
-
     Returns:
-        The file written.
+        The file written: ``.png`` is added to a path with another ending.
 
     Raises:
         SettingsError: If it can't be written.
@@ -213,15 +195,12 @@ def _count_epochs(history: Mapping[str, Sequence[float]]) -> int:
 def _panel(
     figure: Figure, left: float, height: float, history: Mapping[str, Sequence[float]], epochs: int, key: str
 ) -> None:
-    """Draw accuracy or loss by epoch, at so many inches from the left."""
+    """Draw accuracy or loss by epoch, for training and validation, at so many inches from the left."""
     title, unit = ("accuracy (percent)", 100.0) if key == "accuracy" else ("loss", 1.0)
     axes = axes_at(figure, left, 0.65, 4.55, height)
     write(axes, 0.0, 1.03, title, transform=axes.transAxes, size=10.5)
-    _curves(axes, [_series(history.get(prefix + key, ()), unit) for prefix in ("", "val_")], epochs, key)
-
-
-def _curves(axes: Axes, both: Sequence[npt.NDArray[np.float64]], epochs: int, key: str) -> None:
-    """Draw the train and the validation series of one panel, with their names and the best epoch."""
+    both = [np.asarray(history.get(prefix + key, ()), np.float64) * unit for prefix in ("", "val_")]
+    both = [np.where(np.isfinite(values), values, np.nan) for values in both]
     marker = "o" if epochs <= 40 else "None"
     ends = []
     for values, name, color in zip(both, ("train", "validation"), (TRAIN, VALIDATION), strict=True):
@@ -256,19 +235,8 @@ def _tidy(axes: Axes, epochs: int, key: str) -> None:
     low, high = max(low - spare, 0.0), high + spare
     axes.set_xlim(1 - space, epochs + space)
     axes.set_ylim(low, min(high, 101.0) if key == "accuracy" else high)
-    axes.set_facecolor("white")
+    style_axes(axes)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, nbins=8, steps=[1, 2, 5, 10]))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
-    axes.grid(visible=True, axis="y", color=FAINT, linewidth=0.8)
-    axes.grid(visible=False, axis="x")
-    axes.set_axisbelow(True)
-    axes.tick_params(colors=QUIET, labelsize=9, length=0, labelfontfamily=FONTS[0])
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(QUIET)
     write(axes, 0.5, -0.125, "epoch", transform=axes.transAxes, color=QUIET, ha="center", va="center")
-
-
-def _series(values: Sequence[float], unit: float) -> npt.NDArray[np.float64]:
-    numbers = np.asarray(values, np.float64) * unit
-    return np.where(np.isfinite(numbers), numbers, np.nan)

@@ -10,8 +10,7 @@ from matplotlib.figure import Figure
 
 from cifarml.errors import DataError
 from cifarml.evaluation.metrics import Reliability
-from cifarml.report.figure import INK, QUIET, ReportFigure, axes_at, percent, write
-from cifarml.report.plots import FAINT, TRAIN
+from cifarml.report.figure import INK, QUIET, TRAIN, ReportFigure, axes_at, percent, style_axes, write
 
 _SIDE = 2.5
 _LOW = 0.55
@@ -40,8 +39,7 @@ def reliability_diagram(panels: Mapping[str, Reliability]) -> Figure:
     if not panels:
         raise DataError("a reliability diagram needs one panel at least. Received: none")
     step = _SIDE + 0.85
-    height = _SIDE + _LOW + 1.35
-    figure = ReportFigure(figsize=(0.75 + step * len(panels) - 0.55, height), facecolor="white")
+    figure = ReportFigure(0.75 + step * len(panels) - 0.55, _SIDE + _LOW + 1.35)
     for index, (title, reliability) in enumerate(panels.items()):
         left = 0.75 + step * index
         upper = axes_at(figure, left, _LOW + 0.75, _SIDE, _SIDE)
@@ -67,16 +65,11 @@ def _draw(upper: Axes, lower: Axes, reliability: Reliability) -> None:
     upper.plot([0, 1], [0, 1], color=INK, linewidth=0.9, linestyle=(0, (3, 3)))
     lower.bar(middle, reliability.num_images / reliability.num_images.sum(), width, color=QUIET)
     for axes in (upper, lower):
+        style_axes(axes, grid=axes is upper)
         axes.set_xlim(0, 1)
-        axes.set_facecolor("white")
-        axes.set_axisbelow(True)
-        axes.tick_params(length=0)
-        axes.spines[["top", "right", "left"]].set_visible(False)
-        axes.spines["bottom"].set_color(QUIET)
         axes.set_xticks(_TICKS, labels=[])
     upper.set_ylim(0, 1)
     upper.set_yticks(_TICKS, labels=[])
-    upper.grid(visible=True, axis="y", color=FAINT, linewidth=0.8)
     lower.set_yticks([])
     for tick in _TICKS:
         write(upper, -0.02, tick, percent(tick), color=QUIET, size=8, ha="right", va="center")

@@ -15,7 +15,6 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Annotated, Any, Final, Literal, NamedTuple, Self
 
 import keras
@@ -42,6 +41,7 @@ from cifarml.train.plan import Plan
 
 _WAIT_S: Final = 1.0
 """For the lock, which is held for a moment to check whether a run is being trained."""
+_UNREADABLE: Final = (OSError, ValueError, LookupError, EOFError, RuntimeError, MemoryError, zipfile.error)
 _DATE: Final = (1980, 1, 1, 0, 0, 0)
 
 
@@ -80,9 +80,6 @@ class _About(BaseModel):
 class Checkpoint:
     """Checkpoint in an unfinished run folder, which is locked while it is open.
 
-    Args:
-        run_dir: The run folder.
-
     Raises:
         TrainingError: From ``with``, if another process trains that run.
     """
@@ -101,19 +98,11 @@ class Checkpoint:
             raise being_trained(self.run_dir) from None
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._lock.release()
 
     def save(self, network: keras.Model, plan: Plan, fingerprint: str, state: TrainingState) -> None:
         """Save a checkpoint atomically: a kill leaves the new one or the one before.
-
-        Args:
-            network: The network, compiled, at the end of an epoch.
-            plan: The plan of the training.
-            fingerprint: Of the dataset.
-            state: At the end of that epoch.
 
         Raises:
             OSError: If it can't be written; the one before is unchanged.
@@ -146,11 +135,6 @@ class Checkpoint:
     def load(self, network: keras.Model, plan: Plan, fingerprint: str) -> TrainingState:
         """Restore a network from the checkpoint, if there is one yet.
 
-        Args:
-            network: The network, compiled, with initial weights.
-            plan: The plan of the training.
-            fingerprint: Of the dataset.
-
         Raises:
             TrainingError: If the checkpoint is damaged, or of another training; the network is unchanged.
         """
@@ -164,15 +148,7 @@ class Checkpoint:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
             raise self._unusable(f"{ABOUT}: {where}: {first['msg']}") from error
-        except (
-            OSError,
-            ValueError,
-            LookupError,
-            EOFError,
-            RuntimeError,
-            MemoryError,
-            zipfile.error,
-        ) as error:
+        except _UNREADABLE as error:
             raise self._unusable(str(error) or type(error).__name__) from error
         if about.made_with != (here := _made_with()):
             differ = sorted({name for name, _ in about.made_with.items() ^ here.items()})
@@ -200,7 +176,7 @@ class Checkpoint:
     def _read(self, expected: Sequence[npt.NDArray[Any]]) -> tuple[_About, list[npt.NDArray[Any]]]:
         """Read the file, and compare it with the arrays of the network."""
         size = self._state.stat().st_size
-        names = [str(number) for number in range(len(expected))]
+        names = list(map(str, range(len(expected))))
         if not self._state.is_file():
             raise ValueError("it is no file")
         if size > sum(each.nbytes for each in expected) + 2 * MAX_ABOUT_BYTES:

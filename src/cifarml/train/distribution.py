@@ -13,15 +13,15 @@ from typing import Any
 
 import keras
 
+from cifarml.hardware.devices import list_devices
+
 
 def on_devices(devices: Sequence[str]) -> AbstractContextManager[Any]:
-    """Return a context in which a network is built, compiled and trained on these devices.
+    """Return a context in which a network is built, compiled and trained on these devices, such as ``gpu:0``.
 
-    Args:
-        devices: By Keras' names, such as ``gpu:0``. With several of them a batch must be a multiple of
-            their number.
+    With several of them a batch must be a multiple of their number.
     """
-    there = [device.lower() for device in keras.distribution.list_devices()]
+    there = list_devices()
     usual = next((device for device in there if not device.startswith("cpu")), there[0])
     scope: AbstractContextManager[Any] = nullcontext()
     if keras.config.backend() == "jax":

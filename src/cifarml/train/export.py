@@ -8,7 +8,7 @@ import sys
 import tempfile
 import warnings
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import keras
 import numpy as np
@@ -22,23 +22,19 @@ TOLERANCE: Final = 1e-4
 """Largest difference of a probability between Keras and ONNX Runtime."""
 
 
-class ExportedModel(NamedTuple):
-    """The exported model, and the largest difference of a probability to Keras."""
-
-    predictor: Predictor
-    difference: float
-
-
 def export_onnx(
     model: keras.Model, path: Path, class_names: tuple[str, ...], images: npt.NDArray[np.uint8]
-) -> ExportedModel:
+) -> tuple[Predictor, float]:
     """Export a model, and keep the file only if it predicts what Keras does.
 
     Args:
-        model: Takes uint8 images (N, 32, 32, 3) and gives probabilities.
+        model: Keras model that takes uint8 images (N, 32, 32, 3) and gives probabilities.
         path: The .onnx file to write; raw pixels in, probabilities out, any batch size.
         class_names: The classes, in the order of its outputs.
         images: Real images to compare on, uint8, shape (N, 32, 32, 3), N at least 1.
+
+    Returns:
+        The exported model, and the largest difference of a probability to Keras.
 
     Raises:
         TrainingError: If the difference is above 1e-4; no file is written then.
@@ -59,7 +55,7 @@ def export_onnx(
             hint="please report this with the versions that the run's environment.json names",
         )
     path.write_bytes(content)
-    return ExportedModel(predictor, difference)
+    return predictor, difference
 
 
 def _convert(model: keras.Model, path: Path) -> None:

@@ -11,7 +11,6 @@ from cifarml.data.dataset import Dataset
 from cifarml.progress import OnProgress, Progress, ignore_progress
 from cifarml.train.callbacks.checkpointing import CheckpointCallback
 from cifarml.train.callbacks.data_pruning import LossTracker
-from cifarml.train.callbacks.interrupt import InterruptCallback
 from cifarml.train.callbacks.time_budget import TimeBudgetCallback
 from cifarml.train.callbacks.training_monitor import OnEpoch, TrainingMonitor
 from cifarml.train.checkpoint import Checkpoint, TrainingState
@@ -57,14 +56,9 @@ def fit_network(
 ) -> FitResult:
     """Train the network of a plan.
 
-    Args:
-        plan: The plan.
-        train: Images to train on.
-        validation: Images to validate on after each epoch; may be empty.
-        checkpoint: Where to resume from, and to save to; nothing is saved without one.
-        fingerprint: Of the dataset, for the checkpoint.
-        on_progress: Called several times a second, and with a line after every epoch.
-        on_epoch: Called after every epoch; may end the training, whose network is unusable then.
+    There may be no validation images. Without a checkpoint to resume from, and to save to, nothing is saved;
+    the fingerprint is that of the dataset, for the checkpoint. If ``on_epoch`` ends the training, its network
+    is unusable.
 
     Raises:
         TrainingError: If it diverges, memory runs out, or the checkpoint can't be used.
@@ -90,7 +84,7 @@ def fit_network(
         )
         started -= state.training_s or (plan.time.measuring_s if plan.time else 0.0)
         callbacks: list[keras.callbacks.Callback] = [monitor]
-        num_epochs = plan.recipe.num_epochs
+        num_epochs, batch_size = plan.recipe.num_epochs, max(plan.recipe.batch_size, _VALIDATION_BATCH)
         if scheduler is not None:
             callbacks.insert(0, TimeBudgetCallback(scheduler, network.optimizer))
             num_epochs = state.num_epochs if scheduler.ended else _MOST_EPOCHS
@@ -103,19 +97,20 @@ def fit_network(
                 checkpoint.save(network, plan, fingerprint, reached)
 
             callbacks.append(CheckpointCallback(save))
+
+        def raise_dropped(batch: int, logs: object = None) -> None:  # noqa: ARG001
+            if interrupts:  # a finaliser has dropped the KeyboardInterrupt
+                raise KeyboardInterrupt
+
         interrupted = False
         try:
             with interrupts_noted() as interrupts:
                 network.fit(
                     **feed_training(batches, state.num_epochs),
-                    **feed_validation(
-                        validation,
-                        max(plan.recipe.batch_size, _VALIDATION_BATCH),
-                        num_replicas=len(plan.devices),
-                    ),
+                    **feed_validation(validation, batch_size, num_replicas=len(plan.devices)),
                     epochs=num_epochs,
                     initial_epoch=state.num_epochs,
-                    callbacks=[*callbacks, InterruptCallback(interrupts)],
+                    callbacks=[*callbacks, keras.callbacks.LambdaCallback(on_train_batch_end=raise_dropped)],
                     verbose=0,
                 )
         except KeyboardInterrupt:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import keras
+import numpy as np
+import numpy.typing as npt
 
 from cifarml.train.callbacks.data_pruning import WeightedCrossentropy
 from cifarml.train.inputs.batches import Batches
@@ -35,3 +37,9 @@ def compile_network(plan: Plan, batches: Batches) -> keras.Model:
         jit_compile=plan.jit_compile,
     )
     return network
+
+
+def predict_in_blocks(network: keras.Model, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Return a network's outputs for images, of which there is one at least, 256 or fewer at a time."""
+    blocks = np.array_split(images, -(-len(images) // 256))
+    return np.concatenate([np.asarray(network(block, training=False)) for block in blocks])

@@ -23,10 +23,6 @@ def is_out_of_memory(error: BaseException) -> bool:
 def oom_hint(batch_size: int, devices: Sequence[str]) -> Iterator[None]:
     """Translate an out-of-memory error into one whose hint names a smaller batch size.
 
-    Args:
-        batch_size: Images in a step, over all devices.
-        devices: The devices to train on.
-
     Raises:
         TrainingError: If memory runs out.
     """
@@ -35,8 +31,8 @@ def oom_hint(batch_size: int, devices: Sequence[str]) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, TrainingError) or not is_out_of_memory(error):
             raise
-        smaller = f"--batch-size {batch_size // 2}" if batch_size > 1 else "another --device"
+        smaller = f"smaller ones: --batch-size {batch_size // 2}" if batch_size > 1 else "another --device"
         raise TrainingError(
             f"there is not enough memory on {', '.join(devices)} for batches of {batch_size:,} images",
-            hint=f"try smaller ones: {smaller}" if batch_size > 1 else f"try {smaller}",
+            hint=f"try {smaller}",
         ) from error

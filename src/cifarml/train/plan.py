@@ -82,10 +82,6 @@ class Plan(NamedTuple):
 
         What has to be measured is chosen by :func:`cifarml.train.speed_probe.autotune`.
 
-        Args:
-            config: What was asked.
-            images: Images to train on.
-
         Raises:
             SettingsError: If there is no such device, or more of them than images in a batch.
         """
@@ -114,11 +110,7 @@ class Plan(NamedTuple):
 
     @contextmanager
     def scope(self) -> Iterator[None]:
-        """Context in which a network is built, compiled and trained on the plan's devices.
-
-        Raises:
-            TrainingError: If memory runs out.
-        """
+        """Build, compile and train a network on the plan's devices; TrainingError if memory runs out."""
         with oom_hint(self.recipe.batch_size, self.devices), on_devices(self.devices):
             yield
 
@@ -171,9 +163,8 @@ class Plan(NamedTuple):
 
     def _wider(self, num_images: int) -> Size | None:
         """Return the next wider network that a time budget could have chosen."""
-        sizes = self.preset.sizes(num_images)
-        pairs = (wider for size, wider in pairwise(sizes) if size.widths == self.recipe.widths)
-        return next(pairs, None)
+        pairs = pairwise(self.preset.sizes(num_images))
+        return next((wider for size, wider in pairs if size.widths == self.recipe.widths), None)
 
 
 def _slashed(widths: Sequence[int]) -> str:

@@ -33,12 +33,7 @@ def recompute_batchnorm_statistics(
     The images are mirrored and shifted as in training, but not changed otherwise; each batch is normalised by
     its own statistics, and those of all batches are averaged (Y. Wu and J. Johnson, "Rethinking 'Batch' in
     BatchNorm", 2021, section 3: PreciseBN).
-
-    Args:
-        network: A trained network; one without batch normalization stays as it is.
-        train: The images that it was trained on.
-        plan: How it was trained.
-        on_progress: Called before every batch.
+    A network without batch normalization stays as it is.
     """
     layers = _batchnorm_layers(network)
     if not layers:
@@ -71,7 +66,7 @@ def _batchnorm_layers(network: keras.Sequential) -> list[Any]:
 
 
 class _TrainingMode(keras.Model):  # type: ignore[misc]
-    """Wrapper that calls a network in training mode, so that Keras compiles it this way."""
+    """Calls a network in training mode, so that Keras compiles it this way."""
 
     def __init__(self, network: keras.Sequential) -> None:
         super().__init__(name="training")

@@ -30,11 +30,6 @@ def autotune(plan: Plan, splits: DatasetSplits, *, clock: Clock = time.perf_coun
 
     Without a budget, and without a GPU under TensorFlow, nothing is measured.
 
-    Args:
-        plan: The choices so far.
-        splits: Images to train on and to validate with.
-        clock: The clock.
-
     Raises:
         TrainingError: If the budget is too short for a single step, or memory runs out.
     """
@@ -67,12 +62,7 @@ def choose_compiler(plan: Plan, num_steps: int, measure: Callable[[Plan], Speed]
     """Choose whether XLA compiles the step.
 
     JAX always does, and on a CPU TensorFlow is slower with it. On a GPU both are measured, and the faster
-    one is used, including compile time.
-
-    Args:
-        plan: The choices so far.
-        num_steps: Steps of the whole training.
-        measure: Measures the network of a plan.
+    one is used, including compile time, for a training of ``num_steps``.
     """
     if keras.config.backend() != "tensorflow" or len(plan.devices) > 1 or plan.devices[0].startswith("cpu"):
         return plan
@@ -93,11 +83,7 @@ def measure_speed(
 ) -> Speed:
     """Time a few training steps of a plan's network, and discard it.
 
-    Args:
-        plan: The network, and how it is trained.
-        splits: Images to train on and to validate with.
-        seconds: About how long the steps may take after the first one, of which there are four at least.
-        clock: The clock.
+    After the first step there are four at least, which take about so many seconds.
     """
     batches = plan.batches(splits.train)
     timer = StepTimer(seconds, clock)
@@ -107,10 +93,11 @@ def measure_speed(
     start_s, *further = timer.steps_s
     step_s = statistics.median(further)
     # The forward pass is a third of a step. The first validation is traced and compiled, too.
-    num_batches = len(splits.validation) / min(plan.recipe.batch_size, len(splits.train))
+    batch_size = min(plan.recipe.batch_size, len(splits.train))
+    num_batches = len(splits.validation) / batch_size
     validation_s = (step_s * num_batches + start_s) / 3 if num_batches else 0.0
     # So is the pass after the last step, whose batches are not prefetched: half a step rather than a third.
-    last = count_batchnorm_images(network, len(splits.train)) / min(plan.recipe.batch_size, len(splits.train))
+    last = count_batchnorm_images(network, len(splits.train)) / batch_size
     finish_s = step_s * last / 2 + start_s / 3 if last else 0.0
     return Speed(start_s, step_s, validation_s, finish_s)
 

@@ -77,12 +77,8 @@ def choose_model_size(
     The narrowest is measured first, then whichever seems to fit, until the choice is one that was measured or
     5 % of the time are used up.
 
-    Args:
-        budget_s: Seconds for measuring, compiling, training and finishing.
-        sizes: The networks to choose from, narrowest first.
-        steps_an_epoch: Steps in a pass over the images.
-        measure: Measures the network of these widths.
-        clock: The clock.
+    ``sizes`` are in the order of their widths, narrowest first. The budget is for measuring, compiling,
+    training and finishing.
 
     Raises:
         TrainingError: If the budget is too short for a single step.
@@ -97,12 +93,10 @@ def choose_model_size(
         measured[choice.widths] = measure(choice.widths)
         dearest = max(dearest, clock() - before)
         left_s = budget_s - (clock() - started)
-        fitting = [
-            size
-            for size in sizes
-            if _epochs(left_s, _guess(measured, size), steps_an_epoch) >= size.least_epochs
-        ]
-        choice = (fitting or sizes)[-1 if fitting else 0]
+        choice = sizes[0]
+        for size in sizes:
+            if _epochs(left_s, _guess(measured, size), steps_an_epoch) >= size.least_epochs:
+                choice = size
     measuring_s = clock() - started
     speed = _guess(measured, choice)
     num_epochs = _epochs(budget_s - measuring_s, speed, steps_an_epoch)
@@ -169,12 +163,7 @@ class BudgetScheduler:
     remaining steps are estimated again after every percent of the time, and the remaining schedule is spread
     over them; it ends, at 0, when the time does. If the machine was suspended so long that almost no steps
     would remain, the schedule is compressed by at most a factor of ten, and the budget is exceeded by up to
-    a tenth.
-
-    Args:
-        plan: The budget, and the measured speed.
-        steps_an_epoch: Steps in a pass over the images.
-        clock: The clock; the budget starts now.
+    a tenth. The budget starts when the scheduler is made.
     """
 
     def __init__(self, plan: TimePlan, steps_an_epoch: int, *, clock: Clock = time.perf_counter) -> None:

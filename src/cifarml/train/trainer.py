@@ -11,28 +11,19 @@ from pathlib import Path
 from typing import Final
 
 import keras
-import numpy as np
 
 from cifarml.data.dataset import Dataset, DatasetSplits
 from cifarml.errors import DataError, TrainingError
 from cifarml.evaluation.calibration import fit_temperature
 from cifarml.evaluation.compare_runs import Answers
-from cifarml.evaluation.metrics import calibration_error, evaluate_probabilities
+from cifarml.evaluation.metrics import evaluate_probabilities, measure_reliability
 from cifarml.hardware.devices import describe_environment
 from cifarml.model.presets import Preset
 from cifarml.progress import OnProgress, Progress, ignore_progress
 from cifarml.report.html_report import write_report
 from cifarml.report.image_grids import prediction_grid
 from cifarml.report.plots import confusion_matrix, learning_curves, save_figure
-from cifarml.run import (
-    KERAS_MODEL,
-    MANIFEST,
-    ONNX_MODEL,
-    Run,
-    finish_manifest,
-    write_json,
-    write_manifest,
-)
+from cifarml.run import KERAS_MODEL, MANIFEST, ONNX_MODEL, Run, finish_manifest, write_json, write_manifest
 from cifarml.run_folders import (
     ANSWERS,
     CHECKPOINT,
@@ -47,6 +38,7 @@ from cifarml.train.config import TrainConfig
 from cifarml.train.data_source import Source
 from cifarml.train.export import export_onnx
 from cifarml.train.fit import fit_network
+from cifarml.train.network import predict_in_blocks
 from cifarml.train.plan import Plan
 from cifarml.train.speed_probe import autotune
 
@@ -220,12 +212,14 @@ def _train(
     model, temperature = build_serving_model(plan.preset, fitted.network, splits.validation)
     model.save(run_dir / KERAS_MODEL)
     saving(1)
-    exported = export_onnx(model, run_dir / ONNX_MODEL, dataset.class_names, splits.test.images[:_COMPARED])
+    images = splits.test.images
+    predictor, difference = export_onnx(model, run_dir / ONNX_MODEL, dataset.class_names, images[:_COMPARED])
     saving(2)
     # The test images are evaluated here and nowhere else, with the model that is going to be served.
-    probabilities = exported.predictor.predict_images(splits.test.images)
+    probabilities = predictor.predict_images(images)
     evaluation = evaluate_probabilities(probabilities, splits.test.labels, dataset.class_names)
     write_json(run_dir / METRICS, {"test": evaluation.to_json()})
+    reliability = measure_reliability(probabilities, splits.test.labels)
     answers = Answers(splits.test.fingerprint, splits.test.labels, probabilities.argmax(axis=1))
     write_json(run_dir / ANSWERS, answers.to_json())
     saving(3)
@@ -249,10 +243,10 @@ def _train(
         "images_per_second": round(fitted.images_per_second, 1),
         "test_accuracy": evaluation.accuracy,
         "test_loss": evaluation.loss,
-        "test_calibration_error": calibration_error(probabilities, splits.test.labels),
+        "test_calibration_error": reliability.calibration_error,
         "temperature": temperature,
         "num_test_images": evaluation.num_images,
-        "onnx_difference": exported.difference,
+        "onnx_difference": difference,
     }
     write_report(run_dir, info, splits.test, probabilities)
     run = write_manifest(run_dir, dataset.class_names, info, clear=checkpoint.remove)
@@ -267,9 +261,7 @@ def build_serving_model(
     model = preset.to_serve(network)
     if not preset.gives_logits or not len(validation):
         return model, 1.0
-    blocks = np.array_split(validation.images, -(-len(validation) // _COMPARED))
-    probabilities = np.concatenate([np.asarray(model(block, training=False)) for block in blocks])
-    temperature = fit_temperature(probabilities, validation.labels)
+    temperature = fit_temperature(predict_in_blocks(model, validation.images), validation.labels)
     if temperature != 1.0:
         model = preset.to_serve(network, temperature=temperature)
     return model, temperature

@@ -12,8 +12,6 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
 import keras
-import numpy as np
-import numpy.typing as npt
 
 from cifarml.data.dataset import Dataset, DatasetSplits
 from cifarml.errors import DataError, SettingsError, TrainingError
@@ -22,6 +20,7 @@ from cifarml.progress import OnProgress, Progress, ignore_progress
 from cifarml.train.config import TrainConfig
 from cifarml.train.fit import FitResult, fit_network
 from cifarml.train.interrupts import interrupts_noted
+from cifarml.train.network import predict_in_blocks
 from cifarml.train.out_of_memory import is_out_of_memory
 from cifarml.train.plan import Plan
 from cifarml.tune.search_space import search_space
@@ -111,9 +110,8 @@ def tune_model(
         **plan.recipe.model_dump(mode="json"),
         "set": sorted(config.changes),
     }
-    pruner = optuna.pruners.MedianPruner(
-        n_startup_trials=4, n_warmup_steps=max(2, plan.recipe.num_epochs // 4)
-    )
+    warm_up = max(2, plan.recipe.num_epochs // 4)
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=warm_up)
     logging.getLogger("tensorflow").addFilter(_is_worth_telling)
     study = Study(Path(study_dir), about, pruner=pruner, seed=config.seed)
     search = _Search(study, plan, splits, time_budget_s, on_progress)
@@ -169,8 +167,7 @@ class _Search:
 
     def try_next(self) -> None:
         """Run one trial, and write its settings if it is the best."""
-        recipe = self._plan.recipe.model_dump()
-        own = {name: recipe[name] for name in self._space}
+        own = {name: getattr(self._plan.recipe, name) for name in self._space}
         trial = self.study.ask_trial(self._space, own)
         plan = self._plan._replace(recipe=self._plan.recipe.changed(**trial.params))
         started = time.monotonic()
@@ -179,7 +176,8 @@ class _Search:
         accuracy, more = None, {}
         if fitted is not None and ended == "finished":
             self._whole_s.append(duration_s)
-            right = _correct_predictions(fitted.network, self._splits.validation)
+            validation = self._splits.validation
+            right = predict_in_blocks(fitted.network, validation.images).argmax(axis=1) == validation.labels
             accuracy, more = float(right.mean()), {"right": encode_bits(right)}
         self.study.tell(trial, ended, accuracy, duration_s=duration_s, **more)
         self.keep_best()
@@ -283,9 +281,8 @@ class _Search:
     def _write_settings(self, best: FrozenTrial) -> None:
         """Write a file for ``train --config``, atomically."""
         config = self._plan.config
-        recipe = self._plan.recipe.changed(**best.params)
         values = config.model_dump(include=_KEPT, exclude_none=True)
-        values |= recipe.model_dump(mode="json")
+        values |= self._plan.recipe.changed(**best.params).model_dump(mode="json")
         about = (
             f"# {best.value:.2%} of {len(self._splits.validation):,} validation images, after training on "
             f"{len(self._splits.train):,}; trial {best.number} of the search in this folder.\n"
@@ -297,13 +294,6 @@ class _Search:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(self.study.folder / SETTINGS)
-
-
-def _correct_predictions(network: keras.Model, validation: Dataset) -> npt.NDArray[np.bool_]:
-    blocks = np.array_split(validation.images, -(-len(validation) // 256))
-    answers = np.concatenate([np.asarray(network(block, training=False)) for block in blocks])
-    right: npt.NDArray[np.bool_] = answers.argmax(axis=1) == validation.labels
-    return right
 
 
 def _is_worth_telling(record: logging.LogRecord) -> bool:

@@ -15,10 +15,6 @@ def search_space(preset: str, own: Recipe) -> dict[str, BaseDistribution]:
 
     Settings that decide about the cost (epochs, widths, data pruning) are not searched, so that trials can be
     compared. No preset has any weight decay.
-
-    Args:
-        preset: Name of the preset.
-        own: What it chooses for these images.
     """
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 

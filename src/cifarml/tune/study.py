@@ -36,15 +36,11 @@ _OWNER, _ABOUT = "owner", "about"
 class Study:
     """Trials of a search, each owned by the process that asked for it.
 
-    Args:
-        folder: Where it lies; made where there is none.
-        about: What all trials share, as plain JSON values by name.
-        pruner: Says which trials are ended early.
-        seed: Of the sampler.
+    The folder is created if it is missing; ``about`` is what all trials share, as plain JSON values by name.
 
     Raises:
         SettingsError: If a search about something else lies there.
-        TrainingError: If the file is damaged, is no search, or can't be written.
+        TrainingError: Also from the methods, if the file is damaged, is no search, or can't be written.
     """
 
     def __init__(
@@ -71,24 +67,12 @@ class Study:
 
     @property
     def trials(self) -> list[FrozenTrial]:
-        """All trials, in their order.
-
-        Raises:
-            TrainingError: If they can't be read.
-        """
+        """All trials, in their order."""
         with self.translated():
             return self._study.get_trials(deepcopy=False)
 
     def ask_trial(self, space: Mapping[str, BaseDistribution], own: Mapping[str, Any]) -> optuna.Trial:
-        """Begin a trial: the baseline first; lost trials are closed.
-
-        Args:
-            space: The settings to choose, by name.
-            own: The preset's own choice of them.
-
-        Raises:
-            TrainingError: If it can't be written.
-        """
+        """Begin a trial: the baseline first; lost trials are closed."""
         with self.locked():
             self.close_lost()
             trials = self._study.get_trials(deepcopy=False)
@@ -101,27 +85,13 @@ class Study:
             return asked
 
     def report(self, trial: optuna.Trial, epoch: int, accuracy: float) -> bool:
-        """Report a trial's accuracy after an epoch; return whether it should be pruned.
-
-        Raises:
-            TrainingError: If it can't be written.
-        """
+        """Report a trial's accuracy after an epoch; return whether it should be pruned."""
         with self.translated():
             trial.report(accuracy, epoch)
             return OWN not in trial.user_attrs and trial.should_prune()
 
     def tell(self, trial: optuna.Trial, ended: str, accuracy: float | None, **more: Any) -> None:
-        """End a trial.
-
-        Args:
-            trial: From :meth:`ask_trial`.
-            ended: How: ``finished``, or else why not; only a finished one can be the best.
-            accuracy: What a finished one reached.
-            **more: What is to be kept with it, as plain JSON values.
-
-        Raises:
-            TrainingError: If it can't be written.
-        """
+        """End a trial as ``finished``, or else why not, and store more plain JSON values with it."""
         states = {"finished": TrialState.COMPLETE, "interrupted": TrialState.FAIL}
         with self.locked():
             for name, value in {**more, ENDED: ended}.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -81,16 +81,8 @@ class TuneResult:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        return {
-            "settings_file": str(self.settings_file.resolve()),
-            "best": vars(self.best),
-            "own": None if self.own is None else vars(self.own),
-            "gain": self.gain,
-            "p_value": self.p_value,
-            "num_validation": self.num_validation,
-            "interrupted": self.interrupted,
-            "trials": [vars(trial) for trial in self.trials],
-        }
+        settings_file = str(self.settings_file.resolve())
+        return {"gain": self.gain} | asdict(self) | {"settings_file": settings_file}
 
 
 def read_trial(trial: FrozenTrial) -> Trial:

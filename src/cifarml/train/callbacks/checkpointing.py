@@ -19,10 +19,6 @@ class CheckpointCallback(keras.callbacks.Callback):  # type: ignore[misc]
 
     One is omitted if saving would take more than 2 % of the time since the last one was saved. So a kill
     costs the epoch that it falls in, and at most fifty times as long as saving takes.
-
-    Args:
-        save: Saves a checkpoint.
-        clock: The clock.
     """
 
     def __init__(self, save: Callable[[], None], *, clock: Clock = time.perf_counter) -> None:

@@ -20,10 +20,6 @@ from cifarml.train.inputs.batches import Batches
 class WeightedCrossentropy(keras.losses.CategoricalCrossentropy):  # type: ignore[misc]
     """Cross-entropy of targets that add up to the weight of their image; it stores the losses of a batch.
 
-    Args:
-        batch_size: Number of losses to store.
-        **settings: Those of Keras' own.
-
     Attributes:
         last: The unweighted losses of the last batch. A network that is trained with it must hold this
             metric, so that Keras knows of its state.
@@ -42,11 +38,7 @@ class WeightedCrossentropy(keras.losses.CategoricalCrossentropy):  # type: ignor
 
 
 class LastBatchLosses(keras.metrics.Metric):  # type: ignore[misc]
-    """Metric without a result that stores the losses of the last batch.
-
-    Attributes:
-        values: float32 of shape (batch_size,).
-    """
+    """Metric without a result that stores the losses of the last batch, float32 of shape (batch_size,)."""
 
     def __init__(self, batch_size: int) -> None:
         super().__init__(name="last_batch_losses", dtype="float32")
@@ -67,11 +59,7 @@ class LossTracker(keras.callbacks.Callback):  # type: ignore[misc]
 
     The optimizer's variable ``example_losses`` holds all that a checkpoint needs: the losses after each of
     the last two epochs, float32 of shape (2, N), 0 for an image that was not seen yet.
-
-    Args:
-        batches: The batches that the network is trained on.
-        network: The network, compiled, with initial weights or those of a checkpoint.
-        num_epochs: Epochs that were trained before.
+    The network is compiled, with initial weights or those of a checkpoint after ``num_epochs``.
     """
 
     def __init__(self, batches: Batches, network: keras.Model, num_epochs: int) -> None:

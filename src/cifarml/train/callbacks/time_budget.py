@@ -15,11 +15,7 @@ class TimeBudgetCallback(keras.callbacks.Callback):  # type: ignore[misc]
     """Schedule the learning rate by the clock, and stop the training when its schedule ends.
 
     The optimizer's variable ``schedule_state`` holds all that a checkpoint needs; it is up to date before the
-    ``on_epoch_end`` of the callbacks after this one.
-
-    Args:
-        scheduler: Does the arithmetic; it begins here, or resumes from a checkpoint.
-        optimizer: Holds the schedule's state.
+    ``on_epoch_end`` of the callbacks after this one. The scheduler begins here, or resumes from a checkpoint.
     """
 
     def __init__(self, scheduler: BudgetScheduler, optimizer: keras.optimizers.Optimizer) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 import keras
 
@@ -26,14 +26,8 @@ _DIVERGED_LOSS: Final = 1e4
 class TrainingMonitor(keras.callbacks.Callback):  # type: ignore[misc]
     """Record the history, report progress, and stop a training that diverges.
 
-    Args:
-        recipe: Number of epochs and learning rate.
-        batches: The batches of an epoch.
-        on_progress: Called several times a second, and with a line after every epoch.
-        history: That of earlier epochs, which is copied.
-        num_steps: Steps of earlier epochs.
-        scheduler: Forecasts the number of epochs under a time budget.
-        on_epoch: Called after every epoch; may end the training.
+    Progress is reported several times a second, and with a line after every epoch. ``history`` and
+    ``num_steps`` are those of earlier epochs; the scheduler of a time budget forecasts the number of epochs.
 
     Attributes:
         num_steps: Steps so far.
@@ -77,7 +71,7 @@ class TrainingMonitor(keras.callbacks.Callback):  # type: ignore[misc]
             return
         self._reported = now
         self._check_finite(logs)
-        self._report(self._count_images(batch + 1), self._describe(logs))
+        self._report(self._count_images(batch + 1), detail=self._describe(logs))
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Record the logs of the epoch, and report them in a line."""
@@ -88,7 +82,7 @@ class TrainingMonitor(keras.callbacks.Callback):  # type: ignore[misc]
         speed = images / (time.perf_counter() - self._epoch_started)
         detail = self._describe(logs)
         curves = {name: tuple(values) for name, values in self.history.items()}
-        self._report(images, detail, line=f"{detail}  {speed:,.0f} images/s", history=curves)
+        self._report(images, detail=detail, line=f"{detail}  {speed:,.0f} images/s", history=curves)
         if self._on_epoch is not None and self._on_epoch(epoch + 1, logs or {}):
             self.model.stop_training = self.given_up = True
 
@@ -106,16 +100,10 @@ class TrainingMonitor(keras.callbacks.Callback):  # type: ignore[misc]
         text += f"  loss {logs['loss']:.3f}  accuracy {logs['accuracy']:.1%}"
         return text + (f"  validation {logs['val_accuracy']:.1%}" if "val_accuracy" in logs else "")
 
-    def _report(
-        self,
-        images_of_epoch: int,
-        detail: str,
-        line: str = "",
-        history: Mapping[str, Sequence[float]] | None = None,
-    ) -> None:
+    def _report(self, images_of_epoch: int, **details: Any) -> None:
         done = self._epoch * self._num_images + images_of_epoch
         total = max(done, round(self._num_epochs * self._num_images))
-        self._on_progress(Progress("training", done, total, detail=detail, line=line, history=history))
+        self._on_progress(Progress("training", done, total, **details))
 
     def _check_finite(self, logs: Mapping[str, float] | None) -> None:
         figures = logs or {}

@@ -60,11 +60,7 @@ def _within(length: int, size: int, middle: npt.NDArray[np.int64]) -> npt.NDArra
 def distort(images: Images, random: np.random.Generator, *, strength: float, shift: int = 0) -> Images:
     """Random affine transform: rotate, stretch, shear and shift; bilinear, with reflection padding.
 
-    Args:
-        images: The images.
-        random: Where the amounts come from.
-        strength: 0 to 1; 1 is up to 30 degrees, 30 % in each direction, and a shear of 0.3.
-        shift: Largest translation in pixels.
+    A strength of 1 is up to 30 degrees, 30 % in each direction, and a shear of 0.3; shifts are in pixels.
     """
     count, height, width, _ = images.shape
 
@@ -122,11 +118,6 @@ def mix_images(images: Images, targets: Floats, random: np.random.Generator) -> 
 
     Either blended (H. Zhang et al., "mixup", 2018) or with a square of the other's pixels (S. Yun et al.,
     "CutMix", 2019), as a coin says; the shares are uniform.
-
-    Args:
-        images: uint8, shape (N, H, W, 3).
-        targets: float32, shape (N, classes).
-        random: Where pairs and shares come from.
     """
     other, share = random.permutation(len(images)), random.random()
     if random.random() < 0.5:

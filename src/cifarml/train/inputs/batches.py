@@ -81,11 +81,7 @@ class Batches:
     What a batch holds depends only on seed, epoch and index, and with data pruning on the losses two epochs
     before; so a training that is resumed sees the same batches.
 
-    Args:
-        dataset: Images to train on.
-        recipe: Batch size, augmentation and pruning.
-        seed: Of order and augmentation.
-        num_replicas: The size of each batch is a multiple of it.
+    The size of each batch is a multiple of ``num_replicas``.
 
     Attributes:
         dataset: Images to train on.
@@ -130,9 +126,7 @@ class Batches:
     def record_losses(self, epoch: int, losses: npt.NDArray[np.float32]) -> None:
         """Record the losses after an epoch; they decide what the one after the next skips.
 
-        Args:
-            epoch: Counted from 0.
-            losses: float32, shape (N,): of each image when it was seen last; 0 if it was not seen yet.
+        Each is that of an image when it was seen last; 0 if it was not seen yet.
         """
         self._losses[epoch] = losses
         self._losses.pop(epoch - 3, None)

@@ -35,10 +35,7 @@ def feed_training(batches: Batches, first_epoch: int = 0) -> dict[str, Any]:
 def feed_validation(dataset: Dataset, batch_size: int, *, num_replicas: int = 1) -> dict[str, Any]:
     """Return arguments of ``fit``: the images to validate on after every epoch, if there are any.
 
-    Args:
-        dataset: The images; with several replicas a few may be dropped.
-        batch_size: Images in a batch, over all replicas.
-        num_replicas: Replicas, which all get the same number of images.
+    All replicas get the same number of images, so that with several of them a few may be dropped.
     """
     batch_size -= batch_size % num_replicas
     images = dataset.images[: len(dataset) - len(dataset) % num_replicas]

@@ -25,13 +25,8 @@ class Muon(keras.optimizers.Optimizer):  # type: ignore[misc]
     optimizer for hidden layers in neural networks", 2024). Each kernel is kept at the norm sqrt(channels),
     since behind it a batch normalisation takes out any scale; so the learning rate is by how much
     the kernel turns in a step, whatever its size, and weights need no decay. All other weights take steps
-    of stochastic gradient descent. Both have Nesterov momentum.
-
-    Args:
-        learning_rate: Of the convolutions.
-        momentum: 0 to 1.
-        decay: A step shrinks the other weights by their rate times this.
-        arithmetic: The dtype that steps are made orthogonal in: ``bfloat16`` will do.
+    of stochastic gradient descent, and shrink by their rate times ``decay``. Both have Nesterov momentum.
+    Steps are made orthogonal in the dtype ``arithmetic``; ``bfloat16`` will do.
     """
 
     def __init__(

@@ -15,13 +15,8 @@ from cifarml.train.time_budget import ScheduleState
 class OneCycle(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
     """One-cycle learning rate: linear warm-up from 0, then linear decay to 0.
 
-    L. Smith and N. Topin, "Super-Convergence", 2018.
-
-    Args:
-        peak: The largest rate.
-        warm_up: Share of the schedule in which it rises.
-        state: A :class:`ScheduleState`, or a variable of the optimizer that holds one and is updated during
-            training.
+    L. Smith and N. Topin, "Super-Convergence", 2018. The rate rises in the share ``warm_up`` of the schedule.
+    The state is a :class:`ScheduleState`, or a variable of the optimizer that holds one and is updated.
     """
 
     def __init__(self, peak: float, warm_up: float, state: Any) -> None:

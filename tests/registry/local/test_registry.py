@@ -47,7 +47,10 @@ def delete(registry: LocalRegistry, _: Path) -> None:
     registry.delete(registry.get("cifar10", "2"))
 
 
-def test_the_first_use_creates_the_folder(tmp_path: Path, make_run: MakeRun) -> None:
+def test_the_first_use_creates_the_folder(
+    tmp_path: Path, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CIFARML_MLFLOW_MIRROR", "true")
     registry = LocalRegistry(tmp_path / "new" / "registry")
     assert registry.list_models() == []
     assert registry.list_runs() == []

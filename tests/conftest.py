@@ -99,6 +99,12 @@ def trained(trained_runs: TrainedRuns) -> Run:
     return trained_runs.get("trained", num_epochs=2)
 
 
+@pytest.fixture(scope="session")
+def narrow(trained_runs: TrainedRuns) -> Run:
+    """As `trained`, of a network that is small enough to train it again and again."""
+    return trained_runs.get("narrow", num_epochs=2, widths=(8,))
+
+
 @pytest.fixture
 def make_run(trained: Run, tmp_path: Path) -> MakeRun:
     """Make a finished run with content of its own for each number."""

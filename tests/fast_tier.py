@@ -1,7 +1,7 @@
 """The fast tier (`pytest -m fast`): which tests belong to it, and a guard that keeps it fast.
 
 A test belongs to it if its module is listed in `MODULES`, unless it uses one of `SLOW_FIXTURES` or is marked
-`slow`. A test of this tier that imports TensorFlow, opens a connection or starts a process fails.
+`slow`. If this tier runs alone, a test fails that imports TensorFlow, opens a connection or starts a process.
 """
 
 from __future__ import annotations
@@ -75,10 +75,10 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    return (yield from _guarding(item.get_closest_marker("fast") and item.nodeid))
+    return (yield from _guarding(_runs_alone(item.config) and item.nodeid))
 
 
-def _guarding(name: str | bool | None) -> Iterator[None]:
+def _guarding(name: str | bool) -> Iterator[None]:
     if name:
         _guarded.append(str(name))
     try:

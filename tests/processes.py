@@ -16,7 +16,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-__all__ = ["CLI", "forking_context", "run_forked", "run_new", "run_on", "start_forked"]
+__all__ = ["CLI", "forking_context", "run_forked", "run_new", "run_on", "start_code", "start_forked"]
 
 CLI = str(Path(sys.executable).with_name("cifarml"))
 TIMEOUT_S = 280
@@ -81,15 +81,23 @@ def start_forked(
     return process
 
 
+def start_code(code: str, *, env: Mapping[str, str], cwd: Path, output: Path, errors: Path) -> BaseProcess:
+    """Start a piece of Python where nothing was computed yet; what it writes goes into two files."""
+    for path in (output, errors):
+        path.write_bytes(b"")
+    arguments = (code, dict(env), str(cwd), str(output), str(errors))
+    process = forking_context().Process(target=_run_code, args=arguments)
+    process.start()
+    return process
+
+
 def run_on(backend: str, code: str, **variables: str) -> str:
     """Run a piece of Python on a backend of Keras, where nothing was computed yet; return what it prints."""
     env = os.environ | {"KERAS_BACKEND": backend} | variables
     if backend == "tensorflow":
         with TemporaryDirectory() as folder:
             output, errors = Path(folder, "output"), Path(folder, "errors")
-            arguments = (code, dict(env), str(output), str(errors))
-            process = forking_context().Process(target=_run_code, args=arguments)
-            process.start()
+            process = start_code(code, env=env, cwd=Path.cwd(), output=output, errors=errors)
             exit_code = _wait_for(process)
             assert exit_code == 0, errors.read_text(encoding="utf-8")
             return output.read_text(encoding="utf-8")
@@ -115,7 +123,8 @@ def _wait_for(process: BaseProcess) -> int:
     return process.exitcode
 
 
-def _run_code(code: str, env: dict[str, str], output: str, errors: str) -> None:
+def _run_code(code: str, env: dict[str, str], cwd: str, output: str, errors: str) -> None:
+    os.chdir(cwd)
     _take_over(env, output, errors)
     exec(compile(code, "a test's code", "exec"), {"__name__": "__main__"})
 

@@ -171,10 +171,11 @@ def test_data_check(cifarml: CommandLine, tmp_path: Path) -> None:
 
 def test_skip_bad(cifarml: CommandLine, tmp_path: Path) -> None:
     write_zip(tmp_path / "x.zip", flat(20) | {"cat_3.png": b""})
+    (tmp_path / "narrow.toml").write_text("widths = [8]")
     failed = cifarml("train", "--data", "x.zip", "--epochs", 1)
     assert failed.returncode == 1
     assert "cat_3.png" in failed.stderr
-    done = cifarml("train", "--data", "x.zip", "--epochs", 1, "--skip-bad")
+    done = cifarml("train", "--data", "x.zip", "--epochs", 1, "--config", "narrow.toml", "--skip-bad")
     assert done.returncode == 0
     assert "left out cat_3.png" in done.stderr
     report = next(line for line in done.stdout.splitlines() if line.startswith("Report:")).split()[1]

@@ -9,18 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cifarml import Dataset, Run, TrainConfig, compare_runs, load_dataset, train_model
+from cifarml import Dataset, Run, compare_runs, load_dataset
 from cifarml.errors import DataError, ModelFileError
 from cifarml.evaluation.compare_runs import Answers, RunFigures
 from cifarml.run import MANIFEST, write_json, write_manifest
 from tests.conftest import CommandLine
+from tests.runs import TrainedRuns
 
 
-@pytest.fixture(scope="module")
-def longer(tmp_path_factory: pytest.TempPathFactory, drawn: Dataset) -> Run:
+@pytest.fixture(scope="session")
+def longer(trained_runs: TrainedRuns) -> Run:
     """A run on the same images as `trained`, with other settings."""
-    config = TrainConfig(num_epochs=3, seed=1, batch_size=32)
-    return train_model(config, drawn, tmp_path_factory.mktemp("runs") / "longer")
+    return trained_runs.get("longer", num_epochs=3, seed=1, batch_size=32)
 
 
 def rewritten(run: Run, folder: Path, **files: object) -> Run:

@@ -22,6 +22,7 @@ from cifarml.train.speed_probe import choose_compiler, measure_speed
 from cifarml.train.time_budget import Speed
 from tests.conftest import CommandLine
 from tests.processes import run_on
+from tests.runs import TrainedRuns
 
 ON_CPU = not tf.config.list_physical_devices("GPU")
 only_on_cpu = pytest.mark.skipif(not ON_CPU, reason="is about machines without a GPU")
@@ -190,10 +191,10 @@ def test_batches_can_be_shared_out(drawn: Dataset, batch_size: int, num_replicas
 
 
 def test_four_devices() -> None:
-    """On one of them, and a batch that is too small to be shared out to all."""
+    """On one of them, and a batch that is too small to be split over all."""
     found = run_code(ON_FOUR, "jax", XLA_FLAGS="--xla_force_host_platform_device_count=4")
     assert "2" in found["place"]
-    assert found["message"] == "batches of 3 images can't be shared out to 4 devices"
+    assert found["message"] == "batches of 3 images can't be split over 4 devices"
     assert found["hint"] == "try --batch-size 4, or one device: --device cpu:0"
 
 
@@ -313,8 +314,8 @@ def test_no_batch_is_smaller_than_one() -> None:
     assert caught.value.hint == "try another --device"
 
 
-def test_the_numbers_of_a_run_name_its_devices(tmp_path: Path, drawn: Dataset) -> None:
-    run = train_model(TrainConfig(num_epochs=1, device="cpu"), drawn, tmp_path / "run")
+def test_the_numbers_of_a_run_name_its_devices(trained_runs: TrainedRuns) -> None:
+    run = trained_runs.get("on_cpu", num_epochs=1, device="cpu", widths=(8,))
     chosen = json.loads((run.path / "config.json").read_text())
     assert chosen["machine"] == {"devices": ["cpu:0"], "jit_compile": False, "time_budget": None}
     assert np.isfinite(run.info["images_per_second"])

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cifarml import Dataset, Run, TrainConfig, load_dataset, train_model
+from cifarml import Dataset, Run, load_dataset
 from cifarml.cifar10 import CLASS_NAMES
 from cifarml.errors import DataError, GateError, ModelFileError, RegistryError
 from cifarml.evaluation.compare_models import Comparison, ModelFigures, compare_on_dataset
@@ -23,6 +23,7 @@ from cifarml.registry.promotion_gate import GateLimits, check_gate
 from cifarml.registry.run_record import RunRecord
 from cifarml.run import MANIFEST, write_manifest
 from tests.conftest import CommandLine
+from tests.runs import TrainedRuns
 
 
 @pytest.fixture(scope="module")
@@ -30,12 +31,10 @@ def test_images() -> Dataset:
     return load_dataset("drawn:1000:5")
 
 
-@pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory) -> Run:
+@pytest.fixture(scope="session")
+def good(trained_runs: TrainedRuns) -> Run:
     """A real run that is much better than `trained`."""
-    path = tmp_path_factory.mktemp("runs") / "good"
-    config = TrainConfig(num_epochs=4, widths=(16, 32, 32))
-    return train_model(config, load_dataset("drawn:800"), path)
+    return trained_runs.get("good", "drawn:800", num_epochs=4, widths=(16, 32, 32))
 
 
 def compared(only_first: int, only_second: int, *, num_images: int = 1000) -> Comparison:

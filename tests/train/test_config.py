@@ -118,13 +118,13 @@ def test_every_hyperparameter_can_be_set_in_a_file(tmp_path: Path, drawn: Datase
     assert {name: kept[name] for name in EVERY} == EVERY
 
 
-def test_a_finished_run_can_be_repeated(trained: Run, tmp_path: Path, drawn: Dataset) -> None:
-    config = TrainConfig.load(trained.path / "config.json")
+def test_a_finished_run_can_be_repeated(narrow: Run, tmp_path: Path, drawn: Dataset) -> None:
+    config = TrainConfig.load(narrow.path / "config.json")
     again = train_model(config, drawn, tmp_path / "again")
-    assert again.read_json("config.json") == trained.read_json("config.json")
-    other = train_model(TrainConfig.load(trained.path / "config.json", seed=1), drawn, tmp_path / "other")
+    assert again.read_json("config.json") == narrow.read_json("config.json")
+    other = train_model(TrainConfig.load(narrow.path / "config.json", seed=1), drawn, tmp_path / "other")
     for name in ("loss", "val_loss"):
-        before, after, differ = (each.read_json("history.json")[name] for each in (trained, again, other))
+        before, after, differ = (each.read_json("history.json")[name] for each in (narrow, again, other))
         assert after == pytest.approx(before, rel=1e-3)
         assert differ[0] != pytest.approx(before[0], rel=1e-3), "the seed decides"
 

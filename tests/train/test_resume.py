@@ -104,7 +104,11 @@ def ended(tmp_path_factory: pytest.TempPathFactory, begun_once: Path, dataset: D
 
 
 @pytest.mark.parametrize(
-    ("preset", "settings"), [("fast", {"batch_size": 4, "pruning": 0.3, "widths": (8, 64)}), ("tutorial", {})]
+    ("preset", "settings"),
+    [
+        ("fast", {"batch_size": 4, "pruning": 0.3, "widths": (8, 64)}),
+        pytest.param("tutorial", {}, marks=pytest.mark.exhaustive),
+    ],
 )
 def test_killed_at_random_moments(
     preset: PresetName, settings: dict[str, Any], tmp_path: Path, dataset: Dataset

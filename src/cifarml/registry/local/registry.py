@@ -109,7 +109,7 @@ class LocalRegistry:
                 self._index.add_run(record)
                 known = self._add_version(name, record)
             self._settle(partial, known)
-            return known
+            return replace(known, registry=self)
 
     def get(self, name: str = DEFAULT_NAME, version: str = CHAMPION) -> RegisteredModel:
         """Return a version; see :class:`~cifarml.registry.base.ModelRegistry`."""

@@ -29,7 +29,6 @@ OnLine = Callable[[str], None]
 _FIRST_WAIT_S: Final = 1.0
 _LONGEST_WAIT_S: Final = 15.0
 _CANCEL_TIMEOUT_S: Final = 300.0
-ENDED: Final = {"completed", "failed", "canceled", "notresponding"}
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class Job:
     @property
     def has_ended(self) -> bool:
         """Whether nothing more will come of it."""
-        return self.state in ENDED
+        return self.state in {"completed", "failed", "canceled", "notresponding"}
 
 
 def submit_job(workspace: AzureWorkspace, compute: str, run: str, source: Source, config: TrainConfig) -> Job:

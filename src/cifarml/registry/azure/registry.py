@@ -42,9 +42,6 @@ _ALIAS: Final = "alias."
 """An alias is a tag: ``alias.champion`` with a number. Of several versions the highest number counts."""
 
 _METRIC: Final = "metric."
-_HEX64: Final = re.compile(r"[0-9a-f]{64}")
-_PLACE: Final = "cifarml/models"
-_FOLDER: Final = "run"
 _TRIES: Final = 5
 
 
@@ -173,7 +170,7 @@ class AzureRegistry:
             found = sorted(Path(temporary).rglob(MANIFEST))
             if not found or (run := Run.open(found[0].parent)).sha256 != model.run_sha256:
                 raise RegistryError(
-                    f"the files of {model} in the workspace's storage are missing, or others than registered",
+                    f"the files of {model} are missing in the workspace's storage, or damaged",
                     hint=f"register its run again, under another name: cifarml models register {model.run}",
                 )
             copy_whole(run, folder)
@@ -187,9 +184,9 @@ class AzureRegistry:
         from cifarml.data.blob.store import BlobStore
 
         store = open_datastore(self.workspace, DEFAULT_STORE)
-        place = f"{_PLACE}/{run.sha256}/{_FOLDER}"
+        place = f"cifarml/models/{run.sha256}/run"
         with tempfile.TemporaryDirectory(prefix="cifarml-") as folder:
-            copy = Path(folder, _FOLDER)
+            copy = Path(folder, "run")
             copy_whole(run, copy)
             try:
                 with BlobStore(store.address(""), settings=store.settings) as blobs:
@@ -278,7 +275,7 @@ class _Version(NamedTuple):
 def _is_ours(model: Model) -> bool:
     number = str(model.version)
     sha256 = str((model.tags or {}).get("run_sha256"))
-    return number.isascii() and number.isdecimal() and _HEX64.fullmatch(sha256) is not None
+    return number.isascii() and number.isdecimal() and re.fullmatch("[0-9a-f]{64}", sha256) is not None
 
 
 def _alias_numbers(model: Model) -> dict[str, int]:

@@ -66,7 +66,7 @@ def list_command(
         ],
     )
     if registry.ui_command:
-        print(f"In MLflow's pages (pip install mlflow): {registry.ui_command}")
+        print(f"In MLflow's pages, if mlflow is installed: {registry.ui_command}")
 
 
 @app.command()

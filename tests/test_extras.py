@@ -92,3 +92,23 @@ except cifarml.CifarMLError as error:
 def test_other_missing_packages_are_import_errors(run_without: RunWithout) -> None:
     done = run_without("simplejpeg", "-c", "import cifarml\ncifarml.load_dataset")
     assert "ModuleNotFoundError: No module named 'simplejpeg'" in done.stderr
+
+
+def test_the_registry_does_without_mlflow(run_without: RunWithout) -> None:
+    """Only who asks for the copy gets an error, which names the extra."""
+    code = """
+from cifarml import CifarMLError, LocalRegistry
+registry = LocalRegistry("registry")
+registry.start_mirror()
+print(repr(registry.ui_command))
+try:
+    registry.update_mlflow()
+except CifarMLError as error:
+    print(error.message, error.hint, sep="\\n")
+"""
+    done = run_without("mlflow", "-c", code)
+    assert done.stdout.splitlines() == [
+        "''",
+        "a copy for MLflow requires the packages mlflow, sqlalchemy, alembic",
+        "pip install 'cifarml[mlflow]'",
+    ], done.stderr

@@ -21,6 +21,7 @@ from cifarml.evaluation.metrics import measure_reliability
 from cifarml.registry.local.registry import LocalRegistry
 from cifarml.registry.promotion import compare_models, promote_if_better
 from cifarml.registry.promotion_gate import GateLimits, check_gate
+from cifarml.registry.run_record import RunRecord
 from cifarml.run import MANIFEST, write_manifest
 from tests.conftest import CommandLine
 from tests.runs import TrainedRuns
@@ -176,9 +177,10 @@ def test_logged_and_promoted(good: Run, trained: Run, test_images: Dataset) -> N
 class Overtaken(LocalRegistry):
     """A registry where somebody else promotes meanwhile."""
 
-    def insert_run(self, run: object) -> None:
-        super().insert_run(run)  # type: ignore[arg-type]
+    def insert_run(self, run: RunRecord) -> str:
+        run_id = super().insert_run(run)
         self.set_alias(self.get("cifar10", "3"))
+        return run_id
 
 
 def test_somebody_else_promotes_meanwhile(good: Run, trained: Run, tmp_path: Path) -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import re
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
 
-from cifarml.azure.errors import is_missing
 from cifarml.azure.workspace import TAG, AzureWorkspace, state_name
+from cifarml.azure.yaml_files import SCHEMA, new_folder, write_documents
 from cifarml.errors import CloudError, SettingsError
-
-if TYPE_CHECKING:
-    from azure.ai.ml.entities import AmlCompute
 
 DEFAULT_SIZE: Final = "Standard_NC4as_T4_v3"
 """The smallest machine with an NVIDIA GPU: one T4, four cores."""
@@ -87,22 +88,13 @@ def check_cluster_name(name: str) -> str:
     return name
 
 
-def build_cluster(name: str, options: ClusterOptions) -> AmlCompute:
-    """Return a cluster as Azure ML's client takes it."""
-    from importlib.metadata import version
+def write_cluster_yaml(folder: Path, name: str, options: ClusterOptions) -> list[Path]:
+    """Write a cluster as a file that ``az ml compute create`` takes.
 
-    from azure.ai.ml.entities import AmlCompute, IdentityConfiguration
-
-    return AmlCompute(
-        name=check_cluster_name(name),
-        size=options.size,
-        min_instances=0,
-        max_instances=options.max_nodes,
-        idle_time_before_scale_down=60 * options.idle_minutes,
-        tier="low_priority" if options.low_priority else "dedicated",
-        identity=IdentityConfiguration(type="system_assigned"),
-        tags={TAG: version("cifarml")},
-    )
+    Raises:
+        CloudError: If the folder is not empty, or can't be written.
+    """
+    return write_documents(new_folder(folder), {"compute.yml": _describe_cluster(name, options)})
 
 
 def create_cluster(workspace: AzureWorkspace, name: str, options: ClusterOptions) -> Cluster:
@@ -112,21 +104,26 @@ def create_cluster(workspace: AzureWorkspace, name: str, options: ClusterOptions
         SettingsError: If the name can't be one, or belongs to a cluster that we did not make.
         CloudError: If Azure refuses.
     """
-    wanted = build_cluster(name, options)
-    there = _find_cluster(workspace, name)
+    import yaml
+
+    there = _find_cluster(workspace, check_cluster_name(name))
     if there is not None and not there.is_ours:
         raise SettingsError(
             f"the workspace has a compute {name} that cifarml did not make", "take another name"
         )
     try:
         with workspace.calling(f"make cluster {name}"):
+            from azure.ai.ml import load_compute
+
+            wanted: Any = load_compute(io.StringIO(yaml.safe_dump(_describe_cluster(name, options))))
             poller = workspace.client.compute.begin_create_or_update(wanted)
             workspace.wait(poller, f"cluster {name} is being made")
     except CloudError as error:
-        made = _try_find_cluster(workspace, name)
-        if made is None or made.state != "succeeded":
-            add_sizes(workspace, error)
-            raise
+        with suppress(CloudError):
+            if (made := _find_cluster(workspace, name)) and made.state == "succeeded":
+                return made
+        add_sizes(workspace, error)
+        raise
     return get_cluster(workspace, name)
 
 
@@ -176,50 +173,51 @@ def delete_cluster(workspace: AzureWorkspace, name: str) -> None:
             raise
 
 
-def sizes_that_fit(workspace: AzureWorkspace) -> list[str]:
-    """Return sizes with no more cores than the quota has left, the largest first; empty where unknown."""
-    try:
-        with workspace.calling("look at the quota"):
-            compute = workspace.client.compute
-            left: dict[str, int] = {}
-            for usage in compute.list_usage(location=workspace.location):
-                said = vars(usage)  # some of what the service says has no attribute of the client's
-                name: Any = said["name"]
-                name = name["value"] if isinstance(name, dict) else getattr(name, "value", name)
-                left[str(name).lower()] = int(said["limit"]) - int(said["currentValue"])
-            sizes = [vars(size) for size in compute.list_sizes(location=workspace.location)]
-            total = left.get("totaldedicatedcores", 0)
-            fitting = [
-                (int(size["vCPUs"]), str(size["name"]))
-                for size in sizes
-                if 0 < int(size["vCPUs"]) <= min(total, left.get(str(size["family"]).lower(), total))
-            ]
-    except CloudError:
-        return []
+def add_sizes(workspace: AzureWorkspace, error: CloudError) -> None:
+    """Add to an error about quota which sizes would fit."""
+    if error.code in {"OutOfQuota", "QuotaExceeded"}:
+        with suppress(CloudError):
+            if fitting := _fitting_sizes(workspace):
+                error.hint = f"these sizes fit into what is left: {', '.join(fitting[:5])}. Or: {error.hint}"
+
+
+def _fitting_sizes(workspace: AzureWorkspace) -> list[str]:
+    """Return sizes with no more cores than the quota has left, the largest first."""
+    with workspace.calling("look at the quota"):
+        compute = workspace.client.compute
+        left: dict[str, int] = {}
+        for usage in compute.list_usage(location=workspace.location):
+            said = vars(usage)  # some of what the service says has no attribute of the client's
+            name: Any = said["name"]
+            name = name["value"] if isinstance(name, dict) else getattr(name, "value", name)
+            left[str(name).lower()] = int(said["limit"]) - int(said["currentValue"])
+        total = left.get("totaldedicatedcores", 0)
+        fitting = [
+            (int(size["vCPUs"]), str(size["name"]))
+            for size in map(vars, compute.list_sizes(location=workspace.location))
+            if 0 < int(size["vCPUs"]) <= min(total, left.get(str(size["family"]).lower(), total))
+        ]
     return [name for _, name in sorted(fitting, key=lambda each: -each[0])]
 
 
-def add_sizes(workspace: AzureWorkspace, error: CloudError) -> None:
-    """Add to an error about quota which sizes would fit."""
-    if error.code in {"OutOfQuota", "QuotaExceeded"} and (fitting := sizes_that_fit(workspace)):
-        error.hint = f"these sizes fit into what is left: {', '.join(fitting[:5])}. Or: {error.hint}"
+def _describe_cluster(name: str, options: ClusterOptions) -> dict[str, Any]:
+    return {
+        "$schema": SCHEMA.format("amlCompute"),
+        "name": name,
+        "type": "amlcompute",
+        "size": options.size,
+        "min_instances": 0,
+        "max_instances": options.max_nodes,
+        "idle_time_before_scale_down": 60 * options.idle_minutes,
+        "tier": "low_priority" if options.low_priority else "dedicated",
+        "identity": {"type": "system_assigned"},
+        "tags": {TAG: version("cifarml")},
+    }
 
 
 def _find_cluster(workspace: AzureWorkspace, name: str) -> Cluster | None:
-    with workspace.calling(f"look at cluster {name}"):
-        try:
-            return _parse_cluster(workspace.client.compute.get(name))
-        except Exception as error:
-            if is_missing(error):
-                return None
-            raise
-
-
-def _try_find_cluster(workspace: AzureWorkspace, name: str) -> Cluster | None:
-    try:
-        return _find_cluster(workspace, name)
-    except CloudError:
-        return None
+    found = workspace.find(f"look at cluster {name}", lambda: workspace.client.compute.get(name))
+    return None if found is None else _parse_cluster(found)
 
 
 def _parse_cluster(found: Any) -> Cluster:

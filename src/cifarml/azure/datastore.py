@@ -19,23 +19,21 @@ _LOG: Final = "ExperimentRun/dcid.{}/user_logs/std_log.txt"
 
 
 class Datastore(NamedTuple):
-    """A container of the workspace's storage account, and how we get at it.
+    """A container of the workspace's storage account, and how to access it.
 
     Attributes:
-        account_url: ``https://ACCOUNT.blob.core.windows.net``.
-        container: Its name.
-        sas: A shared access signature, where the workspace gives one.
-        settings: How to sign in besides.
+        url: ``https://ACCOUNT.blob.core.windows.net/CONTAINER``.
+        sas: A shared access signature, if the workspace gives one.
+        settings: How to sign in otherwise.
     """
 
-    account_url: str
-    container: str
+    url: str
     sas: SecretStr | None
     settings: Settings
 
     def address(self, name: str) -> str:
         """Return the address of a blob, or of all under a name; never to be shown."""
-        address = f"{self.account_url}/{self.container}/{quote(name)}"
+        address = f"{self.url}/{quote(name)}"
         return f"{address}?{self.sas.get_secret_value()}" if self.sas else address
 
 
@@ -47,24 +45,21 @@ def open_datastore(workspace: AzureWorkspace, name: str) -> Datastore:
     """
     with workspace.calling("look at the workspace's storage"):
         store: Any = workspace.client.datastores.get(name, include_secrets=True)
-        account = f"https://{store.account_name}.blob.{store.endpoint or 'core.windows.net'}"
-        container = str(store.container_name)
+        host = f"{store.account_name}.blob.{store.endpoint or 'core.windows.net'}"
+        url = f"https://{host}/{store.container_name}"
         sas, key = (getattr(store.credentials, each, None) for each in ("sas_token", "account_key"))
-        account_name = str(store.account_name)
-    none = {"storage_connection_string": None, "storage_sas_token": None, "storage_key": None}
-    settings = workspace.settings.model_copy(update={"storage_account": account_name, **none})
-    if key and not sas:
-        settings = settings.model_copy(update={"storage_key": SecretStr(str(key))})
-    return Datastore(account, container, SecretStr(str(sas).lstrip("?")) if sas else None, settings)
+        access = {
+            "storage_account": str(store.account_name),
+            "storage_connection_string": None,
+            "storage_sas_token": None,
+            "storage_key": SecretStr(str(key)) if key and not sas else None,
+        }
+    settings = workspace.settings.model_copy(update=access)
+    return Datastore(url, SecretStr(str(sas).lstrip("?")) if sas else None, settings)
 
 
 class JobLog:
-    """What a job writes, read on from where it was left.
-
-    Args:
-        workspace: Where the job is.
-        job: Its name.
-    """
+    """Log of a job, by its name, read on from where it was left."""
 
     def __init__(self, workspace: AzureWorkspace, job: str) -> None:
         self._workspace = workspace
@@ -106,8 +101,6 @@ class JobLog:
         from azure.storage.blob import BlobClient
 
         store = open_datastore(self._workspace, _LOGS)
-        key = store.settings.storage_key
+        address, key = store.address(_LOG.format(self._job)), store.settings.storage_key
         credential: Any = key.get_secret_value() if key else self._workspace.credential
-        if store.sas is not None:
-            credential = store.sas.get_secret_value()
-        return BlobClient(store.account_url, store.container, _LOG.format(self._job), credential=credential)
+        return BlobClient.from_blob_url(address, credential=None if store.sas else credential)

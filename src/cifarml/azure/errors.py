@@ -80,8 +80,6 @@ _DENIED: Final = re.compile(
 _SECRET: Final = re.compile(
     r"(?i)(sig|sv|se|token|key|secret|password)=[^&\s\"']+|Bearer\s+\S+|eyJ[\w.-]{20,}"
 )
-_MAX_TEXT: Final = 600
-_UNEXPECTED: Final = (AttributeError, TypeError, LookupError, ValueError)
 
 
 def is_missing(error: Exception) -> bool:
@@ -113,7 +111,7 @@ def translate_error(
         return kind(f"can't {action}: {_redact(str(error))}", _DOCTOR)
     if isinstance(error, AzureError | OSError) or type(error).__module__.startswith("urllib3"):
         return connection_error(action, error, kind=kind)
-    if isinstance(error, _UNEXPECTED):
+    if isinstance(error, AttributeError | TypeError | LookupError | ValueError):
         return kind(
             f"can't {action}: Azure's answer is not what its client expects ({type(error).__name__})",
             "try again; CIFARML_DEBUG=1 shows more",
@@ -180,7 +178,7 @@ def _redact(text: str) -> str:
     text = re.sub(r"\x1b\[[0-9;]*m", "", text)  # colours
     text = re.split(r"\n(?:Code|Message|Exception Details|Target|Additional Information|Content):", text)[0]
     text = re.sub(r"^\((?:None|\w+)\)\s*", "", text.strip())
-    return " ".join(_SECRET.sub("...", text).split())[:_MAX_TEXT].rstrip(".")
+    return " ".join(_SECRET.sub("...", text).split())[:600].rstrip(".")
 
 
 _LOG_CAUSES: Final = (

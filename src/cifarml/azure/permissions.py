@@ -1,98 +1,62 @@
-"""May we do what each command does? The least rights of each, as a table that docs and doctor share."""
+"""Check permissions: the least rights of each command, as a table that docs and doctor share."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
 from cifarml.azure.workspace import AzureWorkspace
 from cifarml.errors import CloudError
 
-_P: Final = "Microsoft.MachineLearningServices/workspaces"
-_READ: Final = (f"{_P}/read", f"{_P}/datastores/read", f"{_P}/datastores/listSecrets/action")
+_P: Final = "Microsoft.MachineLearningServices/workspaces/"
+_READ: Final = {"": "read", "datastores/": "read listSecrets/action"}
+_VERBS: Final[Mapping[str, Mapping[str, str]]] = {
+    "models list, show, download": _READ | {"models/": "read", "models/versions/": "read"},
+    "models register, promote": _READ
+    | {
+        "models/": "write",
+        "models/versions/": "write",
+        "experiments/": "read write",
+        "experiments/runs/": "read write",
+    },
+    "deploy, endpoint": _READ
+    | {
+        "models/versions/": "read",
+        "environments/": "read",
+        "environments/versions/": "read write",
+        "codes/versions/": "read write",
+        "onlineEndpoints/": "read write delete listKeys/action regenerateKeys/action token/action "
+        "score/action",
+        "onlineEndpoints/deployments/": "read write delete getLogs/action",
+    },
+    "train --compute, jobs": _READ
+    | {
+        "computes/": "read",
+        "jobs/": "read write cancel/action",
+        "codes/versions/": "write",
+        "environments/versions/": "write",
+        "experiments/runs/": "read write",
+    },
+    "compute create, delete": {"": "read", "computes/": "read write delete"},
+    "down": _READ
+    | {
+        "jobs/": "read cancel/action",
+        "onlineEndpoints/": "read delete",
+        "onlineEndpoints/deployments/": "read",
+        "computes/": "read delete",
+        "environments/": "read",
+        "environments/versions/": "read write",
+    },
+}
 
 RIGHTS: Final[Mapping[str, tuple[str, ...]]] = {
-    "models list, show, download": (*_READ, f"{_P}/models/read", f"{_P}/models/versions/read"),
-    "models register, promote": (
-        *_READ,
-        f"{_P}/models/write",
-        f"{_P}/models/versions/write",
-        f"{_P}/experiments/read",
-        f"{_P}/experiments/write",
-        f"{_P}/experiments/runs/read",
-        f"{_P}/experiments/runs/write",
-    ),
-    "deploy, endpoint": (
-        *_READ,
-        f"{_P}/models/versions/read",
-        f"{_P}/environments/read",
-        f"{_P}/environments/versions/read",
-        f"{_P}/environments/versions/write",
-        f"{_P}/codes/versions/read",
-        f"{_P}/codes/versions/write",
-        f"{_P}/onlineEndpoints/read",
-        f"{_P}/onlineEndpoints/write",
-        f"{_P}/onlineEndpoints/delete",
-        f"{_P}/onlineEndpoints/listKeys/action",
-        f"{_P}/onlineEndpoints/regenerateKeys/action",
-        f"{_P}/onlineEndpoints/token/action",
-        f"{_P}/onlineEndpoints/score/action",
-        f"{_P}/onlineEndpoints/deployments/read",
-        f"{_P}/onlineEndpoints/deployments/write",
-        f"{_P}/onlineEndpoints/deployments/delete",
-        f"{_P}/onlineEndpoints/deployments/getLogs/action",
-    ),
-    "train --compute, jobs": (
-        *_READ,
-        f"{_P}/computes/read",
-        f"{_P}/jobs/read",
-        f"{_P}/jobs/write",
-        f"{_P}/jobs/cancel/action",
-        f"{_P}/codes/versions/write",
-        f"{_P}/environments/versions/write",
-        f"{_P}/experiments/runs/read",
-        f"{_P}/experiments/runs/write",
-    ),
-    "compute create, delete": (
-        f"{_P}/read",
-        f"{_P}/computes/read",
-        f"{_P}/computes/write",
-        f"{_P}/computes/delete",
-    ),
-    "down": (
-        *_READ,
-        f"{_P}/jobs/read",
-        f"{_P}/jobs/cancel/action",
-        f"{_P}/onlineEndpoints/read",
-        f"{_P}/onlineEndpoints/delete",
-        f"{_P}/onlineEndpoints/deployments/read",
-        f"{_P}/computes/read",
-        f"{_P}/computes/delete",
-        f"{_P}/environments/read",
-        f"{_P}/environments/versions/read",
-        f"{_P}/environments/versions/write",
-    ),
+    command: tuple(f"{_P}{kind}{verb}" for kind, verbs in kinds.items() for verb in verbs.split())
+    for command, kinds in _VERBS.items()
 }
 """What each command does in Azure Resource Manager; the operations are listed at
 https://learn.microsoft.com/azure/role-based-access-control/permissions/ai-machine-learning"""
-
-
-def custom_role(scope: str) -> dict[str, Any]:
-    """Return a role with these rights and no others, as ``az role definition create`` takes it.
-
-    Args:
-        scope: Where it can be given, such as the id of a resource group.
-    """
-    return {
-        "Name": "cifarml operator",
-        "IsCustom": True,
-        "Description": "All that cifarml does in an Azure ML workspace, and nothing else.",
-        "Actions": sorted({action for actions in RIGHTS.values() for action in actions}),
-        "NotActions": [],
-        "AssignableScopes": [scope],
-    }
 
 
 def check_workspace(workspace: AzureWorkspace) -> Iterator[tuple[str, CloudError | None]]:
@@ -110,18 +74,18 @@ def check_workspace(workspace: AzureWorkspace) -> Iterator[tuple[str, CloudError
         with workspace.calling("read the own rights"):
             path = "/providers/Microsoft.Authorization/permissions"
             answer = workspace.request("GET", path, version="2022-04-01")
-            granted = [_Permission(each) for each in answer["value"]]
+            granted = list(map(dict, answer["value"]))
     except CloudError as error:
         yield "rights", error
         return
     for command, actions in RIGHTS.items():
-        missing = [action for action in actions if not any(each.allows(action) for each in granted)]
+        missing = [action for action in actions if not any(_allows(each, action) for each in granted)]
         yield command, _lacking(workspace, command, missing) if missing else None
 
 
 def _lacking(workspace: AzureWorkspace, command: str, missing: list[str]) -> CloudError:
     role = "AzureML Compute Operator" if command.startswith("compute") else "AzureML Data Scientist"
-    shown = ", ".join(action.removeprefix(f"{_P}/") for action in missing[:4])
+    shown = ", ".join(action.removeprefix(_P) for action in missing[:4])
     more = f" and {len(missing) - 4} more" if len(missing) > 4 else ""
     return CloudError(
         f"you lack: {shown}{more}",
@@ -130,17 +94,12 @@ def _lacking(workspace: AzureWorkspace, command: str, missing: list[str]) -> Clo
     )
 
 
-class _Permission:
-    """One of the permissions that somebody has, by roles or by group."""
-
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        self._actions = [str(each) for each in values.get("actions", ())]
-        self._not_actions = [str(each) for each in values.get("notActions", ())]
-
-    def allows(self, action: str) -> bool:
-        return _matches(self._actions, action) and not _matches(self._not_actions, action)
+def _allows(permission: Mapping[str, Any], action: str) -> bool:
+    """Tell whether a permission, which somebody has by a role or by a group, includes an action."""
+    actions, excluded = permission.get("actions", ()), permission.get("notActions", ())
+    return _matches(actions, action) and not _matches(excluded, action)
 
 
-def _matches(patterns: list[str], action: str) -> bool:
-    plain = (re.sub(r"[\[\]?]", "", pattern).lower() for pattern in patterns)
+def _matches(patterns: Iterable[object], action: str) -> bool:
+    plain = (re.sub(r"[\[\]?]", "", str(pattern)).lower() for pattern in patterns)
     return any(fnmatchcase(action.lower(), pattern) for pattern in plain)

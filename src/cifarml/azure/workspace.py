@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from cifarml.azure._quirks import CLIENT_OUTPUT, create_client, import_client
-from cifarml.azure.errors import translate_error
+from cifarml.azure.errors import is_missing, translate_error
 from cifarml.config_files import WORKSPACE
 from cifarml.errors import CifarMLError, CloudError, SettingsError
 from cifarml.settings import Settings, load_settings
@@ -18,6 +18,8 @@ from cifarml.settings import Settings, load_settings
 if TYPE_CHECKING:
     from azure.ai.ml import MLClient
     from azure.core.credentials import TokenCredential
+
+_T = TypeVar("_T")
 
 OnWait = Callable[[str], None]
 """Called now and then with what is being waited for."""
@@ -119,6 +121,20 @@ class AzureWorkspace:
         except Exception as error:  # noqa: BLE001  # the client raises all sorts of them
             raise translate_error(error, action, self._names, kind) from None
 
+    def find(self, action: str, get: Callable[[], _T], kind: type[CloudError] = CloudError) -> _T | None:
+        """Return what a call of the client returns; None if the resource does not exist.
+
+        Raises:
+            CloudError: Of that kind; see :meth:`calling`.
+        """
+        with self.calling(action, kind):
+            try:
+                return get()
+            except Exception as error:
+                if is_missing(error):
+                    return None
+                raise
+
     @property
     def _names(self) -> dict[str, str]:
         """Names of the workspace that hints refer to; nothing is sent to find them."""
@@ -155,7 +171,6 @@ class AzureWorkspace:
         url: str,
         values: object = None,
         *,
-        query: Mapping[str, str] | None = None,
         version: str = _API_VERSION,
         **options: Any,
     ) -> Any:
@@ -166,7 +181,6 @@ class AzureWorkspace:
             url: Path below the resource id, such as ``/onlineEndpoints/x/listKeys``, or the URL of another
                 service that takes the same tokens.
             values: JSON values to send.
-            query: The query of a URL.
             version: The api-version of a path.
             options: Options of azure-core's policies.
 
@@ -176,8 +190,8 @@ class AzureWorkspace:
         from azure.core.rest import HttpRequest
 
         if url.startswith("/"):
-            url, query = f"{_ARM}{self.resource_id}{url}", {"api-version": version}
-        response = self._pipeline.send_request(HttpRequest(method, url, params=query, json=values), **options)
+            url = f"{_ARM}{self.resource_id}{url}?api-version={version}"
+        response = self._pipeline.send_request(HttpRequest(method, url, json=values), **options)
         response.raise_for_status()
         return response.json() if response.content else None
 

@@ -51,9 +51,14 @@ def create(
       cifarml compute create gpu
       cifarml compute create gpu --size Standard_NC6s_v3 --max 2 --low-priority --dry-run
     """
-    from cifarml.azure.compute import ClusterOptions, check_cluster_name, create_cluster, list_clusters
+    from cifarml.azure.compute import (
+        ClusterOptions,
+        check_cluster_name,
+        create_cluster,
+        list_clusters,
+        write_cluster_yaml,
+    )
     from cifarml.azure.prices import find_price
-    from cifarml.azure.yaml_files import write_cluster_yaml
 
     wanted = ClusterOptions(size, max_nodes, idle_minutes, low_priority)
     check_cluster_name(name)

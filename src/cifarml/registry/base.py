@@ -143,8 +143,11 @@ class ModelRegistry(Protocol):
             RegistryError: If it can't be written.
         """
 
-    def insert_run(self, run: RunRecord) -> None:
+    def insert_run(self, run: RunRecord) -> str:
         """Log a run in the experiment ``cifar10``; an existing one stays as it is.
+
+        Returns:
+            The run's id in the registry.
 
         Raises:
             RegistryError: If it can't be written.
@@ -159,11 +162,7 @@ class ModelRegistry(Protocol):
 
 
 def check_model_name(name: str) -> str:
-    """Return the name of a model, if it can be one here and in Azure.
-
-    Raises:
-        RegistryError: If it can't.
-    """
+    """Return the name of a model, or raise a `RegistryError` if it is invalid here or in Azure."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", name):
         raise RegistryError(
             "a model's name must be 1 to 128 letters, digits, dots, hyphens and underscores, and begin with "
@@ -173,11 +172,7 @@ def check_model_name(name: str) -> str:
 
 
 def check_alias(alias: str) -> str:
-    """Return an alias, if it can be one: it can't be mistaken for a version.
-
-    Raises:
-        RegistryError: If it can't.
-    """
+    """Return an alias, or raise a `RegistryError` if it is invalid or could be mistaken for a version."""
     if alias == LATEST or not re.fullmatch(r"(?!v\d)[a-z][a-z0-9_-]{0,63}", alias):
         raise RegistryError(
             "an alias must be 1 to 64 lower-case letters, digits, hyphens and underscores, begin with a "
@@ -193,11 +188,7 @@ def check_alias_change(
     alias: str,
     instead_of: RegisteredModel | None,
 ) -> None:
-    """Refuse to give an alias to what isn't there, or to take it from a version that nobody has looked at.
-
-    Raises:
-        RegistryError: If so.
-    """
+    """Refuse to give an alias to what isn't there, or to take it from a version other than ``instead_of``."""
     if model.version not in {each.version for each in versions}:
         raise RegistryError(f"there is no model {model}", hint="list them with: cifarml models list")
     holder = next((each for each in versions if alias in each.aliases), None)

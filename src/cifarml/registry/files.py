@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock
@@ -32,10 +33,10 @@ def copy_whole(run: Run, to: Path) -> None:
 
 
 def download_into(to: Path, model: RegisteredModel, fetch: Callable[[Path], None]) -> Run:
-    """Make a new folder with the files of a version: all of it or nothing.
+    """Make a new folder with the files of a version; a folder that holds the very same files is fine.
 
     Args:
-        to: The folder; one that holds the very same files is fine.
+        to: The folder: all of it is made, or nothing.
         model: The version.
         fetch: Makes the folder that it is given, with the files in it.
 
@@ -43,7 +44,12 @@ def download_into(to: Path, model: RegisteredModel, fetch: Callable[[Path], None
         RegistryError: If ``to`` holds something else, or can't be written.
     """
     if to.is_dir() and not to.is_symlink() and any(to.iterdir()):
-        return _accept(to, model)
+        with suppress(ModelFileError):
+            run = Run.open(to)
+            run.verify()
+            if run.sha256 == model.run_sha256:
+                return run
+        raise RegistryError(f"{to} holds something else than {model}", hint="name a new folder")
     partial = to.parent / f".{to.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -58,11 +64,6 @@ def download_into(to: Path, model: RegisteredModel, fetch: Callable[[Path], None
 
 def cached_copy(cache_dir: Path, model: RegisteredModel, fetch: Callable[[Path], None]) -> Run:
     """Return a version's run from the cache, named by its hash; fetch it if it is missing or damaged.
-
-    Args:
-        cache_dir: The cache.
-        model: The version.
-        fetch: Creates the folder that it is given, with the files in it.
 
     Raises:
         RegistryError: If the cache can't be written.
@@ -88,16 +89,10 @@ def cached_copy(cache_dir: Path, model: RegisteredModel, fetch: Callable[[Path],
 def find_version(
     versions: Sequence[RegisteredModel], name: str, version: str, where: object
 ) -> RegisteredModel:
-    """Return a version by its number, an alias, or ``latest``.
-
-    Args:
-        versions: All versions of the model, the oldest first.
-        name: The model's name.
-        version: What is wanted.
-        where: The registry, for the message.
+    """Return one of all versions of a model, the oldest first, by number, alias or ``latest``.
 
     Raises:
-        RegistryError: If there is none.
+        RegistryError: If there is none; ``where`` names the registry in the message.
     """
     if not versions:
         raise RegistryError(
@@ -117,11 +112,7 @@ def find_version(
 
 
 def check_content(model: RegisteredModel, expected: RegisteredModel) -> None:
-    """Refuse a version whose content differs from what the caller holds, such as another registry's.
-
-    Raises:
-        RegistryError: If so.
-    """
+    """Refuse a version whose content differs from what the caller holds, such as another registry's."""
     if model.run_sha256 != expected.run_sha256:
         raise RegistryError(
             f"{model} is not the {expected} that was given: their content differs",
@@ -130,25 +121,9 @@ def check_content(model: RegisteredModel, expected: RegisteredModel) -> None:
 
 
 def check_deletable(model: RegisteredModel) -> None:
-    """Refuse to delete the champion.
-
-    Raises:
-        RegistryError: If it is the champion.
-    """
+    """Refuse to delete the champion."""
     if CHAMPION in model.aliases:
         raise RegistryError(
             f"{model} is the champion, and in use",
             hint=f"make another version the champion first: cifarml models promote {model.name}:VERSION",
         )
-
-
-def _accept(path: Path, model: RegisteredModel) -> Run:
-    """Return the run of a folder that is there, if it is that of the model."""
-    try:
-        run = Run.open(path)
-        run.verify()
-    except ModelFileError:
-        run = None
-    if run is None or run.sha256 != model.run_sha256:
-        raise RegistryError(f"{path} holds something else than {model}", hint="name a new folder")
-    return run

@@ -42,12 +42,7 @@ class GateCheck(NamedTuple):
 
 
 def check_gate(comparison: Comparison, limits: GateLimits | None = None) -> list[GateCheck]:
-    """Say whether the second model may replace the first: it may where all checks hold.
-
-    Args:
-        comparison: What both reached.
-        limits: How much is asked.
-    """
+    """Check whether the second model may replace the first: it may if all checks hold."""
     limits = limits or GateLimits()
     return [
         _same_images(comparison),

@@ -49,6 +49,12 @@ class RunRecord:
     tags: Mapping[str, str] = field(default_factory=dict)
     interrupted: bool = False
 
+    @property
+    def identity(self) -> dict[str, str]:
+        """The tags by which runs and versions are compared: what was trained, and on which data."""
+        names = ("run_sha256", "preset", "dataset", "dataset_fingerprint")
+        return {name: self.tags[name] for name in names if name in self.tags}
+
 
 def record_run(run: Run) -> RunRecord:
     """Return what is worth knowing of a training run.
@@ -90,8 +96,7 @@ def summarise(record: RunRecord) -> RunSummary:
     """Return a training run at a glance, like :func:`cifarml.run_folders.list_runs`."""
     folder = record.folder or Path()
     state = "interrupted" if record.interrupted else "finished"
-    known = ("run_sha256", "preset", "dataset", "dataset_fingerprint")
-    info: dict[str, Any] = {name: record.tags[name] for name in known if name in record.tags}
+    info: dict[str, Any] = dict(record.identity)
     info |= {metric.name: metric.value for metric in record.metrics if metric.name in _FINAL}
     info["parameters"] = dict(record.parameters)
     return RunSummary(record.name, folder, state if folder.is_dir() else "deleted", info)

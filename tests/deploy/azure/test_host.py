@@ -21,9 +21,8 @@ from azure.ai.ml import (
 )
 
 from cifarml import Run, TrainConfig
-from cifarml.azure.compute import ClusterOptions
+from cifarml.azure.compute import ClusterOptions, write_cluster_yaml
 from cifarml.azure.workspace import AzureWorkspace
-from cifarml.azure.yaml_files import write_cluster_yaml
 from cifarml.deploy.azure.host import AzureHost
 from cifarml.deploy.azure.specs import DeploymentOptions, write_yaml
 from cifarml.deploy.rollout import deploy_model, roll_back

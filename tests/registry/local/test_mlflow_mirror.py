@@ -162,7 +162,7 @@ def test_killed_while_it_is_updated(registry: LocalRegistry, make_run: MakeRun, 
     registry.delete(registry.register(make_run(2)))
     registry.register(make_run(3))
     killed = 0
-    for step in (70, 130, 190, 250):
+    for step in (50, 90, 130, 170):
         process = forking_context().Process(target=kill_before, args=(step, str(registry.folder)))
         process.start()
         process.join()

@@ -50,6 +50,7 @@ def delete(registry: LocalRegistry, _: Path) -> None:
 def test_the_first_use_creates_the_folder(
     tmp_path: Path, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("CIFARML_MLFLOW_MIRROR", "true")
     registry = LocalRegistry(tmp_path / "new" / "registry")
     assert registry.list_models() == []
     assert registry.list_runs() == []
@@ -57,8 +58,6 @@ def test_the_first_use_creates_the_folder(
     assert not registry.folder.exists()  # looking creates nothing
     assert registry.register(make_run(1)).version == "1"
     assert [run.name for run in registry.list_runs()] == ["run1"]
-    assert registry.ui_command == ""  # the tests turn the mirror off
-    monkeypatch.setenv("CIFARML_MLFLOW_MIRROR", "true")
     assert registry.ui_command.endswith(f"sqlite:///{registry.folder}/mlflow.db")
 
 

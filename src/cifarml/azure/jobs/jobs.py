@@ -13,10 +13,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
+from cifarml.azure.compute import get_cluster
 from cifarml.azure.datastore import DEFAULT_STORE, JobLog, open_datastore
-from cifarml.azure.errors import is_missing
 from cifarml.azure.image_digest import DIGEST_TAG, find_image_digest
-from cifarml.azure.jobs.specs import IMAGE, RUN_NAME, RUN_TAG, RUNS, build_job
+from cifarml.azure.jobs.specs import IMAGE, RUN_NAME, RUN_TAG, RUNS, write_job_yaml
 from cifarml.azure.workspace import TAG, AzureWorkspace, state_name
 from cifarml.errors import CloudError, TrainingError
 from cifarml.progress import OnProgress, ignore_progress
@@ -29,7 +29,6 @@ OnLine = Callable[[str], None]
 _FIRST_WAIT_S: Final = 1.0
 _LONGEST_WAIT_S: Final = 15.0
 _CANCEL_TIMEOUT_S: Final = 300.0
-ENDED: Final = {"completed", "failed", "canceled", "notresponding"}
 
 
 @dataclass(frozen=True)
@@ -55,38 +54,27 @@ class Job:
     @property
     def has_ended(self) -> bool:
         """Whether nothing more will come of it."""
-        return self.state in ENDED
+        return self.state in {"completed", "failed", "canceled", "notresponding"}
 
 
-def submit_job(
-    workspace: AzureWorkspace,
-    compute: str,
-    run: str,
-    source: Source,
-    config: TrainConfig,
-) -> Job:
-    """Send a training job to a cluster.
-
-    Args:
-        workspace: Where.
-        compute: Name of the cluster.
-        run: Name of the run folder to create.
-        source: See :func:`~cifarml.azure.jobs.specs.build_job`.
-        config: See :func:`~cifarml.azure.jobs.specs.build_job`.
+def submit_job(workspace: AzureWorkspace, compute: str, run: str, source: Source, config: TrainConfig) -> Job:
+    """Send a training job to a cluster; see :func:`~cifarml.azure.jobs.specs.write_job_yaml`.
 
     Raises:
         SettingsError: If a run can't have that name there.
         DataError: If there are no such images.
         CloudError: If there is no such cluster, or Azure refuses.
     """
-    from cifarml.azure.compute import get_cluster
-
     get_cluster(workspace, compute)
     name = f"cifarml-{secrets.token_hex(6)}"
     with tempfile.TemporaryDirectory(prefix="cifarml-") as folder:
         try:
             with workspace.calling(f"submit a job to {compute}"):
-                job = build_job(name, run, compute, source, config, Path(folder))
+                from azure.ai.ml import load_job
+
+                (path,) = write_job_yaml(Path(folder), compute, run, source, config, name)
+                job: Any = load_job(path)
+                job.name = name
                 job.tags[DIGEST_TAG] = find_image_digest(IMAGE, workspace.report)
                 workspace.client.jobs.create_or_update(job)
         except CloudError:
@@ -176,24 +164,22 @@ def fetch_run(
 ) -> Run:
     """Bring a job's run folder home: all of it, each file checked, or nothing.
 
-    Args:
-        workspace: Where it ran.
-        job: A job that has completed.
-        runs_dir: Where run folders lie.
-        on_progress: Called while bytes come.
-
     Raises:
         TrainingError: If the job made no run, or another one of that name is here.
         CloudError: If Azure refuses.
         ModelFileError: If what came is damaged.
     """
+    from cifarml.data.blob.transfer import download_path
+
     if not job.has_ended:
         raise TrainingError(f"job {job.name} is {job.state}", f"follow it: cifarml jobs logs {job.name}")
     target = runs_dir / job.run
     partial = runs_dir / f".{job.run}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        _download_run(workspace, job, partial, on_progress)
+        store = open_datastore(workspace, DEFAULT_STORE)
+        source = store.address(f"{RUNS}/{job.name}/{job.run}")
+        download_path(source, partial, settings=store.settings, on_progress=on_progress)
         run = Run.open(partial)
         run.verify()
         if target.exists():
@@ -218,26 +204,11 @@ def fetch_run(
     return Run.open(target)
 
 
-def _download_run(workspace: AzureWorkspace, job: Job, to: Path, on_progress: OnProgress) -> None:
-    """Download the run folder with the workspace's own access to its storage, or else with ours."""
-    from cifarml.data.blob.transfer import download_path
-
-    store = open_datastore(workspace, DEFAULT_STORE)
-    source = store.address(f"{RUNS}/{job.name}/{job.run}")
-    download_path(source, to, settings=store.settings, on_progress=on_progress)
-
-
 def _find_job(workspace: AzureWorkspace, name: str) -> Job | None:
     if not re.fullmatch(r"[\w-]{1,255}", name):
         return None
-    with workspace.calling(f"look at job {name}"):
-        try:
-            found: Any = workspace.client.jobs.get(name)
-        except Exception as error:
-            if is_missing(error):
-                return None
-            raise
-    return _parse_job(found) if TAG in (found.tags or {}) else None
+    found: Any = workspace.find(f"look at job {name}", lambda: workspace.client.jobs.get(name))
+    return _parse_job(found) if found is not None and TAG in (found.tags or {}) else None
 
 
 def _parse_job(found: Any) -> Job:

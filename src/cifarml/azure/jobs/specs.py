@@ -31,56 +31,28 @@ RUN_NAME: Final = re.compile(r"[\w-][\w .+-]{0,200}")
 
 _TIMEOUT_S: Final = 24 * 3600
 _ARCHIVES: Final = (".zip", ".tar", ".tar.gz", ".tgz")
-_VARIABLES: Final = {
-    "PYTHONPATH": ".",
-    "PYTHONUNBUFFERED": "1",
-    "CIFARML_TARGET": "local",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-}
 
 
-def build_job(name: str, run: str, compute: str, source: Source, config: TrainConfig, folder: Path) -> Any:
-    """Build a job for Azure ML's client, and stage its code.
-
-    Args:
-        name: Its name.
-        run: Name of its run folder.
-        compute: The cluster.
-        source: Where the images come from: blob storage, a local file or folder (which is uploaded), or
-            whatever else ``cifarml train --data`` takes.
-        config: The settings; staged as a file for ``cifarml train --config``.
-        folder: Where its files are written.
-
-    Raises:
-        SettingsError: If the name of the run is invalid.
-        DataError: If there are no such images.
-    """
-    from azure.ai.ml import load_job
-
-    job = load_job(_write_job(folder, name, run, compute, source, config))
-    job.name = name
-    return job
-
-
-def write_job_yaml(folder: Path, compute: str, run: str, source: Source, config: TrainConfig) -> list[Path]:
+def write_job_yaml(
+    folder: Path, compute: str, run: str, source: Source, config: TrainConfig, name: str | None = None
+) -> list[Path]:
     """Write a training job as a file for ``az ml job create``, with its code beside it.
 
     Args:
         folder: The new folder.
         compute: Name of the cluster.
         run: Name of the run folder to create.
-        source: See :func:`build_job`.
-        config: See :func:`build_job`.
+        source: Where the images come from: blob storage, a local file or folder (which is uploaded), or
+            whatever else ``cifarml train --data`` takes.
+        config: The settings; staged as a file for ``cifarml train --config``.
+        name: Name of the folder in the datastore; by default ``cifarml-RUN``.
 
     Raises:
         CloudError: If the folder is not empty, or can't be written.
         SettingsError: If the name of the run is invalid.
         DataError: If there are no such images.
     """
-    return [_write_job(new_folder(folder), f"cifarml-{run}", run, compute, source, config)]
-
-
-def _write_job(folder: Path, name: str, run: str, compute: str, source: Source, config: TrainConfig) -> Path:
+    new_folder(folder)
     if not RUN_NAME.fullmatch(run):
         raise SettingsError(
             f"the name of a job's run has letters, digits, spaces and . + - _ only. Received: {run[:80]!r}",
@@ -91,9 +63,9 @@ def _write_job(folder: Path, name: str, run: str, compute: str, source: Source, 
         kind = "uri_file" if path.lower().endswith(_ARCHIVES) else "uri_folder"
         inputs = {"inputs": {"images": {"type": kind, "path": path, "mode": "download"}}}
         data = "${{inputs.images}}"
-    arguments = ["--data", data, *source.flags, "--name", run, "--runs-dir", "${{outputs.runs}}"]
-    arguments += ["--config", SETTINGS]
-    output = f"azureml://datastores/{DEFAULT_STORE}/paths/{RUNS}/{name}"
+    arguments = ["--data", data, *source.flags, "--name", run]
+    arguments += ["--runs-dir", "${{outputs.runs}}", "--config", SETTINGS]
+    output = f"azureml://datastores/{DEFAULT_STORE}/paths/{RUNS}/{name or f'cifarml-{run}'}"
     document: dict[str, Any] = {
         "$schema": SCHEMA.format("commandJob"),
         "type": "command",
@@ -103,7 +75,12 @@ def _write_job(folder: Path, name: str, run: str, compute: str, source: Source, 
         "command": f"python -m cifarml train {' '.join(map(_quoted, arguments))}",
         "code": "./code",
         "environment": {"image": IMAGE, "conda_file": conda_file()},
-        "environment_variables": dict(_VARIABLES),
+        "environment_variables": {
+            "PYTHONPATH": ".",
+            "PYTHONUNBUFFERED": "1",
+            "CIFARML_TARGET": "local",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+        },
         "compute": f"azureml:{compute}",
         **inputs,
         "outputs": {"runs": {"type": "uri_folder", "path": output, "mode": "upload"}},
@@ -111,8 +88,7 @@ def _write_job(folder: Path, name: str, run: str, compute: str, source: Source, 
         "tags": {TAG: version("cifarml"), RUN_TAG: run},
     }
     stage_package(folder / "code", config)
-    (written,) = write_documents(folder, {"job.yml": document})
-    return written
+    return write_documents(folder, {"job.yml": document})
 
 
 def _input_path(data: str) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, suppress
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from cifarml.azure.datastore import DEFAULT_STORE, open_datastore
-from cifarml.azure.errors import is_missing
 from cifarml.azure.workspace import TAG, AzureWorkspace
 from cifarml.errors import CloudError, CloudRegistryError, RegistryError
 from cifarml.registry.azure.runs import insert_run
@@ -32,7 +32,7 @@ from cifarml.registry.files import (
     find_version,
 )
 from cifarml.registry.run_record import RunRecord, record_run
-from cifarml.run import Run, RunLike
+from cifarml.run import MANIFEST, Run, RunLike
 from cifarml.settings import load_settings
 
 if TYPE_CHECKING:
@@ -42,9 +42,6 @@ _ALIAS: Final = "alias."
 """An alias is a tag: ``alias.champion`` with a number. Of several versions the highest number counts."""
 
 _METRIC: Final = "metric."
-_HEX64: Final = re.compile(r"[0-9a-f]{64}")
-_PLACE: Final = "cifarml/models"
-_FOLDER: Final = "run"
 _TRIES: Final = 5
 
 
@@ -73,14 +70,10 @@ class AzureRegistry:
 
     def log_run(self, run: Run) -> str:
         """Write a training run into the experiment; see :class:`~cifarml.registry.base.ModelRegistry`."""
-        record = record_run(run)
-        return self._insert(record)
+        return self.insert_run(record_run(run))
 
-    def insert_run(self, run: RunRecord) -> None:
-        """Write any run into the experiment ``cifar10``; one that is there stays as it is."""
-        self._insert(run)
-
-    def _insert(self, run: RunRecord) -> str:
+    def insert_run(self, run: RunRecord) -> str:
+        """Write any run into the experiment; see :class:`~cifarml.registry.base.ModelRegistry`."""
         with self._calling(f"log run {run.name}"):
             return insert_run(self.workspace, run)
 
@@ -91,8 +84,8 @@ class AzureRegistry:
         run.verify()
         record = record_run(run)
         if known := self._find_content(name, run.sha256):
-            return known.model
-        run_id = self._insert(record)
+            return known
+        run_id = self.insert_run(record)
         path = self._upload(run)
         for attempt in range(_TRIES):
             versions = self._versions(name, archived=True)
@@ -102,12 +95,12 @@ class AzureRegistry:
             except CloudError:
                 # The answer was lost, perhaps, or somebody else took the number: then the next is tried.
                 if known := self._find_content(name, run.sha256):
-                    return known.model
+                    return known
                 now = {each.model.version for each in self._versions(name, archived=True)}
                 if attempt == _TRIES - 1 or now == {each.model.version for each in versions}:
                     raise
         if known := self._find_content(name, run.sha256):
-            return known.model
+            return known
         raise CloudRegistryError(f"{name} was registered, but the workspace does not list it", "try again")
 
     def get(self, name: str = DEFAULT_NAME, version: str = CHAMPION) -> RegisteredModel:
@@ -145,22 +138,20 @@ class AzureRegistry:
         check_alias(alias)
         versions = self._versions(model.name)
         check_alias_change([each.model for each in versions], model, alias, instead_of)
-        if alias in next(each.model.aliases for each in versions if each.model.version == model.version):
-            self._tidy(versions, alias)
-            return self.get(model.name, model.version)
-        number = max((each.numbers.get(alias, 0) for each in versions), default=0) + 1
-        dropped = {CHALLENGER} if alias == CHAMPION else set()
-        with self._calling(f"make {model} the {alias}"):
-            self._write_tags(model, {_ALIAS + alias: str(number)}, {_ALIAS + each for each in dropped})
-        versions = self._versions(model.name)
-        holder = next((each.model for each in versions if alias in each.model.aliases), model)
-        if holder.version != model.version:
-            with self._calling(f"take the alias {alias} back from {model}"):
-                self._write_tags(model, {}, {_ALIAS + alias})
-            raise RegistryError(
-                f"{holder} became {alias} at the same time; {model} did not",
-                hint="look at: cifarml models list",
-            )
+        if alias not in next(each.model.aliases for each in versions if each.model.version == model.version):
+            number = max((each.numbers.get(alias, 0) for each in versions), default=0) + 1
+            dropped = {_ALIAS + CHALLENGER} if alias == CHAMPION else set()
+            with self._calling(f"make {model} the {alias}"):
+                self._write_tags(model, {_ALIAS + alias: str(number)}, dropped)
+            versions = self._versions(model.name)
+            holder = next((each.model for each in versions if alias in each.model.aliases), model)
+            if holder.version != model.version:
+                with self._calling(f"take the alias {alias} back from {model}"):
+                    self._write_tags(model, {}, {_ALIAS + alias})
+                raise RegistryError(
+                    f"{holder} became {alias} at the same time; {model} did not",
+                    hint="look at: cifarml models list",
+                )
         self._tidy(versions, alias)
         return self.get(model.name, model.version)
 
@@ -176,19 +167,13 @@ class AzureRegistry:
         with tempfile.TemporaryDirectory(prefix="cifarml-") as temporary:
             with self._calling(f"download {model}"):
                 self.workspace.client.models.download(model.name, model.version, download_path=temporary)
-            found = sorted(Path(temporary).rglob("manifest.json"))
-            if not found:
+            found = sorted(Path(temporary).rglob(MANIFEST))
+            if not found or (run := Run.open(found[0].parent)).sha256 != model.run_sha256:
                 raise RegistryError(
-                    f"the files of {model} are missing in the workspace's storage",
-                    hint=f"register its run again, under another name: {model.run}",
+                    f"the files of {model} are missing in the workspace's storage, or damaged",
+                    hint=f"register its run again, under another name: cifarml models register {model.run}",
                 )
-            run = Run.open(found[0].parent)
             copy_whole(run, folder)
-        if run.sha256 != model.run_sha256:
-            raise RegistryError(
-                f"the files of {model} are damaged: they are not what was registered",
-                hint=f"register its run again, under another name: cifarml models register {model.run}",
-            )
 
     def _upload(self, run: Run) -> str:
         """Bring the files into the workspace's storage, unless they are there, and return where they lie.
@@ -199,9 +184,9 @@ class AzureRegistry:
         from cifarml.data.blob.store import BlobStore
 
         store = open_datastore(self.workspace, DEFAULT_STORE)
-        place = f"{_PLACE}/{run.sha256}/{_FOLDER}"
+        place = f"cifarml/models/{run.sha256}/run"
         with tempfile.TemporaryDirectory(prefix="cifarml-") as folder:
-            copy = Path(folder, _FOLDER)
+            copy = Path(folder, "run")
             copy_whole(run, copy)
             try:
                 with BlobStore(store.address(""), settings=store.settings) as blobs:
@@ -222,10 +207,9 @@ class AzureRegistry:
         holders = {alias for each in versions for alias in each.model.aliases}
         alias = CHALLENGER if CHAMPION in holders else CHAMPION
         number = max((each.numbers.get(alias, 0) for each in versions), default=0) + 1
-        kept = ("run_sha256", "preset", "dataset", "dataset_fingerprint")
         final = {metric.name: metric.value for metric in run.metrics if not metric.step}
-        tags = {key: run.tags[key] for key in kept if key in run.tags} | {
-            TAG: _our_version(),
+        tags = run.identity | {
+            TAG: metadata.version("cifarml"),
             "run": run.name,
             "run_id": run_id,
             "accuracy": f"{final.get('test_accuracy', 0.0):.4f}",
@@ -242,28 +226,25 @@ class AzureRegistry:
         )
         with self._calling(f"register {name}:{model.version}"):
             self.workspace.client.models.create_or_update(model)
-        before = [each for each in versions if alias in each.model.aliases]
-        if before:
+        if alias in holders:
             self._tidy(self._versions(name), alias)
 
-    def _find_content(self, name: str, run_sha256: str) -> _Version | None:
-        return next((e for e in self._versions(name) if e.model.run_sha256 == run_sha256), None)
+    def _find_content(self, name: str, run_sha256: str) -> RegisteredModel | None:
+        return next((m for m in self.list_models(name) if m.run_sha256 == run_sha256), None)
 
     def _versions(self, name: str, *, archived: bool = False) -> list[_Version]:
         """Return the versions that we registered, the oldest first, with who has which alias."""
         from azure.ai.ml.constants import ListViewType
 
         view = ListViewType.ALL if archived else ListViewType.ACTIVE_ONLY
-        with self._calling(f"list the versions of {name}"):
-            try:
-                listed = list(self.workspace.client.models.list(name, list_view_type=view))
-            except Exception as error:
-                if is_missing(error):
-                    return []
-                raise
-            ours = [each for each in listed if _is_ours(each)]
-        ours.sort(key=lambda each: int(each.version))
-        holders = _alias_holders(ours)
+        listed = self.workspace.find(
+            f"list the versions of {name}",
+            lambda: list(self.workspace.client.models.list(name, list_view_type=view)),
+            CloudRegistryError,
+        )
+        ours = sorted(filter(_is_ours, listed or ()), key=lambda each: int(each.version))
+        aliases = {alias for each in ours for alias in _alias_numbers(each)}
+        holders = {alias: _find_holder(ours, alias) for alias in aliases}
         return [
             _parse_version(each, self, [a for a, held in holders.items() if held is each]) for each in ours
         ]
@@ -282,10 +263,8 @@ class AzureRegistry:
         found.tags = {**tags, **added}
         client.models.create_or_update(found)
 
-    @contextmanager
-    def _calling(self, what: str) -> Iterator[None]:
-        with self.workspace.calling(what, CloudRegistryError):
-            yield
+    def _calling(self, what: str) -> AbstractContextManager[None]:
+        return self.workspace.calling(what, CloudRegistryError)
 
 
 class _Version(NamedTuple):
@@ -296,7 +275,7 @@ class _Version(NamedTuple):
 def _is_ours(model: Model) -> bool:
     number = str(model.version)
     sha256 = str((model.tags or {}).get("run_sha256"))
-    return number.isascii() and number.isdecimal() and _HEX64.fullmatch(sha256) is not None
+    return number.isascii() and number.isdecimal() and re.fullmatch("[0-9a-f]{64}", sha256) is not None
 
 
 def _alias_numbers(model: Model) -> dict[str, int]:
@@ -307,18 +286,16 @@ def _alias_numbers(model: Model) -> dict[str, int]:
     return numbers
 
 
-def _alias_holders(models: list[Model]) -> dict[str, Model]:
-    """Return who has each alias: the highest number, and of equal ones the one that was written first."""
-    holders: dict[str, tuple[tuple[int, float, int], Model]] = {}
-    for model in models:
+def _find_holder(models: list[Model], alias: str) -> Model:
+    """Return who has an alias: the highest number, and of equal ones the one that was written first."""
+
+    def rank(model: Model) -> tuple[int, float, int]:
         context = model.creation_context
         written = getattr(context, "last_modified_at", None) or getattr(context, "created_at", None)
         at = written.timestamp() if written is not None else 0.0
-        for alias, number in _alias_numbers(model).items():
-            rank = (number, -at, -int(str(model.version)))
-            if alias not in holders or rank > holders[alias][0]:
-                holders[alias] = (rank, model)
-    return {alias: model for alias, (_, model) in holders.items()}
+        return _alias_numbers(model).get(alias, 0), -at, -int(str(model.version))
+
+    return max(models, key=rank)
 
 
 def _parse_version(model: Model, registry: AzureRegistry, aliases: list[str]) -> _Version:
@@ -326,10 +303,8 @@ def _parse_version(model: Model, registry: AzureRegistry, aliases: list[str]) ->
     metrics: dict[str, float] = {}
     for key, value in (model.properties or {}).items():
         if key.startswith(_METRIC):
-            try:
+            with suppress(TypeError, ValueError):
                 metrics[key.removeprefix(_METRIC)] = float(value)
-            except (TypeError, ValueError):
-                continue
     registered = RegisteredModel(
         name=str(model.name),
         version=str(model.version),
@@ -342,9 +317,3 @@ def _parse_version(model: Model, registry: AzureRegistry, aliases: list[str]) ->
         registry=registry,
     )
     return _Version(registered, _alias_numbers(model))
-
-
-def _our_version() -> str:
-    from importlib.metadata import version
-
-    return version("cifarml")

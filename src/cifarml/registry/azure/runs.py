@@ -100,8 +100,8 @@ class _TrackingApi:
             raise
 
     def _get_experiment(self) -> str:
-        url = f"{self._url}/experiments/get-by-name"
-        found = self._workspace.request("GET", url, query={"experiment_name": EXPERIMENT})
+        url = f"{self._url}/experiments/get-by-name?experiment_name={EXPERIMENT}"
+        found = self._workspace.request("GET", url)
         return str(found["experiment"]["experiment_id"])
 
 

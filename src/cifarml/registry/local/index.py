@@ -39,11 +39,7 @@ _RECORD: Final = TypeAdapter(RunRecord)
 
 
 class Index:
-    """The files ``index.json`` and ``runs/ID.json`` in a folder; reading creates nothing.
-
-    Args:
-        folder: The registry's folder, which also contains the lock.
-    """
+    """The files ``index.json`` and ``runs/ID.json`` in a folder; reading creates nothing."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -160,7 +156,6 @@ class Index:
 def new_version(name: str, version: str, record: RunRecord, created_at: datetime) -> RegisteredModel:
     """Return a version of a model, as the run that made it describes it."""
     values = sorted(record.metrics, key=lambda metric: (metric.name, metric.step))
-    kept = ("run_sha256", "preset", "dataset", "dataset_fingerprint")
     return RegisteredModel(
         name=name,
         version=version,
@@ -168,7 +163,7 @@ def new_version(name: str, version: str, record: RunRecord, created_at: datetime
         run=record.name,
         created_at=created_at,
         metrics={metric.name: metric.value for metric in values},  # of each, the last epoch's
-        tags={"run": record.name} | {key: record.tags[key] for key in kept if key in record.tags},
+        tags={"run": record.name} | record.identity,
     )
 
 

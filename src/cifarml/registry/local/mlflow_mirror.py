@@ -10,11 +10,11 @@ import contextlib
 import hashlib
 import importlib.util
 import json
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,8 +24,7 @@ from cifarml.cifar10 import EXPERIMENT
 from cifarml.errors import RegistryError
 from cifarml.registry.base import RegisteredModel
 from cifarml.registry.local.index import Index
-from cifarml.registry.local.mlflow_runs import RUN_ID_TAG, open_experiment, write_run
-from cifarml.registry.run_record import RunRecord
+from cifarml.registry.run_record import RunRecord, milliseconds
 from cifarml.run import write_json
 from cifarml.settings import hush_mlflow
 
@@ -35,14 +34,18 @@ if TYPE_CHECKING:
 
 _DATABASE: Final = "mlflow.db"
 _STATUS: Final = "mlflow.json"
+_PACKAGES: Final = ("mlflow", "sqlalchemy", "alembic")
 _SOURCE_TAGS: Final = {"mlflow.source.name": "cifarml", "mlflow.source.type": "LOCAL"}
+_RUN_ID_TAG: Final = "cifarml_run_id"
+"""Tag by which a run is found again, since MLflow assigns an id of its own."""
+
 _VERSION_TAG: Final = "cifarml_version"
 """Tag with a version's number here; MLflow's own number differs only if that one was taken there."""
 
 
 def ui_command(folder: Path) -> str:
-    """Return the command that shows the copy in a browser, if the full MLflow is installed."""
-    return f"mlflow ui --backend-store-uri sqlite:///{folder / _DATABASE}"
+    """Return the command that shows the copy in a browser; empty if MLflow is not installed."""
+    return f"mlflow ui --backend-store-uri sqlite:///{folder / _DATABASE}" if _is_installed() else ""
 
 
 def mirror_failure(folder: Path) -> str | None:
@@ -53,7 +56,7 @@ def mirror_failure(folder: Path) -> str | None:
 def start_mirror(folder: Path) -> None:
     """Start updating the copy in another process, if it is behind and MLflow is installed."""
     with contextlib.suppress(OSError):  # the next command starts it again
-        if _is_behind(folder) and importlib.util.find_spec("mlflow"):
+        if _is_installed() and _is_behind(folder):
             _start(folder, stderr=subprocess.DEVNULL).returncode = 0  # nobody waits for it
 
 
@@ -61,8 +64,12 @@ def wait_for_mirror(folder: Path) -> None:
     """Update the copy in another process.
 
     Raises:
-        RegistryError: If it fails.
+        RegistryError: If it fails, or MLflow is not installed.
     """
+    if not _is_installed():
+        raise RegistryError(
+            f"a copy for MLflow requires the packages {', '.join(_PACKAGES)}", "pip install 'cifarml[mlflow]'"
+        )
     process = _start(folder, stderr=subprocess.PIPE)
     _, output = process.communicate()
     if process.returncode:
@@ -83,6 +90,10 @@ def update_mirror(folder: Path) -> None:
         with FileLock(folder / ".mlflow.lock"):
             if _is_behind(folder) or mirror_failure(folder):
                 _update(folder)
+
+
+def _is_installed() -> bool:
+    return all(map(importlib.util.find_spec, _PACKAGES))
 
 
 def _start(folder: Path, *, stderr: int) -> subprocess.Popen[str]:
@@ -158,24 +169,48 @@ def _write_runs(client: MlflowClient, records: Sequence[RunRecord], artifacts: P
     """Write the runs that MLflow lacks or has in part; return its ids by ours."""
     from mlflow.entities import ViewType
 
-    experiment_id = open_experiment(client, artifacts.as_uri())
-    if client.get_experiment(experiment_id).lifecycle_stage == "deleted":
-        client.restore_experiment(experiment_id)
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    if experiment is None:
+        experiment_id = client.create_experiment(EXPERIMENT, artifacts.as_uri())
+    else:
+        experiment_id = experiment.experiment_id
+        if experiment.lifecycle_stage == "deleted":
+            client.restore_experiment(experiment_id)
     found: dict[str | None, MlflowRun] = {}
     token = None
     while token != "":
         page = client.search_runs([experiment_id], "", ViewType.ALL, 1000, page_token=token)
-        found |= {run.data.tags.get(RUN_ID_TAG): run for run in page}
+        found |= {run.data.tags.get(_RUN_ID_TAG): run for run in page}
         token = page.token or ""
-    return {
-        each.run_id: write_run(
-            client,
-            experiment_id,
-            replace(each, tags={**each.tags, **_SOURCE_TAGS}),
-            found.get(each.run_id),
+    return {each.run_id: _write_run(client, experiment_id, each, found.get(each.run_id)) for each in records}
+
+
+def _write_run(client: MlflowClient, experiment_id: str, record: RunRecord, found: MlflowRun | None) -> str:
+    """Write a run, or complete it if it was written in part; return MLflow's id."""
+    from mlflow.entities import Metric, Param, RunTag
+
+    if found is None:
+        tags = {_RUN_ID_TAG: record.run_id, "mlflow.runName": record.name}
+        found = client.create_run(experiment_id, milliseconds(record.started_at), tags, record.name)
+    run_id = str(found.info.run_id)
+    if found.info.status in {"FINISHED", "KILLED", "FAILED"}:
+        return run_id
+    metrics = [
+        Metric(
+            re.sub(r"[^\w.\- :/]", "_", each.name),  # names of classes can contain anything
+            each.value,
+            milliseconds(each.at or record.ended_at),
+            each.step,
         )
-        for each in records
-    }
+        for each in record.metrics
+    ]
+    parameters = [Param(key, value) for key, value in record.parameters.items()]
+    client.log_batch(
+        run_id, metrics, parameters, [RunTag(*tag) for tag in {**record.tags, **_SOURCE_TAGS}.items()]
+    )
+    status = "KILLED" if record.interrupted else "FINISHED"
+    client.set_terminated(run_id, status, milliseconds(record.ended_at))
+    return run_id
 
 
 def _write_versions(
@@ -215,9 +250,7 @@ def _write_versions(
         client.delete_model_version(name, str(number))
 
 
-def _write_aliases(
-    client: MlflowClient, name: str, aliases: Mapping[str, int], ours: Collection[int]
-) -> None:
+def _write_aliases(client: MlflowClient, name: str, aliases: Mapping[str, int], ours: set[int]) -> None:
     """Set the aliases of a model, and delete others from the versions that are ours."""
     shown = {alias: int(number) for alias, number in client.get_registered_model(name).aliases.items()}
     for alias, number in shown.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -74,13 +75,12 @@ class LocalRegistry:
 
     def log_run(self, run: Run) -> str:
         """Log a training run; see :class:`~cifarml.registry.base.ModelRegistry`."""
-        record = record_run(run)
-        self._index.add_run(record)
-        return record.run_id
+        return self.insert_run(record_run(run))
 
-    def insert_run(self, run: RunRecord) -> None:
+    def insert_run(self, run: RunRecord) -> str:
         """Log any run; see :class:`~cifarml.registry.base.ModelRegistry`."""
         self._index.add_run(run)
+        return run.run_id
 
     def list_runs(self) -> list[RunSummary]:
         """Return the logged training runs, the oldest first.
@@ -97,9 +97,11 @@ class LocalRegistry:
         with self._index.locked():
             self._tidy()
             known = self._find_content(name, run.sha256)
-            if known and self._is_whole(known):
+            if known:
                 run.verify()
-                return known
+                with suppress(ModelFileError):
+                    self._open_kept(known)
+                    return known
             record = record_run(run)
             partial = self._partial(name, run.sha256)
             copy_whole(run, partial)
@@ -198,13 +200,6 @@ class LocalRegistry:
                     self._settle(partial, known)
                 else:
                     shutil.rmtree(partial)
-
-    def _is_whole(self, model: RegisteredModel) -> bool:
-        try:
-            self._open_kept(model)
-        except ModelFileError:
-            return False
-        return True
 
     def _open_kept(self, model: RegisteredModel) -> Run:
         """Return the stored run of a version, verified."""

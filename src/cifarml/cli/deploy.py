@@ -9,11 +9,13 @@ import typer
 
 from cifarml.cli import options
 from cifarml.cli.console import note, print_json, print_plan
-from cifarml.cli.target import Target, open_target
+from cifarml.cli.target import Target, open_host, open_registry
+from cifarml.errors import RegistryError
+from cifarml.registry.base import CHAMPION, RegisteredModel, parse_model
 
 if TYPE_CHECKING:
     from cifarml.deploy.base import Endpoint, EndpointHost
-    from cifarml.registry.base import ModelRegistry, RegisteredModel
+    from cifarml.registry.base import ModelRegistry
 
 
 def deploy(
@@ -50,9 +52,7 @@ def deploy(
         Literal["key", "entra"],
         typer.Option(help="In Azure: callers of a new endpoint show its key, or a token of Entra ID."),
     ] = "key",
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done and what it costs, and do nothing.")
-    ] = False,
+    dry_run: options.DryRun = False,
     yaml: options.Yaml = None,
     target: Target = None,
     runs_dir: options.RunsDir = None,
@@ -76,7 +76,8 @@ def deploy(
     from cifarml.data.load import load_dataset
     from cifarml.deploy.rollout import deploy_model
 
-    registry, host = open_target(
+    registry = open_registry(target)
+    host = open_host(
         target,
         instance_type=instance_type,
         instance_count=instances,
@@ -121,24 +122,10 @@ def deploy(
 def find_model(
     registry: ModelRegistry, wanted: str, runs_dir: Path | None, *, dry_run: bool = False
 ) -> RegisteredModel:
-    """Return the model that is wanted; where none is registered yet, register the newest run.
+    """Return the model that is wanted; if none is registered yet, register the newest run.
 
-    Args:
-        registry: Where models are.
-        wanted: ``name``, ``name@alias`` or ``name:version``.
-        runs_dir: Where runs are.
-        dry_run: Don't register, but say so.
-
-    Raises:
-        RegistryError: If there is no such model.
-        ModelFileError: If there is no model and no run.
+    A dry run registers nothing, and returns what would be registered.
     """
-    from cifarml.errors import RegistryError
-    from cifarml.registry.base import CHAMPION, RegisteredModel, parse_model
-    from cifarml.run import Run
-    from cifarml.run_folders import find_run
-    from cifarml.settings import load_settings
-
     name, version = parse_model(wanted)
     try:
         return registry.get(name, version)
@@ -149,7 +136,7 @@ def find_model(
             newest = registry.get(name, "latest")
             note(f"No version of {name} is the champion; taking the newest, {newest}.")
             return newest
-    run = Run.open(find_run("latest", runs_dir or load_settings().runs_dir))
+    run = options.open_run("latest", runs_dir)
     if dry_run:
         note(f"No model {name} is registered yet; the newest run, {run.path.name}, would be.")
         return RegisteredModel(name, "1")

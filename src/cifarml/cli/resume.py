@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from cifarml.cli.console import note
+from cifarml.errors import SettingsError
+from cifarml.progress import OnProgress, Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from cifarml.progress import OnProgress, Progress
-    from cifarml.run import Run
+    from cifarml.train.data_source import Source
 
 _IMAGES = ("data", "subset", "subset_seed", "skip_bad")
 """Parameters that replace what the run has stored about its images."""
@@ -23,11 +23,11 @@ _TAKEN = {*_IMAGES, "resume", "runs_dir", "target", "json", "quiet"}
 """Parameters that can be combined with --resume."""
 
 
-def resume_run(context: typer.Context, run: str, runs_dir: Path, *, quiet: bool) -> Run:
-    """Resume an unfinished run; its settings are stored in its folder, so that flags can't change them."""
-    from cifarml.cli.console import hidden_native_noise
-    from cifarml.errors import SettingsError
-    from cifarml.progress import show_progress
+def find_unfinished(context: typer.Context, run: str, runs_dir: Path) -> tuple[Path, Source]:
+    """Return the folder of an unfinished run and the source of its images.
+
+    Its settings are stored in its folder, so that only flags about its images are accepted.
+    """
     from cifarml.run_folders import find_unfinished_run
     from cifarml.train.data_source import Source
 
@@ -45,15 +45,7 @@ def resume_run(context: typer.Context, run: str, runs_dir: Path, *, quiet: bool)
     run_dir = find_unfinished_run(run, runs_dir)
     changes = {name: context.params[name] for name in _IMAGES if name in given}
     source = Source(data=changes["data"]) if "data" in changes else Source.read(run_dir)
-    with show_progress(quiet=quiet) as on_progress:
-        dataset = source.model_copy(update=changes).load(on_progress=on_progress)
-        with hidden_native_noise():
-            from cifarml.hardware.devices import describe_environment
-            from cifarml.train.trainer import resume_training
-
-            describe_environment()
-        with explain_termination(run_dir, on_progress) as report:
-            return resume_training(run_dir, dataset, on_progress=report)
+    return run_dir, source.model_copy(update=changes)
 
 
 def _flag(parameter: Any, value: object) -> str:
@@ -71,13 +63,7 @@ def explain_termination(run_dir: Path, on_progress: OnProgress) -> Iterator[OnPr
     """End a training on SIGTERM, as clusters and spot machines send it, with a hint how to resume.
 
     The last checkpoint is on the disk already. The exit code is 143, the shell's for this signal.
-
-    Args:
-        run_dir: The run folder.
-        on_progress: Receives progress.
-
-    Yields:
-        The callback to report progress to instead.
+    Progress must be reported to the callback that is yielded.
     """
     from cifarml.run_folders import CONFIG, resume_command
 

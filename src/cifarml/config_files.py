@@ -20,13 +20,7 @@ _MAX_BYTES: Final = 1 << 20
 def read_toml(
     path: Path, names: tuple[str, ...], secrets: tuple[str, ...], paths: tuple[str, ...]
 ) -> dict[str, Any]:
-    """Return what a cifarml.toml says.
-
-    Args:
-        path: The file.
-        names: The settings there are.
-        secrets: Those that are refused here.
-        paths: Those that are paths; relative ones count from the file's folder.
+    """Return what a cifarml.toml says about the settings with these names; relative paths count from it.
 
     Raises:
         SettingsError: If the file can't be read, or holds a secret or an unknown name.

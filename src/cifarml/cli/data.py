@@ -184,7 +184,7 @@ def download(
         done = download_path(source, target, overwrite=overwrite, on_progress=on_progress)
     where = shown_path(done.paths[0] if len(done.paths) == 1 else target)
     print_result(
-        {"paths": done.paths, "fetched_bytes": done.fetched_bytes, "saved_bytes": done.saved_bytes},
+        done._asdict(),
         f"{where}: {_files(len(done.paths))}, {_size(done.fetched_bytes)} fetched" + _saved(done.saved_bytes),
         json=json,
     )
@@ -214,34 +214,21 @@ def list_(
     with BlobStore(address) as store:
         blobs = store.list_blobs(address.name)
     if json:
-        print_json(
-            [
-                {
-                    "name": blob.name,
-                    "address": str(address.at(blob.name)),
-                    "size_bytes": blob.size_bytes,
-                    "modified": blob.modified,
-                    "sha256": blob.sha256,
-                    "etag": blob.etag,
-                }
-                for blob in blobs
-            ]
-        )
+        shown = ("name", "size_bytes", "modified", "sha256", "etag")
+        documents = [{name: getattr(blob, name) for name in shown} for blob in blobs]
+        print_json([{**each, "address": str(address.at(each["name"]))} for each in documents])
         return
-    if blobs:
-        print_table(
-            str(address),
-            ("name", "size ", "modified (UTC)", "SHA-256"),
-            [
-                (
-                    blob.name,
-                    _size(blob.size_bytes),
-                    f"{blob.modified:%Y-%m-%d %H:%M}" if blob.modified else "",
-                    f"{blob.sha256[:12]}..." if blob.sha256 else "not kept",
-                )
-                for blob in blobs
-            ],
+    rows = [
+        (
+            blob.name,
+            _size(blob.size_bytes),
+            f"{blob.modified:%Y-%m-%d %H:%M}" if blob.modified else "",
+            f"{blob.sha256[:12]}..." if blob.sha256 else "not kept",
         )
+        for blob in blobs
+    ]
+    if rows:
+        print_table(str(address), ("name", "size ", "modified (UTC)", "SHA-256"), rows)
     print(f"{address}: {_files(len(blobs))}, {_size(sum(blob.size_bytes for blob in blobs))}")
 
 

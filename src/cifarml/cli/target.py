@@ -75,12 +75,7 @@ def open_model(target: str | None, model: str) -> tuple[ModelRegistry, Registere
 
 
 def open_host(target: str | None, **options: Any) -> EndpointHost:
-    """Return the host of the target.
-
-    Args:
-        target: The flag.
-        **options: Options of new deployments in Azure; None stands for the default.
-    """
+    """Return the host of the target, with options of new deployments in Azure; None is the default."""
     workspace = find_workspace(target)
     if workspace is None:
         from cifarml.deploy.local.host import LocalHost

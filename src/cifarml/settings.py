@@ -184,11 +184,7 @@ def load_settings(**arguments: Any) -> Settings:
 
 
 def describe_settings() -> list[Setting]:
-    """Return each setting with where it comes from.
-
-    Raises:
-        SettingsError: As :func:`load_settings` does.
-    """
+    """Return each setting with where it comes from."""
     settings, sources = load_settings(), _sources(Settings)
     described = []
     for name in Settings.model_fields:
@@ -203,11 +199,7 @@ def describe_settings() -> list[Setting]:
 
 
 def settings_files() -> list[Path]:
-    """Return the settings files that are read from here, the first wins.
-
-    Raises:
-        SettingsError: If one can't be read.
-    """
+    """Return the settings files that are read from here, the first wins."""
     return [source.path for source in _sources(Settings) if isinstance(source, _File)]
 
 

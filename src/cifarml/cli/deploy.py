@@ -158,13 +158,14 @@ def _write_yaml(host: EndpointHost, model: RegisteredModel, name: str, folder: P
         print(f"{commands[path.name]} -f {path}")
 
 
-def _new_deployment(host: EndpointHost, model: RegisteredModel, name: str) -> tuple[str, Endpoint | None]:
-    """Return what a new deployment would be called, and the endpoint, where it is there."""
+def _new_deployment(host: EndpointHost, model: RegisteredModel, name: str) -> tuple[str, Endpoint]:
+    """Return what a new deployment would be called, and the endpoint, without a state if there is none."""
     from cifarml.deploy.base import Endpoint
     from cifarml.deploy.rollout import deployment_name
 
-    endpoint = {each.name: each for each in host.list_endpoints()}.get(name)
-    return deployment_name(host, endpoint or Endpoint(name, "", "", {}, ()), model), endpoint
+    found = {each.name: each for each in host.list_endpoints()}
+    endpoint = found.get(name, Endpoint(name, "", "", {}, ()))
+    return deployment_name(host, endpoint, model), endpoint
 
 
 def _print_plan(
@@ -173,18 +174,18 @@ def _print_plan(
     from cifarml.deploy.rollout import live_deployment
 
     new, endpoint = _new_deployment(host, model, name)
-    if endpoint is not None and (live := live_deployment(endpoint, model)) is not None:
+    if (live := live_deployment(endpoint, model)) is not None:
         steps = [f"{model} is live already, as deployment {live.name}: it is tested, and nothing is changed"]
     else:
-        steps = [f"endpoint {name} is {'there' if endpoint else 'made'}"]
+        steps = [f"endpoint {name} is {'there' if endpoint.state else 'made'}"]
         steps += [f"{model} starts as deployment {new}, without traffic", "it answers known images"]
-        if endpoint is not None and endpoint.traffic:
+        if endpoint.traffic:
             if mirror:
                 steps.append(f"it gets copies of {mirror} % of the requests")
             steps.append(f"it gets {canary} % of the requests, and is compared with the old one")
         steps.append("it gets all requests")
-        for each in () if endpoint is None else endpoint.deployments:
-            kept = endpoint is not None and (endpoint.traffic.get(each.name) or 0) >= 50
+        for each in endpoint.deployments:
+            kept = (endpoint.traffic.get(each.name) or 0) >= 50
             steps.append(f"{each.name} {'stays, without traffic, for a rollback' if kept else 'is deleted'}")
     if costs := host.costs():
         steps.append(f"each deployment costs, until it is deleted: {costs}")

@@ -66,16 +66,8 @@ def show(endpoint: options.Endpoint = "cifar10", target: Target = None, json: op
         )
         for each in found.deployments
     ]
-    columns = (
-        "deployment",
-        "model",
-        "state",
-        "traffic ",
-        "requests ",
-        "errors ",
-        "machines" if costs else "memory ",
-        "made",
-    )
+    size = "machines" if costs else "memory "
+    columns = ("deployment", "model", "state", "traffic ", "requests ", "errors ", size, "made")
     print_table(f"Endpoint {found.name}, {found.state}", columns, rows)
     print(f"Scoring URI: {found.scoring_uri}")
     if costs:
@@ -132,13 +124,13 @@ def logs(
     """
     host = open_host(target)
     found = host.get_endpoint(endpoint)
-    if deployment is None and not found.deployments:
-        raise DeployError(f"endpoint {endpoint} has no deployments")
-    newest = max(found.deployments, key=lambda each: found.traffic.get(each.name, 0), default=None)
-    name = deployment or (newest.name if newest else "")
-    if fetching := host.storage_logs(endpoint, name, tail=tail):
-        print(f"Log of fetching the model and code of {name}:\n{fetching}\n\nLog of {name}:")
-    print(host.logs(endpoint, name, tail=tail))
+    if deployment is None:
+        if not found.deployments:
+            raise DeployError(f"endpoint {endpoint} has no deployments")
+        deployment = max(found.deployments, key=lambda each: found.traffic.get(each.name, 0)).name
+    if fetching := host.storage_logs(endpoint, deployment, tail=tail):
+        print(f"Log of fetching the model and code of {deployment}:\n{fetching}\n\nLog of {deployment}:")
+    print(host.logs(endpoint, deployment, tail=tail))
 
 
 @app.command()

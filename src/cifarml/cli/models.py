@@ -256,13 +256,5 @@ def _print_comparison(comparison: Comparison, checks: list[GateCheck]) -> None:
 
 
 def _document(model: RegisteredModel) -> dict[str, Any]:
-    return {
-        "name": model.name,
-        "version": model.version,
-        "aliases": model.aliases,
-        "run": model.run,
-        "registered": model.created_at,
-        "run_sha256": model.run_sha256,
-        "metrics": dict(model.metrics),
-        "tags": dict(model.tags),
-    }
+    shown = ("name", "version", "aliases", "run", "run_sha256", "metrics", "tags")
+    return {name: getattr(model, name) for name in shown} | {"registered": model.created_at}

@@ -98,21 +98,13 @@ def open_run(run: str | None, runs_dir: Path | None) -> TrainedRun:
 
 
 def check_folder_name(name: str | None) -> None:
-    """Refuse a ``--name`` that is not a plain folder name.
-
-    Raises:
-        SettingsError: If it is a path, is hidden, or can't be printed.
-    """
+    """Refuse a ``--name`` that is a path, is hidden, or can't be printed."""
     if name is not None and (PurePath(name).name != name or not name.isprintable() or name.startswith(".")):
         raise SettingsError(f"--name must be a plain folder name. Received: {name!r}")
 
 
 def seconds(text: str) -> float:
-    """Parse a duration such as ``90``, ``120s``, ``2m`` or ``1h30m``.
-
-    Raises:
-        typer.BadParameter: If it is not a duration, or 0.
-    """
+    """Parse a duration such as ``90``, ``120s``, ``2m`` or ``1h30m``; 0 is refused."""
     number = r"(\d{1,9}(?:\.\d{1,9})?)"
     form = rf"{number}|(?:(\d{{1,6}})h)?(?:(\d{{1,6}})m)?(?:{number}s)?"
     if found := re.fullmatch(form, text.strip().lower(), re.ASCII):

@@ -39,20 +39,17 @@ def list_command(runs_dir: options.RunsDir = None, json: options.Json = False) -
         found = [run for run in LocalRegistry().list_runs() if run.path.resolve() not in here] + found
     documents = [{"name": r.name, "path": r.path, "state": r.state, **r.info} for r in found]
     empty = f"There are no runs in {folder.resolve()}. Train one with: cifarml train --subset 2000"
-    rows = []
-    for run in found:
-        info = run.info
-        known = "test_accuracy" in info
-        rows.append(
-            (
-                run.name,
-                run.state,
-                f"{info['test_accuracy']:.1%}" if known else "",
-                "/".join(f"{info[key]:.0f}" for key in ("num_epochs", "planned_epochs") if key in info),
-                f"{info['training_s']:.0f} s" if known else "",
-                info.get("dataset", ""),
-            )
+    rows = [
+        (
+            r.name,
+            r.state,
+            f"{r.info['test_accuracy']:.1%}" if "test_accuracy" in r.info else "",
+            "/".join(f"{r.info[key]:.0f}" for key in ("num_epochs", "planned_epochs") if key in r.info),
+            f"{r.info['training_s']:.0f} s" if "test_accuracy" in r.info else "",
+            r.info.get("dataset", ""),
         )
+        for r in found
+    ]
     columns = ("run", "state", "test accuracy ", "epochs ", "training ", "data")
     print_list(documents, columns, rows, empty=empty, json=json)
     for run in found:
@@ -184,16 +181,12 @@ def _setting(value: object) -> str:
 
 
 def _document(run: RunFigures) -> dict[str, Any]:
-    figures, names = run.figures, ("training_s", "images_per_second", "num_parameters", "num_epochs")
+    figures = ("name", "accuracy", "loss", "calibration_error", "recall")
+    about = ("dataset", "training_s", "images_per_second", "num_parameters", "num_epochs")
     return {
-        "name": figures.name,
+        **{name: getattr(run.figures, name) for name in figures},
+        **{name: run.info.get(name) for name in about},
         "config": run.config,
-        "dataset": run.info.get("dataset"),
         "num_test_images": sum(run.class_counts.values()),
-        "accuracy": figures.accuracy,
-        "loss": figures.loss,
-        "calibration_error": figures.calibration_error,
-        "recall": figures.recall,
-        **{name: run.info.get(name) for name in names},
         "model_bytes": run.model_bytes,
     }

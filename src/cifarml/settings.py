@@ -75,10 +75,7 @@ class Settings(BaseSettings):
     """The settings in force. What is printed of them shows no secret."""
 
     model_config = SettingsConfigDict(
-        frozen=True,
-        env_ignore_empty=True,
-        str_strip_whitespace=True,
-        hide_input_in_errors=True,
+        frozen=True, env_ignore_empty=True, str_strip_whitespace=True, hide_input_in_errors=True
     )
 
     cache_dir: Annotated[Path, AfterValidator(_check_path)] = Field(

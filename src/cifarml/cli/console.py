@@ -16,20 +16,8 @@ from typing import TYPE_CHECKING, Any
 from cifarml.settings import debugging, hush_tensorflow
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from cifarml.evaluation.compare_models import ModelFigures
     from cifarml.evaluation.metrics import Evaluation
-
-_WIDE = 200  # columns where nobody reads along and lines must not be folded
-
-
-def console(*, stderr: bool = False) -> Console:
-    """Return a console on standard output or standard error."""
-    from rich.console import Console
-
-    width = None if (sys.stderr if stderr else sys.stdout).isatty() else _WIDE
-    return Console(stderr=stderr, width=width, markup=False, highlight=False, soft_wrap=True)
 
 
 def note(text: str) -> None:
@@ -95,6 +83,7 @@ def print_list(
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print a table on standard output; columns whose name ends in a space are right-aligned."""
     from rich import box
+    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -103,7 +92,8 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
         table.add_column(Text(column.strip()), justify="right" if column.endswith(" ") else "left")
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))
-    console().print(table)
+    width = None if sys.stdout.isatty() else 200  # nobody reads along, and lines must not be folded
+    Console(width=width, markup=False, highlight=False, soft_wrap=True).print(table)
 
 
 def shown_time(time: datetime | None) -> str:

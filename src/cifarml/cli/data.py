@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.filesize import decimal
 
 from cifarml.cli import options
 from cifarml.cli.console import note, print_json, print_result, print_table, shown_path
@@ -55,11 +56,7 @@ def show(
 
 
 @app.command()
-def check(
-    source: options.Source,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-) -> None:
+def check(source: options.Source, json: options.Json = False, quiet: options.Quiet = False) -> None:
     """Say whether training on these images would go wrong; exit code 1 where it would.
 
     Counts by class, sizes, files that can't be read, and images that are there twice: within train or
@@ -151,7 +148,7 @@ def upload(
     counts = {name: getattr(done, name) for name in ("num_sent", "sent_bytes", "saved_bytes")}
     print_result(
         {"address": str(address), "num_files": len(done.names), **counts},
-        f"{address}: {_files(len(done.names))}, {_size(done.sent_bytes)} sent" + _saved(done.saved_bytes),
+        f"{address}: {_files(len(done.names))}, {decimal(done.sent_bytes)} sent" + _saved(done.saved_bytes),
         f"Next: cifarml train --data {address}",
         json=json,
     )
@@ -185,7 +182,8 @@ def download(
     where = shown_path(done.paths[0] if len(done.paths) == 1 else target)
     print_result(
         done._asdict(),
-        f"{where}: {_files(len(done.paths))}, {_size(done.fetched_bytes)} fetched" + _saved(done.saved_bytes),
+        f"{where}: {_files(len(done.paths))}, {decimal(done.fetched_bytes)} fetched"
+        + _saved(done.saved_bytes),
         json=json,
     )
 
@@ -221,7 +219,7 @@ def list_(
     rows = [
         (
             blob.name,
-            _size(blob.size_bytes),
+            decimal(blob.size_bytes),
             f"{blob.modified:%Y-%m-%d %H:%M}" if blob.modified else "",
             f"{blob.sha256[:12]}..." if blob.sha256 else "not kept",
         )
@@ -229,7 +227,7 @@ def list_(
     ]
     if rows:
         print_table(str(address), ("name", "size ", "modified (UTC)", "SHA-256"), rows)
-    print(f"{address}: {_files(len(blobs))}, {_size(sum(blob.size_bytes for blob in blobs))}")
+    print(f"{address}: {_files(len(blobs))}, {decimal(sum(blob.size_bytes for blob in blobs))}")
 
 
 _SHOWN = 10
@@ -239,14 +237,8 @@ def _files(count: int) -> str:
     return f"{count:,} file{'' if count == 1 else 's'}"
 
 
-def _size(size_bytes: int) -> str:
-    from rich.filesize import decimal
-
-    return decimal(size_bytes)
-
-
 def _saved(size_bytes: int) -> str:
-    return f" ({_size(size_bytes)} were there already)" if size_bytes else ""
+    return f" ({decimal(size_bytes)} were there already)" if size_bytes else ""
 
 
 def _print_some(title: str, lines: list[str]) -> None:

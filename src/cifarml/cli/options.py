@@ -40,8 +40,7 @@ RequiredRun = Annotated[str, typer.Argument(metavar="RUN", help=_RUN_HELP, show_
 FirstRun = Annotated[str, typer.Argument(metavar="A", help=_RUN_HELP)]
 Run = Annotated[str, typer.Argument(metavar="[RUN]", help=_RUN_HELP)]
 RunFlag = Annotated[
-    str | None,
-    typer.Option("--run", help="Which model: a run folder or its name; the newest when left out."),
+    str | None, typer.Option("--run", help="Which model: a run folder or its name; the newest when left out.")
 ]
 Preset = Annotated[
     str | None,
@@ -68,8 +67,7 @@ Seed = Annotated[
     int | None, typer.Option(help="Start weights, shuffling, changes and split.", show_default="0")
 ]
 Model = Annotated[
-    str,
-    typer.Option(metavar="NAME[@ALIAS|:VERSION]", help="Which registered model, such as cifar10:3."),
+    str, typer.Option(metavar="NAME[@ALIAS|:VERSION]", help="Which registered model, such as cifar10:3.")
 ]
 EndpointName = Annotated[str, typer.Option("--name", metavar="NAME", help="Name of the endpoint.")]
 Endpoint = Annotated[str, typer.Argument(metavar="[ENDPOINT]", help="Name of the endpoint.")]

@@ -32,8 +32,7 @@ def quickstart(
         "quickstart"
     ),
     epochs: Annotated[
-        int | None,
-        typer.Option(min=1, help="Passes over the training images.", show_default=CHOSEN),
+        int | None, typer.Option(min=1, help="Passes over the training images.", show_default=CHOSEN)
     ] = None,
     storage: Annotated[
         str | None,

@@ -58,11 +58,7 @@ def list_command(runs_dir: options.RunsDir = None, json: options.Json = False) -
 
 
 @app.command()
-def show(
-    run: options.Run = "latest",
-    runs_dir: options.RunsDir = None,
-    json: options.Json = False,
-) -> None:
+def show(run: options.Run = "latest", runs_dir: options.RunsDir = None, json: options.Json = False) -> None:
     """Show one run: settings, figures of each class, files. The hash of every file is checked.
 
     [bold]Examples[/bold]

@@ -46,9 +46,7 @@ def tune(
     name: Annotated[
         str | None,
         typer.Option(
-            metavar="STUDY",
-            help="Name of the search; the same goes on.",
-            show_default="of preset and images",
+            metavar="STUDY", help="Name of the search; the same goes on.", show_default="of preset and images"
         ),
     ] = None,
     runs_dir: options.RunsDir = None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
@@ -19,22 +20,13 @@ _MAX_BYTES: Final = 1 << 20
 def read_toml(
     path: Path, names: tuple[str, ...], secrets: tuple[str, ...], paths: tuple[str, ...]
 ) -> dict[str, Any]:
-    """Return what a cifarml.toml says.
-
-    Args:
-        path: The file.
-        names: The settings there are.
-        secrets: Those that are refused here.
-        paths: Those that are paths; relative ones count from the file's folder.
+    """Return what a cifarml.toml says about the settings with these names; relative paths count from it.
 
     Raises:
         SettingsError: If the file can't be read, or holds a secret or an unknown name.
     """
     text = _read_text(path)
-    try:
-        values = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise SettingsError(f"{path} is not valid TOML: {error}", hint=f"correct {path}") from error
+    values = _parse(path, text, tomllib.loads)
     known = [name for name in names if name not in secrets]
     for key in values:
         name = key.lower().replace("-", "_").removeprefix("cifarml_").removeprefix("azure_")
@@ -86,9 +78,6 @@ def read_workspace(path: Path) -> dict[str, Any] | None:
 def read_train_settings(path: Path) -> dict[str, Any]:
     """Return what a file of training settings says: JSON where its name ends so, else TOML.
 
-    Args:
-        path: The file.
-
     Raises:
         SettingsError: If the file can't be read, or holds no settings.
     """
@@ -96,11 +85,7 @@ def read_train_settings(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise SettingsError(f"there is no file {path}", hint=hint)
     text = _read_text(path, hint)
-    kind = "JSON" if path.suffix.lower() == ".json" else "TOML"
-    try:
-        values = json.loads(text) if kind == "JSON" else tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise SettingsError(f"{path} is not valid {kind}: {error}", hint=f"correct {path}") from error
+    values = _parse(path, text, json.loads if path.suffix.lower() == ".json" else tomllib.loads)
     if not isinstance(values, dict) or not values:
         raise SettingsError(f"{path} holds no settings", hint="write some, such as: num_epochs = 20")
     return values
@@ -110,6 +95,14 @@ def plain_text(text: str) -> str:
     """Return what was received for a message, unless it could be a secret in the wrong place."""
     plain = len(text) <= 63 and re.fullmatch(r"[\w.:/ -]*", text)
     return repr(text) if plain else f"{len(text)} characters"
+
+
+def _parse(path: Path, text: str, loads: Callable[[str], Any]) -> Any:
+    try:
+        return loads(text)
+    except (ValueError, RecursionError) as error:
+        kind = "JSON" if loads is json.loads else "TOML"
+        raise SettingsError(f"{path} is not valid {kind}: {error}", hint=f"correct {path}") from error
 
 
 def _read_text(path: Path, hint: str = "") -> str:

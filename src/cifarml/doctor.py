@@ -43,15 +43,11 @@ class Check(NamedTuple):
     hint: str | None = None
 
 
-OnCheck = Callable[[Check], None]
-
-
-def _ignore(_: Check) -> None:
-    """Do nothing with a check."""
-
-
 def run_checks(
-    settings: Settings | None = None, *, target: str | None = None, on_check: OnCheck = _ignore
+    settings: Settings | None = None,
+    *,
+    target: str | None = None,
+    on_check: Callable[[Check], None] = lambda _: None,
 ) -> list[Check]:
     """Look at Python, settings, disk, memory, TensorFlow, processors, and the rights in Azure Storage.
 
@@ -86,9 +82,8 @@ def _checks(settings: Settings | None, target: str | None) -> Iterator[Check]:
         except SettingsError as error:
             yield Check("settings", "problem", error.message, error.hint)
     if found:
-        yield _check_folder("cache_dir", found.cache_dir)
-        yield _check_folder("runs_dir", found.runs_dir)
-        yield _check_folder("registry_dir", found.registry_dir)
+        for name in ("cache_dir", "runs_dir", "registry_dir"):
+            yield _check_folder(name, getattr(found, name))
         if failure := mirror_failure(found.registry_dir):
             yield Check("mlflow", "warning", f"its copy of runs and models is behind: {failure}", _MAKE_ANEW)
     yield _check_memory(measure_memory())
@@ -105,9 +100,9 @@ def _checks(settings: Settings | None, target: str | None) -> Iterator[Check]:
         )
         yield _check_processor(environment["devices"], cpu_features(), nvidia_driver=has_nvidia_driver())
     if found:
-        yield from _check_storage(found)
+        yield from _check_cloud("storage", _check_storage(found))
         if (target or found.effective_target) == "azure":
-            yield from _check_workspace(found)
+            yield from _check_cloud("azure", _check_workspace(found))
 
 
 def _check_python(version: tuple[int, ...]) -> Check:
@@ -218,41 +213,33 @@ def _check_storage(settings: Settings) -> Iterator[Check]:
             "to use Azure Storage, set AZURE_STORAGE_ACCOUNT to the account's name",
         )
         return
-    try:
-        from cifarml.data.blob.permissions import (
-            check_permissions,  # azure's libraries, only where they are used
-        )
+    from cifarml.data.blob.permissions import check_permissions  # azure's libraries, only if they are used
 
-        for right, refused in check_permissions(settings):
-            if refused is None:
-                yield Check(f"storage: {right}", "ok", "allowed")
-            else:  # who only reads needs no more
-                status: Literal["warning", "problem"] = (
-                    "warning" if right in {"write", "delete"} else "problem"
-                )
-                yield Check(f"storage: {right}", status, refused.message, refused.hint)
-    except CifarMLError as error:
-        yield Check("storage", "problem", error.message, error.hint)
-    except ImportError as error:
-        yield Check("storage", "problem", f"can't be used: {error}", "uv sync --inexact --locked")
+    for right, refused in check_permissions(settings):
+        yield _check_right(f"storage: {right}", refused, essential=right not in {"write", "delete"})
 
 
 def _check_workspace(settings: Settings) -> Iterator[Check]:
-    try:
-        from cifarml.azure.permissions import check_workspace  # azure's libraries, only where they are used
-        from cifarml.azure.workspace import AzureWorkspace
+    from cifarml.azure.permissions import check_workspace  # azure's libraries, only if they are used
+    from cifarml.azure.workspace import AzureWorkspace
 
-        workspace = AzureWorkspace(settings)
-        yield Check("azure", "ok", str(workspace))
-        for what, refused in check_workspace(workspace):
-            if refused is None:
-                yield Check(f"azure: {what}", "ok", "allowed")
-            else:  # nobody needs the rights of all commands
-                essential = what in {"sign in", "workspace", "rights"}
-                yield Check(
-                    f"azure: {what}", "problem" if essential else "warning", refused.message, refused.hint
-                )
+    workspace = AzureWorkspace(settings)
+    yield Check("azure", "ok", str(workspace))
+    for what, refused in check_workspace(workspace):
+        yield _check_right(f"azure: {what}", refused, essential=what in {"sign in", "workspace", "rights"})
+
+
+def _check_right(name: str, refused: CifarMLError | None, *, essential: bool) -> Check:
+    if refused is None:
+        return Check(name, "ok", "allowed")
+    return Check(name, "problem" if essential else "warning", refused.message, refused.hint)
+
+
+def _check_cloud(area: str, checks: Iterator[Check]) -> Iterator[Check]:
+    """Pass on the checks; an error that ends them is one more."""
+    try:
+        yield from checks
     except CifarMLError as error:
-        yield Check("azure", "problem", error.message, error.hint)
+        yield Check(area, "problem", error.message, error.hint)
     except ImportError as error:
-        yield Check("azure", "problem", f"can't be used: {error}", "uv sync --inexact --locked")
+        yield Check(area, "problem", f"can't be used: {error}", "uv sync --inexact --locked")

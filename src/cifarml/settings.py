@@ -18,18 +18,14 @@ from pydantic import AfterValidator, AnyHttpUrl, Field, SecretStr, ValidationErr
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
-    JsonConfigSettingsSource,
+    InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    TomlConfigSettingsSource,
 )
 
 from cifarml.cifar10 import ARCHIVE_URL
 from cifarml.config_files import WORKSPACE, plain_text, read_toml, read_workspace
 from cifarml.errors import SettingsError
-
-_FILE_NAME: Final = "cifarml.toml"
-_NOT_SHOWN: Final = "set, not shown"
 
 
 def _check_path(path: Path) -> Path:
@@ -79,10 +75,7 @@ class Settings(BaseSettings):
     """The settings in force. What is printed of them shows no secret."""
 
     model_config = SettingsConfigDict(
-        frozen=True,
-        env_ignore_empty=True,
-        str_strip_whitespace=True,
-        hide_input_in_errors=True,
+        frozen=True, env_ignore_empty=True, str_strip_whitespace=True, hide_input_in_errors=True
     )
 
     cache_dir: Annotated[Path, AfterValidator(_check_path)] = Field(
@@ -188,17 +181,13 @@ def load_settings(**arguments: Any) -> Settings:
 
 
 def describe_settings() -> list[Setting]:
-    """Return each setting with where it comes from.
-
-    Raises:
-        SettingsError: As :func:`load_settings` does.
-    """
+    """Return each setting with where it comes from."""
     settings, sources = load_settings(), _sources(Settings)
     described = []
     for name in Settings.model_fields:
         value = getattr(settings, name)
         if isinstance(value, SecretStr):
-            value = _NOT_SHOWN
+            value = "set, not shown"
         elif isinstance(value, AnyHttpUrl):  # a mirror's address can hold a password
             value = re.sub(r"\?.*", "?...", re.sub(r"//[^/]*@", "//...@", str(value)))
         origin = next((source.origin(name) for source in sources if name in source()), "default")
@@ -207,12 +196,8 @@ def describe_settings() -> list[Setting]:
 
 
 def settings_files() -> list[Path]:
-    """Return the settings files that are read from here, the first wins.
-
-    Raises:
-        SettingsError: If one can't be read.
-    """
-    return [source.path for source in _sources(Settings) if not isinstance(source, _Environment)]
+    """Return the settings files that are read from here, the first wins."""
+    return [source.path for source in _sources(Settings) if isinstance(source, _File)]
 
 
 def debugging() -> bool:
@@ -247,37 +232,20 @@ class _Environment(EnvSettingsSource):
         return f"environment {self.variable(name)}"
 
 
-class _TomlFile(TomlConfigSettingsSource):
-    """The nearest cifarml.toml."""
+class _File(InitSettingsSource):
+    """The values of a settings file."""
 
-    def __init__(self, settings_cls: type[BaseSettings], path: Path) -> None:
+    def __init__(self, settings_cls: type[BaseSettings], path: Path, values: dict[str, Any]) -> None:
+        super().__init__(settings_cls, values)
         self.path = path
-        super().__init__(settings_cls, path)
-
-    def _read_files(self, files: Any, deep_merge: bool = False) -> dict[str, Any]:  # noqa: ARG002
-        return read_toml(files, tuple(Settings.model_fields), _SECRETS, _PATHS)
 
     def origin(self, name: str) -> str:  # noqa: ARG002
         return str(self.path)
 
 
-class _WorkspaceFile(JsonConfigSettingsSource):
-    """Azure ML's config.json."""
-
-    def __init__(self, settings_cls: type[BaseSettings], path: Path) -> None:
-        self.path = path
-        super().__init__(settings_cls, path)
-
-    def _read_files(self, files: Any, deep_merge: bool = False) -> dict[str, Any]:  # noqa: ARG002
-        return read_workspace(files) or {}
-
-    def origin(self, name: str) -> str:  # noqa: ARG002
-        return str(self.path)
-
-
-def _sources(settings_cls: type[BaseSettings]) -> list[_Environment | _TomlFile | _WorkspaceFile]:
+def _sources(settings_cls: type[BaseSettings]) -> list[_Environment | _File]:
     """Return what settings are read from, the first wins."""
-    sources: list[_Environment | _TomlFile | _WorkspaceFile] = [
+    sources: list[_Environment | _File] = [
         _Environment(settings_cls, "CIFARML_", tuple(Settings.model_fields)),
         _Environment(settings_cls, "AZURE_", _IN_AZURE),
     ]
@@ -286,12 +254,13 @@ def _sources(settings_cls: type[BaseSettings]) -> list[_Environment | _TomlFile 
     except FileNotFoundError:  # the working directory was deleted
         return sources
     folders = (here, *here.parents)
-    for path in (folder / _FILE_NAME for folder in folders):
+    for path in (folder / "cifarml.toml" for folder in folders):
         if os.path.lexists(path):
-            sources.append(_TomlFile(settings_cls, path))
+            known = tuple(Settings.model_fields)
+            sources.append(_File(settings_cls, path, read_toml(path, known, _SECRETS, _PATHS)))
             break
     for path in (folder / name for folder in folders for name in (".azureml/config.json", "config.json")):
-        if os.path.lexists(path) and read_workspace(path):
-            sources.append(_WorkspaceFile(settings_cls, path))
+        if os.path.lexists(path) and (values := read_workspace(path)):
+            sources.append(_File(settings_cls, path, values))
             break
     return sources

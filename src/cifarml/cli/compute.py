@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cifarml.cli import options
-from cifarml.cli.console import print_json, print_plan, print_table
+from cifarml.cli.console import print_json, print_list, print_plan, print_result, print_table
 from cifarml.cli.target import open_workspace
 
 if TYPE_CHECKING:
@@ -38,9 +38,7 @@ def create(
     low_priority: Annotated[
         bool, typer.Option("--low-priority", help="Cheaper machines, which Azure may take away.")
     ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done and what it costs, and do nothing.")
-    ] = False,
+    dry_run: options.DryRun = False,
     yaml: options.Yaml = None,
     json: options.Json = False,
 ) -> None:
@@ -92,16 +90,13 @@ def list_command(json: options.Json = False) -> None:
     from cifarml.azure.compute import list_clusters
 
     clusters = list_clusters(open_workspace())
-    if json:
-        print_json([vars(cluster) for cluster in clusters])
-    elif not clusters:
-        print("There are no clusters. Make one with: cifarml compute create gpu")
-    else:
-        rows = [
-            (c.name, c.size, f"{c.min_nodes}-{c.max_nodes}", c.state, "cifarml" if c.is_ours else "others")
-            for c in clusters
-        ]
-        print_table("", ("cluster", "size", "machines", "state", "made by"), rows)
+    rows = [
+        (c.name, c.size, f"{c.min_nodes}-{c.max_nodes}", c.state, "cifarml" if c.is_ours else "others")
+        for c in clusters
+    ]
+    columns = ("cluster", "size", "machines", "state", "made by")
+    empty = "There are no clusters. Make one with: cifarml compute create gpu"
+    print_list(clusters, columns, rows, empty=empty, json=json)
 
 
 @app.command()
@@ -129,10 +124,7 @@ def delete(name: Name, json: options.Json = False) -> None:
     from cifarml.azure.compute import delete_cluster
 
     delete_cluster(open_workspace(), name)
-    if json:
-        print_json({"deleted": name})
-    else:
-        print(f"{name} is deleted")
+    print_result({"deleted": name}, f"{name} is deleted", json=json)
 
 
 def _print(workspace: AzureWorkspace, cluster: Cluster, *, json: bool) -> None:
@@ -140,8 +132,7 @@ def _print(workspace: AzureWorkspace, cluster: Cluster, *, json: bool) -> None:
 
     price = find_price(cluster.size, workspace.location, low_priority=cluster.low_priority)
     if json:
-        document: dict[str, Any] = vars(cluster) | {"per_hour": price.per_hour, "currency": price.currency}
-        print_json(document)
+        print_json(vars(cluster) | {"per_hour": price.per_hour, "currency": price.currency})
         return
     kind = "low priority" if cluster.low_priority else "dedicated"
     rows = [

@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.filesize import decimal
 
 from cifarml.cli import options
-from cifarml.cli.console import note, print_json, print_table, shown_path
+from cifarml.cli.console import note, print_json, print_result, print_table, shown_path
+from cifarml.progress import show_progress
+from cifarml.settings import load_settings
 
 app = typer.Typer(
     name="data",
@@ -16,10 +19,7 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-BlobSource = Annotated[
-    str,
-    typer.Argument(metavar="SOURCE", help="az://CONTAINER/NAME or its https URL.", show_default=False),
-]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace other content.")]
 
 
 @app.command()
@@ -41,26 +41,22 @@ def show(
       cifarml data show 2000pics_cifar10.zip -o images.png
     """
     from cifarml.data.load import load_dataset
-    from cifarml.progress import show_progress
     from cifarml.report.image_grids import image_grid
     from cifarml.report.plots import save_figure
 
     with show_progress(quiet=quiet) as on_progress:
         dataset = load_dataset(source, subset=subset, seed=seed, skip_bad=skip_bad, on_progress=on_progress)
     path = save_figure(output, image_grid(dataset, num_images=num_images, seed=seed))
-    if json:
-        print_json({"path": str(path.resolve()), "origin": dataset.origin, "num_images": len(dataset)})
-    else:
-        print(f"{dataset.origin}: {len(dataset):,} images, {len(dataset.class_names)} classes")
-        print(f"Image: {shown_path(path)}")
+    print_result(
+        {"path": path, "origin": dataset.origin, "num_images": len(dataset)},
+        f"{dataset.origin}: {len(dataset):,} images, {len(dataset.class_names)} classes",
+        f"Image: {shown_path(path)}",
+        json=json,
+    )
 
 
 @app.command()
-def check(
-    source: options.Source,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-) -> None:
+def check(source: options.Source, json: options.Json = False, quiet: options.Quiet = False) -> None:
     """Say whether training on these images would go wrong; exit code 1 where it would.
 
     Counts by class, sizes, files that can't be read, and images that are there twice: within train or
@@ -72,7 +68,6 @@ def check(
       cifarml data check my_images/ --json
     """
     from cifarml.data.check import check_source
-    from cifarml.progress import show_progress
 
     with show_progress(quiet=quiet) as on_progress:
         found = check_source(source, on_progress=on_progress)
@@ -115,7 +110,6 @@ def unzip(
       cifarml data unzip 2000pics_cifar10.zip images
     """
     from cifarml.data.archives.archive import extract_archive
-    from cifarml.progress import show_progress
 
     with show_progress(quiet=quiet) as on_progress:
         files = extract_archive(archive, folder, on_progress=on_progress)
@@ -133,7 +127,7 @@ def upload(
             show_default=False,
         ),
     ] = "",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace other content.")] = False,
+    overwrite: Overwrite = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -148,30 +142,26 @@ def upload(
       cifarml data upload my_images/ az://images/mine
     """
     from cifarml.data.blob.transfer import upload_path
-    from cifarml.progress import show_progress
 
     with show_progress(quiet=quiet) as on_progress:
         address, done = upload_path(path, destination, overwrite=overwrite, on_progress=on_progress)
-    if json:
-        print_json(
-            {
-                "address": str(address),
-                "num_files": len(done.names),
-                "num_sent": done.num_sent,
-                "sent_bytes": done.sent_bytes,
-                "saved_bytes": done.saved_bytes,
-            }
-        )
-        return
-    print(f"{address}: {_files(len(done.names))}, {_size(done.sent_bytes)} sent" + _saved(done.saved_bytes))
-    print(f"Next: cifarml train --data {address}")
+    counts = {name: getattr(done, name) for name in ("num_sent", "sent_bytes", "saved_bytes")}
+    print_result(
+        {"address": str(address), "num_files": len(done.names), **counts},
+        f"{address}: {_files(len(done.names))}, {decimal(done.sent_bytes)} sent" + _saved(done.saved_bytes),
+        f"Next: cifarml train --data {address}",
+        json=json,
+    )
 
 
 @app.command()
 def download(
-    source: BlobSource,
+    source: Annotated[
+        str,
+        typer.Argument(metavar="SOURCE", help="az://CONTAINER/NAME or its https URL.", show_default=False),
+    ],
     target: Annotated[Path, typer.Argument(metavar="DEST", help="A file or folder.", show_default=False)],
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace other content.")] = False,
+    overwrite: Overwrite = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -186,22 +176,15 @@ def download(
       cifarml data download az://images/mine my_images
     """
     from cifarml.data.blob.transfer import download_path
-    from cifarml.progress import show_progress
 
     with show_progress(quiet=quiet) as on_progress:
         done = download_path(source, target, overwrite=overwrite, on_progress=on_progress)
-    if json:
-        print_json(
-            {
-                "paths": [str(path.resolve()) for path in done.paths],
-                "fetched_bytes": done.fetched_bytes,
-                "saved_bytes": done.saved_bytes,
-            }
-        )
-        return
     where = shown_path(done.paths[0] if len(done.paths) == 1 else target)
-    print(
-        f"{where}: {_files(len(done.paths))}, {_size(done.fetched_bytes)} fetched" + _saved(done.saved_bytes)
+    print_result(
+        done._asdict(),
+        f"{where}: {_files(len(done.paths))}, {decimal(done.fetched_bytes)} fetched"
+        + _saved(done.saved_bytes),
+        json=json,
     )
 
 
@@ -224,41 +207,27 @@ def list_(
     """
     from cifarml.data.blob.address import BlobAddress
     from cifarml.data.blob.store import BlobStore
-    from cifarml.settings import load_settings
 
     address = BlobAddress.parse(source or f"az://{load_settings().storage_container}")
     with BlobStore(address) as store:
         blobs = store.list_blobs(address.name)
     if json:
-        print_json(
-            [
-                {
-                    "name": blob.name,
-                    "address": str(address.at(blob.name)),
-                    "size_bytes": blob.size_bytes,
-                    "modified": blob.modified.isoformat() if blob.modified else None,
-                    "sha256": blob.sha256,
-                    "etag": blob.etag,
-                }
-                for blob in blobs
-            ]
-        )
+        shown = ("name", "size_bytes", "modified", "sha256", "etag")
+        documents = [{name: getattr(blob, name) for name in shown} for blob in blobs]
+        print_json([{**each, "address": str(address.at(each["name"]))} for each in documents])
         return
-    if blobs:
-        print_table(
-            str(address),
-            ("name", "size ", "modified (UTC)", "SHA-256"),
-            [
-                (
-                    blob.name,
-                    _size(blob.size_bytes),
-                    f"{blob.modified:%Y-%m-%d %H:%M}" if blob.modified else "",
-                    f"{blob.sha256[:12]}..." if blob.sha256 else "not kept",
-                )
-                for blob in blobs
-            ],
+    rows = [
+        (
+            blob.name,
+            decimal(blob.size_bytes),
+            f"{blob.modified:%Y-%m-%d %H:%M}" if blob.modified else "",
+            f"{blob.sha256[:12]}..." if blob.sha256 else "not kept",
         )
-    print(f"{address}: {_files(len(blobs))}, {_size(sum(blob.size_bytes for blob in blobs))}")
+        for blob in blobs
+    ]
+    if rows:
+        print_table(str(address), ("name", "size ", "modified (UTC)", "SHA-256"), rows)
+    print(f"{address}: {_files(len(blobs))}, {decimal(sum(blob.size_bytes for blob in blobs))}")
 
 
 _SHOWN = 10
@@ -268,14 +237,8 @@ def _files(count: int) -> str:
     return f"{count:,} file{'' if count == 1 else 's'}"
 
 
-def _size(size_bytes: int) -> str:
-    from rich.filesize import decimal
-
-    return decimal(size_bytes)
-
-
 def _saved(size_bytes: int) -> str:
-    return f" ({_size(size_bytes)} were there already)" if size_bytes else ""
+    return f" ({decimal(size_bytes)} were there already)" if size_bytes else ""
 
 
 def _print_some(title: str, lines: list[str]) -> None:

@@ -9,11 +9,13 @@ import typer
 
 from cifarml.cli import options
 from cifarml.cli.console import note, print_json, print_plan
-from cifarml.cli.target import Target, open_target
+from cifarml.cli.target import Target, open_host, open_registry
+from cifarml.errors import RegistryError
+from cifarml.registry.base import CHAMPION, RegisteredModel, parse_model
 
 if TYPE_CHECKING:
     from cifarml.deploy.base import Endpoint, EndpointHost
-    from cifarml.registry.base import ModelRegistry, RegisteredModel
+    from cifarml.registry.base import ModelRegistry
 
 
 def deploy(
@@ -50,9 +52,7 @@ def deploy(
         Literal["key", "entra"],
         typer.Option(help="In Azure: callers of a new endpoint show its key, or a token of Entra ID."),
     ] = "key",
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done and what it costs, and do nothing.")
-    ] = False,
+    dry_run: options.DryRun = False,
     yaml: options.Yaml = None,
     target: Target = None,
     runs_dir: options.RunsDir = None,
@@ -76,7 +76,8 @@ def deploy(
     from cifarml.data.load import load_dataset
     from cifarml.deploy.rollout import deploy_model
 
-    registry, host = open_target(
+    registry = open_registry(target)
+    host = open_host(
         target,
         instance_type=instance_type,
         instance_count=instances,
@@ -121,24 +122,10 @@ def deploy(
 def find_model(
     registry: ModelRegistry, wanted: str, runs_dir: Path | None, *, dry_run: bool = False
 ) -> RegisteredModel:
-    """Return the model that is wanted; where none is registered yet, register the newest run.
+    """Return the model that is wanted; if none is registered yet, register the newest run.
 
-    Args:
-        registry: Where models are.
-        wanted: ``name``, ``name@alias`` or ``name:version``.
-        runs_dir: Where runs are.
-        dry_run: Don't register, but say so.
-
-    Raises:
-        RegistryError: If there is no such model.
-        ModelFileError: If there is no model and no run.
+    A dry run registers nothing, and returns what would be registered.
     """
-    from cifarml.errors import RegistryError
-    from cifarml.registry.base import CHAMPION, RegisteredModel, parse_model
-    from cifarml.run import Run
-    from cifarml.run_folders import find_run
-    from cifarml.settings import load_settings
-
     name, version = parse_model(wanted)
     try:
         return registry.get(name, version)
@@ -149,7 +136,7 @@ def find_model(
             newest = registry.get(name, "latest")
             note(f"No version of {name} is the champion; taking the newest, {newest}.")
             return newest
-    run = Run.open(find_run("latest", runs_dir or load_settings().runs_dir))
+    run = options.open_run("latest", runs_dir)
     if dry_run:
         note(f"No model {name} is registered yet; the newest run, {run.path.name}, would be.")
         return RegisteredModel(name, "1")
@@ -171,13 +158,14 @@ def _write_yaml(host: EndpointHost, model: RegisteredModel, name: str, folder: P
         print(f"{commands[path.name]} -f {path}")
 
 
-def _new_deployment(host: EndpointHost, model: RegisteredModel, name: str) -> tuple[str, Endpoint | None]:
-    """Return what a new deployment would be called, and the endpoint, where it is there."""
+def _new_deployment(host: EndpointHost, model: RegisteredModel, name: str) -> tuple[str, Endpoint]:
+    """Return what a new deployment would be called, and the endpoint, without a state if there is none."""
     from cifarml.deploy.base import Endpoint
     from cifarml.deploy.rollout import deployment_name
 
-    endpoint = {each.name: each for each in host.list_endpoints()}.get(name)
-    return deployment_name(host, endpoint or Endpoint(name, "", "", {}, ()), model), endpoint
+    found = {each.name: each for each in host.list_endpoints()}
+    endpoint = found.get(name, Endpoint(name, "", "", {}, ()))
+    return deployment_name(host, endpoint, model), endpoint
 
 
 def _print_plan(
@@ -186,18 +174,18 @@ def _print_plan(
     from cifarml.deploy.rollout import live_deployment
 
     new, endpoint = _new_deployment(host, model, name)
-    if endpoint is not None and (live := live_deployment(endpoint, model)) is not None:
+    if (live := live_deployment(endpoint, model)) is not None:
         steps = [f"{model} is live already, as deployment {live.name}: it is tested, and nothing is changed"]
     else:
-        steps = [f"endpoint {name} is {'there' if endpoint else 'made'}"]
+        steps = [f"endpoint {name} is {'there' if endpoint.state else 'made'}"]
         steps += [f"{model} starts as deployment {new}, without traffic", "it answers known images"]
-        if endpoint is not None and endpoint.traffic:
+        if endpoint.traffic:
             if mirror:
                 steps.append(f"it gets copies of {mirror} % of the requests")
             steps.append(f"it gets {canary} % of the requests, and is compared with the old one")
         steps.append("it gets all requests")
-        for each in () if endpoint is None else endpoint.deployments:
-            kept = endpoint is not None and (endpoint.traffic.get(each.name) or 0) >= 50
+        for each in endpoint.deployments:
+            kept = (endpoint.traffic.get(each.name) or 0) >= 50
             steps.append(f"{each.name} {'stays, without traffic, for a rollback' if kept else 'is deleted'}")
     if costs := host.costs():
         steps.append(f"each deployment costs, until it is deleted: {costs}")

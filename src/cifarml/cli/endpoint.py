@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cifarml.cli import options
-from cifarml.cli.console import note, print_json, print_table
+from cifarml.cli.console import note, print_json, print_list, print_table, shown_time
 from cifarml.cli.target import Target, open_host
+from cifarml.errors import DeployError
 
 if TYPE_CHECKING:
     from cifarml.deploy.base import Endpoint
@@ -30,15 +31,11 @@ def list_command(target: Target = None, json: options.Json = False) -> None:
       cifarml endpoint list
       cifarml endpoint list --json
     """
-    host = open_host(target)
-    found = host.list_endpoints()
-    if json:
-        print_json([_document(endpoint) for endpoint in found])
-    elif not found:
-        print("There are no endpoints. Make one with: cifarml deploy")
-    else:
-        rows = [(e.name, e.state, _shares(e), e.scoring_uri) for e in found]
-        print_table("", ("endpoint", "state", "traffic", "scoring URI"), rows)
+    found = open_host(target).list_endpoints()
+    rows = [(e.name, e.state, _shares(e), e.scoring_uri) for e in found]
+    columns = ("endpoint", "state", "traffic", "scoring URI")
+    empty = "There are no endpoints. Make one with: cifarml deploy"
+    print_list(found, columns, rows, empty=empty, json=json)
 
 
 @app.command()
@@ -54,7 +51,7 @@ def show(endpoint: options.Endpoint = "cifar10", target: Target = None, json: op
     found = host.get_endpoint(endpoint)
     costs = host.costs(found)
     if json:
-        print_json(_document(found) | ({"costs": costs} if costs else {}))
+        print_json(vars(found) | ({"costs": costs} if costs else {}))
         return
     rows = [
         (
@@ -65,20 +62,12 @@ def show(endpoint: options.Endpoint = "cifar10", target: Target = None, json: op
             "" if each.num_requests is None else f"{each.num_requests:,}",
             "" if each.num_errors is None else f"{each.num_errors:,}",
             each.machines or ("" if each.memory_bytes is None else f"{each.memory_bytes >> 20} MB"),
-            f"{each.created_at.astimezone():%Y-%m-%d %H:%M}",
+            shown_time(each.created_at),
         )
         for each in found.deployments
     ]
-    columns = (
-        "deployment",
-        "model",
-        "state",
-        "traffic ",
-        "requests ",
-        "errors ",
-        "machines" if costs else "memory ",
-        "made",
-    )
+    size = "machines" if costs else "memory "
+    columns = ("deployment", "model", "state", "traffic ", "requests ", "errors ", size, "made")
     print_table(f"Endpoint {found.name}, {found.state}", columns, rows)
     print(f"Scoring URI: {found.scoring_uri}")
     if costs:
@@ -133,17 +122,15 @@ def logs(
       cifarml endpoint logs
       cifarml endpoint logs demo --deployment v2 --tail 200
     """
-    from cifarml.errors import DeployError
-
     host = open_host(target)
     found = host.get_endpoint(endpoint)
-    if deployment is None and not found.deployments:
-        raise DeployError(f"endpoint {endpoint} has no deployments")
-    newest = max(found.deployments, key=lambda each: found.traffic.get(each.name, 0), default=None)
-    name = deployment or (newest.name if newest else "")
-    if fetching := host.storage_logs(endpoint, name, tail=tail):
-        print(f"Log of fetching the model and code of {name}:\n{fetching}\n\nLog of {name}:")
-    print(host.logs(endpoint, name, tail=tail))
+    if deployment is None:
+        if not found.deployments:
+            raise DeployError(f"endpoint {endpoint} has no deployments")
+        deployment = max(found.deployments, key=lambda each: found.traffic.get(each.name, 0)).name
+    if fetching := host.storage_logs(endpoint, deployment, tail=tail):
+        print(f"Log of fetching the model and code of {deployment}:\n{fetching}\n\nLog of {deployment}:")
+    print(host.logs(endpoint, deployment, tail=tail))
 
 
 @app.command()
@@ -161,8 +148,6 @@ def traffic(
       cifarml endpoint traffic v1=90 v2=10
       cifarml endpoint traffic v2=100 --name demo
     """
-    from cifarml.errors import DeployError
-
     wanted: dict[str, int] = {}
     for share in shares:
         deployment, _, percent = share.partition("=")
@@ -259,12 +244,3 @@ def delete(
 def _shares(endpoint: Endpoint) -> str:
     shares = (f"{name} {share} %" for name, share in endpoint.traffic.items() if share)
     return ", ".join(shares) or "none"
-
-
-def _document(endpoint: Endpoint) -> dict[str, object]:
-    from dataclasses import asdict
-
-    document = asdict(endpoint)
-    for each in document["deployments"]:
-        each["created_at"] = each["created_at"].isoformat()
-    return document

@@ -9,12 +9,11 @@ import typer
 
 from cifarml.cli import options
 from cifarml.cli.console import print_evaluation, print_json, shown_path
+from cifarml.progress import show_progress
 
 
 def evaluate(
-    run: Annotated[
-        str, typer.Argument(metavar="RUN", help="A run folder, its name, or latest.", show_default=False)
-    ],
+    run: options.RequiredRun,
     data: options.Data = "cifar10",
     split: Annotated[
         Literal["test", "train", "all"], typer.Option(help="Which images of the source to ask about.")
@@ -40,13 +39,9 @@ def evaluate(
     """
     from cifarml.data.load import load_dataset
     from cifarml.evaluation.evaluate import evaluate_model
-    from cifarml.progress import show_progress
-    from cifarml.run import Run
-    from cifarml.run_folders import find_run
-    from cifarml.settings import load_settings
 
-    path = find_run(run, runs_dir or load_settings().runs_dir)
-    predictor = Run.open(path).predictor()
+    trained = options.open_run(run, runs_dir)
+    predictor = trained.predictor()
     with show_progress(quiet=quiet) as on_progress:
         dataset = load_dataset(
             data, subset=subset, seed=subset_seed, skip_bad=skip_bad, on_progress=on_progress
@@ -64,10 +59,8 @@ def evaluate(
             save_figure(output / "predictions.png", prediction_grid(dataset, probabilities)),
         ]
     if json:
-        print_json(
-            {"run": str(path.resolve()), "data": dataset.origin, "split": split} | evaluation.to_json()
-        )
+        print_json({"run": trained.path, "data": dataset.origin, "split": split} | evaluation.to_json())
         return
-    print_evaluation(f"{path.name} on {dataset.origin} ({split})", evaluation)
+    print_evaluation(f"{trained.path.name} on {dataset.origin} ({split})", evaluation)
     for file in files:
         print(f"Image: {shown_path(file)}")

@@ -9,14 +9,13 @@ import typer
 
 from cifarml.cli import options
 from cifarml.cli.console import hidden_native_noise, print_json, shown_path
+from cifarml.errors import SettingsError
+from cifarml.progress import Progress, show_progress
 
 
 def explain(
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="An image file.", show_default=False)],
-    run: Annotated[
-        str | None,
-        typer.Option(help="Which model: a run folder or its name; the newest when left out."),
-    ] = None,
+    run: options.RunFlag = None,
     class_name: Annotated[
         str | None,
         typer.Option(
@@ -43,18 +42,15 @@ def explain(
       cifarml explain image.png --class dog -o why_dog.png
       cifarml explain image.png --run runs/first --json
     """
-    from cifarml.errors import SettingsError
     from cifarml.images import image_size
-    from cifarml.progress import Progress, show_progress
     from cifarml.run_folders import find_run
-    from cifarml.settings import load_settings
 
     output = output or image.with_name(f"{image.stem}_explained.png")
     if output.suffix.lower() != ".png":
         raise SettingsError(f"a PNG is written, so --output must end in .png. Received: {output}")
     if output.exists() and (not force or output.resolve() == image.resolve()):
         raise SettingsError(f"{output} already exists", hint="take another --output, or add --force")
-    path = find_run(run, runs_dir or load_settings().runs_dir)
+    path = find_run(run, options.runs_folder(runs_dir))
     with show_progress(quiet=quiet) as on_progress:
         image_size(image)  # so that a file that is not an image fails before TensorFlow is loaded
         on_progress(Progress("loading the network", 0, None))
@@ -70,10 +66,9 @@ def explain(
         print_json(
             {
                 "path": str(image),
-                "output": str(output.resolve()),
-                "run": str(path.resolve()),
-                "label": prediction.label,
-                "probability": prediction.probability,
+                "output": output,
+                "run": path,
+                **prediction._asdict(),
                 "probabilities": prediction.top(top),
                 "class": explanation.class_name,
                 "layer": explanation.layer,

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cifarml.cli import options
-from cifarml.cli.console import note, print_json, print_table, shown_path
+from cifarml.cli.console import (
+    note,
+    print_json,
+    print_list,
+    print_result,
+    print_table,
+    shown_path,
+    shown_time,
+)
 from cifarml.cli.target import open_workspace
+from cifarml.progress import show_progress
 
 if TYPE_CHECKING:
     from cifarml.azure.jobs.jobs import Job
+    from cifarml.azure.workspace import AzureWorkspace
 
 app = typer.Typer(name="jobs", help="Look at trainings on clusters in Azure.", no_args_is_help=True)
 
@@ -29,22 +40,10 @@ def list_command(json: options.Json = False) -> None:
     from cifarml.azure.jobs.jobs import list_jobs
 
     jobs = list_jobs(open_workspace())
-    if json:
-        print_json([_document(job) for job in jobs])
-    elif not jobs:
-        print("There are no jobs. Start one with: cifarml train --compute NAME")
-    else:
-        rows = [
-            (
-                job.name,
-                job.run,
-                job.state,
-                job.compute,
-                f"{job.created_at.astimezone():%Y-%m-%d %H:%M}" if job.created_at else "",
-            )
-            for job in jobs
-        ]
-        print_table("", ("job", "run", "state", "cluster", "submitted"), rows)
+    rows = [(job.name, job.run, job.state, job.compute, shown_time(job.created_at)) for job in jobs]
+    columns = ("job", "run", "state", "cluster", "submitted")
+    empty = "There are no jobs. Start one with: cifarml train --compute NAME"
+    print_list(jobs, columns, rows, empty=empty, json=json)
 
 
 @app.command()
@@ -59,7 +58,7 @@ def show(name: Name, json: options.Json = False) -> None:
 
     job = get_job(open_workspace(), name)
     if json:
-        print_json(_document(job))
+        print_json(job)
         return
     rows = [("run", job.run), ("state", job.state), ("cluster", job.compute), ("page", job.page)]
     print_table(f"Job {job.name}", ("what", "value"), rows)
@@ -75,15 +74,10 @@ def logs(name: Name) -> None:
 
       cifarml jobs logs cifarml-0123456789ab
     """
-    from cifarml.azure.jobs.jobs import follow_job, get_job
+    from cifarml.azure.jobs.jobs import get_job
 
     workspace = open_workspace()
-    job = get_job(workspace, name)
-    try:
-        job = follow_job(workspace, job, lambda line: print(line, flush=True))
-    except KeyboardInterrupt:
-        note(f"The job goes on. See: cifarml jobs logs {job.name}")
-        raise typer.Exit(130) from None
+    job = follow(workspace, get_job(workspace, name), lambda line: print(line, flush=True))
     note(f"Job {job.name} has {job.state}")
 
 
@@ -98,10 +92,7 @@ def cancel(name: Name, json: options.Json = False) -> None:
     from cifarml.azure.jobs.jobs import cancel_job
 
     job = cancel_job(open_workspace(), name)
-    if json:
-        print_json(_document(job))
-    else:
-        print(f"{job.name} is {job.state}")
+    print_result(job, f"{job.name} is {job.state}", json=json)
 
 
 @app.command()
@@ -115,19 +106,22 @@ def fetch(
       cifarml jobs fetch cifarml-0123456789ab
     """
     from cifarml.azure.jobs.jobs import fetch_run, get_job
-    from cifarml.progress import show_progress
-    from cifarml.settings import load_settings
 
     workspace = open_workspace()
     job = get_job(workspace, name)
     with show_progress(quiet=quiet) as on_progress:
-        run = fetch_run(workspace, job, runs_dir or load_settings().runs_dir, on_progress=on_progress)
-    if json:
-        print_json({"path": str(run.path.resolve()), **run.info})
-        return
-    print(f"Run folder:      {shown_path(run.path)}")
-    print(f"Next: cifarml models register {shown_path(run.path)}")
+        run = fetch_run(workspace, job, options.runs_folder(runs_dir), on_progress=on_progress)
+    path = shown_path(run.path)
+    lines = f"Run folder:      {path}", f"Next: cifarml models register {path}"
+    print_result({"path": run.path, **run.info}, *lines, json=json)
 
 
-def _document(job: Job) -> dict[str, Any]:
-    return vars(job) | {"created_at": job.created_at.isoformat() if job.created_at else None}
+def follow(workspace: AzureWorkspace, job: Job, on_line: Callable[[str], None]) -> Job:
+    """Pass on what a job writes until it ends; Ctrl-C ends the command, not the job."""
+    from cifarml.azure.jobs.jobs import follow_job
+
+    try:
+        return follow_job(workspace, job, on_line)
+    except KeyboardInterrupt:
+        note(f"The job goes on. See: cifarml jobs logs {job.name}; end it: cifarml jobs cancel {job.name}")
+        raise typer.Exit(130) from None

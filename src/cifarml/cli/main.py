@@ -32,6 +32,7 @@ from cifarml.cli import (
 from cifarml.cli.console import note, show_log
 from cifarml.errors import CifarMLError
 from cifarml.extras import explain_missing_extra
+from cifarml.settings import debugging
 
 app = typer.Typer(
     name="cifarml",
@@ -40,23 +41,21 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(quickstart.quickstart)
-app.command()(train.train)
-app.command()(tune.tune)
-app.command()(evaluate.evaluate)
-app.command()(predict.predict)
-app.command()(explain.explain)
-app.add_typer(data.app, name="data")
-app.add_typer(runs.app, name="runs")
-app.add_typer(models.app, name="models")
-app.command()(deploy.deploy)
-app.add_typer(endpoint.app, name="endpoint")
-app.command()(serve.serve)
-app.add_typer(compute.app, name="compute")
-app.add_typer(jobs.app, name="jobs")
-app.command()(down.down)
-app.add_typer(config.app, name="config")
-app.command()(doctor.doctor)
+for _command in (
+    quickstart.quickstart,
+    train.train,
+    tune.tune,
+    evaluate.evaluate,
+    predict.predict,
+    explain.explain,
+    deploy.deploy,
+    serve.serve,
+    down.down,
+    doctor.doctor,
+):
+    app.command()(_command)
+for _noun in (data, runs, models, endpoint, compute, jobs, config):
+    app.add_typer(_noun.app)
 
 
 def _print_version(wanted: bool) -> None:
@@ -87,8 +86,6 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     warnings.filterwarnings("ignore", module=r"PIL\.")  # what it warns of is in our own errors
-    from cifarml.settings import debugging
-
     if not debugging():  # what Azure's libraries complain of is in our own errors
         logging.getLogger("azure").setLevel(logging.CRITICAL)
     try:

@@ -10,13 +10,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cifarml.cli import options
-from cifarml.cli.console import print_json, print_table, shown_path
-from cifarml.cli.target import Target, open_registry
+from cifarml.cli.console import (
+    figure_rows,
+    print_json,
+    print_list,
+    print_result,
+    print_table,
+    shown_path,
+    shown_time,
+)
+from cifarml.cli.target import Target, open_model, open_registry
+from cifarml.errors import SettingsError
+from cifarml.progress import OnProgress, show_progress
+from cifarml.registry.base import CHAMPION, parse_model
 
 if TYPE_CHECKING:
     from cifarml.data.dataset import Dataset
     from cifarml.evaluation.compare_models import Comparison
-    from cifarml.progress import OnProgress
     from cifarml.registry.base import RegisteredModel
     from cifarml.registry.promotion_gate import GateCheck
 
@@ -44,28 +54,21 @@ def list_command(
     """
     registry = open_registry(target)
     models = registry.list_models(name)
-    if json:
-        print_json([_document(model) for model in models])
-        return
-    if not models:
-        print("No model is registered. Register the newest run with: cifarml models register latest")
-        return
-    print_table(
-        "",
-        ("model", "aliases", "test accuracy ", "registered", "run", "data"),
-        [
-            (
-                str(model),
-                ", ".join(model.aliases),
-                f"{model.metrics['test_accuracy']:.1%}" if "test_accuracy" in model.metrics else "",
-                f"{model.created_at.astimezone():%Y-%m-%d %H:%M}" if model.created_at else "",
-                model.run,
-                model.tags.get("dataset", ""),
-            )
-            for model in models
-        ],
-    )
-    if registry.ui_command:
+    rows = [
+        (
+            model,
+            ", ".join(model.aliases),
+            f"{model.metrics['test_accuracy']:.1%}" if "test_accuracy" in model.metrics else "",
+            shown_time(model.created_at),
+            model.run,
+            model.tags.get("dataset", ""),
+        )
+        for model in models
+    ]
+    columns = ("model", "aliases", "test accuracy ", "registered", "run", "data")
+    empty = "No model is registered. Register the newest run with: cifarml models register latest"
+    print_list([_document(model) for model in models], columns, rows, empty=empty, json=json)
+    if models and registry.ui_command and not json:
         print(f"In MLflow's pages, if mlflow is installed: {registry.ui_command}")
 
 
@@ -78,14 +81,12 @@ def show(model: Model = "champion", target: Target = None, json: options.Json = 
       cifarml models show
       cifarml models show cifar10:2 --json
     """
-    from cifarml.registry.base import parse_model
-
-    found = open_registry(target).get(*parse_model(model))
+    _, found = open_model(target, model)
     if json:
         print_json(_document(found))
         return
     rows: list[tuple[str, object]] = [("aliases", ", ".join(found.aliases)), ("run", found.run)]
-    rows += [("registered", f"{found.created_at.astimezone():%Y-%m-%d %H:%M}")] if found.created_at else []
+    rows += [("registered", shown_time(found.created_at))] if found.created_at else []
     rows += [(name, f"{value:.6g}") for name, value in found.metrics.items()]
     rows += [(name, value) for name, value in found.tags.items() if name != "run"]
     print_table(str(found), ("what", "value"), rows)
@@ -93,9 +94,7 @@ def show(model: Model = "champion", target: Target = None, json: options.Json = 
 
 @app.command()
 def register(
-    run: Annotated[
-        str, typer.Argument(metavar="[RUN]", help="A run folder, its name, or latest.")
-    ] = "latest",
+    run: options.Run = "latest",
     name: Annotated[str, typer.Option(help="Name of the model.")] = "cifar10",
     runs_dir: options.RunsDir = None,
     target: Target = None,
@@ -108,17 +107,11 @@ def register(
       cifarml models register
       cifarml models register runs/first --name pets
     """
-    from cifarml.run import Run
-    from cifarml.run_folders import find_run
-    from cifarml.settings import load_settings
-
-    trained = Run.open(find_run(run, runs_dir or load_settings().runs_dir))
+    trained = options.open_run(run, runs_dir)
     model = open_registry(target).register(trained, name)
-    if json:
-        print_json(_document(model))
-        return
-    print(f"{trained.path.name} is {model}{_called(model)}")
-    print(f"Next: cifarml deploy --model {model}")
+    called = f", the {' and '.join(model.aliases)}" if model.aliases else ""
+    lines = f"{trained.path.name} is {model}{called}", f"Next: cifarml deploy --model {model}"
+    print_result(_document(model), *lines, json=json)
 
 
 @app.command()
@@ -140,7 +133,6 @@ def compare(
       cifarml models compare champion challenger --data cifar10
       cifarml models compare cifar10:1 cifar10:2 --data my_images/ --json
     """
-    from cifarml.registry.base import parse_model
     from cifarml.registry.promotion import compare_models
     from cifarml.registry.promotion_gate import check_gate
 
@@ -185,13 +177,10 @@ def promote(
       cifarml models promote challenger --if-better --data cifar10
       cifarml models promote 3 --alias challenger
     """
-    from cifarml.errors import SettingsError
-    from cifarml.registry.base import CHAMPION, parse_model
     from cifarml.registry.promotion import promote_if_better
     from cifarml.registry.promotion_gate import GateLimits
 
-    registry = open_registry(target)
-    found = registry.get(*parse_model(model))
+    registry, found = open_model(target, model)
     document: dict[str, Any] = {}
     if if_better:
         if alias != CHAMPION:
@@ -206,10 +195,8 @@ def promote(
                 _print_comparison(done.comparison, done.checks)
     else:
         promoted = registry.set_alias(found, alias)
-    if json:
-        print_json(_document(promoted) | ({"comparison": document} if document else {}))
-        return
-    print(f"{promoted} is now the {alias}")
+    told = {"comparison": document} if document else {}
+    print_result(_document(promoted) | told, f"{promoted} is now the {alias}", json=json)
 
 
 @app.command()
@@ -225,16 +212,11 @@ def download(
 
       cifarml models download cifar10@champion my_copy
     """
-    from cifarml.registry.base import parse_model
-
-    registry = open_registry(target)
-    found = registry.get(*parse_model(model))
+    registry, found = open_model(target, model)
     run = registry.download(found, folder)
-    if json:
-        print_json(_document(found) | {"path": str(run.path.resolve())})
-        return
-    print(f"{found}: {len(run.files)} files in {shown_path(run.path)}")
-    print(f"Next: cifarml predict image.png --run {shown_path(run.path)}")
+    path = shown_path(run.path)
+    lines = f"{found}: {len(run.files)} files in {path}", f"Next: cifarml predict image.png --run {path}"
+    print_result(_document(found) | {"path": run.path}, *lines, json=json)
 
 
 @app.command()
@@ -245,22 +227,15 @@ def delete(model: Model, target: Target = None, json: options.Json = False) -> N
 
       cifarml models delete cifar10:1
     """
-    from cifarml.registry.base import parse_model
-
-    registry = open_registry(target)
-    found = registry.get(*parse_model(model))
+    registry, found = open_model(target, model)
     registry.delete(found)
-    if json:
-        print_json({"deleted": str(found)})
-        return
-    print(f"{found} is deleted")
+    print_result({"deleted": str(found)}, f"{found} is deleted", json=json)
 
 
 @contextmanager
 def _test_images(source: str, subset: int | None, *, quiet: bool) -> Iterator[tuple[Dataset, OnProgress]]:
     """Load the test images of a source, with progress for what is done with them."""
     from cifarml.data.load import load_dataset
-    from cifarml.progress import show_progress
 
     with show_progress(quiet=quiet) as on_progress:
         yield load_dataset(source, subset=subset, on_progress=on_progress).test, on_progress
@@ -268,15 +243,9 @@ def _test_images(source: str, subset: int | None, *, quiet: bool) -> Iterator[tu
 
 def _print_comparison(comparison: Comparison, checks: list[GateCheck]) -> None:
     first, second = comparison.first, comparison.second
-    rows = [
-        ("accuracy", f"{first.accuracy:.2%}", f"{second.accuracy:.2%}", ""),
-        ("loss", f"{first.loss:.3f}", f"{second.loss:.3f}", ""),
-        ("calibration error", f"{first.calibration_error:.1%}", f"{second.calibration_error:.1%}", ""),
-        *(
-            (f"recall of {name}", f"{first.recall[name]:.1%}", f"{second.recall[name]:.1%}", f"{count:,}")
-            for name, count in comparison.class_counts.items()
-        ),
-    ]
+    counts = ["", "", "", *(f"{count:,}" for count in comparison.class_counts.values())]
+    figures = figure_rows((first, second), comparison.class_counts)
+    rows = [(*row, count) for row, count in zip(figures, counts, strict=True)]
     title = f"{comparison.num_images:,} test images of {comparison.data}"
     print_table(title, ("", f"{first.name} ", f"{second.name} ", "images "), rows)
     print(comparison.gain_text)
@@ -286,18 +255,6 @@ def _print_comparison(comparison: Comparison, checks: list[GateCheck]) -> None:
     print(f"{second.name} is {'better' if better else 'not better'} than {first.name}")
 
 
-def _called(model: RegisteredModel) -> str:
-    return f", the {' and '.join(model.aliases)}" if model.aliases else ""
-
-
 def _document(model: RegisteredModel) -> dict[str, Any]:
-    return {
-        "name": model.name,
-        "version": model.version,
-        "aliases": model.aliases,
-        "run": model.run,
-        "registered": model.created_at.isoformat() if model.created_at else None,
-        "run_sha256": model.run_sha256,
-        "metrics": dict(model.metrics),
-        "tags": dict(model.tags),
-    }
+    shown = ("name", "version", "aliases", "run", "run_sha256", "metrics", "tags")
+    return {name: getattr(model, name) for name in shown} | {"registered": model.created_at}

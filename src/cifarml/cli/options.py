@@ -1,12 +1,18 @@
-"""Flags that several commands share."""
+"""Flags and arguments that several commands share, and what they stand for."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path, PurePath
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from cifarml.errors import SettingsError
+from cifarml.settings import load_settings
+
+if TYPE_CHECKING:
+    from cifarml.run import Run as TrainedRun
 
 SOURCE_HELP = (
     "A folder, .zip, .tar.gz or .tar of images (CLASS_NUMBER.png, or a folder for each class), an official "
@@ -28,6 +34,13 @@ RunsDir = Annotated[
     typer.Option(
         metavar="DIR", help="Where run folders lie; CIFARML_RUNS_DIR, or runs/ here, when left out."
     ),
+]
+_RUN_HELP = "A run folder, its name, or latest."
+RequiredRun = Annotated[str, typer.Argument(metavar="RUN", help=_RUN_HELP, show_default=False)]
+FirstRun = Annotated[str, typer.Argument(metavar="A", help=_RUN_HELP)]
+Run = Annotated[str, typer.Argument(metavar="[RUN]", help=_RUN_HELP)]
+RunFlag = Annotated[
+    str | None, typer.Option("--run", help="Which model: a run folder or its name; the newest when left out.")
 ]
 Preset = Annotated[
     str | None,
@@ -54,11 +67,13 @@ Seed = Annotated[
     int | None, typer.Option(help="Start weights, shuffling, changes and split.", show_default="0")
 ]
 Model = Annotated[
-    str,
-    typer.Option(metavar="NAME[@ALIAS|:VERSION]", help="Which registered model, such as cifar10:3."),
+    str, typer.Option(metavar="NAME[@ALIAS|:VERSION]", help="Which registered model, such as cifar10:3.")
 ]
 EndpointName = Annotated[str, typer.Option("--name", metavar="NAME", help="Name of the endpoint.")]
 Endpoint = Annotated[str, typer.Argument(metavar="[ENDPOINT]", help="Name of the endpoint.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Say what would be done and what it costs, and do nothing.")
+]
 Yaml = Annotated[
     Path | None,
     typer.Option(
@@ -67,24 +82,27 @@ Yaml = Annotated[
 ]
 
 
+def runs_folder(runs_dir: Path | None) -> Path:
+    """Return the folder with the runs: that of ``--runs-dir``, or of the settings."""
+    return runs_dir or load_settings().runs_dir
+
+
+def open_run(run: str | None, runs_dir: Path | None) -> TrainedRun:
+    """Open a run by path, name or ``latest``; the newest if None."""
+    from cifarml.run import Run
+    from cifarml.run_folders import find_run
+
+    return Run.open(find_run(run, runs_folder(runs_dir)))
+
+
 def check_folder_name(name: str | None) -> None:
-    """Refuse a ``--name`` that is not a plain folder name.
-
-    Raises:
-        SettingsError: If it is a path, is hidden, or can't be printed.
-    """
-    from cifarml.errors import SettingsError
-
+    """Refuse a ``--name`` that is a path, is hidden, or can't be printed."""
     if name is not None and (PurePath(name).name != name or not name.isprintable() or name.startswith(".")):
         raise SettingsError(f"--name must be a plain folder name. Received: {name!r}")
 
 
 def seconds(text: str) -> float:
-    """Parse a duration such as ``90``, ``120s``, ``2m`` or ``1h30m``.
-
-    Raises:
-        typer.BadParameter: If it is not a duration, or 0.
-    """
+    """Parse a duration such as ``90``, ``120s``, ``2m`` or ``1h30m``; 0 is refused."""
     number = r"(\d{1,9}(?:\.\d{1,9})?)"
     form = rf"{number}|(?:(\d{{1,6}})h)?(?:(\d{{1,6}})m)?(?:{number}s)?"
     if found := re.fullmatch(form, text.strip().lower(), re.ASCII):

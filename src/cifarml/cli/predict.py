@@ -12,11 +12,11 @@ import typer
 from cifarml.cli import options
 from cifarml.cli.console import note, print_json
 from cifarml.cli.target import Target, open_host
+from cifarml.errors import DataError, ImageError, SettingsError
+from cifarml.progress import OnProgress, Progress, show_progress
 
 if TYPE_CHECKING:
-    from cifarml.errors import ImageError
     from cifarml.predict import Prediction
-    from cifarml.progress import OnProgress
 
 _FEW = 256  # no progress bar for so few
 
@@ -26,10 +26,7 @@ def predict(
         list[Path],
         typer.Argument(metavar="IMAGE", help="Image files, or folders of them.", show_default=False),
     ],
-    run: Annotated[
-        str | None,
-        typer.Option(help="Which model: a run folder or its name; the newest when left out."),
-    ] = None,
+    run: options.RunFlag = None,
     endpoint: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Ask this endpoint instead of a run.", show_default=False),
@@ -49,10 +46,6 @@ def predict(
       cifarml predict holiday/ --run runs/first --json
       cifarml predict image.png --endpoint cifar10
     """
-    from cifarml.errors import ImageError, SettingsError
-    from cifarml.progress import show_progress
-    from cifarml.settings import load_settings
-
     if run and endpoint:
         raise SettingsError(
             f"a run or an endpoint answers, not both. Received: --run {run} --endpoint {endpoint}"
@@ -61,10 +54,7 @@ def predict(
     if endpoint:
         query = partial(_query_endpoint, endpoint, target)
     else:
-        from cifarml.run import Run
-        from cifarml.run_folders import find_run
-
-        query = Run.open(find_run(run, runs_dir or load_settings().runs_dir)).predictor().predict_many
+        query = options.open_run(run, runs_dir).predictor().predict_many
     paths = _image_files(images)
     with show_progress(quiet=quiet or len(paths) <= _FEW) as on_progress:
         answers = query(paths, on_progress=on_progress)
@@ -88,9 +78,6 @@ def predict(
 def _query_endpoint(
     endpoint: str, target: str | None, paths: list[Path], *, on_progress: OnProgress
 ) -> list[Prediction | ImageError]:
-    from cifarml.errors import ImageError
-    from cifarml.progress import Progress
-
     host = open_host(target)
     answers: list[Prediction | ImageError] = []
     for number, path in enumerate(paths, 1):
@@ -103,7 +90,6 @@ def _query_endpoint(
 
 
 def _image_files(images: list[Path]) -> list[Path]:
-    from cifarml.errors import DataError
     from cifarml.images import SUFFIXES
 
     files = []

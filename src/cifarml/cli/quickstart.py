@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cifarml.cli.console import hidden_native_noise, shown_path
+from cifarml.cli.console import load_tensorflow, shown_path
+from cifarml.cli.train import CHOSEN
+from cifarml.errors import DownloadError, GateError
+from cifarml.progress import show_progress
 
 if TYPE_CHECKING:
     from cifarml.data.dataset import Dataset
@@ -20,6 +24,7 @@ _NAME = "quickstart"
 """Of the model and of the endpoint, so that those of the user are left alone."""
 _BRIEF = 5
 """Epochs of the article's network, for a first model to be better than."""
+_say = partial(print, flush=True)  # so that lines appear between the progress of their steps
 
 
 def quickstart(
@@ -27,8 +32,7 @@ def quickstart(
         "quickstart"
     ),
     epochs: Annotated[
-        int | None,
-        typer.Option(min=1, help="Passes over the training images.", show_default="chosen by the preset"),
+        int | None, typer.Option(min=1, help="Passes over the training images.", show_default=CHOSEN)
     ] = None,
     storage: Annotated[
         str | None,
@@ -85,8 +89,6 @@ def quickstart(
 
 def _load_images() -> Dataset:
     from cifarml.data.load import load_dataset
-    from cifarml.errors import DownloadError
-    from cifarml.progress import show_progress
 
     with show_progress() as on_progress:
         try:
@@ -98,16 +100,13 @@ def _load_images() -> Dataset:
 
 
 def _train(dataset: Dataset, folder: Path, preset: PresetName, num_epochs: int | None) -> Run:
-    from cifarml.progress import show_progress
     from cifarml.run_folders import new_run_dir
     from cifarml.train.config import TrainConfig
 
     config = TrainConfig(preset=preset, num_epochs=num_epochs)
-    with hidden_native_noise():
-        from cifarml.hardware.devices import describe_environment
-        from cifarml.train.trainer import train_model
+    load_tensorflow()
+    from cifarml.train.trainer import train_model
 
-        describe_environment()
     with show_progress() as on_progress:
         path = new_run_dir(folder / "runs", config.preset)
         run = train_model(config, dataset, path, on_progress=on_progress)
@@ -118,7 +117,6 @@ def _train(dataset: Dataset, folder: Path, preset: PresetName, num_epochs: int |
 
 def _better_one(registry: LocalRegistry, first: Run, second: Run, test_images: Dataset) -> RegisteredModel:
     """Register both, and return the champion: the second, if the gate holds."""
-    from cifarml.errors import GateError
     from cifarml.registry.promotion import promote_if_better
     from cifarml.registry.promotion_gate import BEYOND_NOISE, GateLimits
 
@@ -169,7 +167,6 @@ def _through_storage(dataset: Dataset, folder: Path, address: str) -> Dataset:
     from cifarml.data.blob.transfer import upload_path
     from cifarml.data.load import load_dataset
     from cifarml.data.save import save_images
-    from cifarml.progress import show_progress
 
     with show_progress() as on_progress:
         archive = save_images(dataset, folder / f"{len(dataset)}pics.zip", on_progress=on_progress)
@@ -177,8 +174,3 @@ def _through_storage(dataset: Dataset, folder: Path, address: str) -> Dataset:
         told = f"{done.sent_bytes / 1e6:.1f} MB sent" if done.num_sent else "there already"
         _say(f"   {there}: {told}")
         return load_dataset(str(there), on_progress=on_progress)
-
-
-def _say(text: str) -> None:
-    """Print a line of the story at once, so that it stands between the progress of its steps."""
-    print(text, flush=True)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cifarml.cli import options
-from cifarml.cli.console import print_json, print_table, shown_path
+from cifarml.cli.console import figure_rows, print_evaluation, print_json, print_list, print_table, shown_path
+from cifarml.errors import SettingsError
+from cifarml.progress import show_progress
 
 if TYPE_CHECKING:
     from cifarml.evaluation.compare_runs import RunComparison, RunFigures
@@ -26,54 +29,36 @@ def list_command(runs_dir: options.RunsDir = None, json: options.Json = False) -
       cifarml runs list
       cifarml runs list --runs-dir quickstart/runs --json
     """
-    from pathlib import Path
-
     from cifarml.registry.local.registry import LocalRegistry
     from cifarml.run_folders import list_runs, resume_command
-    from cifarml.settings import load_settings
 
-    only_here = runs_dir is not None
-    runs_dir = runs_dir or load_settings().runs_dir
-    found = list_runs(runs_dir)
-    if not only_here:
+    folder = options.runs_folder(runs_dir)
+    found = list_runs(folder)
+    if runs_dir is None:
         here = {run.path.resolve() for run in found}
         found = [run for run in LocalRegistry().list_runs() if run.path.resolve() not in here] + found
-    if json:
-        print_json(
-            [{"name": r.name, "path": str(r.path.resolve()), "state": r.state, **r.info} for r in found]
+    documents = [{"name": r.name, "path": r.path, "state": r.state, **r.info} for r in found]
+    empty = f"There are no runs in {folder.resolve()}. Train one with: cifarml train --subset 2000"
+    rows = [
+        (
+            r.name,
+            r.state,
+            f"{r.info['test_accuracy']:.1%}" if "test_accuracy" in r.info else "",
+            "/".join(f"{r.info[key]:.0f}" for key in ("num_epochs", "planned_epochs") if key in r.info),
+            f"{r.info['training_s']:.0f} s" if "test_accuracy" in r.info else "",
+            r.info.get("dataset", ""),
         )
-        return
-    if not found:
-        print(f"There are no runs in {runs_dir.resolve()}. Train one with: cifarml train --subset 2000")
-        return
-    rows = []
+        for r in found
+    ]
+    columns = ("run", "state", "test accuracy ", "epochs ", "training ", "data")
+    print_list(documents, columns, rows, empty=empty, json=json)
     for run in found:
-        info = run.info
-        known = "test_accuracy" in info
-        rows.append(
-            (
-                run.name,
-                run.state,
-                f"{info['test_accuracy']:.1%}" if known else "",
-                "/".join(f"{info[key]:.0f}" for key in ("num_epochs", "planned_epochs") if key in info),
-                f"{info['training_s']:.0f} s" if known else "",
-                info.get("dataset", ""),
-            )
-        )
-    print_table("", ("run", "state", "test accuracy ", "epochs ", "training ", "data"), rows)
-    for run in found:
-        if run.state == "unfinished":
+        if run.state == "unfinished" and not json:
             print(f"Go on with {run.name}: {resume_command(Path(shown_path(run.path)))}")
 
 
 @app.command()
-def show(
-    run: Annotated[
-        str, typer.Argument(metavar="[RUN]", help="A run folder, its name, or latest.")
-    ] = "latest",
-    runs_dir: options.RunsDir = None,
-    json: options.Json = False,
-) -> None:
+def show(run: options.Run = "latest", runs_dir: options.RunsDir = None, json: options.Json = False) -> None:
     """Show one run: settings, figures of each class, files. The hash of every file is checked.
 
     [bold]Examples[/bold]
@@ -81,23 +66,17 @@ def show(
       cifarml runs show
       cifarml runs show runs/first --json
     """
-    from cifarml.cli.console import print_evaluation
     from cifarml.evaluation.metrics import Evaluation
-    from cifarml.run import Run
-    from cifarml.run_folders import CONFIG, METRICS, REPORT, find_run, shown_settings
-    from cifarml.settings import load_settings
+    from cifarml.run_folders import CONFIG, METRICS, REPORT, shown_settings
 
-    trained = Run.open(find_run(run, runs_dir or load_settings().runs_dir))
+    trained = options.open_run(run, runs_dir)
     trained.verify()
     config, metrics = trained.read_json(CONFIG), trained.read_json(METRICS)
     if json:
-        print_json(
-            {"path": str(trained.path.resolve()), **trained.info, "config": config, "metrics": metrics}
-        )
+        print_json({"path": trained.path, **trained.info, "config": config, "metrics": metrics})
         return
-    print_table(
-        f"Run {trained.path.name}", ("setting", "value"), {**shown_settings(config), **trained.info}.items()
-    )
+    rows = {**shown_settings(config), **trained.info}.items()
+    print_table(f"Run {trained.path.name}", ("setting", "value"), rows)
     print_evaluation("Test images", Evaluation.from_json(metrics["test"]))
     for name in trained.files:
         print(shown_path(trained.path / name) + ("   (open it with a browser)" if name == REPORT else ""))
@@ -105,7 +84,7 @@ def show(
 
 @app.command()
 def compare(
-    first: Annotated[str, typer.Argument(metavar="A", help="A run folder, its name, or latest.")],
+    first: options.FirstRun,
     second: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
     data: Annotated[
         str | None,
@@ -132,19 +111,13 @@ def compare(
       cifarml runs compare runs/first elsewhere/second --data cifar10
     """
     from cifarml.data.load import load_dataset
-    from cifarml.errors import SettingsError
     from cifarml.evaluation.compare_runs import compare_runs
-    from cifarml.progress import show_progress
-    from cifarml.run import Run
-    from cifarml.run_folders import find_run
-    from cifarml.settings import load_settings
 
     if subset is not None and data is None:
         raise SettingsError(
             "a subset is one of a source. Received: --subset without --data", "add --data SOURCE"
         )
-    runs_dir = runs_dir or load_settings().runs_dir
-    runs = [Run.open(find_run(run, runs_dir)) for run in (first, second)]
+    runs = [options.open_run(run, runs_dir) for run in (first, second)]
     names = runs[0].path.name, runs[1].path.name
     if names[0] == names[1]:
         names = shown_path(runs[0].path), shown_path(runs[1].path)
@@ -185,10 +158,7 @@ def _print_side_by_side(both: RunComparison) -> None:
         print("Both have the same settings and images.")
     names = dict.fromkeys((*shown[0].recall, *shown[1].recall))
     rows = [
-        ("accuracy", *(f"{each.accuracy:.2%}" for each in shown)),
-        ("loss", *(f"{each.loss:.3f}" for each in shown)),
-        ("calibration error", *(f"{each.calibration_error:.1%}" for each in shown)),
-        *((f"recall of {n}", *(f"{e.recall[n]:.1%}" if n in e.recall else "" for e in shown)) for n in names),
+        *figure_rows(shown, names),
         ("training", *(f"{run.info['training_s']:,.0f} s" for run in runs)),
         ("images/s in training", *(f"{run.info['images_per_second']:,.0f}" for run in runs)),
         ("parameters", *(f"{run.info['num_parameters']:,}" for run in runs)),
@@ -207,16 +177,12 @@ def _setting(value: object) -> str:
 
 
 def _document(run: RunFigures) -> dict[str, Any]:
-    figures, names = run.figures, ("training_s", "images_per_second", "num_parameters", "num_epochs")
+    figures = ("name", "accuracy", "loss", "calibration_error", "recall")
+    about = ("dataset", "training_s", "images_per_second", "num_parameters", "num_epochs")
     return {
-        "name": figures.name,
+        **{name: getattr(run.figures, name) for name in figures},
+        **{name: run.info.get(name) for name in about},
         "config": run.config,
-        "dataset": run.info.get("dataset"),
         "num_test_images": sum(run.class_counts.values()),
-        "accuracy": figures.accuracy,
-        "loss": figures.loss,
-        "calibration_error": figures.calibration_error,
-        "recall": figures.recall,
-        **{name: run.info.get(name) for name in names},
         "model_bytes": run.model_bytes,
     }

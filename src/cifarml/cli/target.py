@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from cifarml.cli.console import note
+from cifarml.settings import load_settings
 
 if TYPE_CHECKING:
     from cifarml.azure.workspace import AzureWorkspace
     from cifarml.deploy.base import EndpointHost
-    from cifarml.registry.base import ModelRegistry
+    from cifarml.registry.base import ModelRegistry, RegisteredModel
     from cifarml.registry.local.registry import LocalRegistry
 
 Target = Annotated[
@@ -25,14 +28,13 @@ Target = Annotated[
 ]
 
 
-def resolve_target(target: str | None) -> str:
-    """Return the target in force, and say which it is."""
-    from cifarml.settings import load_settings
-
-    found = load_settings(target=target).effective_target
-    if found == "local":
-        note("Target: this machine")
-    return found
+@cache
+def find_workspace(target: str | None) -> AzureWorkspace | None:
+    """Return the workspace of the target, None for this machine; the first call says which it is."""
+    if load_settings(target=target).effective_target == "azure":
+        return open_workspace()
+    note("Target: this machine")
+    return None
 
 
 def open_workspace() -> AzureWorkspace:
@@ -46,10 +48,7 @@ def open_workspace() -> AzureWorkspace:
 
 def local_registry() -> LocalRegistry:
     """Return the registry of this machine; a process updates MLflow's copy when the command has ended."""
-    import atexit
-
     from cifarml.registry.local.registry import LocalRegistry
-    from cifarml.settings import load_settings
 
     registry = LocalRegistry()
     if load_settings().mlflow_mirror:
@@ -58,40 +57,32 @@ def local_registry() -> LocalRegistry:
 
 
 def open_registry(target: str | None) -> ModelRegistry:
-    """Return the registry of the target, and say which it is."""
-    if resolve_target(target) == "local":
+    """Return the registry of the target."""
+    workspace = find_workspace(target)
+    if workspace is None:
         return local_registry()
     from cifarml.registry.azure.registry import AzureRegistry
 
-    return AzureRegistry(open_workspace())
+    return AzureRegistry(workspace)
 
 
-def open_host(target: str | None) -> EndpointHost:
-    """Return the host of the target, and say which it is."""
-    if resolve_target(target) == "local":
+def open_model(target: str | None, model: str) -> tuple[ModelRegistry, RegisteredModel]:
+    """Return the registry of the target, and the model with this name in it."""
+    from cifarml.registry.base import parse_model
+
+    registry = open_registry(target)
+    return registry, registry.get(*parse_model(model))
+
+
+def open_host(target: str | None, **options: Any) -> EndpointHost:
+    """Return the host of the target, with options of new deployments in Azure; None is the default."""
+    workspace = find_workspace(target)
+    if workspace is None:
         from cifarml.deploy.local.host import LocalHost
 
         return LocalHost()
     from cifarml.deploy.azure.host import AzureHost
-
-    return AzureHost(open_workspace())
-
-
-def open_target(target: str | None, **options: Any) -> tuple[ModelRegistry, EndpointHost]:
-    """Return the registry and the host of the target, and say which it is.
-
-    Args:
-        target: The flag.
-        **options: Options of new deployments in Azure; None stands for the default.
-    """
-    if resolve_target(target) == "local":
-        from cifarml.deploy.local.host import LocalHost
-
-        return local_registry(), LocalHost()
-    from cifarml.deploy.azure.host import AzureHost
     from cifarml.deploy.azure.specs import DeploymentOptions
-    from cifarml.registry.azure.registry import AzureRegistry
 
-    workspace = open_workspace()
-    given = DeploymentOptions(**{name: value for name, value in options.items() if value is not None})
-    return AzureRegistry(workspace), AzureHost(workspace, given)
+    given = {name: value for name, value in options.items() if value is not None}
+    return AzureHost(workspace, DeploymentOptions(**given))

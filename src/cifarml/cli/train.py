@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cifarml.cli import options
-from cifarml.cli.console import hidden_native_noise, note, print_json, shown_path
-from cifarml.cli.resume import explain_termination, resume_run
+from cifarml.cli.console import load_tensorflow, note, print_result, shown_path
+from cifarml.cli.jobs import follow
 from cifarml.cli.target import Target, local_registry, open_registry, open_workspace
+from cifarml.errors import RegistryError, SettingsError, TrainingError
+from cifarml.progress import OnProgress, Progress, show_progress
+from cifarml.settings import load_settings
 
 if TYPE_CHECKING:
+    from cifarml.data.dataset import Dataset
     from cifarml.registry.base import ModelRegistry
     from cifarml.run import Run
     from cifarml.train.config import TrainConfig
     from cifarml.train.data_source import Source
 
 CHOSEN = "chosen by the preset"
+_IMAGES = ("data", "subset", "subset_seed", "skip_bad")
+"""Parameters that replace what the run has stored about its images."""
+_TAKEN = {*_IMAGES, "resume", "runs_dir", "target", "json", "quiet"}
+"""Parameters that can be combined with --resume."""
 
 
 def train(
@@ -109,71 +120,130 @@ def train(
       cifarml train --compute gpu --data az://2000picscifar10/2000pics_cifar10.zip
     """
     parameters = dict(locals())  # named as the settings of TrainConfig
-    from cifarml.errors import SettingsError
-    from cifarml.progress import show_progress
     from cifarml.run_folders import new_run_dir
-    from cifarml.settings import load_settings
     from cifarml.train.config import TrainConfig
     from cifarml.train.data_source import Source
 
-    runs_dir = runs_dir or load_settings().runs_dir
+    runs_dir = options.runs_folder(runs_dir)
     if resume is not None:
-        registry = registry_beside(target)
-        run = resume_run(context, resume, runs_dir, quiet=quiet)
-        log_run(run, registry)
-        print_run(run, json=json)
-        return
-    settings = {each: parameters[each] for each in TrainConfig.model_fields if each in parameters}
-    config = TrainConfig(**settings) if config_file is None else TrainConfig.load(config_file, **settings)
-    options.check_folder_name(name)
-    source = Source(data=data, subset=subset, subset_seed=subset_seed, skip_bad=skip_bad)
-    if compute is not None:
-        if target == "local":
-            raise SettingsError("--compute requires --target azure. Received: --target local")
-        run_name = name or new_run_dir(runs_dir, config.preset).name
-        if yaml is not None:
-            from cifarml.azure.jobs.specs import write_job_yaml
+        run_dir, source = find_unfinished(context, resume, runs_dir)
+    else:
+        settings = {each: parameters[each] for each in TrainConfig.model_fields if each in parameters}
+        config = TrainConfig(**settings) if config_file is None else TrainConfig.load(config_file, **settings)
+        options.check_folder_name(name)
+        run_dir = runs_dir / name if name else new_run_dir(runs_dir, config.preset)
+        source = Source(data=data, subset=subset, subset_seed=subset_seed, skip_bad=skip_bad)
+        if compute is not None:
+            if target == "local":
+                raise SettingsError("--compute requires --target azure. Received: --target local")
+            if yaml is not None:
+                from cifarml.azure.jobs.specs import write_job_yaml
 
-            for path in write_job_yaml(yaml, compute, run_name, source, config):
-                print(f"az ml job create -f {path}")
+                for path in write_job_yaml(yaml, compute, run_dir.name, source, config):
+                    print(f"az ml job create -f {path}")
+                return
+            train_on_cluster(compute, run_dir, source, config, wait=wait, json=json, quiet=quiet)
             return
-        if wait and (runs_dir / run_name).exists():  # before a cluster is paid for it
-            raise SettingsError(
-                f"{runs_dir / run_name} already exists", hint="take another --name, or another --runs-dir"
-            )
-        train_on_cluster(compute, run_name, source, config, runs_dir, wait=wait, json=json, quiet=quiet)
-        return
-    if yaml is not None:
-        raise SettingsError("only a job on a cluster can be written as YAML", hint="add --compute NAME")
+        if yaml is not None:
+            raise SettingsError("only a job on a cluster can be written as YAML", hint="add --compute NAME")
     registry = registry_beside(target)
     with show_progress(quiet=quiet) as on_progress:
-        dataset = source.load(on_progress=on_progress)
-        for image in dataset.skipped:
-            note(f"left out {image.name}: {image.reason}")
-        run_dir = runs_dir / name if name else new_run_dir(runs_dir, config.preset)
-        with hidden_native_noise():
-            from cifarml.hardware.devices import describe_environment
-            from cifarml.train.trainer import train_model
+        dataset = load_images(source, on_progress)
+        load_tensorflow()
+        from cifarml.train.trainer import resume_training, train_model
 
-            describe_environment()
         with explain_termination(run_dir, on_progress) as report:
-            run = train_model(config, dataset, run_dir, source=source, on_progress=report)
+            if resume is not None:
+                run = resume_training(run_dir, dataset, on_progress=report)
+            else:
+                run = train_model(config, dataset, run_dir, source=source, on_progress=report)
     log_run(run, registry)
     print_run(run, json=json)
 
 
+def find_unfinished(context: typer.Context, run: str, runs_dir: Path) -> tuple[Path, Source]:
+    """Return the folder of an unfinished run and the source of its images.
+
+    Its settings are stored in its folder, so that only flags about its images are accepted.
+    """
+    from cifarml.run_folders import find_unfinished_run
+    from cifarml.train.data_source import Source
+
+    given = {
+        name
+        for name in context.params
+        if (origin := context.get_parameter_source(name)) and origin.name == "COMMANDLINE"
+    }
+    others = (each for each in context.command.params if each.name in given - _TAKEN)
+    if refused := sorted(_flag(each, context.params[str(each.name)]) for each in others):
+        raise SettingsError(
+            f"{', '.join(refused)} cannot be combined with --resume: a run keeps its settings",
+            hint=f"leave {'it' if len(refused) == 1 else 'them'} out, or start a new run without --resume",
+        )
+    run_dir = find_unfinished_run(run, runs_dir)
+    changes = {name: context.params[name] for name in _IMAGES if name in given}
+    source = Source(data=changes["data"]) if "data" in changes else Source.read(run_dir)
+    return run_dir, source.model_copy(update=changes)
+
+
+def _flag(parameter: Any, value: object) -> str:
+    """Return the flag that sets a parameter to this value."""
+    names = parameter.secondary_opts if value is False and parameter.secondary_opts else parameter.opts
+    return str(names[0])
+
+
+class _Terminated(BaseException):
+    """The process received SIGTERM."""
+
+
+@contextmanager
+def explain_termination(run_dir: Path, on_progress: OnProgress) -> Iterator[OnProgress]:
+    """End a training on SIGTERM, as clusters and spot machines send it, with a hint how to resume.
+
+    The last checkpoint is on the disk already. The exit code is 143, the shell's for this signal.
+    Progress must be reported to the callback that is yielded.
+    """
+    from cifarml.run_folders import CONFIG, resume_command
+
+    asked: list[object] = []
+
+    def end(*signalled: object) -> None:
+        asked.append(signalled)
+        raise _Terminated
+
+    def report(progress: Progress) -> None:
+        if asked:  # Python drops what is raised in a finaliser
+            raise _Terminated
+        on_progress(progress)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield report
+    except _Terminated:
+        began = (run_dir / CONFIG).is_file()
+        hint = f"Resume with: {resume_command(run_dir)}" if began else "The training had not begun."
+        note(f"Ended by the system. {hint}")
+        raise typer.Exit(128 + signal.SIGTERM) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def load_images(source: Source, on_progress: OnProgress) -> Dataset:
+    """Load the images of a training, and say which are left out."""
+    dataset = source.load(on_progress=on_progress)
+    for image in dataset.skipped:
+        note(f"left out {image.name}: {image.reason}")
+    return dataset
+
+
 def registry_beside(target: str | None) -> ModelRegistry | None:
     """Return the registry that a run is logged in besides the local one."""
-    from cifarml.settings import load_settings
-
     to_azure = load_settings(target=target).effective_target == "azure"
     return open_registry("azure") if to_azure else None
 
 
 def log_run(run: Run, registry: ModelRegistry | None = None) -> None:
     """Log a run in the experiment, locally and in another registry; the run is finished in any case."""
-    from cifarml.errors import RegistryError
-
     try:
         for each in (local_registry(), registry):
             if each is not None:
@@ -184,40 +254,26 @@ def log_run(run: Run, registry: ModelRegistry | None = None) -> None:
 
 
 def train_on_cluster(
-    compute: str,
-    run_name: str,
-    source: Source,
-    config: TrainConfig,
-    runs_dir: Path,
-    *,
-    wait: bool,
-    json: bool,
-    quiet: bool,
+    compute: str, run_dir: Path, source: Source, config: TrainConfig, *, wait: bool, json: bool, quiet: bool
 ) -> None:
     """Train on a cluster: submit a job, follow it, and fetch its run."""
-    from cifarml.azure.jobs.jobs import fetch_run, follow_job, submit_job
-    from cifarml.errors import TrainingError
-    from cifarml.progress import show_progress
+    from cifarml.azure.jobs.jobs import fetch_run, submit_job
     from cifarml.registry.azure.registry import AzureRegistry
 
+    if wait and run_dir.exists():  # before a cluster is paid for it
+        raise SettingsError(f"{run_dir} already exists", hint="take another --name, or another --runs-dir")
     workspace = open_workspace()
-    job = submit_job(workspace, compute, run_name, source, config)
+    job = submit_job(workspace, compute, run_dir.name, source, config)
     note(f"Job {job.name} is {job.state} on {compute}. {job.page}")
     if not wait:
-        if json:
-            print_json({"job": job.name, "run": job.run, "state": job.state})
-        else:
-            print(f"Next: cifarml jobs logs {job.name}   and then: cifarml jobs fetch {job.name}")
+        following = f"Next: cifarml jobs logs {job.name}   and then: cifarml jobs fetch {job.name}"
+        print_result({"job": job.name, "run": job.run, "state": job.state}, following, json=json)
         return
-    try:
-        job = follow_job(workspace, job, (lambda _: None) if quiet else note)
-    except KeyboardInterrupt:
-        note(f"The job goes on. See: cifarml jobs logs {job.name}; end it: cifarml jobs cancel {job.name}")
-        raise typer.Exit(130) from None
+    job = follow(workspace, job, (lambda _: None) if quiet else note)
     if job.state != "completed":
         raise TrainingError(f"job {job.name} has {job.state}", hint=f"its log: cifarml jobs logs {job.name}")
     with show_progress(quiet=quiet) as on_progress:
-        run = fetch_run(workspace, job, runs_dir, on_progress=on_progress)
+        run = fetch_run(workspace, job, run_dir.parent, on_progress=on_progress)
     log_run(run, AzureRegistry(workspace))
     print_run(run, json=json)
 
@@ -226,17 +282,15 @@ def print_run(run: Run, *, json: bool) -> None:
     """Print the result of a training."""
     from cifarml.run_folders import REPORT
 
-    if json:
-        print_json({"path": str(run.path.resolve()), **run.info})
-        return
-    info = run.info
-    if info["interrupted"]:
+    info, path = run.info, shown_path(run.path)
+    if info["interrupted"] and not json:
         print(f"Interrupted: the model is as far as it got, in epoch {info['num_epochs'] + 1}.")
-    print(
+    print_result(
+        {"path": run.path, **info},
         f"Test accuracy {info['test_accuracy']:.1%} on {info['num_test_images']:,} images "
-        f"(trained {info['training_s']:.0f} s, {info['images_per_second']:,.0f} images/s)"
+        f"(trained {info['training_s']:.0f} s, {info['images_per_second']:,.0f} images/s)",
+        f"Run folder: {path}",
+        f"Report:     {path}/{REPORT}   (open it with a browser)",
+        "Next: cifarml predict image.png   (or, as an endpoint: cifarml deploy)",
+        json=json,
     )
-    path = shown_path(run.path)
-    print(f"Run folder: {path}")
-    print(f"Report:     {path}/{REPORT}   (open it with a browser)")
-    print("Next: cifarml predict image.png   (or, as an endpoint: cifarml deploy)")

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cifarml.cli import options
-from cifarml.cli.console import hidden_native_noise, note, print_json, print_table, shown_path
+from cifarml.cli.console import load_tensorflow, print_json, print_table, shown_path
+from cifarml.cli.train import CHOSEN, load_images
+from cifarml.progress import show_progress
 
 if TYPE_CHECKING:
     from cifarml.tune.trials import TuneResult
@@ -36,11 +38,7 @@ def tune(
     ] = None,
     num_epochs: Annotated[
         int | None,
-        typer.Option(
-            "--epochs",
-            help="Passes over the training images, in a trial.",
-            show_default="chosen by the preset",
-        ),
+        typer.Option("--epochs", help="Passes over the training images, in a trial.", show_default=CHOSEN),
     ] = None,
     precision: options.Precision = None,
     validation_fraction: options.ValidationFraction = None,
@@ -48,9 +46,7 @@ def tune(
     name: Annotated[
         str | None,
         typer.Option(
-            metavar="STUDY",
-            help="Name of the search; the same goes on.",
-            show_default="of preset and images",
+            metavar="STUDY", help="Name of the search; the same goes on.", show_default="of preset and images"
         ),
     ] = None,
     runs_dir: options.RunsDir = None,
@@ -73,26 +69,20 @@ def tune(
       cifarml train --subset 2000 --config runs/tuning/STUDY/best.toml
     """
     parameters = dict(locals())  # named as the settings of TrainConfig
-    from cifarml.progress import show_progress
-    from cifarml.settings import load_settings
     from cifarml.train.config import TrainConfig
     from cifarml.train.data_source import Source
 
     settings = {each: parameters[each] for each in TrainConfig.model_fields if each in parameters}
     config = TrainConfig(**settings)
     options.check_folder_name(name)
-    runs_dir = runs_dir or load_settings().runs_dir
+    runs_dir = options.runs_folder(runs_dir)
     source = Source(data=data, subset=subset, subset_seed=subset_seed, skip_bad=skip_bad)
     with show_progress(quiet=quiet) as on_progress:
-        dataset = source.load(on_progress=on_progress)
-        for image in dataset.skipped:
-            note(f"left out {image.name}: {image.reason}")
+        dataset = load_images(source, on_progress)
         study_dir = runs_dir / "tuning" / (name or f"{config.preset}-{dataset.fingerprint[:8]}")
-        with hidden_native_noise():
-            from cifarml.hardware.devices import describe_environment
-            from cifarml.tune.search import tune_model
+        load_tensorflow()
+        from cifarml.tune.search import tune_model
 
-            describe_environment()
         result = tune_model(
             config,
             dataset,

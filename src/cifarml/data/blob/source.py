@@ -6,15 +6,14 @@ import functools
 import hashlib
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from cifarml.data.blob.address import BlobAddress
 from cifarml.data.blob.blob_cache import BlobCache
 from cifarml.data.blob.download import PART_BYTES
 from cifarml.data.blob.info import BlobInfo
 from cifarml.data.blob.store import BlobStore
-from cifarml.data.file_tree import MAX_FILE_BYTES
+from cifarml.data.file_tree import MAX_FILE_BYTES, FileTree
 from cifarml.errors import DataError, ImageError
 from cifarml.images import SUFFIXES
 from cifarml.progress import OnProgress, ignore_progress
@@ -24,17 +23,10 @@ _MAX_BLOBS: Final = 500_000
 _SMALL_BLOBS: Final = "small.sqlite"
 
 
-class BlobTree:
-    """FileTree of the blobs under a prefix; all are fetched when it is created.
+class BlobTree(FileTree):
+    """The blobs under a prefix, which the names of the files omit; all are fetched when it is created.
 
     Small ones are cached in one SQLite file, larger ones in a file each.
-
-    Args:
-        store: The container.
-        origin: Their address, for people to read.
-        prefix: Prefix of their names, omitted from the names of the files.
-        blobs: The blobs.
-        cache: Folder of the cache.
     """
 
     def __init__(
@@ -92,12 +84,8 @@ class BlobTree:
         """Return a SHA-256 of names and etags."""
         return self._key
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Close the cache."""
         self._cache.close()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from cifarml.data.archives.limits import ArchiveLimits, Members
+from cifarml.data.archives.limits import ArchiveLimits, MemberValidator
 from cifarml.data.blob.address import BlobAddress
 from cifarml.data.blob.download import has_content
 from cifarml.data.blob.errors import overwrite_error
@@ -121,7 +121,7 @@ def _wanted(store: BlobStore, address: BlobAddress, target: Path) -> list[tuple[
     if prefix is None:
         blob = blobs[0]
         return [(blob, target / blob.name.rpartition("/")[2] if target.is_dir() else target)]
-    members = Members(1, _LIMITS)  # a blob may have any name; a file on this machine may not
+    members = MemberValidator(1, _LIMITS)  # a blob may have any name; a file on this machine may not
     try:
         return [
             (blob, target / members.add(blob.name[len(prefix) :], blob.size_bytes, is_folder=False))

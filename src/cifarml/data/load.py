@@ -75,21 +75,15 @@ def load_dataset(
 def locate_source(
     source: str | Path, settings: Settings, *, on_progress: OnProgress = ignore_progress
 ) -> tuple[str, Path | FileTree]:
-    """Find out where a source lies on this machine, fetching what lies elsewhere.
+    """Fetch a source that is not on this machine.
 
     Returns:
         The source for people to read, without secrets, and its path or its files.
-
-    Raises:
-        DataError: If the address is none, or nothing can be fetched from it.
-        CloudError: If Azure Storage refuses, or can't be reached.
     """
     if source == "cifar10":
         source = download_official(settings, on_progress=on_progress)
     elif isinstance(source, str) and is_blob_address(source):
-        from cifarml.data.blob.source import (
-            open_blobs,  # only who has images in Azure waits for its libraries
-        )
+        from cifarml.data.blob.source import open_blobs  # imports Azure's libraries
 
         return open_blobs(source, settings, on_progress=on_progress)
     return str(source), Path(source)
@@ -101,11 +95,7 @@ def is_path(source: str) -> bool:
 
 
 def open_source(origin: str, place: Path | FileTree) -> FileTree:
-    """Open what locate_source has found: a folder or an archive, whichever it is.
-
-    Raises:
-        DataError: If it is neither.
-    """
+    """Open what locate_source has found: a folder or an archive."""
     if not isinstance(place, Path):
         return place
     try:
@@ -182,7 +172,7 @@ def _decode_tree(
     with keep(len(layout.names), layout.class_names) as kept:
         images, bad = decode_images(tree, layout.names, on_block=kept.add, on_progress=on_progress)
         if bad and not skip_bad:
-            raise _bad_images(tree.origin, bad, len(layout.names))
+            raise _bad_images_error(tree.origin, bad, len(layout.names))
         dataset = _to_dataset(tree.origin, layout, images, bad)
         if not bad:
             kept.finish(dataset)
@@ -196,8 +186,7 @@ def _to_dataset(origin: str, layout: Layout, images: npt.NDArray[np.uint8], bad:
         good = np.array([name not in left_out for name in names])
         images, labels, is_test = images[good], labels[good], is_test[good]
         names = tuple(name for name in names if name not in left_out)
-        empty = set(range(len(layout.class_names))) - set(labels.tolist())
-        if empty:
+        if empty := set(range(len(layout.class_names))) - set(labels.tolist()):
             missing = ", ".join(repr(layout.class_names[label]) for label in sorted(empty)[:5])
             raise DataError(f"{origin}: no image can be read of the classes {missing}")
     for array in (images, labels, is_test):
@@ -205,7 +194,7 @@ def _to_dataset(origin: str, layout: Layout, images: npt.NDArray[np.uint8], bad:
     return Dataset(images, labels, layout.class_names, names, is_test, origin, tuple(bad))
 
 
-def _bad_images(origin: str, bad: list[BadImage], count: int) -> ImageError:
+def _bad_images_error(origin: str, bad: list[BadImage], count: int) -> ImageError:
     lines = [f"  {image.name}: {image.reason}" for image in bad[:_SHOWN_BAD]]
     if len(bad) > _SHOWN_BAD:
         lines.append(f"  and {len(bad) - _SHOWN_BAD:,} more")

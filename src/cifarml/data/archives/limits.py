@@ -32,13 +32,9 @@ DAMAGED: Final = (
 
 @dataclasses.dataclass(frozen=True)
 class ArchiveLimits:
-    """What an archive may hold before it is refused.
+    """Limits on an archive: files and folders in it, their unpacked size in all and each.
 
-    Args:
-        max_members: Files and folders.
-        max_total_bytes: All files together, unpacked.
-        max_file_bytes: One file, unpacked.
-        max_ratio: Unpacked size over the size of the archive (only counts above 64 MiB unpacked).
+    ``max_ratio`` is the unpacked size over the size of the archive; it only counts above 64 MiB unpacked.
     """
 
     max_members: int = 500_000

@@ -12,7 +12,7 @@ from cifarml.data.archives.limits import DAMAGED, ArchiveLimits, MemberValidator
 from cifarml.data.file_tree import FileTree
 from cifarml.errors import ArchiveError, ImageError
 
-_GZIP_MAGIC: Final = b"\x1f\x8b"
+GZIP_MAGIC: Final = b"\x1f\x8b"
 _MAX_HEADER_BYTES: Final = 256 * 2**10
 _MAX_COMMON_ENTRIES: Final = 100
 
@@ -25,7 +25,7 @@ class TarTree(FileTree):
         size_bytes = path.stat().st_size
         self._file = path.open("rb")
         try:
-            packed = self._file.read(2) == _GZIP_MAGIC
+            packed = self._file.read(2) == GZIP_MAGIC
             self._file.seek(0)
             stream = gzip.GzipFile(fileobj=self._file) if packed else self._file
             self._stream = _LimitedStream(cast("IO[bytes]", stream), size_bytes, limits)

@@ -16,9 +16,6 @@ from cifarml.settings import Settings
 def check_permissions(settings: Settings) -> Iterator[tuple[str, CifarMLError | None]]:
     """Try each operation in the container of the settings, with a small blob that is deleted afterwards.
 
-    Args:
-        settings: Which account and container, and how to sign in.
-
     Yields:
         A permission ("list", "write", "read", "delete"), and None if it is granted, or else the error.
         Those that depend on a missing one are omitted.

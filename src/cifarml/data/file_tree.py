@@ -53,8 +53,7 @@ class Folder(FileTree):
     def __init__(self, path: Path) -> None:
         self.origin = str(path)
         self.files: dict[str, int] = {}
-        self._paths: dict[str, Path] = {}
-        self._changed_ns: dict[str, int] = {}
+        self._found: dict[str, tuple[str, int]] = {}  # path and time of change
         folders: set[str] = set()
         try:
             self._scan(path, "", folders, frozenset())
@@ -77,13 +76,12 @@ class Folder(FileTree):
                 elif entry.is_file():
                     found = entry.stat()
                     self.files[name] = found.st_size
-                    self._changed_ns[name] = found.st_mtime_ns
-                    self._paths[name] = Path(entry.path)
+                    self._found[name] = entry.path, found.st_mtime_ns
 
     def read(self, name: str) -> bytes:
         """Return the content of a file; see FileTree."""
         try:
-            with self._paths[name].open("rb") as file:
+            with Path(self._found[name][0]).open("rb") as file:
                 if os.fstat(file.fileno()).st_size > MAX_FILE_BYTES:
                     raise ImageError(f"larger than {MAX_FILE_BYTES:,} bytes")
                 return file.read()
@@ -94,7 +92,7 @@ class Folder(FileTree):
         """Return a SHA-256 of names, sizes and times of change, without reading the files."""
         digest = hashlib.sha256()
         for name, size in self.files.items():
-            digest.update(f"{name}\0{size}\0{self._changed_ns[name]}\0".encode())
+            digest.update(f"{name}\0{size}\0{self._found[name][1]}\0".encode())
         return digest.hexdigest()
 
     def close(self) -> None:

@@ -23,14 +23,7 @@ _HINT: Final = (
 
 
 class Layout(NamedTuple):
-    """Labels of images by name.
-
-    Attributes:
-        class_names: Sorted names of the classes.
-        names: The images, in the order in which the source lists them.
-        labels: int64, shape (N,).
-        is_test: bool, shape (N,).
-    """
+    """Labels of N images, in the order in which the source lists them; the classes are sorted."""
 
     class_names: tuple[str, ...]
     names: tuple[str, ...]

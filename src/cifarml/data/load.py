@@ -6,7 +6,7 @@ import gc
 import hashlib
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -68,7 +68,7 @@ def load_dataset(
         >>> load_dataset("drawn:2000").class_names[:3]
         ('airplane', 'automobile', 'bird')
     """
-    dataset = _load_whole(source, skip_bad, settings or load_settings(), on_progress)
+    dataset = _load_source(source, skip_bad, settings or load_settings(), on_progress)
     return dataset if subset is None else dataset.subset(subset, seed=seed)
 
 
@@ -114,16 +114,17 @@ def open_source(origin: str, place: Path | FileTree) -> FileTree:
     return open_archive(place, origin=origin)
 
 
-def _load_whole(source: str | Path, skip_bad: bool, settings: Settings, on_progress: OnProgress) -> Dataset:
+def _load_source(source: str | Path, skip_bad: bool, settings: Settings, on_progress: OnProgress) -> Dataset:
     if drawn := _DRAWN.fullmatch(str(source)):
         count, seed = int(drawn["count"] or 2000), int(drawn["seed"] or 0)
         return draw_dataset(count, seed=seed, on_progress=on_progress)
     origin, place = locate_source(source, settings, on_progress=on_progress)
     cache = settings.cache_dir / "decoded"
-    try:
-        key = _archive_key(place) if isinstance(place, Path) and place.is_file() else ""
-    except (OSError, ValueError):
-        key = ""  # open_source says what is wrong
+    key = ""
+    with suppress(OSError, ValueError):  # open_source says what is wrong
+        if isinstance(place, Path) and place.is_file():
+            with place.open("rb") as file:
+                key = f"{hashlib.file_digest(file, 'sha256').hexdigest()}-{DECODER_VERSION}"
     if key and (dataset := read_cached(cache, key, origin)):
         return dataset  # without so much as opening the archive
     with _gc_disabled(), open_source(origin, place) as tree:
@@ -146,11 +147,6 @@ def _gc_disabled() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
-
-
-def _archive_key(path: Path) -> str:
-    with path.open("rb") as file:
-        return f"{hashlib.file_digest(file, 'sha256').hexdigest()}-{DECODER_VERSION}"
 
 
 def _decode_tree(

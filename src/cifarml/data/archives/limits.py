@@ -23,7 +23,6 @@ DAMAGED: Final = (
     EOFError,
     ValueError,
     OverflowError,
-    NotImplementedError,
     RuntimeError,
     LookupError,
 )

@@ -130,7 +130,7 @@ class BlobStore:
         prefix = name.rstrip("/") + "/" if name else ""
         blobs = self.list_blobs(prefix)
         if not blobs:
-            raise self._missing(name, ", and none under it")
+            raise self._missing_error(name, ", and none under it")
         return prefix, blobs
 
     def read(self, blobs: Sequence[BlobInfo], keep: Callable[[BlobInfo, bytes], None]) -> None:
@@ -170,7 +170,9 @@ class BlobStore:
             CloudError: If one can't be read, or does not match its hash; those that came are kept.
             DataError: If a file can't be written.
         """
-        wanted = [(blob if isinstance(blob, BlobInfo) else self._get(blob), path) for blob, path in blobs]
+        wanted = [
+            (blob if isinstance(blob, BlobInfo) else self._find_one(blob), path) for blob, path in blobs
+        ]
         progress = self._start_progress("downloading", [info.size_bytes for info, _ in wanted])
 
         def fetch(pair: tuple[BlobInfo, Path]) -> int:
@@ -180,7 +182,7 @@ class BlobStore:
                 fetched_bytes = download_blob(
                     self._container,
                     info,
-                    partial(self._get, info.name),
+                    partial(self._find_one, info.name),
                     path,
                     lock=lock,
                     on_bytes=progress.add,
@@ -243,13 +245,13 @@ class BlobStore:
         with translate_errors(self._access, f"delete {self.address.at(name)}"):
             self._container.delete_blob(name)
 
-    def _get(self, name: str) -> BlobInfo:
+    def _find_one(self, name: str) -> BlobInfo:
         info = self.find(name)
         if info is None:
-            raise self._missing(name)
+            raise self._missing_error(name)
         return info
 
-    def _missing(self, name: str, besides: str = "") -> CloudError:
+    def _missing_error(self, name: str, besides: str = "") -> CloudError:
         return CloudError(
             f"there is no blob {self.address.at(name)}{besides}",
             f"see what is there: cifarml data list {self.address.at('')}",

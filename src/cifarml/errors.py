@@ -6,7 +6,7 @@
     ├ SettingsError       a setting, flag or environment variable is wrong
     ├ DataError           images or labels can't be used
     │ ├ ArchiveError      an archive is damaged or unsafe
-    │ ├ ImageError      an image can't be read
+    │ ├ ImageError        an image can't be read
     │ └ DownloadError     a data set could not be fetched
     ├ ModelFileError      a model file or run is missing, damaged or not allowed
     ├ TrainingError       training could not start or go on

@@ -14,7 +14,7 @@ from typing import IO, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from cifarml.cifar10 import IMAGE_SIZE
 from cifarml.errors import ImageError
@@ -45,7 +45,6 @@ _ACCEPTED: Final = (
 _MAX_FILE_BYTES: Final = 2**29
 """More than the largest uncompressed image of :data:`MAX_PIXELS` pixels takes."""
 
-_ORIENTATION_TAG: Final = 0x0112
 _TRANSPOSE: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -81,28 +80,22 @@ def decode_image(image: ImageLike, *, side: int = IMAGE_SIZE) -> npt.NDArray[np.
         >>> decode_image(np.zeros((480, 640, 3), np.uint8)).shape
         (32, 32, 3)
     """
-    with _opened(image) as opened:
-        return _decode(opened, side, may_change=not isinstance(image, Image.Image))
+    with _open_image(image) as opened:
+        return _to_pixels(opened, side, may_change=not isinstance(image, Image.Image))
 
 
 def image_size(image: ImageLike) -> tuple[int, int]:
     """Return width and height of an image, in pixels as stored, without decoding it.
 
-    Args:
-        image: As for :func:`decode_image`.
-
     Raises:
         ImageError: As :func:`decode_image` does.
     """
-    with _opened(image) as opened:
+    with _open_image(image) as opened:
         return opened.size
 
 
 def encode_image(image: ImageLike) -> bytes:
     r"""Return an image as the content of a file, to send it: a file as it is, pixels as an upright PNG.
-
-    Args:
-        image: As for :func:`decode_image`.
 
     Raises:
         ImageError: If it can't be read, or pixels are not an image. The content of files is not checked.
@@ -111,10 +104,10 @@ def encode_image(image: ImageLike) -> bytes:
         >>> encode_image(np.zeros((32, 32), np.uint8))[:4]
         b'\x89PNG'
     """
-    source = _read(image)
+    source = _read_source(image)
     if isinstance(source, bytes):
         return source
-    with _opened(source) as opened:
+    with _open_image(source) as opened:
         _check_size(opened)
         pixels, file = _to_rgb_or_rgba(opened), io.BytesIO()
         if (upright := _orientation(opened)) is not None:
@@ -123,7 +116,7 @@ def encode_image(image: ImageLike) -> bytes:
         return file.getvalue()
 
 
-def _read(image: ImageLike) -> bytes | Image.Image:
+def _read_source(image: ImageLike) -> bytes | Image.Image:
     """Return the content of an image file, or the image if it is held as pixels."""
     if isinstance(image, bytes):  # most often, so at once
         return image
@@ -149,15 +142,15 @@ def _read_path(path: str | os.PathLike[str]) -> bytes:
     try:
         if Path(path).is_dir():
             hint = "a folder of labelled images is loaded with load_dataset"
-            raise ImageError(f"can't read {_shown(path)}: it is a folder", hint, code="not_an_image")
+            raise ImageError(f"can't read {_shorten_path(path)}: it is a folder", hint, code="not_an_image")
         if Path(path).exists() and not Path(path).is_file():  # a pipe, say, which might never end
-            raise ImageError(f"can't read {_shown(path)}: not a regular file", code="not_an_image")
+            raise ImageError(f"can't read {_shorten_path(path)}: not a regular file", code="not_an_image")
         with Path(path).open("rb") as file:
             content = file.read(_MAX_FILE_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a null character
         reason = getattr(error, "strerror", None) or error
-        raise ImageError(f"can't read {_shown(path)}: {reason}", code="not_an_image") from error
-    return _checked(content)
+        raise ImageError(f"can't read {_shorten_path(path)}: {reason}", code="not_an_image") from error
+    return _check_file_size(content)
 
 
 def _read_file_object(file: IO[bytes]) -> bytes:
@@ -177,10 +170,10 @@ def _read_file_object(file: IO[bytes]) -> bytes:
             hint="go back to its beginning: file.seek(0)",
             code="not_an_image",
         )
-    return _checked(content)
+    return _check_file_size(content)
 
 
-def _checked(content: bytes) -> bytes:
+def _check_file_size(content: bytes) -> bytes:
     if len(content) > _MAX_FILE_BYTES:
         raise ImageError(f"the file has more than {_MAX_FILE_BYTES:,} bytes", code="too_many_pixels")
     return content
@@ -189,11 +182,9 @@ def _checked(content: bytes) -> bytes:
 def _from_array(array: npt.NDArray[np.generic]) -> Image.Image:
     has_image_shape = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in {3, 4})
     if array.dtype != np.uint8 or not has_image_shape or not array.size:
-        hint = None
+        hint = "pass several images to predict_many" if array.ndim == 4 else None
         if array.dtype != np.uint8:
             hint = 'scale it to 0 to 255 and convert it, such as (255 * array).astype("uint8")'
-        elif array.ndim == 4:
-            hint = "pass several images to predict_many"
         raise ImageError(
             "expected a uint8 array of shape (H, W), (H, W, 3) or (H, W, 4); "
             f"got {array.dtype} {array.shape}",
@@ -206,9 +197,9 @@ def _from_array(array: npt.NDArray[np.generic]) -> Image.Image:
 
 
 @contextmanager
-def _opened(image: ImageLike) -> Iterator[Image.Image]:
+def _open_image(image: ImageLike) -> Iterator[Image.Image]:
     """Open an image, and turn whatever Pillow raises into an ImageError."""
-    source = _read(image)
+    source = _read_source(image)
     try:
         if isinstance(source, Image.Image):
             yield source
@@ -218,24 +209,24 @@ def _opened(image: ImageLike) -> Iterator[Image.Image]:
         with Image.open(io.BytesIO(source), formats=FORMATS) as opened:
             yield opened
     except ImageError as error:
-        raise ImageError(f"{_where(image)}{error.message}", error.hint, code=error.code) from None
+        raise ImageError(f"{_path_prefix(image)}{error.message}", error.hint, code=error.code) from None
     except UnidentifiedImageError:
         begin = source[:12] if isinstance(source, bytes) else b""
-        message = f"{_where(image)}not a PNG, JPEG, WebP, GIF or BMP image; begins with {begin!r}"
+        message = f"{_path_prefix(image)}not a PNG, JPEG, WebP, GIF or BMP image; begins with {begin!r}"
         raise ImageError(message, code="not_an_image") from None
     except Image.DecompressionBombError:
-        message = f"{_where(image)}more than {MAX_PIXELS:,} pixels"
+        message = f"{_path_prefix(image)}more than {MAX_PIXELS:,} pixels"
         raise ImageError(message, code="too_many_pixels") from None
     except Exception as error:  # Pillow's decoders raise almost anything on hostile bytes
-        raise ImageError(f"{_where(image)}damaged image: {error or type(error).__name__}") from error
+        raise ImageError(f"{_path_prefix(image)}damaged image: {error or type(error).__name__}") from error
 
 
-def _where(image: ImageLike) -> str:
+def _path_prefix(image: ImageLike) -> str:
     """Return the path of an image, to begin an error message with, if it has one."""
     return f"{os.fsdecode(image)}: " if isinstance(image, str | os.PathLike) else ""
 
 
-def _shown(path: str | os.PathLike[str]) -> str:
+def _shorten_path(path: str | os.PathLike[str]) -> str:
     text = os.fsdecode(path)
     return repr(text) if len(text) <= 200 else f"{text[:60]!r}... ({len(text):,} characters)"
 
@@ -256,19 +247,19 @@ def _too_many_pixels(width: int, height: int) -> ImageError:
 def _orientation(image: Image.Image) -> Image.Transpose | None:
     if _WITH_ORIENTATION.isdisjoint(image.info):
         return None
-    return _TRANSPOSE.get(image.getexif().get(_ORIENTATION_TAG, 1))
+    return _TRANSPOSE.get(image.getexif().get(ExifTags.Base.Orientation, 1))
 
 
-def _decode(image: Image.Image, side: int, *, may_change: bool) -> npt.NDArray[np.uint8]:
+def _to_pixels(image: Image.Image, side: int, *, may_change: bool) -> npt.NDArray[np.uint8]:
     _check_size(image)
     if may_change and image.format == "JPEG" and min(image.size) >= 4 * side:
         # Let libjpeg shrink a photo by 2, 4 or 8 while it decodes: quicker, and a fraction of the memory.
         image.draft(image.mode, (2 * side, 2 * side))
-    width, height = image.size
-    shorter = min(width, height)
     upright = _orientation(image)
     pixels = _to_rgb_or_rgba(image)
     if pixels.size != (side, side):
+        width, height = pixels.size
+        shorter = min(width, height)
         left, top = (width - shorter) / 2, (height - shorter) / 2
         # Pillow resizes RGBA with premultiplied alpha, so hidden colours don't bleed into the edges.
         pixels = pixels.resize(

@@ -115,7 +115,7 @@ class Predictor:
         Raises:
             DataError: If ``images`` is a single image.
         """
-        images = _listed(images)
+        images = _list_images(images)
         predictions: list[Prediction | ImageError] = []
         for start in range(0, len(images), _BATCH_SIZE):
             decoded = [_try_decode(image) for image in images[start : start + _BATCH_SIZE]]
@@ -131,11 +131,7 @@ class Predictor:
     def predict_images(
         self, images: npt.NDArray[np.uint8], *, on_progress: OnProgress = ignore_progress
     ) -> npt.NDArray[np.float32]:
-        """Return the probabilities for decoded images, some hundreds at a time.
-
-        Args:
-            images: uint8, shape (N, 32, 32, 3).
-            on_progress: Called after every batch.
+        """Return the probabilities for decoded images (uint8, shape (N, 32, 32, 3)), in batches.
 
         Returns:
             Probabilities, float32, shape (N, classes), each row adding up to 1.
@@ -161,7 +157,7 @@ class Predictor:
         return Prediction(label, ranked[label], ranked)
 
 
-def _listed(images: Iterable[ImageLike]) -> list[ImageLike]:
+def _list_images(images: Iterable[ImageLike]) -> list[ImageLike]:
     is_one = isinstance(images, str | bytes | bytearray | memoryview) or hasattr(images, "read")
     if isinstance(images, np.ndarray):
         is_one = images.ndim != 4

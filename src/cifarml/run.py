@@ -176,11 +176,7 @@ class Run:
         return hashlib.sha256(content.encode()).hexdigest()
 
     def verify(self) -> None:
-        """Check the hash of every file.
-
-        Raises:
-            ModelFileError: If one is missing or changed.
-        """
+        """Check the hash of every file; raise ModelFileError if one is missing or changed."""
         for name in self.files:
             self.read(name)
 
@@ -197,7 +193,7 @@ RunLike: TypeAlias = Run | str | os.PathLike[str] | _OpensRun
 
 def write_json(path: Path, values: object) -> None:
     """Write a JSON file atomically: if the process is killed, the old file or the whole new one remains."""
-    _write_beside(path, values).replace(path)
+    _write_partial(path, values).replace(path)
 
 
 def write_manifest(
@@ -209,61 +205,50 @@ def write_manifest(
 ) -> Run:
     """Finish a run: hash the files in its folder and write the manifest.
 
-    Args:
-        path: The folder.
-        class_names: The classes, in the order of the model's outputs.
-        info: Further JSON values for the manifest.
-        clear: Removes what does not belong in a finished run; called when everything else is on disk, just
-            before the manifest gets its name. If killed in between, :func:`finish_manifest` completes it.
+    ``clear`` removes what does not belong in a finished run. It is called when everything else is on disk,
+    just before the manifest gets its name; if killed in between, :func:`finish_manifest` completes it.
     """
-    files = {
-        entry.name: _sha256(entry)
-        for entry in sorted(path.iterdir())
-        if entry.is_file() and entry.name != MANIFEST
-    }
+    entries = [entry for entry in sorted(path.iterdir()) if entry.is_file() and entry.name != MANIFEST]
+    files = {entry.name: _hash_file(entry) for entry in entries}
     manifest = {"format": _FORMAT, **info, "class_names": class_names, "files": files}
-    beside = _write_beside(path / MANIFEST, manifest)
+    partial = _write_partial(path / MANIFEST, manifest)
     clear()
     with suppress(FileNotFoundError):  # another process has completed it
-        beside.replace(path / MANIFEST)
+        partial.replace(path / MANIFEST)
     return Run.open(path)
 
 
 def finish_manifest(path: Path, *, clear: Callable[[], None]) -> Run | None:
     """Finish a run whose writer was killed just before it renamed the manifest.
 
-    Args:
-        path: The folder.
-        clear: See :func:`write_manifest`.
-
     Returns:
         The finished run, or None if more than that is missing.
     """
-    beside = _beside(path / MANIFEST)
+    partial = _partial_path(path / MANIFEST)
     try:
-        files = json.loads(beside.read_bytes())["files"]
-        if any(_sha256(path / name) != expected for name, expected in files.items()):
+        files = json.loads(partial.read_bytes())["files"]
+        if any(_hash_file(path / name) != expected for name, expected in files.items()):
             return None
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
     clear()
-    beside.replace(path / MANIFEST)
+    partial.replace(path / MANIFEST)
     return Run.open(path)
 
 
-def _beside(path: Path) -> Path:
+def _partial_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.partial")
 
 
-def _write_beside(path: Path, values: object) -> Path:
-    beside = _beside(path)
-    with beside.open("w", encoding="utf-8") as file:
+def _write_partial(path: Path, values: object) -> Path:
+    partial = _partial_path(path)
+    with partial.open("w", encoding="utf-8") as file:
         json.dump(values, file, indent=2, ensure_ascii=False, allow_nan=False)
         file.write("\n")
         file.flush()
         os.fsync(file.fileno())
-    return beside
+    return partial
 
 
-def _sha256(path: Path) -> str:
+def _hash_file(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()

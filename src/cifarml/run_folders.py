@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shlex
 import time
@@ -53,10 +54,8 @@ class RunSummary(NamedTuple):
 def new_run_dir(runs_dir: Path, preset: str) -> Path:
     """Return the path of a new run folder, named by date, time and preset; it is not made yet."""
     stem = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{preset}"
-    path, number = runs_dir / stem, 2
-    while path.exists():
-        path, number = runs_dir / f"{stem}-{number}", number + 1
-    return path
+    names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
+    return next(runs_dir / name for name in names if not (runs_dir / name).exists())
 
 
 def list_runs(runs_dir: Path) -> list[RunSummary]:
@@ -72,7 +71,7 @@ def summarise_run(path: Path) -> RunSummary:
     """Look at one run folder."""
     if not (path / MANIFEST).exists():
         state = "training" if is_training(path) else "unfinished"
-        return RunSummary(path.name, path, state, _progress(path))
+        return RunSummary(path.name, path, state, _read_progress(path))
     try:
         run = Run.open(path)
     except ModelFileError:
@@ -82,15 +81,9 @@ def summarise_run(path: Path) -> RunSummary:
 
 
 def find_run(run: str | Path | None, runs_dir: Path) -> Path:
-    """Return the folder of a run.
+    """Return the folder of a run: a path, a name in ``runs_dir``, or the newest with a model.
 
-    Args:
-        run: A path, the name of a run in ``runs_dir``, or None or ``"latest"`` for the newest run
-            with a model.
-        runs_dir: Where runs lie.
-
-    Raises:
-        ModelFileError: If there is no such run.
+    The newest is selected by None or ``"latest"``. Raises ModelFileError if there is no such run.
     """
     if run is None or str(run) == "latest":
         usable = [run for run in list_runs(runs_dir) if run.state in {"finished", "interrupted"}]
@@ -109,12 +102,9 @@ def find_run(run: str | Path | None, runs_dir: Path) -> Path:
 
 
 def find_unfinished_run(run: str | Path, runs_dir: Path) -> Path:
-    """Return the folder of a run whose training can go on.
+    """Return the folder of a run to resume: a path, a name in ``runs_dir``, or ``"latest"``.
 
-    Args:
-        run: A path, the name of a run in ``runs_dir``, or ``"latest"`` for the newest one that is neither
-            finished nor being trained.
-        runs_dir: Where runs lie.
+    That is the newest one that is neither finished nor being trained.
 
     Raises:
         ModelFileError: If there is no such run.
@@ -138,7 +128,8 @@ def check_unfinished(path: Path) -> None:
     """Raise TrainingError unless a folder holds a run that is not finished."""
     if (path / MANIFEST).exists():
         raise TrainingError(
-            f"the run in {path} is finished already", f"see it with: cifarml runs show {_quoted(path)}"
+            f"the run in {path} is finished already",
+            f"see it with: cifarml runs show {shlex.quote(str(path))}",
         )
     if not (path / CONFIG).is_file():
         raise TrainingError(
@@ -171,15 +162,11 @@ def being_trained(path: Path) -> TrainingError:
 
 def resume_command(path: Path) -> str:
     """Return what to type to go on with the run in a folder."""
-    return f"cifarml train --resume {_quoted(path)}"
+    return f"cifarml train --resume {shlex.quote(str(path))}"
 
 
-def _quoted(path: Path) -> str:
-    return shlex.quote(str(path))
-
-
-def _progress(path: Path) -> dict[str, Any]:
-    """Return how far an unfinished run is, as far as its files tell."""
+def _read_progress(path: Path) -> dict[str, Any]:
+    """Read from the files of an unfinished run how far it is."""
     info = {}
     state = path / CHECKPOINT / STATE
     try:
@@ -192,27 +179,16 @@ def _progress(path: Path) -> dict[str, Any]:
                 reached = json.loads(about.read(MAX_ABOUT_BYTES))["num_epochs"]
             if isinstance(reached, int):
                 info["num_epochs"] = reached
-    except (
-        OSError,
-        ValueError,
-        LookupError,
-        TypeError,
-        EOFError,
-        RuntimeError,
-        RecursionError,
-        zipfile.error,
-    ):
-        pass  # whoever goes on with it is told what is wrong
+    except (OSError, ValueError, LookupError, TypeError, EOFError, RuntimeError, zipfile.error):
+        pass  # whoever resumes it is told what is wrong
     return info
 
 
 def shown_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a run's config.json says, for a person to read: settings, devices and time budget."""
-    settings = dict(config)
-    machine = settings.pop("machine", {})
-    budget = machine.get("time_budget") or {}
-    return {
-        **settings,
-        "devices": machine.get("devices", []),
-        **({"time_budget_s": budget["budget_s"]} if budget else {}),
-    }
+    machine = config.get("machine", {})
+    settings = {name: value for name, value in config.items() if name != "machine"}
+    settings["devices"] = machine.get("devices", [])
+    if budget := machine.get("time_budget"):
+        settings["time_budget_s"] = budget["budget_s"]
+    return settings

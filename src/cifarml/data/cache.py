@@ -9,7 +9,6 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self
 
 import numpy as np
@@ -26,13 +25,7 @@ _KEPT: Final = 8
 
 
 def read_cached(folder: Path, key: str, origin: str) -> Dataset | None:
-    """Return the data set that was kept under ``key``, or None where there is none that is whole.
-
-    Args:
-        folder: The cache.
-        key: What :class:`CacheWriter` was given.
-        origin: Where the source lies now, for people to read.
-    """
+    """Return the data set that was cached under ``key``; None if it is missing or damaged."""
     path = folder / f"{key}.npy"
     try:
         with path.open("rb") as file:
@@ -54,16 +47,10 @@ def read_cached(folder: Path, key: str, origin: str) -> Dataset | None:
 
 
 class CacheWriter:
-    """Keeps a data set under a key, writing its images while others are still being decoded.
+    """Caches a data set under a key (nothing if it is empty), writing images while others are decoded.
 
-    What can't be written (disk full, another process is at it) is only logged: the cache is a help, not a
-    need. Nothing is kept unless :meth:`finish` is reached.
-
-    Args:
-        folder: The cache; made when it isn't there.
-        key: A file name that stands for the content of the source; empty to keep nothing.
-        num_images: How many images will be added.
-        class_names: The data set's.
+    A failure to write (full disk, another process writes) is only logged. Nothing is cached unless
+    :meth:`finish` is reached.
     """
 
     def __init__(self, folder: Path, key: str, num_images: int, class_names: tuple[str, ...]) -> None:
@@ -129,8 +116,6 @@ class CacheWriter:
         _logger.warning("the decoded images are not kept for the next time: %s", error)
         self._key = ""
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         with suppress(OSError):  # what could not be flushed is no longer wanted
             self._stack.close()

@@ -54,18 +54,16 @@ class SourceCheck(NamedTuple):
 
     def to_json(self) -> dict[str, object]:
         """Return what was found as plain JSON values."""
+        found = self._asdict()
+        del found["dataset"]
         return {
             "origin": self.dataset.origin,
             "num_images": len(self.dataset),
             "fingerprint": self.dataset.fingerprint,
+            **found,
             "classes": [count._asdict() for count in self.classes],
             "sizes": [{"width": w, "height": h, "num_images": count} for (w, h), count in self.sizes],
             "unreadable": [image._asdict() for image in self.unreadable],
-            "duplicates": self.duplicates,
-            "leaks": self.leaks,
-            "conflicts": self.conflicts,
-            "problems": self.problems,
-            "warnings": self.warnings,
         }
 
 
@@ -80,7 +78,7 @@ def check_source(source: str | Path, *, on_progress: OnProgress = ignore_progres
         DataError: If the source can't be loaded at all.
     """
     dataset = load_dataset(source, skip_bad=True, on_progress=on_progress)
-    return check_dataset(dataset, sizes=_sizes(source))
+    return check_dataset(dataset, sizes=_count_sizes(source))
 
 
 def check_dataset(dataset: Dataset, *, sizes: Counter[tuple[int, int]] | None = None) -> SourceCheck:
@@ -111,14 +109,14 @@ def check_dataset(dataset: Dataset, *, sizes: Counter[tuple[int, int]] | None = 
             elif same_label:
                 duplicates.append(names)
     problems = [
-        *_say(len(dataset.skipped), "image can't be read", "images can't be read"),
-        *_say(len(leaks), "image is in train and in test", "images are in train and in test"),
-        *_say(len(conflicts), "image has several labels", "images have several labels"),
+        *_format_count(len(dataset.skipped), "image can't be read", "images can't be read"),
+        *_format_count(len(leaks), "image is in train and in test", "images are in train and in test"),
+        *_format_count(len(conflicts), "image has several labels", "images have several labels"),
         *(f"class {count.name!r} has no images to train on" for count in counts if not count.train),
         *(f"class {count.name!r} has no test images" for count in counts if not count.test),
     ]
     warnings = [
-        *_say(len(duplicates), "image is there more than once", "images are there more than once"),
+        *_format_count(len(duplicates), "image is there more than once", "images are there more than once"),
         *_imbalance(counts),
     ]
     return SourceCheck(
@@ -134,7 +132,7 @@ def check_dataset(dataset: Dataset, *, sizes: Counter[tuple[int, int]] | None = 
     )
 
 
-def _say(count: int, one: str, many: str) -> list[str]:
+def _format_count(count: int, one: str, many: str) -> list[str]:
     return [f"{count:,} {one if count == 1 else many}"] if count else []
 
 
@@ -145,7 +143,7 @@ def _imbalance(counts: tuple[ClassCount, ...]) -> list[str]:
     return [f"{most.name!r} has {most.train:,} images to train on and {least.name!r} only {least.train:,}"]
 
 
-def _sizes(source: str | Path) -> Counter[tuple[int, int]]:
+def _count_sizes(source: str | Path) -> Counter[tuple[int, int]]:
     """Count the widths and heights of the image files of a source, without decoding them."""
     sizes: Counter[tuple[int, int]] = Counter()
     if not is_blob_address(source) and not Path(source).exists():  # drawn, or cifar10

@@ -64,9 +64,9 @@ class Dataset:
 
     def __post_init__(self) -> None:
         count = len(self.images)
-        _check("images", self.images, np.uint8, (count, *IMAGE_SHAPE))
-        _check("labels", self.labels, np.int64, (count,))
-        _check("is_test", self.is_test, np.bool_, (count,))
+        _check_array("images", self.images, np.uint8, (count, *IMAGE_SHAPE))
+        _check_array("labels", self.labels, np.int64, (count,))
+        _check_array("is_test", self.is_test, np.bool_, (count,))
         if len(self.sources) != count:
             raise DataError(f"sources must name each of the {count} images. Received: {len(self.sources)}")
         check_class_names(self.class_names)
@@ -151,19 +151,14 @@ class Dataset:
         both = bool(self.is_test.any() and not self.is_test.all())
         chosen: list[npt.NDArray[np.int64]] = []
         for label, share in enumerate(shares.tolist()):
-            num_test = max(1, round(share * TEST_FRACTION)) if both else 0
-            members = self.labels == label
-            parts = (
-                [(members & ~self.is_test, share - num_test), (members & self.is_test, num_test)]
-                if both
-                else [(members, share)]
-            )
-            for mask, wanted in parts:
-                there = np.flatnonzero(mask)
+            num_test = max(1, round(share * TEST_FRACTION))
+            parts = {"": share - num_test, "test ": num_test} if both else {"": share}
+            for kind, wanted in parts.items():
+                of_kind = self.is_test == bool(kind) if both else True
+                there = np.flatnonzero((self.labels == label) & of_kind)
                 if len(there) < wanted:
                     raise DataError(
-                        f"a balanced subset of {num_images:,} needs {wanted:,} "
-                        f"{'test ' if both and mask is parts[-1][0] else ''}images of "
+                        f"a balanced subset of {num_images:,} needs {wanted:,} {kind}images of "
                         f"{self.class_names[label]!r}; there are {len(there):,}",
                         hint="ask for fewer images: --subset N",
                     )
@@ -251,7 +246,7 @@ def check_class_names(names: tuple[str, ...]) -> None:
             raise DataError(f"a class name must be 1 to 255 printable characters. Received: {name[:300]!r}")
 
 
-def _check(name: str, array: npt.NDArray[np.generic], dtype: type, shape: tuple[int, ...]) -> None:
+def _check_array(name: str, array: npt.NDArray[np.generic], dtype: type, shape: tuple[int, ...]) -> None:
     if array.dtype != dtype or array.shape != shape:
         raise DataError(
             f"{name} must be {np.dtype(dtype).name} of shape {shape}. "

@@ -34,11 +34,7 @@ def decode_images(
 ) -> tuple[npt.NDArray[np.uint8], list[BadImage]]:
     """Decode images of a source, several at a time, reading ahead no more than a few blocks.
 
-    Args:
-        tree: Where the images lie.
-        names: The images wanted.
-        on_block: Given every part of the result, in order, as soon as it is there.
-        on_progress: Called after every block of images.
+    Calls ``on_block`` with each part of the result, in order, as soon as it is decoded.
 
     Returns:
         uint8 of shape (N, 32, 32, 3), black where an image is bad, and the bad images.
@@ -91,11 +87,8 @@ def _decode_chunk(chunk: dict[int, bytes], images: npt.NDArray[np.uint8]) -> dic
 def _decode_small_jpeg(content: bytes, image: npt.NDArray[np.uint8]) -> bool:
     """Decode a plain 32x32 JPEG into ``image``, five times as fast as Pillow and to the same pixels.
 
-    That is done sooner than the bytes could be handed to another thread.
-
-    Returns:
-        False for everything else, and for whatever libjpeg has anything to say about, which
-        decode_image must judge; ``image`` may hold anything then.
+    Handing the bytes to another thread would take longer. Returns False for everything else, and for whatever
+    libjpeg warns about, which decode_image must judge; the content of ``image`` is undefined then.
     """
     if not content.startswith(b"\xff\xd8") or b"Exif\0" in content or b"dobe" in content:
         return False  # no JPEG, or perhaps turned (EXIF, XMP) or of unusual colours (Adobe's marker)

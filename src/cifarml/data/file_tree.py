@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Protocol, Self, runtime_checkable
+from typing import Final, Protocol, Self
 
 from cifarml.errors import DataError, ImageError
 
@@ -15,10 +14,10 @@ MAX_FILE_BYTES: Final = 512 * 2**20
 
 
 class FileTree(Protocol):
-    """Files by name, from wherever they lie. Reading them in the order of ``files`` is quickest.
+    """Files by name, wherever they are stored. Reading them in the order of ``files`` is fastest.
 
     Attributes:
-        origin: Where they lie, for people to read.
+        origin: Where they are stored, for people to read.
         files: Size in bytes of each file by its name, parts separated by ``/``.
         folders: Names of all folders, empty ones included.
     """
@@ -34,29 +33,27 @@ class FileTree(Protocol):
             ImageError: If it can't be read.
         """
 
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-
-@runtime_checkable
-class KeyedTree(FileTree, Protocol):
-    """Files of which it is known, without reading them, whether they have changed."""
-
     def key(self) -> str:
-        """Return a hexadecimal text that is another one when a file is."""
+        """Return a hash that changes whenever a file does; empty if that takes reading the files."""
+        return ""
+
+    def close(self) -> None:
+        """Close the underlying files."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
 
-class Folder:
+class Folder(FileTree):
     """The files below a folder, in the order of their names; links are followed, but not in circles."""
 
     def __init__(self, path: Path) -> None:
         self.origin = str(path)
         self.files: dict[str, int] = {}
-        self._paths: dict[str, Path] = {}
-        self._changed_ns: dict[str, int] = {}
+        self._found: dict[str, tuple[str, int]] = {}  # path and time of change
         folders: set[str] = set()
         try:
             self._scan(path, "", folders, frozenset())
@@ -79,13 +76,12 @@ class Folder:
                 elif entry.is_file():
                     found = entry.stat()
                     self.files[name] = found.st_size
-                    self._changed_ns[name] = found.st_mtime_ns
-                    self._paths[name] = Path(entry.path)
+                    self._found[name] = entry.path, found.st_mtime_ns
 
     def read(self, name: str) -> bytes:
         """Return the content of a file; see FileTree."""
         try:
-            with self._paths[name].open("rb") as file:
+            with Path(self._found[name][0]).open("rb") as file:
                 if os.fstat(file.fileno()).st_size > MAX_FILE_BYTES:
                     raise ImageError(f"larger than {MAX_FILE_BYTES:,} bytes")
                 return file.read()
@@ -96,13 +92,8 @@ class Folder:
         """Return a SHA-256 of names, sizes and times of change, without reading the files."""
         digest = hashlib.sha256()
         for name, size in self.files.items():
-            digest.update(f"{name}\0{size}\0{self._changed_ns[name]}\0".encode())
+            digest.update(f"{name}\0{size}\0{self._found[name][1]}\0".encode())
         return digest.hexdigest()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        pass
+    def close(self) -> None:
+        """Do nothing: no file stays open."""

@@ -23,14 +23,7 @@ _HINT: Final = (
 
 
 class Layout(NamedTuple):
-    """Labels of images by name.
-
-    Attributes:
-        class_names: Sorted names of the classes.
-        names: The images, in the order in which the source lists them.
-        labels: int64, shape (N,).
-        is_test: bool, shape (N,).
-    """
+    """Labels of N images, in the order in which the source lists them; the classes are sorted."""
 
     class_names: tuple[str, ...]
     names: tuple[str, ...]
@@ -46,19 +39,12 @@ class _Place(NamedTuple):
 
 
 def find_layout(files: Iterable[str], folders: Collection[str]) -> Layout:
-    """Read the labels off the names.
+    """Derive the labels from the names.
 
     Two layouts are known: ``<class>_<number>.png`` all in one folder, and a folder for each class, which
-    may lie in ``train`` and ``test``. Folders around them don't matter; hidden files and files that
-    are no images are passed over. Where the source has no test images of its own, the last tenth of
+    may be in ``train`` and ``test``. Folders around them don't matter; hidden files and files that
+    are not images are ignored. If the source has no test images of its own, the last tenth of
     each class by number becomes the test set.
-
-    Args:
-        files: Names of files, parts separated by ``/``.
-        folders: Names of folders, empty ones included.
-
-    Returns:
-        Images and labels.
 
     Raises:
         DataError: If there are no images, or no labels in their names, or too few of a class.
@@ -75,35 +61,27 @@ def find_layout(files: Iterable[str], folders: Collection[str]) -> Layout:
     whole = _is_test(wrapper.name)
     if depths == {0} or (depths == {1} and tops <= _SPLITS.keys()):
         is_test = {parent: _is_test(parts[0]) if parts else whole for parent, parts in inside.items()}
-        places = _flat(names, is_test)
-    elif depths == {1}:
-        _check_empty_classes(parents, {str(wrapper)}, folders)
-        place_of = {parent: _Place(parts[0], whole) for parent, parts in inside.items()}
-        places = [place_of[parent] for parent in parent_of]
-    elif depths == {2} and tops <= _SPLITS.keys():
+        places = _parse_flat_names(names, is_test)
+    elif depths == {1} or (depths == {2} and tops <= _SPLITS.keys()):
         _check_empty_classes(parents, {str(PurePosixPath(parent).parent) for parent in parents}, folders)
-        place_of = {parent: _Place(parts[1], _is_test(parts[0])) for parent, parts in inside.items()}
+        place_of = {
+            parent: _Place(parts[-1], whole if len(parts) == 1 else _is_test(parts[0]))
+            for parent, parts in inside.items()
+        }
         places = [place_of[parent] for parent in parent_of]
     else:
         shown = ", ".join(sorted(parent or "(top)" for parent in parents)[:6])
         raise DataError(f"the folders are of no known layout. Received images in: {shown}", _HINT)
-    return _layout(names, places)
+    return _build_layout(names, places)
 
 
 def last_tenth(
     labels: npt.NDArray[np.int64], num_classes: int, order: Sequence[int] | None = None
 ) -> npt.NDArray[np.bool_]:
-    """Mark the last tenth of each class, at least one image, as test images.
+    """Mark the last tenth of each class, at least one image, as test images: bool, shape (N,).
 
-    This is the article's split (numbers 1-180 of each 200 train, 181-200 test), for any number.
-
-    Args:
-        labels: int64, shape (N,).
-        num_classes: How many classes there are.
-        order: The N positions in the order that counts; as they stand when left out.
-
-    Returns:
-        bool, shape (N,).
+    This is the article's split (numbers 1-180 of each 200 train, 181-200 test), for any number. ``order``
+    lists the N positions in the order that counts; by default, they are in order.
     """
     ordered = np.arange(len(labels)) if order is None else np.asarray(order)
     is_test = np.zeros(len(labels), np.bool_)
@@ -136,13 +114,12 @@ def _is_test(folder: str) -> bool | None:
     return _SPLITS.get(folder.lower())
 
 
-def _flat(names: list[str], is_test: dict[str, bool | None]) -> list[_Place]:
+def _parse_flat_names(names: list[str], is_test: dict[str, bool | None]) -> list[_Place]:
     places = []
     without = []
     for name in names:
         parent, _, base = name.rpartition("/")
-        match = _FLAT_NAME.fullmatch(base[: base.rfind(".")])
-        if match:
+        if match := _FLAT_NAME.fullmatch(base[: base.rfind(".")]):
             places.append(_Place(match["class_name"], is_test[parent]))
         else:
             without.append(name)
@@ -170,7 +147,7 @@ def _check_empty_classes(used: Collection[str], beside: Collection[str], folders
         )
 
 
-def _layout(names: list[str], places: list[_Place]) -> Layout:
+def _build_layout(names: list[str], places: list[_Place]) -> Layout:
     known = set(places)
     class_names = tuple(sorted({place.class_name for place in known}))
     check_class_names(class_names)

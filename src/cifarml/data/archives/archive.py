@@ -7,21 +7,20 @@ from pathlib import Path
 from typing import Final
 
 from cifarml.data.archives.limits import DAMAGED, ArchiveLimits
-from cifarml.data.archives.tar_tree import TarTree
+from cifarml.data.archives.tar_tree import GZIP_MAGIC, TarTree
 from cifarml.data.archives.zip_tree import ZipTree
 from cifarml.data.file_tree import FileTree
 from cifarml.errors import ArchiveError, DataError, ImageError
 from cifarml.progress import OnProgress, Progress, ignore_progress
 
 _ZIP_MAGIC: Final = (b"PK\x03\x04", b"PK\x05\x06")
-_GZIP_MAGIC: Final = b"\x1f\x8b"
 
 
 def is_archive(path: Path) -> bool:
     """Tell by its content whether a file is a zip, tar or tar.gz."""
     with path.open("rb") as file:
         head = file.read(512)
-    return head.startswith((*_ZIP_MAGIC, _GZIP_MAGIC)) or head[257:262] == b"ustar"
+    return head.startswith((*_ZIP_MAGIC, GZIP_MAGIC)) or head[257:262] == b"ustar"
 
 
 def open_archive(path: Path, *, limits: ArchiveLimits | None = None, origin: str = "") -> FileTree:
@@ -29,15 +28,8 @@ def open_archive(path: Path, *, limits: ArchiveLimits | None = None, origin: str
 
     Every name, type and size in it is checked before anything is read: paths that leave the archive,
     links, devices, encrypted or twice-named files, and more than ``limits`` allow, are refused.
-    Archives within the archive are files like others and never opened.
-
-    Args:
-        path: The archive.
-        limits: What it may hold; sensible values when left out.
-        origin: Where it comes from, for people to read; its path when left out.
-
-    Returns:
-        Its files.
+    Archives within the archive are files like others and never opened. Errors name ``origin``, by default
+    the path.
 
     Raises:
         ArchiveError: If it is damaged or unsafe.
@@ -71,13 +63,7 @@ def extract_archive(
     """Unpack a .zip, .tar.gz or .tar into a new folder.
 
     The files are written beside the folder and it appears only when all are there, so an interrupted
-    call leaves no half-filled folder.
-
-    Args:
-        archive: The archive.
-        target: The folder to make; it must not exist, or be empty.
-        limits: What the archive may hold; see :func:`open_archive`.
-        on_progress: Called after every file.
+    call leaves no half-filled folder. A target that exists must be empty.
 
     Returns:
         The files written.

@@ -23,7 +23,6 @@ DAMAGED: Final = (
     EOFError,
     ValueError,
     OverflowError,
-    NotImplementedError,
     RuntimeError,
     LookupError,
 )
@@ -32,13 +31,9 @@ DAMAGED: Final = (
 
 @dataclasses.dataclass(frozen=True)
 class ArchiveLimits:
-    """What an archive may hold before it is refused.
+    """Limits on an archive: files and folders in it, their unpacked size in all and each.
 
-    Args:
-        max_members: Files and folders.
-        max_total_bytes: All files together, unpacked.
-        max_file_bytes: One file, unpacked.
-        max_ratio: Unpacked size over the size of the archive (only counts above 64 MiB unpacked).
+    ``max_ratio`` is the unpacked size over the size of the archive; it only counts above 64 MiB unpacked.
     """
 
     max_members: int = 500_000
@@ -58,7 +53,7 @@ _UNSAFE: Final = re.compile(r"[\\:]|(?:^|/)\.{0,2}(?:/|$)")
 """A backslash, a colon, or a part of a path that is empty, ``.`` or ``..``."""
 
 
-class Members:
+class MemberValidator:
     """Collects the members of an archive, checking each name and size."""
 
     def __init__(self, archive_bytes: int, limits: ArchiveLimits) -> None:
@@ -86,18 +81,18 @@ class Members:
         self._total_bytes += size_bytes
         self._limits.check_total(self._total_bytes, self._archive_bytes)
         self._add_folder(name.rpartition("/")[0])
-        self._claim(name)
+        self._reject_name_collision(name)
         self.files[name] = size_bytes
         return name
 
     def _add_folder(self, name: str) -> None:
         if name and name not in self.folders:
             self._add_folder(name.rpartition("/")[0])
-            self._claim(name)
+            self._reject_name_collision(name)
             self.folders.add(name)
 
-    def _claim(self, name: str) -> None:
-        """Refuse names that would be one and the same on some file system."""
+    def _reject_name_collision(self, name: str) -> None:
+        """Reject names that are the same on some file systems."""
         key = name.lower() if name.isascii() else unicodedata.normalize("NFC", name).casefold()
         if key in self._names:
             raise ArchiveError(f"the names {self._names[key]!r} and {name!r} in it collide")

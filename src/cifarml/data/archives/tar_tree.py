@@ -6,18 +6,18 @@ import gzip
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Final, Self, cast
+from typing import IO, Final, cast
 
-from cifarml.data.archives.limits import DAMAGED, ArchiveLimits, Members
+from cifarml.data.archives.limits import DAMAGED, ArchiveLimits, MemberValidator
+from cifarml.data.file_tree import FileTree
 from cifarml.errors import ArchiveError, ImageError
 
-_GZIP_MAGIC: Final = b"\x1f\x8b"
+GZIP_MAGIC: Final = b"\x1f\x8b"
 _MAX_HEADER_BYTES: Final = 256 * 2**10
 _MAX_COMMON_ENTRIES: Final = 100
 
 
-class TarTree:
+class TarTree(FileTree):
     """The files of a .tar or .tar.gz; reading them in order is quick, going back starts from the front."""
 
     def __init__(self, path: Path, limits: ArchiveLimits) -> None:
@@ -25,14 +25,14 @@ class TarTree:
         size_bytes = path.stat().st_size
         self._file = path.open("rb")
         try:
-            packed = self._file.read(2) == _GZIP_MAGIC
+            packed = self._file.read(2) == GZIP_MAGIC
             self._file.seek(0)
             stream = gzip.GzipFile(fileobj=self._file) if packed else self._file
             self._stream = _LimitedStream(cast("IO[bytes]", stream), size_bytes, limits)
             self._stream.most_at_once = _MAX_HEADER_BYTES  # nothing but headers is read before read()
             self._tar = tarfile.open(fileobj=cast("IO[bytes]", self._stream), mode="r:")  # noqa: SIM115
-            members = Members(size_bytes, limits)
-            self._infos = {members.add(i.name, i.size, is_folder=i.isdir()): i for i in self._checked()}
+            members = MemberValidator(size_bytes, limits)
+            self._infos = {members.add(i.name, i.size, is_folder=i.isdir()): i for i in self._check_headers()}
             self._check_end()
             self._stream.most_at_once = limits.max_file_bytes
         except BaseException:  # raised again, with the file closed
@@ -41,7 +41,7 @@ class TarTree:
         self.files = members.files
         self.folders = frozenset(members.folders)
 
-    def _checked(self) -> Iterator[tarfile.TarInfo]:
+    def _check_headers(self) -> Iterator[tarfile.TarInfo]:
         for info in self._tar:
             if len(self._tar.pax_headers) > _MAX_COMMON_ENTRIES:  # tarfile copies them for every member
                 raise ArchiveError("its common header is too large")
@@ -73,12 +73,8 @@ class TarTree:
             raise ImageError("ends early in the archive")
         return content
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Close the archive."""
         self._tar.close()
         self._file.close()
 

@@ -8,10 +8,10 @@ import struct
 import zipfile
 import zlib
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
-from cifarml.data.archives.limits import DAMAGED, ArchiveLimits, Members
+from cifarml.data.archives.limits import DAMAGED, ArchiveLimits, MemberValidator
+from cifarml.data.file_tree import FileTree
 from cifarml.errors import ArchiveError, ImageError
 
 _ZIP_END: Final = b"PK\x05\x06"
@@ -19,7 +19,7 @@ _ZIP64_END: Final = b"PK\x06\x06"
 _ZIP_ENTRY: Final = b"PK\x01\x02"
 
 
-class ZipTree:
+class ZipTree(FileTree):
     """The files of a zip archive."""
 
     def __init__(self, path: Path, limits: ArchiveLimits) -> None:
@@ -29,9 +29,9 @@ class ZipTree:
         self._file = path.open("rb")
         try:
             infos = zipfile.ZipFile(self._file).infolist()
-            members = Members(size_bytes, limits)
+            members = MemberValidator(size_bytes, limits)
             self._infos = {
-                members.add(i.filename, i.file_size, is_folder=i.is_dir()): _checked(i) for i in infos
+                members.add(i.filename, i.file_size, is_folder=i.is_dir()): _check_entry(i) for i in infos
             }
             if sum(info.compress_size for info in self._infos.values()) > size_bytes:
                 raise ArchiveError("its files overlap, as in a bomb")
@@ -66,16 +66,12 @@ class ZipTree:
             raise zipfile.BadZipFile("its size or checksum is wrong")
         return content
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Close the archive."""
         self._file.close()
 
 
-def _checked(info: zipfile.ZipInfo) -> zipfile.ZipInfo:
+def _check_entry(info: zipfile.ZipInfo) -> zipfile.ZipInfo:
     if "\0" in info.orig_filename:  # zipfile would cut the name off there
         raise ArchiveError(f"it holds a file with an unsafe name: {info.orig_filename[:300]!r}")
     if info.flag_bits & 1:

@@ -17,7 +17,6 @@ _BLOB_HOST: Final = re.compile(
     r"|core\.usgovcloudapi\.net|storage\.azure\.net)"
 )
 _LOCAL_HOSTS: Final = ("127.0.0.1", "localhost")
-_MAX_NAME: Final = 1024
 _HINT: Final = "write az://CONTAINER/NAME or https://ACCOUNT.blob.core.windows.net/CONTAINER/NAME"
 
 
@@ -58,7 +57,7 @@ class BlobAddress:
                 f"Received: {self.container[:80]!r}",
                 _HINT,
             )
-        if len(self.name) > _MAX_NAME or not self.name.isprintable():
+        if len(self.name) > 1024 or not self.name.isprintable():
             raise DataError(
                 f"a blob's name has at most 1,024 printable characters. Received: {self.name[:80]!r}"
             )

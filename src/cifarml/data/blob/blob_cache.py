@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
-from threading import Lock
+from threading import RLock
 from typing import Final
 
 from cifarml.data.blob.info import BlobInfo
@@ -30,28 +30,22 @@ class BlobCache:
     """Contents of a container's small blobs, by name and etag.
 
     Usable from several threads and processes. A damaged file is deleted, and its blobs are fetched again.
-
-    Args:
-        path: The SQLite file; created if it is missing.
-        container: URL of the container.
-
-    Raises:
-        DataError: If the file can't be created or written.
+    The methods raise DataError if the file can't be read or written.
     """
 
     def __init__(self, path: Path, container: str) -> None:
         self._path, self._container = path, container
-        self._lock = Lock()
+        self._lock = RLock()
         self._unwritten: list[tuple[str, str, str, bytes]] = []
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = self._open()
+            self._database = self._open_database()
         except (OSError, sqlite3.OperationalError) as error:
             raise self._error(error) from error
         except sqlite3.DatabaseError:
             self._start_over()
 
-    def _open(self) -> sqlite3.Connection:
+    def _open_database(self) -> sqlite3.Connection:
         with ExitStack() as undo:
             database = sqlite3.connect(self._path, timeout=_WAIT_S, check_same_thread=False)
             undo.callback(database.close)
@@ -63,16 +57,12 @@ class BlobCache:
     def _start_over(self) -> None:
         try:
             self._path.unlink(missing_ok=True)
-            self._database = self._open()
+            self._database = self._open_database()
         except (OSError, sqlite3.Error) as error:
             raise self._error(error) from error
 
     def missing(self, blobs: Iterable[BlobInfo]) -> list[BlobInfo]:
-        """Return those blobs that are not cached with their current etag.
-
-        Raises:
-            DataError: If the file can't be read.
-        """
+        """Return those blobs that are not cached with their current etag."""
         query = "SELECT name, etag FROM blobs WHERE container = ?"
         here: set[tuple[str, str]] = set()
         with self._lock:
@@ -86,15 +76,11 @@ class BlobCache:
         return [blob for blob in blobs if (blob.name, blob.etag) not in here]
 
     def add(self, blob: BlobInfo, content: bytes) -> None:
-        """Cache a blob, replacing its previous content.
-
-        Raises:
-            DataError: If it can't be written.
-        """
+        """Cache a blob, replacing its previous content."""
         with self._lock:
             self._unwritten.append((self._container, blob.name, blob.etag, content))
             if len(self._unwritten) >= _BATCH:
-                self._write()
+                self.flush()
 
     def read(self, blob: BlobInfo) -> bytes | None:
         """Return a blob's content; None if it is missing, or damaged, and then it is removed."""
@@ -110,27 +96,20 @@ class BlobCache:
                 _logger.info("%s: %s", self._path, error)
         return None
 
-    def _write(self) -> None:
-        try:
-            with self._database:
-                self._database.executemany("REPLACE INTO blobs VALUES (?, ?, ?, ?)", self._unwritten)
-        except sqlite3.Error as error:
-            raise self._error(error) from error
-        self._unwritten.clear()
-
     def _error(self, error: Exception) -> DataError:
         return DataError(
             f"can't write {self._path}: {error}", "is the disk full? Or move it: CIFARML_CACHE_DIR"
         )
 
     def flush(self) -> None:
-        """Write the blobs that are still in memory.
-
-        Raises:
-            DataError: If it can't be written.
-        """
+        """Write the blobs that are still in memory."""
         with self._lock:
-            self._write()
+            try:
+                with self._database:
+                    self._database.executemany("REPLACE INTO blobs VALUES (?, ?, ?, ?)", self._unwritten)
+            except sqlite3.Error as error:
+                raise self._error(error) from error
+            self._unwritten.clear()
 
     def close(self) -> None:
         """Close the file."""

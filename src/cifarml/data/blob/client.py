@@ -24,18 +24,11 @@ OnWait = Callable[[float, str], None]
 
 _LONGEST_WAIT_S: Final = 60
 _RETRIES: Final = 5
-_SIGNATURE: Final = re.compile(r"sig=[^&\s\"']+")
 
 
 @dataclass(frozen=True)
 class Access:
-    """A container, and how to authenticate to it.
-
-    Args:
-        service: The client of the account.
-        container: Name of the container.
-        auth_method: How requests are authenticated, for people to read; never a secret.
-    """
+    """A container, and how requests to it are authenticated, for people to read."""
 
     service: BlobServiceClient
     container: str
@@ -80,7 +73,7 @@ def open_access(
                 hint="copy it again: az storage account show-connection-string --name ACCOUNT",
             ) from None
         if address.account_url in {None, service.url.partition("?")[0].rstrip("/")}:
-            return _access(service, address.container, "AZURE_STORAGE_CONNECTION_STRING")
+            return _create_access(service, address.container, "AZURE_STORAGE_CONNECTION_STRING")
     own = _account_url(settings)
     url = address.account_url or own
     if url is None:
@@ -108,10 +101,10 @@ def open_access(
         raise SettingsError(
             f"{url} names no account, which a key needs", hint="set AZURE_STORAGE_ACCOUNT to its name"
         ) from None
-    return _access(service, address.container, auth_method)
+    return _create_access(service, address.container, auth_method)
 
 
-def _access(service: BlobServiceClient, container: str, auth_method: str) -> Access:
+def _create_access(service: BlobServiceClient, container: str, auth_method: str) -> Access:
     _logger.info("Azure Storage account %s: signing in with %s", service.account_name, auth_method)
     try:
         base64.b64decode(getattr(service.credential, "account_key", ""), validate=True)
@@ -130,7 +123,7 @@ class _LogFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         message = record.getMessage()
         if "sig=" in message:
-            record.msg, record.args = _SIGNATURE.sub("sig=***", message), ()
+            record.msg, record.args = re.sub(r"sig=[^&\s\"']+", "sig=***", message), ()
         return not message.startswith("Connection pool is full")
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from glob import escape
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from azure.core import MatchConditions
 from azure.core.exceptions import ResourceModifiedError, ResourceNotFoundError
@@ -18,7 +18,7 @@ from filelock import FileLock
 
 from cifarml.data.blob.info import BlobInfo, ChangedError
 from cifarml.data.blob.transfer_progress import THREADS, map_in_threads
-from cifarml.errors import CloudError, DataError
+from cifarml.errors import DataError
 
 PART_BYTES: Final = 4 * 2**20
 _TRIES: Final = 3
@@ -29,69 +29,40 @@ def download_blob(
     info: BlobInfo,
     find: Callable[[], BlobInfo],
     target: Path,
-    *,
     lock: Path,
     on_bytes: Callable[[int], None],
 ) -> int:
-    """Download a blob to a file.
+    """Download a blob to a file; return the bytes that were fetched, 0 if the file has the content.
 
     The file appears only once its size and hash are right. A blob of more than one part is collected in
     ``<target>.<tag of the etag>.partial``, which a later call resumes unless the blob has changed; a second
-    process waits for the lock and uses the same download.
-
-    Args:
-        container: The client of the container.
-        info: The blob as it was listed.
-        find: Looks the blob up; called when it has changed.
-        target: The file; another file of that name is replaced.
-        lock: Path of the lock file.
-        on_bytes: Called with the bytes that have arrived, negative if they are discarded.
-
-    Returns:
-        Bytes that were fetched, 0 if the file already had the content.
+    process waits for the lock and uses the same download. ``find`` looks up a blob that has changed;
+    ``on_bytes`` receives the bytes that have arrived, negative if they are discarded.
 
     Raises:
         AzureError: If the blob can't be read.
-        CloudError: If it does not match its hash.
+        ChangedError: If it has changed, or did not match its hash, in each of three tries.
         DataError: If the file can't be written.
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        if has_content(target, info):
-            on_bytes(info.size_bytes)
-            return 0
-        if info.size_bytes <= PART_BYTES:
-            with suppress(ChangedError):  # then look it up again, below
+        for attempt in range(_TRIES):
+            if attempt:
+                info = find()
+            if has_content(target, info):
+                on_bytes(info.size_bytes)
+                return 0
+            with suppress(ChangedError):
+                if info.size_bytes > PART_BYTES:
+                    return _download_parts(container, info, target, lock, on_bytes)
                 _write_whole(target, read_small(container, info))
                 on_bytes(info.size_bytes)
                 return info.size_bytes
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(lock):
-            for attempt in range(_TRIES):
-                if attempt:
-                    info = find()
-                if has_content(target, info):
-                    on_bytes(info.size_bytes)
-                    return 0
-                tag = hashlib.sha256(info.etag.encode()).hexdigest()[:12]
-                partial = target.with_name(f"{target.name}.{tag}.partial")
-                for old in target.parent.glob(f"{escape(target.name)}.????????????.partial"):
-                    if old != partial:
-                        old.unlink(missing_ok=True)
-                with suppress(ChangedError):
-                    if _fetch(container, info, partial, on_bytes):
-                        partial.replace(target)
-                        return info.size_bytes
-                on_bytes(-partial.stat().st_size)
-                partial.unlink()
     except OSError as error:
         raise DataError(
             f"can't write {target}: {error.strerror or error}", "what has arrived is kept; try again"
         ) from error
-    raise CloudError(
-        f"can't read {info.name}: it changed, or did not match its hash, {_TRIES} times in a row",
-        "was it damaged before it was uploaded? Upload it again: cifarml data upload FILE",
-    )
+    raise ChangedError
 
 
 def read_small(container: ContainerClient, info: BlobInfo) -> bytes:
@@ -103,7 +74,7 @@ def read_small(container: ContainerClient, info: BlobInfo) -> bytes:
     """
     content = _read_part(container, info, 0) if info.size_bytes else b""
     if not info.matches(content):
-        raise ChangedError(info.name)
+        raise ChangedError
     return content
 
 
@@ -111,9 +82,8 @@ def has_content(path: Path, info: BlobInfo) -> bool:
     """Return whether a file has the content of a blob; False if the blob has no hash."""
     if not path.is_file() or path.stat().st_size != info.size_bytes:
         return False
-    name, wanted = ("sha256", info.sha256) if info.sha256 else ("md5", info.md5 and info.md5.hex())
     with path.open("rb") as file:
-        return wanted is not None and hashlib.file_digest(file, name).hexdigest() == wanted
+        return bool(info.hash) and hashlib.file_digest(file, info.new_digest).hexdigest() == info.hash
 
 
 def _write_whole(target: Path, content: bytes) -> None:
@@ -134,23 +104,45 @@ def _read_part(container: ContainerClient, info: BlobInfo, start: int) -> bytes:
             length=size_bytes,
             etag=info.etag,
             match_condition=MatchConditions.IfNotModified,
-            validate_content=not (info.sha256 or info.md5),  # by an MD5 of the part
+            validate_content=not info.hash,  # by an MD5 of the part
         ).readall()
     except (ResourceModifiedError, ResourceNotFoundError) as error:
         if getattr(error, "error_code", "") == "ContainerNotFound":
             raise
-        raise ChangedError(info.name) from error
+        raise ChangedError from error
     if len(content) != size_bytes:
-        raise ChangedError(info.name)
+        raise ChangedError
     return content
 
 
-def _fetch(
+def _download_parts(
+    container: ContainerClient, info: BlobInfo, target: Path, lock: Path, on_bytes: Callable[[int], None]
+) -> int:
+    """Resume the partial file, unless another process has finished it; return the bytes fetched."""
+    tag = hashlib.sha256(info.etag.encode()).hexdigest()[:12]
+    partial = target.with_name(f"{target.name}.{tag}.partial")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock):
+        if has_content(target, info):
+            on_bytes(info.size_bytes)
+            return 0
+        for old in target.parent.glob(f"{escape(target.name)}.????????????.partial"):
+            if old != partial:
+                old.unlink(missing_ok=True)
+        with suppress(ChangedError):
+            if _append_parts(container, info, partial, on_bytes):
+                partial.replace(target)
+                return info.size_bytes
+        on_bytes(-partial.stat().st_size)
+        partial.unlink()
+    raise ChangedError
+
+
+def _append_parts(
     container: ContainerClient, info: BlobInfo, partial: Path, on_bytes: Callable[[int], None]
 ) -> bool:
     """Append the missing parts to the partial file; return whether all of it matches the hash."""
-    digest: Any = hashlib.sha256() if info.sha256 else hashlib.md5(usedforsecurity=False)
-    wanted = info.sha256 or (info.md5.hex() if info.md5 else None)
+    digest = info.new_digest()
     with partial.open("a+b") as file:
         have = file.tell()
         if have > info.size_bytes:
@@ -164,4 +156,4 @@ def _fetch(
             file.write(part)
             digest.update(part)
             on_bytes(len(part))
-    return partial.stat().st_size == info.size_bytes and wanted in {None, digest.hexdigest()}
+    return partial.stat().st_size == info.size_bytes and info.hash in {None, digest.hexdigest()}

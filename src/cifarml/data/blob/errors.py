@@ -20,6 +20,7 @@ from cifarml.cloud_errors import (
     sign_in_error,
 )
 from cifarml.data.blob.client import Access
+from cifarml.data.blob.info import ChangedError
 from cifarml.errors import CloudError, DataError
 
 _ENTRA: Final = "login.microsoftonline.com"
@@ -98,7 +99,6 @@ _CODES_BY_STATUS: Final = {
     429: "ServerBusy",
     503: "ServerBusy",
 }
-_CODE: Final = re.compile(r"<Code>\s*(\w{1,80})\s*</Code>")
 _TIMES: Final = re.compile(r"Expiry \[.*?\].*?Current \[", re.DOTALL)
 _SHOWN: Final = 20
 
@@ -115,14 +115,15 @@ def translate_errors(access: Access, action: str) -> Iterator[None]:
     """Turn whatever the client libraries raise into a `CloudError`; ``action`` says what was tried."""
     try:
         yield
+    except ChangedError:
+        raise CloudError(
+            f"can't {action}: it changed, or does not match its hash",
+            "try again; was it damaged before it was uploaded? Upload it again: cifarml data upload FILE",
+        ) from None
     except HttpResponseError as error:
         response: Any = error.response
-        host = urlsplit(response.request.url).hostname if response is not None else None
-        if response is not None and host == urlsplit(access.url).hostname:
-            code = str(getattr(error.error_code, "value", "") if hasattr(error, "error_code") else "")
-            raise response_error(
-                access, action, response.status_code, response.headers, error.message or "", code
-            ) from None
+        if response is not None and urlsplit(response.request.url).hostname == urlsplit(access.url).hostname:
+            raise _response_error(access, action, error) from None
         if isinstance(error, ClientAuthenticationError):
             raise sign_in_error(action, error, instead="AZURE_STORAGE_SAS_TOKEN, or ") from None
         raise _connection_error(access, action, error) from None
@@ -130,27 +131,16 @@ def translate_errors(access: Access, action: str) -> Iterator[None]:
         raise _connection_error(access, action, error) from None
 
 
-def response_error(
-    access: Access, action: str, status: int, headers: Any, detail: str, code: str = ""
-) -> CloudError:
-    """Return the error for a request that Azure Storage has refused.
-
-    Args:
-        access: The container it is about.
-        action: What was tried.
-        status: HTTP status.
-        headers: Headers of the response.
-        detail: Body of the response or the SDK's message; read for what it means, never shown, since the
-            service repeats signatures in it.
-        code: The service's error code, if it is known already.
-    """
-    found = _CODE.search(detail)
-    code = headers.get("x-ms-error-code") or code or (found[1] if found else "")
+def _response_error(access: Access, action: str, error: Any) -> CloudError:
+    """Return the error for a refused request; the SDK's message, never shown, can contain a signature."""
+    status, headers = error.response.status_code, error.response.headers
+    code = getattr(error, "error_code", None) or ""
+    code = str(getattr(code, "value", code))
     code = code if re.fullmatch(r"\w{1,80}", code) else ""
     uses_sas = "SAS" in access.auth_method
     meaning = _MEANINGS.get(code or _CODES_BY_STATUS.get(status, ""))
     if code in {"AuthenticationFailed", "InvalidAuthenticationInfo"}:
-        meaning = _authentication(access, detail, uses_sas=uses_sas)
+        meaning = _authentication_meaning(access, error.message or "", uses_sas=uses_sas)
     elif code == "AuthorizationPermissionMismatch" and uses_sas:
         meaning = ("the SAS token does not allow it", _NEW_SAS)
     if meaning is None:
@@ -159,7 +149,7 @@ def response_error(
     return service_error(action, meaning, names, code=code, headers=headers)
 
 
-def _authentication(access: Access, detail: str, *, uses_sas: bool) -> ErrorMeaning:
+def _authentication_meaning(access: Access, detail: str, *, uses_sas: bool) -> ErrorMeaning:
     if "Request date header" in detail or re.search(r"not valid yet|nbf|NotBefore", detail):
         return ("this machine's clock is wrong by more than the service allows", "set the clock: timedatectl")
     if uses_sas and (_TIMES.search(detail) or "expir" in detail.lower() or "time frame" in detail):

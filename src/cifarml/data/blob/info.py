@@ -58,8 +58,17 @@ class BlobInfo:
             is_folder=metadata.get(_FOLDER) == "true",
         )
 
+    def new_digest(self) -> Any:
+        """Return an empty digest, of hashlib, of the kind that is known of the content."""
+        return hashlib.sha256() if self.sha256 else hashlib.md5(usedforsecurity=False)
+
+    @property
+    def hash(self) -> str | None:
+        """Hexadecimal SHA-256 or MD5 of its content, if one is known."""
+        return self.sha256 or (self.md5.hex() if self.md5 else None)
+
     def matches(self, content: bytes) -> bool:
         """Return whether this is the blob's content; True if the blob has no hash."""
-        if self.sha256:
-            return hashlib.sha256(content).hexdigest() == self.sha256
-        return self.md5 in {None, hashlib.md5(content, usedforsecurity=False).digest()}
+        digest = self.new_digest()
+        digest.update(content)
+        return self.hash in {None, digest.hexdigest()}

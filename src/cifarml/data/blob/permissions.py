@@ -16,9 +16,6 @@ from cifarml.settings import Settings
 def check_permissions(settings: Settings) -> Iterator[tuple[str, CifarMLError | None]]:
     """Try each operation in the container of the settings, with a small blob that is deleted afterwards.
 
-    Args:
-        settings: Which account and container, and how to sign in.
-
     Yields:
         A permission ("list", "write", "read", "delete"), and None if it is granted, or else the error.
         Those that depend on a missing one are omitted.
@@ -32,18 +29,18 @@ def check_permissions(settings: Settings) -> Iterator[tuple[str, CifarMLError | 
     with store, tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "check")
         path.write_text("Permission check of cifarml. This can be deleted.")
-        error = _try(lambda: store.list_blobs(name))
+        error = _catch_error(lambda: store.list_blobs(name))
         yield "list", error
         if error is not None:  # an upload would make a container that is missing
             return
-        error = _try(lambda: store.upload({name: path}))
+        error = _catch_error(lambda: store.upload({name: path}))
         yield "write", error
         if error is None:
-            yield "read", _try(lambda: store.download([(name, Path(folder, "copy"))]))
-            yield "delete", _try(lambda: store.delete(name))
+            yield "read", _catch_error(lambda: store.download([(name, Path(folder, "copy"))]))
+            yield "delete", _catch_error(lambda: store.delete(name))
 
 
-def _try(what: Callable[[], object]) -> CifarMLError | None:
+def _catch_error(what: Callable[[], object]) -> CifarMLError | None:
     try:
         what()
     except CifarMLError as error:

@@ -4,56 +4,41 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from cifarml.data.blob.address import BlobAddress
 from cifarml.data.blob.blob_cache import BlobCache
 from cifarml.data.blob.download import PART_BYTES
 from cifarml.data.blob.info import BlobInfo
 from cifarml.data.blob.store import BlobStore
-from cifarml.data.file_tree import MAX_FILE_BYTES
+from cifarml.data.file_tree import MAX_FILE_BYTES, FileTree
 from cifarml.errors import DataError, ImageError
 from cifarml.images import SUFFIXES
-from cifarml.progress import OnProgress, ignore_progress
+from cifarml.progress import OnProgress
 from cifarml.settings import Settings
 
 _MAX_BLOBS: Final = 500_000
 _SMALL_BLOBS: Final = "small.sqlite"
 
 
-class BlobTree:
-    """FileTree of the blobs under a prefix; all are fetched when it is created.
+class BlobTree(FileTree):
+    """The blobs under a prefix, which the names of the files omit; all are fetched when it is created.
 
     Small ones are cached in one SQLite file, larger ones in a file each.
-
-    Args:
-        store: The container.
-        origin: Their address, for people to read.
-        prefix: Prefix of their names, omitted from the names of the files.
-        blobs: The blobs.
-        cache: Folder of the cache.
     """
 
     def __init__(
         self, store: BlobStore, origin: str, prefix: str, blobs: list[BlobInfo], cache: Path
     ) -> None:
         self.origin = origin
-        self.files: dict[str, int] = {}
-        self._blobs: dict[str, BlobInfo] = {}
-        folders: set[str] = set()
-        key = hashlib.sha256()
-        for blob in blobs:
-            name = blob.name[len(prefix) :]
-            self.files[name] = blob.size_bytes
-            self._blobs[name] = blob
-            folders.update(map(str, list(PurePosixPath(name).parents)[:-1]))
-            key.update(f"{name}\0{blob.etag}\0".encode())
-        self.folders = frozenset(folders)
-        self._key = key.hexdigest()
-        self._cached_path = functools.partial(cached_path, cache, store)
+        self._blobs = {blob.name[len(prefix) :]: blob for blob in blobs}
+        self.files = {name: blob.size_bytes for name, blob in self._blobs.items()}
+        parents = (PurePosixPath(name).parents[:-1] for name in self.files)
+        self.folders = frozenset(map(str, itertools.chain.from_iterable(parents)))
+        self._cached_path = functools.partial(_cached_path, cache, store)
         self._cache = BlobCache(cache / _SMALL_BLOBS, store.url)
         with ExitStack() as undo:
             undo.callback(self._cache.close)
@@ -90,26 +75,16 @@ class BlobTree:
 
     def key(self) -> str:
         """Return a SHA-256 of names and etags."""
-        return self._key
+        state = "".join(f"{name}\0{blob.etag}\0" for name, blob in self._blobs.items())
+        return hashlib.sha256(state.encode()).hexdigest()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Close the cache."""
         self._cache.close()
 
 
-def open_blobs(
-    text: str, settings: Settings, *, on_progress: OnProgress = ignore_progress
-) -> tuple[str, Path | BlobTree]:
+def open_blobs(text: str, settings: Settings, *, on_progress: OnProgress) -> tuple[str, Path | BlobTree]:
     """Fetch the archive or the images at an address, unless they are cached.
-
-    Args:
-        text: ``az://CONTAINER/NAME`` or an https URL, of an archive or of a folder of images.
-        settings: Which account, how to sign in, and where the cache is.
-        on_progress: Called during the download.
 
     Returns:
         The address without secrets, and the archive's file in the cache or the images.
@@ -128,7 +103,7 @@ def open_blobs(
                 raise DataError(
                     f"{address} is one image", "name what the images have in common, such as their folder"
                 )
-            path = cached_path(cache, store, blob)
+            path = _cached_path(cache, store, blob)
             if not (path.exists() and path.stat().st_size == blob.size_bytes):
                 store.download([(blob, path)])
                 for old in path.parent.glob(f"{path.name.partition('-')[0]}-*"):
@@ -140,7 +115,7 @@ def open_blobs(
         return str(address), BlobTree(store, str(address), prefix, blobs, cache)
 
 
-def cached_path(cache: Path, store: BlobStore, blob: BlobInfo) -> Path:
+def _cached_path(cache: Path, store: BlobStore, blob: BlobInfo) -> Path:
     """Return the path of a blob in the cache, by account, container, name and etag."""
     place = hashlib.sha256(f"{store.url}/{blob.name}".encode()).hexdigest()
     state = hashlib.sha256(blob.etag.encode()).hexdigest()

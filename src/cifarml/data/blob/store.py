@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import NamedTuple, Self
 
 from azure.core.exceptions import ResourceExistsError, ResourceNotFoundError
@@ -75,15 +75,12 @@ class BlobStore:
         retry_wait_s: float = 0.8,
     ) -> None:
         self.address = BlobAddress.parse(address) if isinstance(address, str) else address
-        self._settings = settings or load_settings()
+        settings = settings or load_settings()
+        self._locks = settings.cache_dir / "locks"
         self._on_progress = on_progress
         self._progress = TransferProgress(on_progress, "asking Azure Storage")
         self._access = open_access(
-            self.address,
-            self._settings,
-            on_wait=self._on_wait,
-            timeout_s=timeout_s,
-            retry_wait_s=retry_wait_s,
+            self.address, settings, on_wait=self._on_wait, timeout_s=timeout_s, retry_wait_s=retry_wait_s
         )
         self._container = self._access.service.get_container_client(self._access.container)
 
@@ -133,7 +130,7 @@ class BlobStore:
         prefix = name.rstrip("/") + "/" if name else ""
         blobs = self.list_blobs(prefix)
         if not blobs:
-            raise self._missing(name, ", and none under it")
+            raise self._missing_error(name, ", and none under it")
         return prefix, blobs
 
     def read(self, blobs: Sequence[BlobInfo], keep: Callable[[BlobInfo, bytes], None]) -> None:
@@ -149,14 +146,8 @@ class BlobStore:
         progress = self._start_progress("downloading", [blob.size_bytes for blob in blobs])
 
         def read(blob: BlobInfo) -> None:
-            try:
-                with translate_errors(self._access, f"read {self.address.at(blob.name)}"):
-                    content = read_small(self._container, blob)
-            except ChangedError:
-                raise CloudError(
-                    f"can't read {self.address.at(blob.name)}: it changed, or does not match its hash",
-                    "try again, or upload it again: cifarml data upload FILE",
-                ) from None
+            with translate_errors(self._access, f"read {self.address.at(blob.name)}"):
+                content = read_small(self._container, blob)
             keep(blob, content)
             progress.add(blob.size_bytes, 1)
 
@@ -179,18 +170,19 @@ class BlobStore:
             CloudError: If one can't be read, or does not match its hash; those that came are kept.
             DataError: If a file can't be written.
         """
-        wanted = [(blob if isinstance(blob, BlobInfo) else self._get(blob), path) for blob, path in blobs]
+        wanted = [
+            (blob if isinstance(blob, BlobInfo) else self._find_one(blob), path) for blob, path in blobs
+        ]
         progress = self._start_progress("downloading", [info.size_bytes for info, _ in wanted])
-        locks = self._settings.cache_dir / "locks"
 
         def fetch(pair: tuple[BlobInfo, Path]) -> int:
             info, path = pair
-            lock = locks / hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:32]
+            lock = self._locks / hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:32]
             with translate_errors(self._access, f"read {self.address.at(info.name)}"):
                 fetched_bytes = download_blob(
                     self._container,
                     info,
-                    lambda: self._get(info.name),
+                    partial(self._find_one, info.name),
                     path,
                     lock=lock,
                     on_bytes=progress.add,
@@ -253,13 +245,13 @@ class BlobStore:
         with translate_errors(self._access, f"delete {self.address.at(name)}"):
             self._container.delete_blob(name)
 
-    def _get(self, name: str) -> BlobInfo:
+    def _find_one(self, name: str) -> BlobInfo:
         info = self.find(name)
         if info is None:
-            raise self._missing(name)
+            raise self._missing_error(name)
         return info
 
-    def _missing(self, name: str, besides: str = "") -> CloudError:
+    def _missing_error(self, name: str, besides: str = "") -> CloudError:
         return CloudError(
             f"there is no blob {self.address.at(name)}{besides}",
             f"see what is there: cifarml data list {self.address.at('')}",
@@ -288,16 +280,16 @@ class BlobStore:
 
     def _upload_file(self, name: str, path: Path, etag: str | None, on_bytes: Callable[[int], None]) -> int:
         """Upload one file; return how many of its bytes were there already."""
-        try:
-            with translate_errors(self._access, f"write {self.address.at(name)}"):
+        with translate_errors(self._access, f"write {self.address.at(name)}"):
+            try:
                 blob = self._container.get_blob_client(name)
                 return upload_blob(blob, path, etag=etag, on_bytes=on_bytes)
-        except ChangedError:
-            # Another process was faster, or the response to a first try was lost.
-            info = self.find(name)
-            if info is None or not has_content(path, info):
-                raise overwrite_error([str(self.address.at(name))]) from None
-            return 0
+            except ChangedError:
+                # Another process was faster, or the response to a first try was lost.
+                info = self.find(name)
+                if info is None or not has_content(path, info):
+                    raise overwrite_error([str(self.address.at(name))]) from None
+                return 0
 
     def _start_progress(self, task: str, sizes: Sequence[int]) -> TransferProgress:
         self._progress = TransferProgress(self._on_progress, task, sum(sizes), len(sizes))
@@ -309,9 +301,7 @@ class BlobStore:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from cifarml.data.archives.limits import ArchiveLimits, Members
+from cifarml.data.archives.limits import ArchiveLimits, MemberValidator
 from cifarml.data.blob.address import BlobAddress
 from cifarml.data.blob.download import has_content
 from cifarml.data.blob.errors import overwrite_error
@@ -43,13 +43,8 @@ def upload_path(
 ) -> tuple[BlobAddress, Upload]:
     """Upload a file, or all files of a folder except hidden ones.
 
-    Args:
-        path: The file or folder.
-        destination: ``az://CONTAINER/NAME``. A name that ends in ``/`` is a folder to put the file into.
-            Default: the container of the settings, under the name of the file or folder.
-        overwrite: Replace other content.
-        settings: Which account, container, and how to sign in.
-        on_progress: Called during the upload.
+    The destination is ``az://CONTAINER/NAME``; a name that ends in ``/`` is a folder to put the file into.
+    Default: the container of the settings, under the name of the file or folder.
 
     Returns:
         The address that :func:`cifarml.load_dataset` takes, and what was sent.
@@ -93,12 +88,7 @@ def download_path(
 ) -> Download:
     """Download a blob into a file, or all blobs of a folder into a folder.
 
-    Args:
-        source: ``az://CONTAINER/NAME`` or an https URL.
-        target: The file or folder to create. A blob is put into an existing folder under its own name.
-        overwrite: Replace files with other content.
-        settings: Which account, and how to sign in.
-        on_progress: Called during the download.
+    The target is created. A blob is put into an existing folder under its own name.
 
     Raises:
         DataError: If a file has other content or can't be written, or a name is unsafe.
@@ -106,7 +96,7 @@ def download_path(
     """
     address, target = BlobAddress.parse(source), Path(target)
     with BlobStore(address, settings=settings, on_progress=on_progress) as store:
-        wanted = _wanted(store, address, target)
+        wanted = _plan_downloads(store, address, target)
         if not overwrite:
             other = [str(path) for blob, path in wanted if path.exists() and not has_content(path, blob)]
             if other:
@@ -116,12 +106,12 @@ def download_path(
         return Download(tuple(path for _, path in wanted), fetched_bytes, total_bytes - fetched_bytes)
 
 
-def _wanted(store: BlobStore, address: BlobAddress, target: Path) -> list[tuple[BlobInfo, Path]]:
+def _plan_downloads(store: BlobStore, address: BlobAddress, target: Path) -> list[tuple[BlobInfo, Path]]:
     prefix, blobs = store.find_all(address.name)
     if prefix is None:
         blob = blobs[0]
         return [(blob, target / blob.name.rpartition("/")[2] if target.is_dir() else target)]
-    members = Members(1, _LIMITS)  # a blob may have any name; a file on this machine may not
+    members = MemberValidator(1, _LIMITS)  # a blob may have any name; a file on this machine may not
     try:
         return [
             (blob, target / members.add(blob.name[len(prefix) :], blob.size_bytes, is_folder=False))

@@ -17,14 +17,7 @@ _O = TypeVar("_O")
 
 
 class TransferProgress:
-    """Counts bytes and files from several threads, and reports them.
-
-    Args:
-        on_progress: Called after each change.
-        task: What is being done.
-        total_bytes: Bytes in all; None if unknown.
-        num_files: Files in all.
-    """
+    """Counts bytes and files from several threads, and reports them."""
 
     def __init__(
         self, on_progress: OnProgress, task: str, total_bytes: int | None = None, num_files: int = 1
@@ -58,15 +51,9 @@ class TransferProgress:
 def map_in_threads(
     work: Callable[[_I], _O], items: Iterable[_I], *, ahead: int = 8 * THREADS
 ) -> Iterator[_O]:
-    """Call a function with each item, several at a time; an error cancels what has not started.
+    """Call a function with each item, several at a time; yield the results in the order of the items.
 
-    Args:
-        work: The function.
-        items: Taken one by one, at most ``ahead`` before the results that were yielded.
-        ahead: Bounds how many items and results are in memory.
-
-    Yields:
-        The results, in the order of the items.
+    An error cancels what has not started. At most ``ahead`` items and results are in memory.
     """
     with ThreadPoolExecutor(THREADS) as pool:
         futures: deque[Future[_O]] = deque()

@@ -26,31 +26,21 @@ _MAX_BLOCKS: Final = 50_000
 
 
 def upload_blob(blob: BlobClient, path: Path, *, etag: str | None, on_bytes: Callable[[int], None]) -> int:
-    """Upload a file in one request, or in blocks if it is large, skipping those that were sent before.
+    """Upload a file in one request, or in blocks if it is large; return the bytes that were there already.
 
     A block's ID is its position and the hash of its content, so that an interrupted upload is resumed. The
-    blob appears once all blocks are there.
-
-    Args:
-        blob: The client of the blob.
-        path: The file.
-        etag: The etag of the blob to replace; None to create one.
-        on_bytes: Called with the bytes that are there.
-
-    Returns:
-        Bytes that were there already.
+    blob appears once all blocks are there. ``etag`` is that of the blob to replace, None to create one.
 
     Raises:
         ChangedError: If there is another blob of that name.
         AzureError: If the service refuses a request, or can't be reached.
         OSError: If the file can't be read.
     """
-    name = blob.blob_name
-    options: dict[str, Any] = {"match_condition": MatchConditions.IfMissing}
+    content_type = mimetypes.guess_type(blob.blob_name)[0] or "application/octet-stream"
+    options: dict[str, Any] = {"content_settings": ContentSettings(content_type=content_type)}
+    options["match_condition"] = MatchConditions.IfNotModified if etag else MatchConditions.IfMissing
     if etag:
-        options = {"etag": etag, "match_condition": MatchConditions.IfNotModified}
-    content_type = mimetypes.guess_type(name)[0] or "application/octet-stream"
-    options["content_settings"] = ContentSettings(content_type=content_type)
+        options["etag"] = etag
     try:
         if path.stat().st_size > _SMALL_BYTES:
             return _upload_blocks(blob, path, options, on_bytes)
@@ -61,7 +51,7 @@ def upload_blob(blob: BlobClient, path: Path, *, etag: str | None, on_bytes: Cal
     except (ResourceExistsError, ResourceModifiedError) as error:
         if getattr(error, "error_code", "") not in {"BlobAlreadyExists", "ConditionNotMet"}:
             raise
-        raise ChangedError(name) from error
+        raise ChangedError from error
     return 0
 
 

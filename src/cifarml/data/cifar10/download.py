@@ -15,10 +15,11 @@ from urllib3.util import Retry
 from cifarml.errors import DownloadError
 from cifarml.progress import OnProgress, Progress, ignore_progress
 
-_CONNECT_TIMEOUT_S: Final = 5
-_READ_TIMEOUT_S: Final = 60
+_TIMEOUTS_S: Final = (5, 60)
+"""To connect, and for the next bytes of a response."""
+
 _BLOCK_BYTES: Final = 2**14
-"""At most so much is lost where a connection breaks."""
+"""At most so much is lost when a connection breaks."""
 
 
 def download_file(
@@ -28,17 +29,7 @@ def download_file(
 
     The bytes go to ``<target>.partial`` and are renamed only when their hash is right, so ``target`` is
     either whole or missing. A later call resumes a partial file. A lock makes a second process wait
-    and use the same download.
-
-    Args:
-        url: Where it is published (http or https).
-        target: Where to put it.
-        sha256: Its published hash, hexadecimal.
-        size_bytes: Its published size.
-        on_progress: Called while bytes arrive.
-
-    Returns:
-        ``target``.
+    and use the same download. Returns ``target``.
 
     Raises:
         DownloadError: If it can't be fetched or written, or what arrives is another file.
@@ -50,46 +41,51 @@ def download_file(
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{target}.lock"):
             if not target.exists():
-                _fetch(url, partial, size_bytes, on_progress)
-                _check_hash(url, partial, sha256)
+                _fetch_file(url, partial, size_bytes, on_progress)
+                with partial.open("rb") as file:
+                    received = hashlib.file_digest(file, "sha256").hexdigest()
+                if received != sha256:
+                    partial.unlink()
+                    raise DownloadError(
+                        f"{url} is not the published file: SHA-256 {received}, expected {sha256}"
+                    )
                 partial.replace(target)
     except OSError as error:
-        # requests' errors are OSErrors too, but _fetch has translated them.
+        # requests' errors are OSErrors too, but _fetch_file has translated them.
         raise DownloadError(f"can't write {target}: {error.strerror or error}") from error
     return target
 
 
-def _fetch(url: str, partial: Path, size_bytes: int, on_progress: OnProgress) -> None:
+def _fetch_file(url: str, partial: Path, size_bytes: int, on_progress: OnProgress) -> None:
     session = requests.Session()
-    codes = (429, 500, 502, 503, 504)
     retry = Retry(
         total=2,
         connect=1,
         backoff_factor=0.5,
-        status_forcelist=codes,
+        status_forcelist=(429, 500, 502, 503, 504),
         raise_on_status=False,
         respect_retry_after_header=False,  # a server may ask for hours
     )
     session.mount("http://", HTTPAdapter(max_retries=retry))
     session.mount("https://", HTTPAdapter(max_retries=retry))
     with session:
-        while (have := _size(partial)) != size_bytes:
+        while (have := _file_size(partial)) != size_bytes:
             if have > size_bytes:
                 partial.unlink()
                 continue
             try:
                 _fetch_rest(session, url, partial, have, size_bytes, on_progress)
-                reason = f"it ended after {_size(partial):,} of {size_bytes:,} bytes"
+                reason = f"it ended after {_file_size(partial):,} of {size_bytes:,} bytes"
             except (requests.RequestException, HTTPError) as error:  # requests lets some of urllib3's through
-                reason = _reason(error)
-            if _size(partial) <= have:  # go on for as long as each try brings something
+                reason = _describe_error(error)
+            if _file_size(partial) <= have:  # go on for as long as each try brings something
                 raise DownloadError(
                     f"can't fetch {url}: {reason}",
                     hint="try again later (it resumes), or fetch the file yourself and pass its path",
                 )
 
 
-def _size(path: Path) -> int:
+def _file_size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
@@ -97,8 +93,7 @@ def _fetch_rest(
     session: requests.Session, url: str, partial: Path, have: int, size_bytes: int, on_progress: OnProgress
 ) -> None:
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
-    timeout = (_CONNECT_TIMEOUT_S, _READ_TIMEOUT_S)
-    with session.get(url, headers=headers, stream=True, timeout=timeout) as response:
+    with session.get(url, headers=headers, stream=True, timeout=_TIMEOUTS_S) as response:
         if response.status_code == requests.codes.requested_range_not_satisfiable:
             partial.unlink()
             return
@@ -115,15 +110,7 @@ def _fetch_rest(
                 on_progress(Progress("downloading", done, size_bytes, unit="bytes"))
 
 
-def _check_hash(url: str, partial: Path, sha256: str) -> None:
-    with partial.open("rb") as file:
-        received = hashlib.file_digest(file, "sha256").hexdigest()
-    if received != sha256:
-        partial.unlink()
-        raise DownloadError(f"{url} is not the published file: SHA-256 {received}, expected {sha256}")
-
-
-def _reason(error: requests.RequestException | HTTPError) -> str:
+def _describe_error(error: requests.RequestException | HTTPError) -> str:
     """Say in a few words what requests says in many."""
     if isinstance(error, requests.HTTPError) and error.response is not None:
         return f"the server answers {error.response.status_code} {error.response.reason}"

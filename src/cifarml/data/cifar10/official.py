@@ -36,19 +36,14 @@ class _Batch(NamedTuple):
 
 
 def download_official(settings: Settings, *, on_progress: OnProgress = ignore_progress) -> Path:
-    """Return the official archive in the cache, fetching it when it isn't there yet.
-
-    Args:
-        settings: Where the cache is and where to fetch from.
-        on_progress: Called while bytes arrive.
+    """Return the official archive in the cache, fetching it if it is missing.
 
     Raises:
         DownloadError: If it can't be fetched, or is not the published file.
     """
-    target = settings.cache_dir / "cifar-10-python.tar.gz"
     return download_file(
         str(settings.cifar10_url),
-        target,
+        settings.cache_dir / "cifar-10-python.tar.gz",
         sha256=ARCHIVE_SHA256,
         size_bytes=ARCHIVE_SIZE_BYTES,
         on_progress=on_progress,
@@ -61,15 +56,9 @@ def is_official(names: Iterable[str]) -> bool:
 
 
 def load_official(tree: FileTree, *, on_progress: OnProgress = ignore_progress) -> Dataset:
-    """Read the batches of an official archive.
+    """Read the batches of an official archive, or of a folder where it was unpacked.
 
-    Args:
-        tree: Its files, from the archive itself or a folder where it was unpacked.
-        on_progress: Called after every batch.
-
-    Returns:
-        All images; those of ``test_batch`` are the test set, or, where it is missing, the last tenth
-        of each class.
+    The images of ``test_batch`` are the test set, or, if it is missing, the last tenth of each class.
 
     Raises:
         DataError: If a batch is damaged or holds anything but images and labels.
@@ -119,7 +108,7 @@ def _read_pickle(name: str, content: bytes) -> _Batch:
         raise DataError(f"a batch must be a dict. Received: {type(batch).__name__}")
     labels = batch.get(b"labels")
     if not (b"data" in batch and isinstance(labels, list)):
-        raise DataError(f"a batch must hold 'data' and 'labels'. Received: {list(map(_text, batch))[:6]}")
+        raise DataError(f"a batch must hold 'data' and 'labels'. Received: {list(map(_to_text, batch))[:6]}")
     array = to_array(batch[b"data"], _IMAGE_BYTES)
     if len(array) != len(labels):
         raise DataError(f"{len(labels)} labels do not go with {len(array)} images")
@@ -128,7 +117,7 @@ def _read_pickle(name: str, content: bytes) -> _Batch:
     file_names = batch.get(b"filenames")
     if not isinstance(file_names, list) or len(file_names) != len(labels):
         file_names = [f"{i}" for i in range(len(labels))]
-    names = list(map(_text, file_names))
+    names = list(map(_to_text, file_names))
     return _Batch(name, _to_images(array), np.array(labels, np.int64), names, "test_batch" in name)
 
 
@@ -138,7 +127,7 @@ def _class_names(tree: FileTree, folder: str, *, binary: bool) -> tuple[str, ...
         raise DataError(f"{tree.origin}: {name}, which names the classes, is missing")
     try:
         content = tree.read(name)
-        names = content.decode().split() if binary else map(_text, load_arrays(content)[b"label_names"])
+        names = content.decode().split() if binary else map(_to_text, load_arrays(content)[b"label_names"])
         class_names = tuple(names)
         check_class_names(class_names)
     except (UnicodeDecodeError, LookupError, TypeError) as error:
@@ -148,7 +137,7 @@ def _class_names(tree: FileTree, folder: str, *, binary: bool) -> tuple[str, ...
     return class_names
 
 
-def _text(value: object) -> str:
+def _to_text(value: object) -> str:
     """Return a pickled text; other values, which could take forever to print, become a question mark."""
     if isinstance(value, bytes):
         return value.decode("utf-8", "backslashreplace")

@@ -13,10 +13,11 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from cifarml.cifar10 import CLASS_NAMES, IMAGE_SHAPE, IMAGE_SIZE
-from cifarml.data.dataset import TEST_FRACTION, Dataset
+from cifarml.data.dataset import Dataset
 from cifarml.data.drawn.animals import bird, cat, deer, dog, frog, horse
 from cifarml.data.drawn.pen import Colour, Figure, Paint, Pen, hsv
 from cifarml.data.drawn.vehicles import airplane, automobile, ship, truck
+from cifarml.data.layout import last_tenth
 from cifarml.errors import DataError
 from cifarml.progress import OnProgress, Progress, ignore_progress
 
@@ -34,8 +35,6 @@ FIGURES: Final[dict[str, Figure]] = {
 
 _FINE: Final = 4
 """Figures are drawn this many times as large and then reduced, for smooth edges."""
-
-_REPORT_EVERY: Final = 200
 
 _BACKDROPS: Final = {
     "airplane": ("sky", "sky", "grass", "road"),
@@ -59,14 +58,6 @@ def draw_dataset(
     Image ``i`` shows class ``i % 10`` and depends on the seed and ``i`` alone, so that a larger set
     begins with the images of a smaller one. Of each class the last tenth (at least one) is for testing.
 
-    Args:
-        num_images: How many images, 20 to 1,000,000; classes differ by one at the most.
-        seed: The same seed draws the same images; 0 or more.
-        on_progress: Called with a Progress now and then, and at the end.
-
-    Returns:
-        The drawings.
-
     Raises:
         DataError: If the number of images or the seed is out of range.
 
@@ -83,9 +74,11 @@ def draw_dataset(
         raise DataError(f"the seed of drawings must be 0 or more. Received: {seed}", hint="use seed 0")
     images = np.empty((num_images, *IMAGE_SHAPE), np.uint8)
     for number in range(num_images):
-        if number % _REPORT_EVERY == 0:
+        if number % 200 == 0:
             on_progress(Progress("drawing", number, num_images))
-        images[number] = _image(CLASS_NAMES[number % len(CLASS_NAMES)], np.random.default_rng([seed, number]))
+        images[number] = _draw_image(
+            CLASS_NAMES[number % len(CLASS_NAMES)], np.random.default_rng([seed, number])
+        )
     on_progress(Progress("drawing", num_images, num_images))
     images.setflags(write=False)  # so that the data set need not copy them
     labels = np.arange(num_images, dtype=np.int64) % len(CLASS_NAMES)
@@ -97,33 +90,26 @@ def draw_dataset(
             f"drawn:{CLASS_NAMES[n % len(CLASS_NAMES)]}_{n // len(CLASS_NAMES) + 1} (seed {seed})"
             for n in range(num_images)
         ),
-        is_test=_last_tenth(labels),
+        is_test=last_tenth(labels, len(CLASS_NAMES)),
         origin=f"drawn:{num_images} (drawings, not photographs)",
     )
 
 
-def _last_tenth(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Mark the last tenth of each class, at least one, where image i shows class i % 10."""
-    counts = np.bincount(labels)
-    num_train = counts - np.maximum(1, np.round(counts * TEST_FRACTION)).astype(np.int64)
-    return np.asarray(np.arange(len(labels)) // len(counts) >= num_train[labels])
-
-
-def _image(name: str, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+def _draw_image(name: str, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
     """Draw one image: backdrop, figure, something in front of it, light and noise."""
-    backdrop = _backdrop(_BACKDROPS[name][rng.integers(len(_BACKDROPS[name]))], rng)
+    backdrop = _paint_backdrop(_BACKDROPS[name][rng.integers(len(_BACKDROPS[name]))], rng)
     size = IMAGE_SIZE * _FINE
     canvas = Image.fromarray(backdrop.astype(np.uint8)).resize((size, size), Image.Resampling.BILINEAR)
     draw = ImageDraw.Draw(canvas)
     paint = Paint.mix(rng, backdrop=float(backdrop.mean()))
-    FIGURES[name](_pen(draw, name, rng), paint, rng)
+    FIGURES[name](_place_pen(draw, name, rng), paint, rng)
     if rng.random() < 0.35:
         _cover(draw, rng)
     pixels = np.asarray(canvas.reduce(_FINE), np.float32)
     return _expose(pixels, rng)
 
 
-def _pen(draw: ImageDraw.ImageDraw, name: str, rng: np.random.Generator) -> Pen:
+def _place_pen(draw: ImageDraw.ImageDraw, name: str, rng: np.random.Generator) -> Pen:
     """Place a figure at random, at most a tenth of it outside the image."""
     scale = rng.uniform(0.68, 1.0)
     room = 1.0 - scale + 0.06
@@ -138,7 +124,7 @@ def _pen(draw: ImageDraw.ImageDraw, name: str, rng: np.random.Generator) -> Pen:
     )
 
 
-def _backdrop(kind: str, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+def _paint_backdrop(kind: str, rng: np.random.Generator) -> npt.NDArray[np.float32]:
     """Paint the distance over the ground, both shaded and mottled."""
     horizon = 2.0 if kind == "sky" else rng.uniform(0.2, 0.75)
     slope = rng.uniform(-0.1, 0.1)

@@ -37,11 +37,6 @@ def hsv(hue: float, saturation: float, value: float) -> Colour:
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def brightness(colour: Colour) -> float:
-    """Return how bright a colour looks, 0 to 255."""
-    return 0.3 * colour[0] + 0.59 * colour[1] + 0.11 * colour[2]
-
-
 @dataclass(frozen=True)
 class Paint:
     """The colours of one figure."""
@@ -59,7 +54,8 @@ class Paint:
         hue, value = rng.random(), rng.uniform(0.25, 0.95)
         saturation = rng.choice((0.08, 0.35, 0.6, 0.85))
         for _ in range(8):
-            if abs(brightness(hsv(hue, saturation, value)) - backdrop) >= 70:
+            red, green, blue = hsv(hue, saturation, value)
+            if abs(0.3 * red + 0.59 * green + 0.11 * blue - backdrop) >= 70:
                 break
             hue, value = rng.random(), rng.uniform(0.15, 1.0)
         dimmer = rng.uniform(0.55, 0.72)
@@ -72,15 +68,10 @@ class Paint:
 
 
 class Pen:
-    """Draws shapes of the unit square through an affine map.
+    """Draws shapes of the unit square through an affine map onto an image of ``size`` by ``size`` pixels.
 
-    Args:
-        draw: Where to draw.
-        size: Width and height of that image, in its pixels.
-        angle: Turn, in radians.
-        flip: Mirror left and right.
-        stretch: Width and height of the figure, 1 for the whole image.
-        shift: Where the figure's middle lies, (0, 0) for the image's middle.
+    ``angle`` is in radians; ``stretch`` is the width and height of the figure, 1 for the whole image;
+    ``shift`` is the position of its centre, (0, 0) for the centre of the image.
     """
 
     def __init__(

@@ -30,7 +30,7 @@ FLOORS = (
 )
 """Rooms of the package from the ground up. A room imports from lower floors, or from its neighbours."""
 
-LARGEST_FILE = 355
+LARGEST_FILE = 320
 MOST_FILES = 20
 
 

@@ -17,6 +17,7 @@ from cifarml import decode_image, load_dataset
 from cifarml.data.archives.archive import extract_archive
 from cifarml.data.archives.limits import ArchiveLimits
 from cifarml.data.cifar10.official import load_official
+from cifarml.data.file_tree import FileTree
 from cifarml.data.load import open_source
 from cifarml.errors import DataError, ImageError
 from cifarml.settings import Settings
@@ -157,23 +158,20 @@ def test_damaged_archives(tmp_path: Path, settings: Settings) -> None:
 # Official batches
 
 
-class Memory:
+class Memory(FileTree):
     """Files in memory, as load_official reads them."""
 
     def __init__(self, contents: dict[str, bytes]) -> None:
         self.origin = "memory"
         self.contents = contents
         self.files = {name: len(content) for name, content in contents.items()}
-        self.folders: frozenset[str] = frozenset()
+        self.folders = frozenset()
 
     def read(self, name: str) -> bytes:
         return self.contents[name]
 
-    def __enter__(self) -> Memory:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
+    def close(self) -> None:
+        return None
 
 
 @pytest.mark.parametrize("name", ["data_batch_1", "batches.meta"])

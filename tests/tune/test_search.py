@@ -26,7 +26,7 @@ import typer
 
 from cifarml import Dataset, TrainConfig, load_dataset, train_model, tune_model
 from cifarml.cli import options
-from cifarml.cli.tune import print_result
+from cifarml.cli.commands.tune import print_result
 from cifarml.errors import DataError, SettingsError, TrainingError
 from cifarml.model.recipe import Recipe
 from cifarml.progress import Progress

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from cifarml.cli import (
+from cifarml.cli.commands import (
     compute,
     config,
     data,

@@ -32,10 +32,10 @@ def main(preset: Any, train_source: str, test_source: str, num_epochs: int, onnx
     plan = Plan.make(config, splits.train)
     network = fit_network(plan, splits.train, splits.validation).network
     served, temperature = build_serving_model(plan.preset, network, splits.validation)
-    exported = export_onnx(served, onnx_file, test.class_names, test.images[:256])
+    predictor, _ = export_onnx(served, onnx_file, test.class_names, test.images[:256])
 
     answers = {
-        "onnx": exported.predictor.predict_images(test.images),
+        "onnx": predictor.predict_images(test.images),
         "keras": ask(served, test.images),
         "trained": _as_trained(network, test.images, plan.preset, temperature),
     }

@@ -306,7 +306,7 @@ def test_plans_as_yaml(
     sent = TrainConfig.load(tmp_path / "job" / "code" / "train.json")
     assert sent == TrainConfig(dropout=0.1, num_epochs=3), "flags override the file"
     assert job.inputs["images"].path.endswith(".blob.core.windows.net/images/a%20b.zip")
-    assert (tmp_path / "job" / "code" / "cifarml" / "cli" / "train.py").is_file()
+    assert (tmp_path / "job" / "code" / "cifarml" / "cli" / "commands" / "train.py").is_file()
     again = cifarml("deploy", "--yaml", plan)
     assert again.returncode == 1
     assert "not empty" in again.stderr

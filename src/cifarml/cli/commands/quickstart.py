@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cifarml.cli.commands.train import CHOSEN
 from cifarml.cli.console import load_tensorflow, shown_path
-from cifarml.cli.train import CHOSEN
 from cifarml.errors import DownloadError, GateError
 from cifarml.progress import show_progress
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cifarml.cli import options
+from cifarml.cli.commands.train import CHOSEN, load_images
 from cifarml.cli.console import load_tensorflow, print_json, print_table, shown_path
-from cifarml.cli.train import CHOSEN, load_images
 from cifarml.progress import show_progress
 
 if TYPE_CHECKING:

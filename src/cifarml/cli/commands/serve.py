@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from cifarml.cli import options
+from cifarml.cli.commands.deploy import find_model
 from cifarml.cli.console import note
-from cifarml.cli.deploy import find_model
 from cifarml.cli.target import local_registry
 
 

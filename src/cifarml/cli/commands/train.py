@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cifarml.cli import options
+from cifarml.cli.commands.jobs import follow
 from cifarml.cli.console import load_tensorflow, note, print_result, shown_path
-from cifarml.cli.jobs import follow
 from cifarml.cli.target import Target, local_registry, open_registry, open_workspace
 from cifarml.errors import RegistryError, SettingsError, TrainingError
 from cifarml.progress import OnProgress, Progress, show_progress

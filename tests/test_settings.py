@@ -59,6 +59,7 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CIFARML_CIFAR10_URL")
     monkeypatch.delenv("CIFARML_REGISTRY_DIR")
     monkeypatch.delenv("CIFARML_ENDPOINTS_DIR")
+    monkeypatch.delenv("CIFARML_MLFLOW_MIRROR")
     settings = load_settings()
     assert settings.runs_dir == Path("runs")
     assert settings.storage_container == "2000picscifar10"

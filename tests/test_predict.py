@@ -270,11 +270,10 @@ def test_no_model_at_all(run: Path, content: bytes) -> None:
         Predictor(content, ("a", "b"))
 
 
-def test_finding_runs(trained: Run, run: Path, tmp_path: Path) -> None:
-    runs_dir = trained.path.parent
-    assert find_run(None, runs_dir) == find_run("latest", runs_dir) == trained.path
-    assert find_run("trained", runs_dir) == trained.path
-    assert find_run(run, runs_dir) == run
+def test_finding_runs(run: Path, tmp_path: Path) -> None:
+    runs_dir = run.parent
+    assert find_run(None, runs_dir) == find_run("latest", runs_dir) == run
+    assert find_run("run", runs_dir) == find_run(run, runs_dir) == run
     with pytest.raises(ModelFileError, match="no run 'other'"):
         find_run("other", runs_dir)
     with pytest.raises(ModelFileError, match="no trained model"):

@@ -26,7 +26,7 @@ def read_toml(
         SettingsError: If the file can't be read, or holds a secret or an unknown name.
     """
     text = _read_text(path)
-    values = _parse(path, text, tomllib.loads)
+    values = _parse_settings(path, text, tomllib.loads)
     known = [name for name in names if name not in secrets]
     for key in values:
         name = key.lower().replace("-", "_").removeprefix("cifarml_").removeprefix("azure_")
@@ -40,7 +40,7 @@ def read_toml(
         if key not in known:
             close = get_close_matches(name, known)
             raise SettingsError(
-                f"{where}: there is no setting {plain_text(key)}",
+                f"{where}: there is no setting {redact(key)}",
                 hint=f"did you mean {' or '.join(close)}?" if close else f"there are: {', '.join(known)}",
             )
     for name in paths:  # what is relative there counts from there
@@ -85,19 +85,19 @@ def read_train_settings(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise SettingsError(f"there is no file {path}", hint=hint)
     text = _read_text(path, hint)
-    values = _parse(path, text, json.loads if path.suffix.lower() == ".json" else tomllib.loads)
+    values = _parse_settings(path, text, json.loads if path.suffix.lower() == ".json" else tomllib.loads)
     if not isinstance(values, dict) or not values:
         raise SettingsError(f"{path} holds no settings", hint="write some, such as: num_epochs = 20")
     return values
 
 
-def plain_text(text: str) -> str:
+def redact(text: str) -> str:
     """Return what was received for a message, unless it could be a secret in the wrong place."""
     plain = len(text) <= 63 and re.fullmatch(r"[\w.:/ -]*", text)
     return repr(text) if plain else f"{len(text)} characters"
 
 
-def _parse(path: Path, text: str, loads: Callable[[str], Any]) -> Any:
+def _parse_settings(path: Path, text: str, loads: Callable[[str], Any]) -> Any:
     try:
         return loads(text)
     except (ValueError, RecursionError) as error:

@@ -72,7 +72,7 @@ def show_progress(console: Console | None = None, *, quiet: bool = False) -> Ite
         with _bar(console) as update:
             yield update
     else:
-        yield _plain(console)
+        yield _print_lines(console)
 
 
 @contextmanager
@@ -117,7 +117,7 @@ def _bar(console: Console) -> Iterator[OnProgress]:
         yield update
 
 
-def _plain(console: Console) -> OnProgress:
+def _print_lines(console: Console) -> OnProgress:
     """Print kept lines, the end of each task once, and every 10 s how far it is."""
     last: dict[str, float] = {}
     ended: set[str] = set()

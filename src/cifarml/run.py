@@ -80,7 +80,7 @@ class Run:
             )
         if not path.is_dir():
             raise ModelFileError(f"there is no run folder {path}", hint="list them with: cifarml runs list")
-        run = cls._parse(path)
+        run = cls._read_manifest(path)
         for entry in path.iterdir():
             if entry.is_symlink() or not entry.is_file() or entry.suffix.lower() not in _ALLOWED:
                 raise ModelFileError(
@@ -91,7 +91,7 @@ class Run:
         return run
 
     @classmethod
-    def _parse(cls, path: Path) -> Run:
+    def _read_manifest(cls, path: Path) -> Run:
         try:
             with (path / MANIFEST).open("rb") as file:
                 manifest = json.loads(file.read(_MAX_MANIFEST_BYTES))

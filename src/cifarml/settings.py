@@ -24,7 +24,7 @@ from pydantic_settings import (
 )
 
 from cifarml.cifar10 import ARCHIVE_URL
-from cifarml.config_files import WORKSPACE, plain_text, read_toml, read_workspace
+from cifarml.config_files import WORKSPACE, read_toml, read_workspace, redact
 from cifarml.errors import SettingsError
 
 
@@ -55,7 +55,7 @@ def _check_account(text: str) -> str:
     if not usable:
         raise ValueError(
             "must be a storage account's name, 3 to 24 lower-case letters and digits, or the https URL of "
-            f"its blob endpoint. Received: {plain_text(text)}"
+            f"its blob endpoint. Received: {redact(text)}"
         )
     if ".blob." in (url.hostname or "") and url.path.strip("/"):
         raise ValueError("must be the URL of the account only; the container goes into storage_container")
@@ -66,7 +66,7 @@ def _check_container(text: str) -> str:
     if not (3 <= len(text) <= 63 and re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", text)):
         raise ValueError(
             "must be a container's name, 3 to 63 lower-case letters, digits and single hyphens. "
-            f"Received: {plain_text(text)}"
+            f"Received: {redact(text)}"
         )
     return text
 
@@ -200,17 +200,17 @@ def settings_files() -> list[Path]:
     return [source.path for source in _sources(Settings) if isinstance(source, _File)]
 
 
-def debugging() -> bool:
+def debug_enabled() -> bool:
     """Tell whether CIFARML_DEBUG asks for tracebacks."""
     return os.environ.get("CIFARML_DEBUG", "") not in {"", "0"}
 
 
-def hush_tensorflow() -> None:
+def silence_tensorflow() -> None:
     """Ask TensorFlow's native code for warnings only, unless the user has asked for something else."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
-def hush_mlflow() -> None:
+def silence_mlflow() -> None:
     """Keep MLflow from calling home, unless the user has asked for it."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 

@@ -77,14 +77,14 @@ class JobLog:
 
         with self._workspace.calling(f"read the log of {self._job}"):
             try:
-                content = self._read()
+                content = self._read_log()
             except ClientAuthenticationError:  # the signature is for an hour, the job may take longer
                 self._blob = None
-                content = self._read()
+                content = self._read_log()
         self._offset += len(content)
         return content
 
-    def _read(self) -> bytes:
+    def _read_log(self) -> bytes:
         from azure.core.exceptions import ResourceNotFoundError
 
         self._blob = self._blob or self._open()

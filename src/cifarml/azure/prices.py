@@ -26,7 +26,7 @@ class Price(NamedTuple):
     currency: str = "USD"
     reason: str = ""
 
-    def shown(self, count: int = 1) -> str:
+    def format(self, count: int = 1) -> str:
         """Return what so many machines cost, for people."""
         if self.per_hour is None:
             return f"price not known: {self.reason}"

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cifarml.settings import debugging, hush_tensorflow
+from cifarml.settings import debug_enabled, silence_tensorflow
 
 if TYPE_CHECKING:
     from cifarml.evaluation.compare_models import ModelFigures
@@ -141,10 +141,10 @@ def hidden_native_noise() -> Iterator[None]:
 
     It comes before any log level counts. Where an error ends the block, all of it is shown.
     """
-    if debugging():
+    if debug_enabled():
         yield
         return
-    hush_tensorflow()
+    silence_tensorflow()
     sys.stderr.flush()
     with tempfile.TemporaryFile() as noise:
         terminal = os.dup(2)

@@ -32,7 +32,7 @@ from cifarml.cli.commands import (
 from cifarml.cli.console import note, show_log
 from cifarml.errors import CifarMLError
 from cifarml.extras import explain_missing_extra
-from cifarml.settings import debugging
+from cifarml.settings import debug_enabled
 
 app = typer.Typer(
     name="cifarml",
@@ -86,13 +86,13 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     warnings.filterwarnings("ignore", module=r"PIL\.")  # what it warns of is in our own errors
-    if not debugging():  # what Azure's libraries complain of is in our own errors
+    if not debug_enabled():  # what Azure's libraries complain of is in our own errors
         logging.getLogger("azure").setLevel(logging.CRITICAL)
     try:
         with explain_missing_extra():
             app()
     except CifarMLError as error:
-        if debugging():
+        if debug_enabled():
             raise
         note(f"Error: {error.message}")
         if error.hint:

@@ -70,7 +70,7 @@ class CacheWriter:
             self._stack.callback(self._partial.unlink, missing_ok=True)
             self._file = self._stack.enter_context(self._partial.open("wb"))
         except (OSError, Timeout) as error:
-            self._give_up(error)
+            self._stop_writing(error)
             return self
         self._pool = self._stack.enter_context(ThreadPoolExecutor(1))
         header = {"descr": "|u1", "fortran_order": False, "shape": self._shape}
@@ -102,7 +102,7 @@ class CacheWriter:
             for path in kept[:-_KEPT]:
                 path.unlink(missing_ok=True)
         except OSError as error:
-            self._give_up(error)
+            self._stop_writing(error)
 
     def _submit(self, write: Callable[..., None], *arguments: object) -> None:
         if self._key:
@@ -112,7 +112,7 @@ class CacheWriter:
         self._fingerprint.add(images)
         self._file.write(images.data)
 
-    def _give_up(self, error: OSError) -> None:
+    def _stop_writing(self, error: OSError) -> None:
         _logger.warning("the decoded images are not kept for the next time: %s", error)
         self._key = ""
 

@@ -63,7 +63,7 @@ class WorkerProcess:
         worker = cls(process)
         try:
             async with asyncio.timeout(_START_TIMEOUT_S):
-                await worker._read()
+                await worker._read_answers()
         except TimeoutError:
             await worker.kill()
             raise WorkerError(f"it was not ready after {_START_TIMEOUT_S:.0f} s", hung=True) from None
@@ -87,7 +87,7 @@ class WorkerProcess:
             async with asyncio.timeout(timeout_s):
                 self._stdin.write(pack(requests))
                 await self._stdin.drain()
-                answers = [(int(status), body) for status, body in await self._read()]
+                answers = [(int(status), body) for status, body in await self._read_answers()]
         except TimeoutError:
             raise WorkerError(f"no answer came in {timeout_s:g} s", hung=True) from None
         except (OSError, EOFError, RuntimeError):
@@ -98,7 +98,7 @@ class WorkerProcess:
             raise WorkerError("invalid response: wrong number or status")
         return answers
 
-    async def _read(self) -> list[Pair]:
+    async def _read_answers(self) -> list[Pair]:
         assert self._stdout is not None  # noqa: S101  # a pipe was requested
         (length,) = LENGTH.unpack(await self._stdout.readexactly(LENGTH.size))
         if length > _MAX_ANSWER_BYTES:

@@ -141,7 +141,7 @@ class Checkpoint:
         variables = _variables(network)
         expected = [keras.ops.convert_to_numpy(variable) for variable in variables]
         try:
-            about, values = self._read(expected)
+            about, values = self._read_checkpoint(expected)
         except FileNotFoundError:
             return TrainingState({}, 0.0)
         except ValidationError as error:
@@ -173,7 +173,7 @@ class Checkpoint:
         with suppress(OSError):  # what is not ours stays, and Run.open says so
             self._folder.rmdir()
 
-    def _read(self, expected: Sequence[npt.NDArray[Any]]) -> tuple[_About, list[npt.NDArray[Any]]]:
+    def _read_checkpoint(self, expected: Sequence[npt.NDArray[Any]]) -> tuple[_About, list[npt.NDArray[Any]]]:
         """Read the file, and compare it with the arrays of the network."""
         size = self._state.stat().st_size
         names = list(map(str, range(len(expected))))

@@ -21,7 +21,7 @@ def interrupts_delayed() -> Iterator[None]:
     try:
         yield
     finally:
-        _put_back(before)
+        _restore_handler(before)
         if received and callable(before):
             before(*received[0])
 
@@ -40,7 +40,7 @@ def interrupts_noted() -> Iterator[list[object]]:
     try:
         yield noted
     finally:
-        _put_back(before)
+        _restore_handler(before)
 
 
 def _handle_with(handler: Any) -> Any:
@@ -50,6 +50,6 @@ def _handle_with(handler: Any) -> Any:
     return signal.signal(signal.SIGINT, handler)
 
 
-def _put_back(before: Any) -> None:
+def _restore_handler(before: Any) -> None:
     if before is not None:
         signal.signal(signal.SIGINT, before)

@@ -67,7 +67,7 @@ def create(
     workspace = open_workspace()
     if dry_run:
         there = {each.name: each for each in list_clusters(workspace)}.get(name)
-        price = find_price(size, workspace.location, low_priority=low_priority).shown()
+        price = find_price(size, workspace.location, low_priority=low_priority).format()
         steps = [
             f"cluster {name} is {'there, and changed' if there else 'made'}: 0 to {max_nodes} x {size}",
             f"a machine at work costs: {price}; while idle: nothing, after {idle_minutes} minutes",
@@ -140,6 +140,6 @@ def _print(workspace: AzureWorkspace, cluster: Cluster, *, json: bool) -> None:
         ("machines", f"{cluster.min_nodes} to {cluster.max_nodes}"),
         ("state", cluster.state),
         ("idle", f"a machine goes {cluster.idle_minutes:g} minutes after its last job"),
-        ("costs", f"{price.shown()} a machine at work; nothing while there is none"),
+        ("costs", f"{price.format()} a machine at work; nothing while there is none"),
     ]
     print_table(f"Cluster {cluster.name}", ("what", "value"), rows)

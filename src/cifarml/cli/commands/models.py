@@ -67,7 +67,7 @@ def list_command(
     ]
     columns = ("model", "aliases", "test accuracy ", "registered", "run", "data")
     empty = "No model is registered. Register the newest run with: cifarml models register latest"
-    print_list([_document(model) for model in models], columns, rows, empty=empty, json=json)
+    print_list([_to_json(model) for model in models], columns, rows, empty=empty, json=json)
     if models and registry.ui_command and not json:
         print(f"In MLflow's pages, if mlflow is installed: {registry.ui_command}")
 
@@ -83,7 +83,7 @@ def show(model: Model = "champion", target: Target = None, json: options.Json = 
     """
     _, found = open_model(target, model)
     if json:
-        print_json(_document(found))
+        print_json(_to_json(found))
         return
     rows: list[tuple[str, object]] = [("aliases", ", ".join(found.aliases)), ("run", found.run)]
     rows += [("registered", shown_time(found.created_at))] if found.created_at else []
@@ -111,7 +111,7 @@ def register(
     model = open_registry(target).register(trained, name)
     called = f", the {' and '.join(model.aliases)}" if model.aliases else ""
     lines = f"{trained.path.name} is {model}{called}", f"Next: cifarml deploy --model {model}"
-    print_result(_document(model), *lines, json=json)
+    print_result(_to_json(model), *lines, json=json)
 
 
 @app.command()
@@ -196,7 +196,7 @@ def promote(
     else:
         promoted = registry.set_alias(found, alias)
     told = {"comparison": document} if document else {}
-    print_result(_document(promoted) | told, f"{promoted} is now the {alias}", json=json)
+    print_result(_to_json(promoted) | told, f"{promoted} is now the {alias}", json=json)
 
 
 @app.command()
@@ -216,7 +216,7 @@ def download(
     run = registry.download(found, folder)
     path = shown_path(run.path)
     lines = f"{found}: {len(run.files)} files in {path}", f"Next: cifarml predict image.png --run {path}"
-    print_result(_document(found) | {"path": run.path}, *lines, json=json)
+    print_result(_to_json(found) | {"path": run.path}, *lines, json=json)
 
 
 @app.command()
@@ -255,6 +255,6 @@ def _print_comparison(comparison: Comparison, checks: list[GateCheck]) -> None:
     print(f"{second.name} is {'better' if better else 'not better'} than {first.name}")
 
 
-def _document(model: RegisteredModel) -> dict[str, Any]:
+def _to_json(model: RegisteredModel) -> dict[str, Any]:
     shown = ("name", "version", "aliases", "run", "run_sha256", "metrics", "tags")
     return {name: getattr(model, name) for name in shown} | {"registered": model.created_at}

@@ -127,7 +127,7 @@ def compare(
     if json:
         print_json(
             {
-                "runs": [_document(run) for run in (both.first, both.second)],
+                "runs": [_to_json(run) for run in (both.first, both.second)],
                 "differing_settings": both.differing,
                 "comparison": both.comparison.to_json() if both.comparison else None,
                 "verdict": both.verdict,
@@ -176,7 +176,7 @@ def _setting(value: object) -> str:
     return "" if value is None else str(value)
 
 
-def _document(run: RunFigures) -> dict[str, Any]:
+def _to_json(run: RunFigures) -> dict[str, Any]:
     figures = ("name", "accuracy", "loss", "calibration_error", "recall")
     about = ("dataset", "training_s", "images_per_second", "num_parameters", "num_epochs")
     return {

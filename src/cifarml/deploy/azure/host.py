@@ -137,7 +137,7 @@ class AzureHost(EndpointReader):
         if endpoint not in self._clients:
             uri = str(self._get(endpoint).scoring_uri)
             self._clients[endpoint] = ScoringClient(endpoint, uri, partial(self.read_key, endpoint))
-        return self._clients[endpoint].ask(encode_image(image), deployment)
+        return self._clients[endpoint].score(encode_image(image), deployment)
 
     def read_key(self, endpoint: str, *, regenerate: bool = False) -> str:
         """Return the key that callers send, or a token if the endpoint uses Entra ID."""
@@ -165,12 +165,12 @@ class AzureHost(EndpointReader):
         """Return the costs by the public price list; see :class:`~cifarml.deploy.base.EndpointHost`."""
         if endpoint is None:
             count, size = self.options.instance_count, self.options.instance_type
-            return f"{count} x {size}: {find_price(size, self.workspace.location).shown(count)}"
+            return f"{count} x {size}: {find_price(size, self.workspace.location).format(count)}"
         total, currency = 0.0, "USD"
         for each in endpoint.deployments:
             price = find_price(each.instance_type, self.workspace.location)
             if price.per_hour is None:
-                return price.shown()
+                return price.format()
             total, currency = total + each.instance_count * price.per_hour, price.currency
         return f"{total:.3f} {currency} an hour, by the public price list"
 

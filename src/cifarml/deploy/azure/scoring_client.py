@@ -43,7 +43,7 @@ class ScoringClient:
         )
         self._session.mount("https://", HTTPAdapter(max_retries=retry))
 
-    def ask(self, image: bytes, deployment: str | None = None) -> Prediction:
+    def score(self, image: bytes, deployment: str | None = None) -> Prediction:
         """Ask about an image file.
 
         Raises:
@@ -55,7 +55,7 @@ class ScoringClient:
         if response.status_code in {401, 403}:  # somebody has made a new key, or the token is old
             self._key = None
             response = self._post(image, deployment)
-        return self._read(response, deployment)
+        return self._read_prediction(response, deployment)
 
     def _post(self, image: bytes, deployment: str | None) -> requests.Response:
         self._key = self._key or self._read_key()
@@ -74,7 +74,7 @@ class ScoringClient:
                 "check the network, and HTTPS_PROXY if you are behind a proxy; then try again",
             ) from None
 
-    def _read(self, response: requests.Response, deployment: str | None) -> Prediction:
+    def _read_prediction(self, response: requests.Response, deployment: str | None) -> Prediction:
         status, request_id = response.status_code, response.headers.get("x-ms-request-id", "")
         passed_on = response.headers.get("ms-azureml-model-error-statuscode", "")
         if status == 424 and passed_on.isdecimal():  # what the container said

@@ -53,12 +53,12 @@ def _iterate_resources(workspace: AzureWorkspace) -> Iterator[Resource]:
     for endpoint in AzureHost(workspace).list_endpoints():
         yield Resource("endpoint", endpoint.name, endpoint.state, "its deployments")
         for each in endpoint.deployments:
-            price = find_price(each.instance_type, region).shown(each.instance_count)
+            price = find_price(each.instance_type, region).format(each.instance_count)
             name = f"{endpoint.name}/{each.name}"
             yield Resource("deployment", name, each.state, f"{each.machines}: {price}")
     for cluster in list_clusters(workspace):
         if cluster.is_ours:
-            price = find_price(cluster.size, region, low_priority=cluster.low_priority).shown()
+            price = find_price(cluster.size, region, low_priority=cluster.low_priority).format()
             costs = f"nothing while idle; a {cluster.size} at work: {price}"
             yield Resource("cluster", cluster.name, cluster.state, costs)
     with workspace.calling("list the environments"):

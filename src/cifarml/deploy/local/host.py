@@ -166,7 +166,9 @@ class LocalHost(EndpointHost):
         headers = {"authorization": f"Bearer {folder.read_key()}", "content-type": "image/png"}
         if deployment is not None:
             headers["azureml-model-deployment"] = check_deployment_name(deployment)
-        status, answer = self._server.ask(folder, server, "POST", "/score", file, headers, _ANSWER_TIMEOUT_S)
+        status, answer = self._server.request(
+            folder, server, "POST", "/score", file, headers, _ANSWER_TIMEOUT_S
+        )
         return read_answer(endpoint, deployment, status, answer)
 
     def read_key(self, endpoint: str, *, regenerate: bool = False) -> str:

@@ -95,13 +95,13 @@ class ServerClient:
         headers = {"authorization": f"Bearer {server.control_key}", "content-type": "application/json"}
         body = None if values is None else json.dumps(values).encode()
         path = f"/control/{path}"
-        status, answer = self.ask(folder, server, method, path, body, headers, _CONTROL_TIMEOUT_S)
+        status, answer = self.request(folder, server, method, path, body, headers, _CONTROL_TIMEOUT_S)
         if status != 200:
             error = answer["error"]
             raise DeployError(f"endpoint {folder.name}: {error['message']}", error.get("hint"))
         return answer
 
-    def ask(
+    def request(
         self,
         folder: EndpointFolder,
         server: ServerRecord,

@@ -26,7 +26,7 @@ from cifarml.registry.base import RegisteredModel
 from cifarml.registry.local.index import Index
 from cifarml.registry.run_record import RunRecord, milliseconds
 from cifarml.run import write_json
-from cifarml.settings import hush_mlflow
+from cifarml.settings import silence_mlflow
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -263,7 +263,7 @@ def _write_aliases(client: MlflowClient, name: str, aliases: Mapping[str, int], 
 
 def main() -> None:
     """Update the copy in the folder that is named on the command line."""
-    hush_mlflow()
+    silence_mlflow()
     try:
         update_mirror(Path(sys.argv[1]))
     except RegistryError as error:

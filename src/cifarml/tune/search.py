@@ -23,6 +23,7 @@ from cifarml.train.interrupts import interrupts_noted
 from cifarml.train.network import predict_in_blocks
 from cifarml.train.out_of_memory import is_out_of_memory
 from cifarml.train.plan import Plan
+from cifarml.train.time_budget import Clock
 from cifarml.tune.search_space import search_space
 from cifarml.tune.trials import (
     OWN,
@@ -57,6 +58,7 @@ def tune_model(
     time_budget_s: float = 1800.0,
     num_trials: int | None = None,
     on_progress: OnProgress = ignore_progress,
+    clock: Clock = time.monotonic,
 ) -> TuneResult:
     """Search the hyperparameters of a preset, and write the best.
 
@@ -77,6 +79,7 @@ def tune_model(
             far the next one must fit, and one that turns out not to is ended.
         num_trials: End when the search has so many trials, those of earlier calls included.
         on_progress: Called several times a second, and with a line after every trial.
+        clock: Returns the time in seconds, by which the budget is kept.
 
     Returns:
         What was found, also after Ctrl-C.
@@ -114,7 +117,7 @@ def tune_model(
     pruner = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=warm_up)
     logging.getLogger("tensorflow").addFilter(_is_worth_telling)
     study = Study(Path(study_dir), about, pruner=pruner, seed=config.seed)
-    search = _Search(study, plan, splits, time_budget_s, on_progress)
+    search = _Search(study, plan, splits, time_budget_s, on_progress, clock)
     on_progress(Progress("tuning", 0, round(time_budget_s), unit="s", line=plan.describe(len(splits.train))))
     search.keep_best()
     with interrupts_noted() as search.interrupts:
@@ -135,14 +138,21 @@ class _Search:
     """The trials of one call."""
 
     def __init__(
-        self, study: Study, plan: Plan, splits: DatasetSplits, budget_s: float, on_progress: OnProgress
+        self,
+        study: Study,
+        plan: Plan,
+        splits: DatasetSplits,
+        budget_s: float,
+        on_progress: OnProgress,
+        clock: Clock,
     ) -> None:
         self.study = study
         self._plan = plan
         self._splits = splits
         self._on_progress = on_progress
         self._budget_s = budget_s
-        self._started = time.monotonic()
+        self._clock = clock
+        self._started = clock()
         self.interrupts: Sequence[object] = ()
         self._whole_s: list[float] = []
         self._needed_s = 0.0
@@ -154,7 +164,7 @@ class _Search:
 
     def goes_on(self) -> bool:
         """Check whether another trial fits into the time budget."""
-        spent = time.monotonic() - self._started
+        spent = self._clock() - self._started
         if self.interrupts or self._num_failures >= _MAX_FAILURES:
             return False
         if not self._whole_s:  # its own epochs will tell
@@ -170,9 +180,9 @@ class _Search:
         own = {name: getattr(self._plan.recipe, name) for name in self._space}
         trial = self.study.ask_trial(self._space, own)
         plan = self._plan._replace(recipe=self._plan.recipe.changed(**trial.params))
-        started = time.monotonic()
+        started = self._clock()
         ended, fitted = self._fit(trial, plan)
-        duration_s = time.monotonic() - started
+        duration_s = self._clock() - started
         accuracy, more = None, {}
         if fitted is not None and ended == "finished":
             self._whole_s.append(duration_s)
@@ -227,13 +237,13 @@ class _Search:
     def _fit(self, trial: optuna.Trial, plan: Plan) -> tuple[str, FitResult | None]:
         """Train, and return how it ended."""
         ended = "finished"
-        started = first_ended = time.monotonic()
+        started = first_ended = self._clock()
         total = plan.recipe.num_epochs
 
         def on_epoch(epoch: int, figures: Any) -> bool:
             nonlocal ended, first_ended
             worse = self.study.report(trial, epoch, float(figures["val_accuracy"]))
-            now = time.monotonic()
+            now = self._clock()
             if epoch == 1:  # which holds the compiling
                 first_ended = now
             if epoch == total:
@@ -249,7 +259,7 @@ class _Search:
 
         def on_progress(progress: Progress) -> None:
             self._tell(detail=f"trial {trial.number}  {progress.detail.partition('  ')[0]}")
-            now = time.monotonic()
+            now = self._clock()
             if now > self._started + self._budget_s * _OVER:
                 if progress.task == "training" and progress.done and progress.total:
                     self._needed_s = (now - started) * progress.total / progress.done
@@ -274,7 +284,7 @@ class _Search:
 
     def _tell(self, detail: str = "", line: str = "") -> None:
         total = round(self._budget_s)
-        done = min(round(time.monotonic() - self._started), total)
+        done = min(round(self._clock() - self._started), total)
         detail = "  ".join(part for part in (detail, self._best) if part)
         self._on_progress(Progress("tuning", done, total, unit="s", detail=detail, line=line))
 

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from filelock import FileLock, Timeout
 from pydantic import TypeAdapter, ValidationError
@@ -19,6 +20,7 @@ from cifarml.registry.run_record import RunRecord, record_run
 from cifarml.run import MANIFEST, Run, write_json
 
 _LOCK_TIMEOUT_S: Final = 60
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,10 @@ class Contents:
     highest: Mapping[str, int] = field(default_factory=dict)
 
 
-_CONTENTS: Final = TypeAdapter(Contents)
-_RECORD: Final = TypeAdapter(RunRecord)
+@cache
+def _adapter(kind: type[_T]) -> TypeAdapter[_T]:
+    """Return the adapter of a dataclass; making one takes milliseconds."""
+    return TypeAdapter(kind)
 
 
 class Index:
@@ -78,7 +82,7 @@ class Index:
         try:
             if not self.path.exists():
                 return self._rebuild()
-            contents = _CONTENTS.validate_json(self.path.read_bytes())
+            contents: Contents = _adapter(Contents).validate_json(self.path.read_bytes())
             _check(contents)
         except (OSError, ValidationError, RegistryError) as error:
             raise RegistryError(
@@ -91,7 +95,7 @@ class Index:
     def write(self, contents: Contents) -> None:
         """Replace the index; call it in :meth:`locked`."""
         exclude = {"versions": {"__all__": {"registry"}}}
-        write_json(self.path, _CONTENTS.dump_python(contents, mode="json", exclude=exclude))
+        write_json(self.path, _adapter(Contents).dump_python(contents, mode="json", exclude=exclude))
 
     def add_run(self, record: RunRecord) -> None:
         """Log a run; one that is logged stays as it is.
@@ -103,7 +107,7 @@ class Index:
         with self.locked():
             if not path.exists():
                 self.runs_dir.mkdir(exist_ok=True)
-                write_json(path, _RECORD.dump_python(record, mode="json"))
+                write_json(path, _adapter(RunRecord).dump_python(record, mode="json"))
 
     def read_runs(self) -> list[RunRecord]:
         """Return all logged runs, the oldest first.
@@ -114,7 +118,7 @@ class Index:
         records = []
         for path in self.runs_dir.glob("*.json"):
             try:
-                record = _RECORD.validate_json(path.read_bytes())
+                record = _adapter(RunRecord).validate_json(path.read_bytes())
                 if record.run_id != path.stem or not re.fullmatch("[0-9a-f]{32}", path.stem):
                     raise RegistryError(f"it describes a run {record.run_id!r}")
             except (OSError, ValidationError, RegistryError) as error:

@@ -10,7 +10,6 @@ from cifarml.errors import SettingsError
 
 _EXTRAS: Final = {
     "jax": ("jax", "KERAS_BACKEND=jax"),
-    "mlflow": ("mlflow", "the mirror for `mlflow ui`"),
     "optuna": ("tune", "hyperparameter search"),
 }
 """Packages with the extra that installs each, and what requires it."""

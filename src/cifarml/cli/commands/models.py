@@ -69,7 +69,7 @@ def list_command(
     empty = "No model is registered. Register the newest run with: cifarml models register latest"
     print_list([_to_json(model) for model in models], columns, rows, empty=empty, json=json)
     if models and registry.ui_command and not json:
-        print(f"In MLflow's pages, if mlflow is installed: {registry.ui_command}")
+        print(f"In MLflow's pages (pip install mlflow): {registry.ui_command}")
 
 
 @app.command()

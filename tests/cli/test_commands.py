@@ -159,7 +159,7 @@ def test_data_check(cifarml: CommandLine, tmp_path: Path) -> None:
     write_zip(tmp_path / "good.zip", flat(20))
     good = cifarml("data", "check", "good.zip")
     assert good.returncode == 0
-    assert "Good to train on." in good.stdout
+    assert "No problems found." in good.stdout
     write_zip(tmp_path / "bad.zip", flat(20) | {"cat_3.png": b"", "dog_20.png": image_bytes(0)})
     bad = cifarml("data", "check", "bad.zip")
     assert bad.returncode == 1
@@ -177,7 +177,7 @@ def test_skip_bad(cifarml: CommandLine, tmp_path: Path) -> None:
     assert "cat_3.png" in failed.stderr
     done = cifarml("train", "--data", "x.zip", "--epochs", 1, "--config", "narrow.toml", "--skip-bad")
     assert done.returncode == 0
-    assert "left out cat_3.png" in done.stderr
+    assert "skipped cat_3.png" in done.stderr
     report = next(line for line in done.stdout.splitlines() if line.startswith("Report:")).split()[1]
     assert "cat_3.png" in (tmp_path / report).read_text(encoding="utf-8")
 
@@ -240,7 +240,7 @@ def endpoint_names(cifarml: CommandLine) -> list[str]:
 def test_quickstart_without_network_uses_drawings_and_says_so(cifarml: CommandLine, tmp_path: Path) -> None:
     done = cifarml("quickstart", "--epochs", 1, "--keep")
     assert done.returncode == 0, done.stderr
-    assert "drawings of our own, not photographs" in done.stdout
+    assert "synthetic drawings instead of photographs" in done.stdout
     assert (tmp_path / "quickstart" / "images.png").exists()
     assert "quickstart/ship.png" in done.stdout
     _, run = sorted((tmp_path / "quickstart" / "runs").iterdir())

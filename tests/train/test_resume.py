@@ -521,7 +521,7 @@ def test_sigterm_in_a_finaliser(begun: Path, tmp_path: Path, capsys: pytest.Capt
             del held
             tell(Progress("training", 1, 2))
 
-    for run_dir, told in ((begun, "Resume with: "), (tmp_path / "none", "The training had not begun.")):
+    for run_dir, told in ((begun, "Resume with: "), (tmp_path / "none", "The training had not started.")):
         with pytest.raises(typer.Exit) as caught:
             train(run_dir)
         assert caught.value.exit_code == 143
@@ -546,7 +546,7 @@ def test_command_line(cifarml: CommandLine, tmp_path: Path, dataset: Dataset) ->
     listed = cifarml("runs", "list").stdout
     assert "unfinished" in listed
     assert "/8" in listed
-    assert "Go on with one: cifarml train --resume runs/one" in listed
+    assert "Resume one with: cifarml train --resume runs/one" in listed
     refused = cifarml("train", "--resume", "one", "--epochs", 3, "--seed", 0, "--config", "a", "--no-wait")
     assert refused.returncode == 1
     assert "--config, --epochs, --no-wait, --seed cannot be combined with --resume" in refused.stderr

@@ -390,16 +390,16 @@ def test_printed_result(
     assert result.own
     print_result(result)
     out = capsys.readouterr().out
-    assert "3 trials finished, 0 ended early" in out
-    assert "the preset's own" in out
+    assert "3 trials finished, 0 stopped early" in out
+    assert "the preset's settings" in out
     assert "best.toml" in out.splitlines()[-1]
     best = dataclasses.replace(result.best, is_own=False, accuracy=0.75)
     own = dataclasses.replace(result.own, accuracy=0.5)
-    for p_value, noise in ((0.01, "beyond the noise"), (0.2, "within the noise")):
+    for p_value, verdict in ((0.01, "significant"), (0.2, "not significant")):
         print_result(dataclasses.replace(result, best=best, own=own, p_value=p_value))
-        assert f"the preset's own settings 50.0%: 25.0 points more, {noise}" in capsys.readouterr().out
+        assert f"the preset's settings: 50.0%. Gain: 25.0 percentage points, {verdict}" in capsys.readouterr().out
     print_result(dataclasses.replace(result, best=best, own=None, p_value=None))
-    assert "have not ended" in capsys.readouterr().out
+    assert "have no finished trial" in capsys.readouterr().out
 
 
 def test_p_value() -> None:

@@ -1,4 +1,4 @@
-"""The command ``cifarml``: puts the commands together and turns errors into messages."""
+"""Command line ``cifarml``: assemble the commands and print errors as messages."""
 
 from __future__ import annotations
 
@@ -67,26 +67,33 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def cifarml(
     _version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+        bool,
+        typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True),
     ] = False,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Say what is done behind the scenes, such as signing in.")
+        bool, typer.Option("--verbose", "-v", help="Print the log, such as how it signs in to Azure.")
     ] = False,
 ) -> None:
-    """From labelled images to a prediction.
+    """Train, deploy and query image classifiers.
 
-    New here? Type: [bold]cifarml quickstart[/bold]
+    New here? Start with: [bold]cifarml quickstart[/bold]
+
+    [bold]Examples[/bold]
+
+      cifarml train --subset 2000
+      cifarml predict image.png
+      cifarml deploy
     """
     if verbose:
         show_log()
 
 
 def main() -> None:
-    """Run the command line: exit code 0 when all went well, 1 on an error, 2 on wrong usage."""
+    """Run the command line; the exit code is 0 on success, 1 on an error, 2 on wrong usage."""
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    warnings.filterwarnings("ignore", module=r"PIL\.")  # what it warns of is in our own errors
-    if not debug_enabled():  # what Azure's libraries complain of is in our own errors
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # cifarml reports these itself
+    if not debug_enabled():  # errors of the Azure libraries are in the error messages
         logging.getLogger("azure").setLevel(logging.CRITICAL)
     try:
         with explain_missing_extra():

@@ -1,4 +1,4 @@
-"""Flags and arguments that several commands share, and what they stand for."""
+"""Flags and arguments shared by several commands."""
 
 from __future__ import annotations
 
@@ -14,81 +14,109 @@ from cifarml.settings import load_settings
 if TYPE_CHECKING:
     from cifarml.run import Run as TrainedRun
 
+DATA, TRAINING, MACHINE, AZURE, OUTPUT = "Data", "Training", "Machine", "Azure", "Output"
+"""Panels that group the flags in ``--help``."""
+
 SOURCE_HELP = (
-    "A folder, .zip, .tar.gz or .tar of images (CLASS_NUMBER.png, or a folder for each class), an official "
-    "CIFAR-10 archive, either of them in Azure Storage (az://CONTAINER/NAME or its https URL), cifar10 "
-    "(downloaded once), or drawn[:COUNT[:SEED]] (drawings of our own)."
+    "Labelled images: a folder, .zip, .tar.gz or .tar with a folder for each class or files named "
+    "CLASS_NUMBER.png; an official CIFAR-10 archive; either of them in Azure Storage (az://CONTAINER/NAME or "
+    "its https URL); cifar10 (downloaded once); or drawn[:COUNT[:SEED]] (synthetic drawings)."
 )
 
 Source = Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCE_HELP, show_default=False)]
-Data = Annotated[str, typer.Option("--data", metavar="SOURCE", help=SOURCE_HELP)]
+Data = Annotated[str, typer.Option("--data", metavar="SOURCE", help=SOURCE_HELP, rich_help_panel=DATA)]
 Subset = Annotated[
-    int | None, typer.Option(min=4, help="Take only so many images, balanced over the classes.")
+    int | None,
+    typer.Option(min=4, help="Use only this many images, balanced across the classes.", rich_help_panel=DATA),
 ]
-SubsetSeed = Annotated[int, typer.Option(min=0, help="Which images --subset takes.")]
-SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Go on without images that can't be read.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+SubsetSeed = Annotated[
+    int, typer.Option(min=0, help="Seed that selects the images of --subset.", rich_help_panel=DATA)
+]
+SkipBad = Annotated[
+    bool, typer.Option("--skip-bad", help="Skip images that can't be read.", rich_help_panel=DATA)
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.", rich_help_panel=OUTPUT)]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.", rich_help_panel=OUTPUT)]
 RunsDir = Annotated[
     Path | None,
     typer.Option(
-        metavar="DIR", help="Where run folders lie; CIFARML_RUNS_DIR, or runs/ here, when left out."
+        metavar="DIR",
+        help="Folder that contains the run folders.",
+        show_default="CIFARML_RUNS_DIR, or runs/",
+        rich_help_panel=OUTPUT,
     ),
 ]
-_RUN_HELP = "A run folder, its name, or latest."
+_RUN_HELP = "Run folder, its name, or latest."
 RequiredRun = Annotated[str, typer.Argument(metavar="RUN", help=_RUN_HELP, show_default=False)]
 FirstRun = Annotated[str, typer.Argument(metavar="A", help=_RUN_HELP)]
 Run = Annotated[str, typer.Argument(metavar="[RUN]", help=_RUN_HELP)]
-RunFlag = Annotated[
-    str | None, typer.Option("--run", help="Which model: a run folder or its name; the newest when left out.")
-]
+RunFlag = Annotated[str | None, typer.Option("--run", metavar="RUN", help=_RUN_HELP, show_default="latest")]
 Preset = Annotated[
     str | None,
     typer.Option(
-        help="fast: a minute or two on a laptop; best: ten times that; tutorial: the article's network.",
+        help="fast (a minute or two on a laptop), best (ten times that) or tutorial (the article's network).",
         show_default="fast",
+        rich_help_panel=TRAINING,
     ),
 ]
 Precision = Annotated[
     str | None,
     typer.Option(
-        help="Of the arithmetic: float32, mixed_bfloat16, mixed_float16, or auto: the fastest here.",
+        help="Floating-point precision: float32, mixed_bfloat16, mixed_float16, or auto (the fastest here).",
         show_default="auto",
+        rich_help_panel=MACHINE,
     ),
 ]
 ValidationFraction = Annotated[
     float | None,
     typer.Option(
-        help="Share of the training images set apart to watch with, 0 to 0.5.",
+        help="Share of the training images held out for validation, 0 to 0.5.",
         show_default="0.1, but at most 2500 images",
+        rich_help_panel=DATA,
     ),
 ]
 Seed = Annotated[
-    int | None, typer.Option(help="Start weights, shuffling, changes and split.", show_default="0")
+    int | None,
+    typer.Option(
+        help="Random seed of initial weights, shuffling, augmentation and validation split.",
+        show_default="0",
+        rich_help_panel=TRAINING,
+    ),
 ]
 Model = Annotated[
-    str, typer.Option(metavar="NAME[@ALIAS|:VERSION]", help="Which registered model, such as cifar10:3.")
+    str, typer.Option(metavar="NAME[@ALIAS|:VERSION]", help="Registered model, such as cifar10:3.")
 ]
 EndpointName = Annotated[str, typer.Option("--name", metavar="NAME", help="Name of the endpoint.")]
 Endpoint = Annotated[str, typer.Argument(metavar="[ENDPOINT]", help="Name of the endpoint.")]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Say what would be done and what it costs, and do nothing.")
+    bool,
+    typer.Option(
+        "--dry-run", help="Show the steps and what they cost; change nothing.", rich_help_panel=OUTPUT
+    ),
 ]
 Yaml = Annotated[
     Path | None,
     typer.Option(
-        "--yaml", metavar="DIR", help="Write the plan as files for az ml into a new folder, and do nothing."
+        "--yaml",
+        metavar="DIR",
+        help="Write YAML files for az ml to a new folder; change nothing else.",
+        rich_help_panel=AZURE,
     ),
 ]
 
 
+def group_help(summary: str, example: str) -> str:
+    """Return the help of a group of commands."""
+    return f"{summary}\n\n[bold]Examples[/bold]\n\n  {example}\n"
+
+
 def runs_folder(runs_dir: Path | None) -> Path:
-    """Return the folder with the runs: that of ``--runs-dir``, or of the settings."""
+    """Return the folder of the runs: ``--runs-dir``, or the setting ``runs_dir``."""
     return runs_dir or load_settings().runs_dir
 
 
 def open_run(run: str | None, runs_dir: Path | None) -> TrainedRun:
-    """Open a run by path, name or ``latest``; the newest if None."""
+    """Open a run by path, name or ``latest`` (the default if None)."""
     from cifarml.run import Run
     from cifarml.run_folders import find_run
 
@@ -96,13 +124,13 @@ def open_run(run: str | None, runs_dir: Path | None) -> TrainedRun:
 
 
 def check_folder_name(name: str | None) -> None:
-    """Refuse a ``--name`` that is a path, is hidden, or can't be printed."""
+    """Reject a ``--name`` that is a path, is hidden, or is not printable."""
     if name is not None and (PurePath(name).name != name or not name.isprintable() or name.startswith(".")):
         raise SettingsError(f"--name must be a plain folder name. Received: {name!r}")
 
 
 def seconds(text: str) -> float:
-    """Parse a duration such as ``90``, ``120s``, ``2m`` or ``1h30m``; 0 is refused."""
+    """Parse a duration such as ``90``, ``120s``, ``2m`` or ``1h30m``; 0 is rejected."""
     number = r"(\d{1,9}(?:\.\d{1,9})?)"
     form = rf"{number}|(?:(\d{{1,6}})h)?(?:(\d{{1,6}})m)?(?:{number}s)?"
     if found := re.fullmatch(form, text.strip().lower(), re.ASCII):

@@ -1,4 +1,4 @@
-"""The --target flag: models and endpoints on this machine, or in Azure. The first printed line says which."""
+"""Local or Azure target of a command: the ``--target`` flag and the registry and host it selects."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cifarml.cli.console import note
+from cifarml.cli.console import note, shown_path
+from cifarml.cli.options import AZURE
+from cifarml.errors import RegistryError
 from cifarml.settings import load_settings
 
 if TYPE_CHECKING:
@@ -16,21 +18,22 @@ if TYPE_CHECKING:
     from cifarml.deploy.base import EndpointHost
     from cifarml.registry.base import ModelRegistry, RegisteredModel
     from cifarml.registry.local.registry import LocalRegistry
+    from cifarml.run import Run
 
 Target = Annotated[
     Literal["local", "azure"] | None,
     typer.Option(
         "--target",
-        help="local (this machine) or azure (the workspace of settings or config.json); "
-        "azure once a workspace is set.",
-        show_default=False,
+        help="local (this machine) or azure (the configured workspace).",
+        show_default="azure if a workspace is configured, else local",
+        rich_help_panel=AZURE,
     ),
 ]
 
 
 @cache
 def find_workspace(target: str | None) -> AzureWorkspace | None:
-    """Return the workspace of the target, None for this machine; the first call says which it is."""
+    """Return the workspace of the target, or None for this machine; the first call prints the target."""
     if load_settings(target=target).effective_target == "azure":
         return open_workspace()
     note("Target: this machine")
@@ -38,7 +41,7 @@ def find_workspace(target: str | None) -> AzureWorkspace | None:
 
 
 def open_workspace() -> AzureWorkspace:
-    """Return the workspace of the settings, and say which it is."""
+    """Open the configured workspace and print its name."""
     from cifarml.azure.workspace import AzureWorkspace
 
     workspace = AzureWorkspace(on_wait=note)
@@ -47,7 +50,7 @@ def open_workspace() -> AzureWorkspace:
 
 
 def local_registry() -> LocalRegistry:
-    """Return the registry of this machine; a process updates MLflow's copy when the command has ended."""
+    """Return the registry of this machine; at exit, a background process updates its MLflow copy."""
     from cifarml.registry.local.registry import LocalRegistry
 
     registry = LocalRegistry()
@@ -66,8 +69,25 @@ def open_registry(target: str | None) -> ModelRegistry:
     return AzureRegistry(workspace)
 
 
+def registry_beside(target: str | None) -> ModelRegistry | None:
+    """Return the registry in which a run is logged in addition to the local one."""
+    to_azure = load_settings(target=target).effective_target == "azure"
+    return open_registry("azure") if to_azure else None
+
+
+def log_run(run: Run, registry: ModelRegistry | None = None) -> None:
+    """Log a finished run in the local and in another registry; a failure prints a note only."""
+    try:
+        for each in (local_registry(), registry):
+            if each is not None:
+                each.log_run(run)
+    except RegistryError as error:
+        note(f"The run could not be logged: {error.message}")
+        note(f"Retry with: cifarml models register {shown_path(run.path)}")
+
+
 def open_model(target: str | None, model: str) -> tuple[ModelRegistry, RegisteredModel]:
-    """Return the registry of the target, and the model with this name in it."""
+    """Return the registry of the target and a model from it."""
     from cifarml.registry.base import parse_model
 
     registry = open_registry(target)
@@ -75,7 +95,12 @@ def open_model(target: str | None, model: str) -> tuple[ModelRegistry, Registere
 
 
 def open_host(target: str | None, **options: Any) -> EndpointHost:
-    """Return the host of the target, with options of new deployments in Azure; None is the default."""
+    """Return the endpoint host of the target.
+
+    Args:
+        target: ``local``, ``azure``, or None for the configured one.
+        **options: `DeploymentOptions` of new deployments in Azure; None selects the default.
+    """
     workspace = find_workspace(target)
     if workspace is None:
         from cifarml.deploy.local.host import LocalHost

@@ -319,7 +319,7 @@ def test_quickstart_through_storage(
     done = cifarml("quickstart", "--epochs", 1, "--storage", f"az://{container}")
     assert done.returncode == 0, done.stderr
     assert f"az://{container}/2000pics.zip" in done.stdout
-    assert "Torn down" in done.stdout
+    assert "Deleted the endpoint" in done.stdout
     assert json.loads(cifarml("endpoint", "list", "--json").stdout) == []
     _, run = sorted((tmp_path / "quickstart" / "runs").iterdir())
     assert f"az://{container}/2000pics.zip" in (run / "manifest.json").read_text()

@@ -1,4 +1,4 @@
-"""``cifarml compute``: clusters in Azure."""
+"""``cifarml compute``: Azure ML compute clusters."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="compute",
-    help="Clusters in Azure that train, and cost nothing while nothing is trained.",
+    help=options.group_help("Manage Azure ML compute clusters.", "cifarml compute create gpu --dry-run"),
     no_args_is_help=True,
 )
 
@@ -27,27 +27,30 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the cluster."
 def create(
     name: Name,
     size: Annotated[
-        str, typer.Option(help="Size of its machines; the default has one NVIDIA T4.")
+        str, typer.Option(help="VM size; the default has one NVIDIA T4.")
     ] = "Standard_NC4as_T4_v3",
     max_nodes: Annotated[
-        int, typer.Option("--max", min=1, max=100, help="Most machines at once; the least is none.")
+        int, typer.Option("--max", min=1, max=100, help="Maximum number of machines; the minimum is 0.")
     ] = 1,
     idle_minutes: Annotated[
-        int, typer.Option(min=1, max=60, help="How long a machine is kept after its last job.")
+        int, typer.Option(min=1, max=60, help="Idle minutes after which a machine is released.")
     ] = 2,
     low_priority: Annotated[
-        bool, typer.Option("--low-priority", help="Cheaper machines, which Azure may take away.")
+        bool, typer.Option("--low-priority", help="Use cheaper machines that Azure may preempt.")
     ] = False,
     dry_run: options.DryRun = False,
     yaml: options.Yaml = None,
     json: options.Json = False,
 ) -> None:
-    """Make a cluster; it has no machines, and costs nothing, until a job wants one.
+    """Create a cluster that scales to zero.
+
+    Machines start when a job needs them; an idle cluster costs nothing.
 
     [bold]Examples[/bold]
 
       cifarml compute create gpu
-      cifarml compute create gpu --size Standard_NC6s_v3 --max 2 --low-priority --dry-run
+      cifarml compute create gpu --size Standard_NC6s_v3 --max 2 --low-priority
+      cifarml compute create gpu --dry-run
     """
     from cifarml.azure.compute import (
         ClusterOptions,
@@ -66,11 +69,11 @@ def create(
         return
     workspace = open_workspace()
     if dry_run:
-        there = {each.name: each for each in list_clusters(workspace)}.get(name)
+        exists = name in {each.name for each in list_clusters(workspace)}
         price = find_price(size, workspace.location, low_priority=low_priority).format()
         steps = [
-            f"cluster {name} is {'there, and changed' if there else 'made'}: 0 to {max_nodes} x {size}",
-            f"a machine at work costs: {price}; while idle: nothing, after {idle_minutes} minutes",
+            f"{'change' if exists else 'create'} cluster {name}: 0 to {max_nodes} x {size}",
+            f"cost of a running machine: {price}; idle machines are released after {idle_minutes} minutes",
         ]
         print_plan(steps, json=json)
         return
@@ -94,14 +97,14 @@ def list_command(json: options.Json = False) -> None:
         (c.name, c.size, f"{c.min_nodes}-{c.max_nodes}", c.state, "cifarml" if c.is_ours else "others")
         for c in clusters
     ]
-    columns = ("cluster", "size", "machines", "state", "made by")
-    empty = "There are no clusters. Make one with: cifarml compute create gpu"
+    columns = ("cluster", "size", "machines", "state", "created by")
+    empty = "There are no clusters. Create one with: cifarml compute create gpu"
     print_list(clusters, columns, rows, empty=empty, json=json)
 
 
 @app.command()
 def show(name: Name, json: options.Json = False) -> None:
-    """Show a cluster, and what a machine of it costs.
+    """Show a cluster and the price of its machines.
 
     [bold]Examples[/bold]
 
@@ -115,7 +118,7 @@ def show(name: Name, json: options.Json = False) -> None:
 
 @app.command()
 def delete(name: Name, json: options.Json = False) -> None:
-    """Delete a cluster that cifarml made.
+    """Delete a cluster created by cifarml.
 
     [bold]Examples[/bold]
 
@@ -124,7 +127,7 @@ def delete(name: Name, json: options.Json = False) -> None:
     from cifarml.azure.compute import delete_cluster
 
     delete_cluster(open_workspace(), name)
-    print_result({"deleted": name}, f"{name} is deleted", json=json)
+    print_result({"deleted": name}, f"deleted cluster {name}", json=json)
 
 
 def _print(workspace: AzureWorkspace, cluster: Cluster, *, json: bool) -> None:
@@ -139,7 +142,7 @@ def _print(workspace: AzureWorkspace, cluster: Cluster, *, json: bool) -> None:
         ("size", f"{cluster.size}, {kind}"),
         ("machines", f"{cluster.min_nodes} to {cluster.max_nodes}"),
         ("state", cluster.state),
-        ("idle", f"a machine goes {cluster.idle_minutes:g} minutes after its last job"),
-        ("costs", f"{price.format()} a machine at work; nothing while there is none"),
+        ("idle", f"machines are released after {cluster.idle_minutes:g} minutes"),
+        ("costs", f"{price.format()} per running machine; nothing while none runs"),
     ]
     print_table(f"Cluster {cluster.name}", ("what", "value"), rows)

@@ -1,4 +1,4 @@
-"""``cifarml config``: the settings in force."""
+"""``cifarml config``: effective settings."""
 
 from __future__ import annotations
 
@@ -7,17 +7,24 @@ import typer
 from cifarml.cli import options
 from cifarml.cli.console import print_json, print_table
 
-app = typer.Typer(name="config", help="Show the settings, and where they come from.", no_args_is_help=True)
+app = typer.Typer(name="config", no_args_is_help=True)
 
 
 @app.callback()
 def config() -> None:
-    """Show the settings, and where they come from."""
+    """Show the settings and their sources.
+
+    [bold]Examples[/bold]
+
+      cifarml config show
+    """
 
 
 @app.command()
 def show(json: options.Json = False) -> None:
-    """Show each setting and where it comes from. Secrets are not shown.
+    """Show each setting and its source.
+
+    Secrets are hidden.
 
     [bold]Examples[/bold]
 
@@ -35,4 +42,4 @@ def show(json: options.Json = False) -> None:
     for path in files:
         print(f"Read: {path}")
     if not files:
-        print("There is no cifarml.toml and no config.json of Azure ML here or in a folder above.")
+        print("There is no cifarml.toml and no Azure ML config.json in this folder or its parents.")

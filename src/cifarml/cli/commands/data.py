@@ -1,4 +1,4 @@
-"""``cifarml data``: look at images before training on them, and bring them to Azure Storage and back."""
+"""``cifarml data``: inspect and check images, and transfer them to and from Azure Blob Storage."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from cifarml.settings import load_settings
 
 app = typer.Typer(
     name="data",
-    help="Look at images, check them, unpack them; to Azure Storage and back.",
+    help=options.group_help("Inspect, check and transfer images.", "cifarml data check my_images/"),
     no_args_is_help=True,
 )
 
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace other content.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing files whose content differs.")]
 
 
 @app.command()
 def show(
     source: options.Source,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The PNG file to write.")] = Path("grid.png"),
-    num_images: Annotated[int, typer.Option("--num", "-n", min=1, max=400, help="How many images.")] = 100,
-    seed: Annotated[int, typer.Option(min=0, help="Which images.")] = 0,
+    output: Annotated[Path, typer.Option("--output", "-o", help="PNG file to write.")] = Path("grid.png"),
+    num_images: Annotated[int, typer.Option("--num", "-n", min=1, max=400, help="Number of images.")] = 100,
+    seed: Annotated[int, typer.Option(min=0, help="Seed that selects the images.")] = 0,
     subset: options.Subset = None,
     skip_bad: options.SkipBad = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Draw a grid of images with their class names.
+    """Draw a grid of images with class names.
 
     [bold]Examples[/bold]
 
@@ -57,10 +57,13 @@ def show(
 
 @app.command()
 def check(source: options.Source, json: options.Json = False, quiet: options.Quiet = False) -> None:
-    """Say whether training on these images would go wrong; exit code 1 where it would.
+    """Check images for problems before training.
 
-    Counts by class, sizes, files that can't be read, and images that are there twice: within train or
-    test (a warning), in both (the test would flatter the model), or with different labels.
+    Reports counts per class, image sizes, unreadable files and duplicate images:
+    within the training or the test set (a warning), in both (leakage, which
+    inflates the test accuracy), or with different labels.
+
+    The exit code is 1 if there is a problem.
 
     [bold]Examples[/bold]
 
@@ -90,20 +93,21 @@ def check(source: options.Source, json: options.Json = False, quiet: options.Qui
         _print_some("conflict", [" = ".join(group) for group in found.conflicts])
         for warning in found.warnings:
             print(f"Warning: {warning}")
-        print("Good to train on." if not found.problems else f"Problems: {'; '.join(found.problems)}")
+        print("No problems found." if not found.problems else f"Problems: {'; '.join(found.problems)}")
     if found.problems:
         raise typer.Exit(1)
 
 
 @app.command()
 def unzip(
-    archive: Annotated[Path, typer.Argument(help="A .zip, .tar.gz or .tar.", show_default=False)],
-    folder: Annotated[Path, typer.Argument(help="The folder to make.", show_default=False)],
+    archive: Annotated[Path, typer.Argument(help="A .zip, .tar.gz or .tar file.", show_default=False)],
+    folder: Annotated[Path, typer.Argument(help="Folder to create.", show_default=False)],
     quiet: options.Quiet = False,
 ) -> None:
-    """Unpack an archive into a new folder, refusing unsafe ones.
+    """Unpack an archive into a new folder.
 
-    Training needs no unpacking: it reads archives as they are.
+    Unsafe archives are rejected. Training does not require unpacking: it reads
+    archives directly.
 
     [bold]Examples[/bold]
 
@@ -123,8 +127,8 @@ def upload(
         str,
         typer.Argument(
             metavar="[DEST]",
-            help="az://CONTAINER/NAME; the container of the settings and the file's name when left out.",
-            show_default=False,
+            help="az://CONTAINER/NAME.",
+            show_default="the configured container, and the file's name",
         ),
     ] = "",
     overwrite: Overwrite = False,
@@ -133,8 +137,9 @@ def upload(
 ) -> None:
     """Upload images to Azure Blob Storage.
 
-    Makes the container, private, where it is missing. What is there already is not sent again, and other
-    content is not replaced unless you say so. Interrupted? Type it again; it goes on where it was.
+    A missing container is created, private. Files that are already stored are not
+    sent again, and other content is replaced only with --overwrite. To resume an
+    interrupted upload, run the same command again.
 
     [bold]Examples[/bold]
 
@@ -167,8 +172,9 @@ def download(
 ) -> None:
     """Download images from Azure Blob Storage.
 
-    Training needs no download: it takes addresses as they are. Size and hash of each file are checked
-    before it appears. Interrupted? Type it again; it goes on where it was.
+    Training does not require a download: it accepts az:// addresses. The size and
+    hash of each file are verified before it appears. To resume an interrupted
+    download, run the same command again.
 
     [bold]Examples[/bold]
 
@@ -193,12 +199,14 @@ def list_(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="[SOURCE]", help="az://CONTAINER/PREFIX; the container of the settings when left out."
+            metavar="[SOURCE]", help="az://CONTAINER/PREFIX.", show_default="the configured container"
         ),
     ] = "",
     json: options.Json = False,
 ) -> None:
-    """List what lies in Azure Blob Storage: sizes, hashes, times.
+    """List blobs in Azure Storage.
+
+    Shows their sizes, modification times and hashes.
 
     [bold]Examples[/bold]
 
@@ -221,7 +229,7 @@ def list_(
             blob.name,
             decimal(blob.size_bytes),
             f"{blob.modified:%Y-%m-%d %H:%M}" if blob.modified else "",
-            f"{blob.sha256[:12]}..." if blob.sha256 else "not kept",
+            f"{blob.sha256[:12]}..." if blob.sha256 else "not stored",
         )
         for blob in blobs
     ]
@@ -238,7 +246,7 @@ def _files(count: int) -> str:
 
 
 def _saved(size_bytes: int) -> str:
-    return f" ({decimal(size_bytes)} were there already)" if size_bytes else ""
+    return f" ({decimal(size_bytes)} already stored)" if size_bytes else ""
 
 
 def _print_some(title: str, lines: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""``cifarml deploy``."""
+"""``cifarml deploy``: roll out a model to an endpoint."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 
 from cifarml.cli import options
 from cifarml.cli.console import note, print_json, print_plan
+from cifarml.cli.options import AZURE
 from cifarml.cli.target import Target, open_host, open_registry
 from cifarml.errors import RegistryError
 from cifarml.registry.base import CHAMPION, RegisteredModel, parse_model
@@ -17,51 +18,79 @@ if TYPE_CHECKING:
     from cifarml.deploy.base import Endpoint, EndpointHost
     from cifarml.registry.base import ModelRegistry
 
+ROLLOUT = "Rollout"
+
 
 def deploy(
     model: options.Model = "cifar10@champion",
     name: options.EndpointName = "cifar10",
-    canary: Annotated[int, typer.Option(min=1, max=99, help="First share of the requests, percent.")] = 10,
-    canary_seconds: Annotated[
-        float, typer.Option(min=0, max=86400, help="How long it is watched with that share.")
-    ] = 3.0,
     data: Annotated[
         str | None,
         typer.Option(
             metavar="SOURCE",
-            help="Labelled images to try it on, like those of its test; drawings when left out.",
+            help="Labelled images for the smoke test, like the test images of the model.",
+            show_default="synthetic drawings",
+            rich_help_panel=ROLLOUT,
         ),
     ] = None,
-    mirror: Annotated[
-        int, typer.Option(min=0, max=50, help="In Azure: share of the requests that it first gets copies of.")
-    ] = 0,
+    canary: Annotated[
+        int,
+        typer.Option(min=1, max=99, help="First share of the traffic, in percent.", rich_help_panel=ROLLOUT),
+    ] = 10,
+    canary_seconds: Annotated[
+        float,
+        typer.Option(
+            min=0, max=86400, help="How long the canary is observed, in seconds.", rich_help_panel=ROLLOUT
+        ),
+    ] = 3.0,
+    target: Target = None,
     instance_type: Annotated[
-        str | None, typer.Option(help="In Azure: size of its machines.", show_default="Standard_F2s_v2")
+        str | None, typer.Option(help="VM size.", show_default="Standard_F2s_v2", rich_help_panel=AZURE)
     ] = None,
     instances: Annotated[
-        int | None, typer.Option(help="In Azure: how many machines.", show_default="1")
+        int | None, typer.Option(help="Number of machines.", show_default="1", rich_help_panel=AZURE)
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(help="In Azure: processes on each, and requests at a time.", show_default="2"),
+        typer.Option(
+            help="Worker processes and concurrent requests per machine.",
+            show_default="2",
+            rich_help_panel=AZURE,
+        ),
     ] = None,
     request_timeout: Annotated[
-        int | None, typer.Option(help="In Azure: longest time for a request, seconds.", show_default="10")
+        int | None,
+        typer.Option(help="Request timeout, in seconds.", show_default="10", rich_help_panel=AZURE),
     ] = None,
+    mirror: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=50,
+            help="Share of the traffic to mirror to it before the canary, in percent.",
+            rich_help_panel=AZURE,
+        ),
+    ] = 0,
     auth: Annotated[
         Literal["key", "entra"],
-        typer.Option(help="In Azure: callers of a new endpoint show its key, or a token of Entra ID."),
+        typer.Option(
+            help="How clients authenticate to a new endpoint: with its key or an Entra ID token.",
+            rich_help_panel=AZURE,
+        ),
     ] = "key",
-    dry_run: options.DryRun = False,
     yaml: options.Yaml = None,
-    target: Target = None,
+    dry_run: options.DryRun = False,
     runs_dir: options.RunsDir = None,
     json: options.Json = False,
 ) -> None:
-    """Bring a model to an endpoint, step by step, and back again where it fails.
+    """Deploy a model step by step, with rollback.
 
-    The new model first answers images whose answers are known, then a share of the requests, then all.
-    The old one stays, for cifarml endpoint rollback. Where no model is registered yet, the newest run is.
+    The new deployment must pass a smoke test before it receives a canary share of
+    the traffic, and then all of it. If a step fails, the previous traffic is
+    restored and the new deployment is deleted. The replaced deployment stays
+    available for cifarml endpoint rollback.
+
+    If no model is registered yet, the newest run is registered first.
 
     [bold]Examples[/bold]
 
@@ -93,7 +122,7 @@ def deploy(
         _print_plan(host, found, name, canary, mirror, json=json)
         return
     images = None if data is None else load_dataset(data).test
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # then, too, all is put back
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM rolls back as Ctrl-C does
     endpoint = deploy_model(
         host,
         found,
@@ -111,7 +140,7 @@ def deploy(
     print(f"Scoring URI:  {endpoint.scoring_uri}")
     if page := host.page_address(name):
         print(f"Page:         {page}")
-    print(f"Ask it:       cifarml predict image.png --endpoint {name}")
+    print(f"Query:        cifarml predict image.png --endpoint {name}")
     print(
         f'With curl:    curl -H "Authorization: Bearer $(cifarml endpoint keys {name})" '
         f"-H 'Content-Type: image/png' --data-binary @image.png {endpoint.scoring_uri}"
@@ -122,9 +151,9 @@ def deploy(
 def find_model(
     registry: ModelRegistry, wanted: str, runs_dir: Path | None, *, dry_run: bool = False
 ) -> RegisteredModel:
-    """Return the model that is wanted; if none is registered yet, register the newest run.
+    """Return a registered model; if its name has no versions yet, register the newest run.
 
-    A dry run registers nothing, and returns what would be registered.
+    A dry run registers nothing and returns the model that would be registered.
     """
     name, version = parse_model(wanted)
     try:
@@ -134,14 +163,14 @@ def find_model(
             raise
         if registry.list_models(name):
             newest = registry.get(name, "latest")
-            note(f"No version of {name} is the champion; taking the newest, {newest}.")
+            note(f"No version of {name} is the champion; using the newest, {newest}.")
             return newest
     run = options.open_run("latest", runs_dir)
     if dry_run:
-        note(f"No model {name} is registered yet; the newest run, {run.path.name}, would be.")
+        note(f"No model {name} is registered yet; would register the newest run, {run.path.name}.")
         return RegisteredModel(name, "1")
     registered = registry.register(run, name)
-    note(f"No model {name} was registered yet; the newest run, {run.path.name}, is now {registered}.")
+    note(f"No model {name} was registered yet; registered the newest run, {run.path.name}, as {registered}.")
     return registered
 
 
@@ -159,7 +188,7 @@ def _write_yaml(host: EndpointHost, model: RegisteredModel, name: str, folder: P
 
 
 def _new_deployment(host: EndpointHost, model: RegisteredModel, name: str) -> tuple[str, Endpoint]:
-    """Return what a new deployment would be called, and the endpoint, without a state if there is none."""
+    """Return the name of the new deployment and the endpoint, whose state is empty if it does not exist."""
     from cifarml.deploy.base import Endpoint
     from cifarml.deploy.rollout import deployment_name
 
@@ -175,18 +204,22 @@ def _print_plan(
 
     new, endpoint = _new_deployment(host, model, name)
     if (live := live_deployment(endpoint, model)) is not None:
-        steps = [f"{model} is live already, as deployment {live.name}: it is tested, and nothing is changed"]
+        steps = [f"{model} is already live as deployment {live.name}: run the smoke test, change nothing"]
     else:
-        steps = [f"endpoint {name} is {'there' if endpoint.state else 'made'}"]
-        steps += [f"{model} starts as deployment {new}, without traffic", "it answers known images"]
+        steps = [f"{'use' if endpoint.state else 'create'} endpoint {name}"]
+        steps += [f"start {model} as deployment {new}, without traffic", "run the smoke test"]
         if endpoint.traffic:
             if mirror:
-                steps.append(f"it gets copies of {mirror} % of the requests")
-            steps.append(f"it gets {canary} % of the requests, and is compared with the old one")
-        steps.append("it gets all requests")
+                steps.append(f"mirror {mirror} % of the traffic to {new}")
+            steps.append(
+                f"send {canary} % of the traffic to {new} and compare it with the previous deployment"
+            )
+        steps.append(f"send all traffic to {new}")
         for each in endpoint.deployments:
             kept = (endpoint.traffic.get(each.name) or 0) >= 50
-            steps.append(f"{each.name} {'stays, without traffic, for a rollback' if kept else 'is deleted'}")
+            steps.append(
+                f"keep {each.name}, without traffic, for a rollback" if kept else f"delete {each.name}"
+            )
     if costs := host.costs():
-        steps.append(f"each deployment costs, until it is deleted: {costs}")
+        steps.append(f"cost of each deployment until it is deleted: {costs}")
     print_plan(steps, json=json, endpoint=name, model=str(model))

@@ -1,4 +1,4 @@
-"""``cifarml doctor``."""
+"""``cifarml doctor``: check the machine and the Azure configuration."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ _MARKS = {"ok": "ok", "warning": "warn", "problem": "PROBLEM"}
 
 
 def doctor(target: Target = None, json: options.Json = False) -> None:
-    """Say whether this machine is ready, and what to do where not; exit code 1 where it isn't.
+    """Check that cifarml can run on this machine.
 
-    Looks at Python, settings, disk, memory, TensorFlow and processors, and at the rights in Azure Storage
-    where an account is set. With a workspace, or --target azure: at sign-in, workspace, and what each command
-    needs there.
+    Checks Python, settings, disk, memory, TensorFlow and processors, and the
+    permissions in Azure Storage if an account is configured. With a workspace, or
+    --target azure, also checks the sign-in, the workspace and the permissions
+    that each command requires there. The exit code is 1 if there is a problem.
 
     [bold]Examples[/bold]
 
@@ -39,7 +40,7 @@ def doctor(target: Target = None, json: options.Json = False) -> None:
     elif problems or warnings:
         print(f"Problems: {problems}, warnings: {warnings}")
     else:
-        print("All is well.")
+        print("No problems found.")
     if problems:
         raise typer.Exit(1)
 

@@ -1,4 +1,4 @@
-"""``cifarml down``."""
+"""``cifarml down``: delete billable Azure resources."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from cifarml.cli.target import open_workspace
 
 def down(
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="List what there is and what it costs, and delete nothing.")
+        bool, typer.Option("--dry-run", help="List the resources and their costs; delete nothing.")
     ] = False,
     json: options.Json = False,
 ) -> None:
-    """Delete everything in the Azure ML workspace that cifarml made and that costs.
+    """Delete the billable resources of cifarml.
 
-    Jobs end first, then endpoints go with their deployments, then clusters and environments. At the end the
-    workspace is asked again, and what is left is listed; exit code 1 where that is anything. Models stay.
+    Cancels the jobs that cifarml created in the Azure ML workspace, then deletes
+    its endpoints with their deployments, its clusters and its environments.
+    Registered models are kept. Finally lists the workspace again to verify; the
+    exit code is 1 if anything remains.
 
     [bold]Examples[/bold]
 
@@ -38,11 +40,11 @@ def down(
     if json:
         print_json({"left": [each._asdict() for each in found], "reasons": reasons})
     elif found:
-        title = "This would be deleted" if dry_run else "This is left"
-        print_table(title, ("what", "name", "state", "costs"), found)
+        title = "Would be deleted" if dry_run else "Remaining"
+        print_table(title, ("kind", "name", "state", "costs"), found)
         for reason in reasons:
             print(f"Why: {reason}")
     else:
-        print("Nothing of cifarml's is left that costs.")
+        print("No billable resources of cifarml remain.")
     if found and not dry_run:
         raise typer.Exit(1)

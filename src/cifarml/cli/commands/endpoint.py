@@ -1,4 +1,4 @@
-"""``cifarml endpoint``: endpoints, on this machine or in Azure."""
+"""``cifarml endpoint``: manage endpoints on this machine or in Azure."""
 
 from __future__ import annotations
 
@@ -14,11 +14,15 @@ from cifarml.errors import DeployError
 if TYPE_CHECKING:
     from cifarml.deploy.base import Endpoint
 
-app = typer.Typer(name="endpoint", help="Look at endpoints, and change them.", no_args_is_help=True)
+app = typer.Typer(
+    name="endpoint",
+    help=options.group_help("Manage, test and roll back endpoints.", "cifarml endpoint show"),
+    no_args_is_help=True,
+)
 
 Deployment = Annotated[
     str | None,
-    typer.Option(metavar="DEPLOYMENT", help="Which of its deployments; as traffic says when left out."),
+    typer.Option(metavar="DEPLOYMENT", help="One of its deployments.", show_default="chosen by the traffic"),
 ]
 
 
@@ -34,7 +38,7 @@ def list_command(target: Target = None, json: options.Json = False) -> None:
     found = open_host(target).list_endpoints()
     rows = [(e.name, e.state, _shares(e), e.scoring_uri) for e in found]
     columns = ("endpoint", "state", "traffic", "scoring URI")
-    empty = "There are no endpoints. Make one with: cifarml deploy"
+    empty = "There are no endpoints. Create one with: cifarml deploy"
     print_list(found, columns, rows, empty=empty, json=json)
 
 
@@ -67,7 +71,7 @@ def show(endpoint: options.Endpoint = "cifar10", target: Target = None, json: op
         for each in found.deployments
     ]
     size = "machines" if costs else "memory "
-    columns = ("deployment", "model", "state", "traffic ", "requests ", "errors ", size, "made")
+    columns = ("deployment", "model", "state", "traffic ", "requests ", "errors ", size, "created")
     print_table(f"Endpoint {found.name}, {found.state}", columns, rows)
     print(f"Scoring URI: {found.scoring_uri}")
     if costs:
@@ -84,7 +88,9 @@ def try_it(
     target: Target = None,
     json: options.Json = False,
 ) -> None:
-    """Ask an endpoint about labelled images; exit code 1 where it fails to answer one.
+    """Send labelled images to an endpoint.
+
+    Prints its accuracy and latency. The exit code is 1 if a request fails.
 
     [bold]Examples[/bold]
 
@@ -101,7 +107,7 @@ def try_it(
         for message in done.errors[:10]:
             note(f"Error: {message}")
         print(
-            f"{done.num_correct} of {done.num_images} images right, {len(done.errors)} errors; "
+            f"{done.num_correct} of {done.num_images} images correct, {len(done.errors)} errors; "
             f"median {done.median_s * 1000:.1f} ms, slowest {done.slowest_s * 1000:.1f} ms"
         )
     if done.errors:
@@ -112,10 +118,10 @@ def try_it(
 def logs(
     endpoint: options.Endpoint = "cifar10",
     deployment: Deployment = None,
-    tail: Annotated[int, typer.Option(min=1, max=10000, help="How many lines.")] = 50,
+    tail: Annotated[int, typer.Option(min=1, max=10000, help="Number of lines.")] = 50,
     target: Target = None,
 ) -> None:
-    """Print the last lines that a deployment has written.
+    """Print the last log lines of a deployment.
 
     [bold]Examples[/bold]
 
@@ -129,19 +135,19 @@ def logs(
             raise DeployError(f"endpoint {endpoint} has no deployments")
         deployment = max(found.deployments, key=lambda each: found.traffic.get(each.name, 0)).name
     if fetching := host.storage_logs(endpoint, deployment, tail=tail):
-        print(f"Log of fetching the model and code of {deployment}:\n{fetching}\n\nLog of {deployment}:")
+        print(f"Download log of {deployment} (model and code):\n{fetching}\n\nLog of {deployment}:")
     print(host.logs(endpoint, deployment, tail=tail))
 
 
 @app.command()
 def traffic(
     shares: Annotated[
-        list[str], typer.Argument(metavar="DEPLOYMENT=PERCENT...", help="They add up to 100, or to 0.")
+        list[str], typer.Argument(metavar="DEPLOYMENT=PERCENT...", help="Shares that add up to 100, or 0.")
     ],
     name: options.EndpointName = "cifar10",
     target: Target = None,
 ) -> None:
-    """Divide the requests among the deployments.
+    """Split the traffic among deployments.
 
     [bold]Examples[/bold]
 
@@ -153,7 +159,7 @@ def traffic(
         deployment, _, percent = share.partition("=")
         if not percent.isascii() or not percent.isdigit() or len(percent) > 3 or deployment in wanted:
             raise DeployError(
-                f"a share is DEPLOYMENT=PERCENT, each once. Received: {share!r}",
+                f"expected DEPLOYMENT=PERCENT, each deployment once. Received: {share!r}",
                 hint="for example: cifarml endpoint traffic v1=90 v2=10",
             )
         wanted[deployment] = int(percent)
@@ -164,7 +170,7 @@ def traffic(
 
 @app.command()
 def rollback(endpoint: options.Endpoint = "cifar10", target: Target = None) -> None:
-    """Give all requests back to the deployment that had them before.
+    """Send all traffic to the previous deployment.
 
     [bold]Examples[/bold]
 
@@ -179,11 +185,13 @@ def rollback(endpoint: options.Endpoint = "cifar10", target: Target = None) -> N
 def keys(
     endpoint: options.Endpoint = "cifar10",
     regenerate: Annotated[
-        bool, typer.Option("--regenerate", help="Make a new key; the old one is void at once.")
+        bool, typer.Option("--regenerate", help="Generate a new key; the old one becomes invalid at once.")
     ] = False,
     target: Target = None,
 ) -> None:
-    """Print the key that callers show: Authorization: Bearer KEY.
+    """Print the API key of an endpoint.
+
+    Clients send it in the header Authorization: Bearer KEY.
 
     [bold]Examples[/bold]
 
@@ -195,7 +203,9 @@ def keys(
 
 @app.command()
 def start(endpoint: options.Endpoint = "cifar10") -> None:
-    """Start an endpoint that is stopped, as after a restart of the machine.
+    """Start a stopped endpoint of this machine.
+
+    An endpoint is stopped after a restart of the machine, for example.
 
     [bold]Examples[/bold]
 
@@ -209,7 +219,9 @@ def start(endpoint: options.Endpoint = "cifar10") -> None:
 
 @app.command()
 def stop(endpoint: options.Endpoint = "cifar10") -> None:
-    """Stop an endpoint; it keeps its models, key and traffic.
+    """Stop an endpoint of this machine.
+
+    It keeps its models, key and traffic.
 
     [bold]Examples[/bold]
 
@@ -218,7 +230,7 @@ def stop(endpoint: options.Endpoint = "cifar10") -> None:
     from cifarml.deploy.local.host import LocalHost
 
     LocalHost().stop(endpoint)
-    print(f"{endpoint} is stopped. Start it with: cifarml endpoint start {endpoint}")
+    print(f"stopped endpoint {endpoint}. Start it with: cifarml endpoint start {endpoint}")
 
 
 @app.command()
@@ -226,11 +238,13 @@ def delete(
     endpoint: options.Endpoint = "cifar10",
     deployment: Annotated[
         str | None,
-        typer.Option(metavar="DEPLOYMENT", help="Only this deployment, which must have no traffic."),
+        typer.Option(metavar="DEPLOYMENT", help="Delete only this deployment, which must have no traffic."),
     ] = None,
     target: Target = None,
 ) -> None:
-    """Delete an endpoint with all that belongs to it: processes, models, key, logs.
+    """Delete an endpoint or one deployment.
+
+    An endpoint is deleted with its processes, models, key and logs.
 
     [bold]Examples[/bold]
 
@@ -238,7 +252,11 @@ def delete(
       cifarml endpoint delete demo --deployment v1
     """
     open_host(target).delete(endpoint, deployment)
-    print(f"{endpoint} is deleted" if deployment is None else f"{deployment} of {endpoint} is deleted")
+    print(
+        f"deleted endpoint {endpoint}"
+        if deployment is None
+        else f"deleted deployment {deployment} of {endpoint}"
+    )
 
 
 def _shares(endpoint: Endpoint) -> str:

@@ -1,4 +1,4 @@
-"""``cifarml evaluate``."""
+"""``cifarml evaluate``: evaluate a run on labelled images."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 
 from cifarml.cli import options
 from cifarml.cli.console import print_evaluation, print_json, shown_path
+from cifarml.cli.options import DATA, OUTPUT
 from cifarml.progress import show_progress
 
 
@@ -16,20 +17,26 @@ def evaluate(
     run: options.RequiredRun,
     data: options.Data = "cifar10",
     split: Annotated[
-        Literal["test", "train", "all"], typer.Option(help="Which images of the source to ask about.")
+        Literal["test", "train", "all"],
+        typer.Option(help="Images of the source to evaluate on.", rich_help_panel=DATA),
     ] = "test",
     subset: options.Subset = None,
     subset_seed: options.SubsetSeed = 0,
+    skip_bad: options.SkipBad = False,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Folder for images of the confusion matrix and predictions."),
+        typer.Option(
+            "--output",
+            "-o",
+            help="Folder for plots of the confusion matrix and predictions.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
     runs_dir: options.RunsDir = None,
-    skip_bad: options.SkipBad = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Measure a trained model on another data set.
+    """Evaluate a trained model on labelled images.
 
     [bold]Examples[/bold]
 

@@ -1,4 +1,4 @@
-"""``cifarml explain``."""
+"""``cifarml explain``: Grad-CAM heat map of a prediction."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from cifarml.progress import Progress, show_progress
 
 
 def explain(
-    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="An image file.", show_default=False)],
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="Image file.", show_default=False)],
     run: options.RunFlag = None,
     class_name: Annotated[
         str | None,
-        typer.Option(
-            "--class", metavar="NAME", help="Explain this class.", show_default="the most probable one"
-        ),
+        typer.Option("--class", metavar="NAME", help="Class to explain.", show_default="the predicted one"),
     ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", metavar="FILE", help="The PNG to write.", show_default="IMAGE_explained.png"
+            "--output", "-o", metavar="FILE", help="PNG file to write.", show_default="IMAGE_explained.png"
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
-    top: Annotated[int, typer.Option(min=1, help="How many classes to show.")] = 5,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
+    top: Annotated[int, typer.Option(min=1, help="Number of classes to show.")] = 5,
     runs_dir: options.RunsDir = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Draw which places of an image speak for a class, as a heat map over it (Grad-CAM).
+    """Draw a Grad-CAM heat map for a class.
+
+    Bright areas of the image increase the score of the class the most.
 
     [bold]Examples[/bold]
 
@@ -47,12 +47,12 @@ def explain(
 
     output = output or image.with_name(f"{image.stem}_explained.png")
     if output.suffix.lower() != ".png":
-        raise SettingsError(f"a PNG is written, so --output must end in .png. Received: {output}")
+        raise SettingsError(f"--output must end in .png. Received: {output}")
     if output.exists() and (not force or output.resolve() == image.resolve()):
-        raise SettingsError(f"{output} already exists", hint="take another --output, or add --force")
+        raise SettingsError(f"{output} already exists", hint="choose another --output, or add --force")
     path = find_run(run, options.runs_folder(runs_dir))
     with show_progress(quiet=quiet) as on_progress:
-        image_size(image)  # so that a file that is not an image fails before TensorFlow is loaded
+        image_size(image)  # reject an invalid image before TensorFlow is loaded
         on_progress(Progress("loading the network", 0, None))
         with hidden_native_noise():
             from cifarml.explain.drawing import explanation_figure
@@ -78,5 +78,5 @@ def explain(
         return
     print("  ".join(f"{name} {share:.1%}" for name, share in prediction.top(top).items()))
     if not explanation.heat.any():
-        print(f"Nothing in the image speaks for {explanation.class_name}.")
-    print(f"Image: {shown_path(output)}   (the brighter, the more it speaks for {explanation.class_name})")
+        print(f"No part of the image increases the score of {explanation.class_name}.")
+    print(f"Image: {shown_path(output)}   (brighter: more evidence for {explanation.class_name})")

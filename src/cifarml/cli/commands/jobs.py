@@ -1,4 +1,4 @@
-"""``cifarml jobs``: trainings on clusters in Azure."""
+"""``cifarml jobs``: training jobs on Azure ML clusters."""
 
 from __future__ import annotations
 
@@ -24,14 +24,18 @@ if TYPE_CHECKING:
     from cifarml.azure.jobs.jobs import Job
     from cifarml.azure.workspace import AzureWorkspace
 
-app = typer.Typer(name="jobs", help="Look at trainings on clusters in Azure.", no_args_is_help=True)
+app = typer.Typer(
+    name="jobs",
+    help=options.group_help("Follow training jobs on Azure ML clusters.", "cifarml jobs list"),
+    no_args_is_help=True,
+)
 
-Name = Annotated[str, typer.Argument(metavar="JOB", help="Name of the job, as jobs list shows it.")]
+Name = Annotated[str, typer.Argument(metavar="JOB", help="Name of the job, as listed by cifarml jobs list.")]
 
 
 @app.command("list")
 def list_command(json: options.Json = False) -> None:
-    """List the training jobs, the oldest first.
+    """List the training jobs, oldest first.
 
     [bold]Examples[/bold]
 
@@ -48,7 +52,7 @@ def list_command(json: options.Json = False) -> None:
 
 @app.command()
 def show(name: Name, json: options.Json = False) -> None:
-    """Show a job.
+    """Show the state of a job.
 
     [bold]Examples[/bold]
 
@@ -61,14 +65,16 @@ def show(name: Name, json: options.Json = False) -> None:
         print_json(job)
         return
     rows = [("run", job.run), ("state", job.state), ("cluster", job.compute), ("page", job.page)]
-    print_table(f"Job {job.name}", ("what", "value"), rows)
+    print_table(f"Job {job.name}", ("field", "value"), rows)
     if job.state == "completed":
         print(f"Next: cifarml jobs fetch {job.name}")
 
 
 @app.command()
 def logs(name: Name) -> None:
-    """Print what a job writes, until it ends. Ctrl-C leaves it running.
+    """Stream the log of a job until it ends.
+
+    Ctrl-C stops the output, not the job.
 
     [bold]Examples[/bold]
 
@@ -78,12 +84,12 @@ def logs(name: Name) -> None:
 
     workspace = open_workspace()
     job = follow(workspace, get_job(workspace, name), lambda line: print(line, flush=True))
-    note(f"Job {job.name} has {job.state}")
+    note(f"Job {job.name} is {job.state}")
 
 
 @app.command()
 def cancel(name: Name, json: options.Json = False) -> None:
-    """End a job.
+    """Cancel a job.
 
     [bold]Examples[/bold]
 
@@ -99,7 +105,9 @@ def cancel(name: Name, json: options.Json = False) -> None:
 def fetch(
     name: Name, runs_dir: options.RunsDir = None, json: options.Json = False, quiet: options.Quiet = False
 ) -> None:
-    """Bring the run folder of a job home; each file is checked.
+    """Download the run folder of a job.
+
+    The hash of each file is verified.
 
     [bold]Examples[/bold]
 
@@ -112,16 +120,16 @@ def fetch(
     with show_progress(quiet=quiet) as on_progress:
         run = fetch_run(workspace, job, options.runs_folder(runs_dir), on_progress=on_progress)
     path = shown_path(run.path)
-    lines = f"Run folder:      {path}", f"Next: cifarml models register {path}"
+    lines = f"Run folder: {path}", f"Next: cifarml models register {path}"
     print_result({"path": run.path, **run.info}, *lines, json=json)
 
 
 def follow(workspace: AzureWorkspace, job: Job, on_line: Callable[[str], None]) -> Job:
-    """Pass on what a job writes until it ends; Ctrl-C ends the command, not the job."""
+    """Stream the log of a job until it ends; Ctrl-C exits the command, not the job."""
     from cifarml.azure.jobs.jobs import follow_job
 
     try:
         return follow_job(workspace, job, on_line)
     except KeyboardInterrupt:
-        note(f"The job goes on. See: cifarml jobs logs {job.name}; end it: cifarml jobs cancel {job.name}")
+        note(f"The job continues. Log: cifarml jobs logs {job.name}; cancel: cifarml jobs cancel {job.name}")
         raise typer.Exit(130) from None

@@ -1,4 +1,4 @@
-"""``cifarml models``: trained models as versions."""
+"""``cifarml models``: model registry with versions and aliases."""
 
 from __future__ import annotations
 
@@ -30,22 +30,29 @@ if TYPE_CHECKING:
     from cifarml.registry.base import RegisteredModel
     from cifarml.registry.promotion_gate import GateCheck
 
-app = typer.Typer(name="models", help="Register, compare and promote trained models.", no_args_is_help=True)
+app = typer.Typer(
+    name="models",
+    help=options.group_help("Register, compare and promote models.", "cifarml models list"),
+    no_args_is_help=True,
+)
 
 Model = Annotated[
-    str, typer.Argument(metavar="MODEL", help="Such as cifar10:3, cifar10@champion, 3 or champion.")
+    str,
+    typer.Argument(
+        metavar="MODEL", help="Registered model, such as cifar10:3, cifar10@champion, 3 or champion."
+    ),
 ]
 
 
 @app.command("list")
 def list_command(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="Of this model only.", show_default=False)
+        str | None, typer.Argument(metavar="[NAME]", help="Name of a model.", show_default="all models")
     ] = None,
     target: Target = None,
     json: options.Json = False,
 ) -> None:
-    """List the registered versions, the oldest first.
+    """List the registered versions, oldest first.
 
     [bold]Examples[/bold]
 
@@ -69,12 +76,12 @@ def list_command(
     empty = "No model is registered. Register the newest run with: cifarml models register latest"
     print_list([_to_json(model) for model in models], columns, rows, empty=empty, json=json)
     if models and registry.ui_command and not json:
-        print(f"In MLflow's pages (pip install mlflow): {registry.ui_command}")
+        print(f"MLflow UI (pip install mlflow): {registry.ui_command}")
 
 
 @app.command()
 def show(model: Model = "champion", target: Target = None, json: options.Json = False) -> None:
-    """Show one version: figures, data, and where it came from.
+    """Show a version's metrics, data and origin.
 
     [bold]Examples[/bold]
 
@@ -89,7 +96,7 @@ def show(model: Model = "champion", target: Target = None, json: options.Json = 
     rows += [("registered", shown_time(found.created_at))] if found.created_at else []
     rows += [(name, f"{value:.6g}") for name, value in found.metrics.items()]
     rows += [(name, value) for name, value in found.tags.items() if name != "run"]
-    print_table(str(found), ("what", "value"), rows)
+    print_table(str(found), ("field", "value"), rows)
 
 
 @app.command()
@@ -100,7 +107,9 @@ def register(
     target: Target = None,
     json: options.Json = False,
 ) -> None:
-    """Register a run as a version; the same run twice is the same version.
+    """Register a run as a model version.
+
+    Registering the same run again returns the same version.
 
     [bold]Examples[/bold]
 
@@ -109,24 +118,25 @@ def register(
     """
     trained = options.open_run(run, runs_dir)
     model = open_registry(target).register(trained, name)
-    called = f", the {' and '.join(model.aliases)}" if model.aliases else ""
-    lines = f"{trained.path.name} is {model}{called}", f"Next: cifarml deploy --model {model}"
+    aliases = f" ({', '.join(model.aliases)})" if model.aliases else ""
+    lines = f"registered {trained.path.name} as {model}{aliases}", f"Next: cifarml deploy --model {model}"
     print_result(_to_json(model), *lines, json=json)
 
 
 @app.command()
 def compare(
-    first: Annotated[str, typer.Argument(metavar="A", help="The model in use, such as champion.")],
-    second: Annotated[str, typer.Argument(metavar="B", help="The one that may replace it, such as 2.")],
+    first: Annotated[str, typer.Argument(metavar="A", help="Current model, such as champion.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="Its possible replacement, such as 2.")],
     data: options.Data = "cifar10",
     subset: options.Subset = None,
     target: Target = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Ask two versions about the same test images, and say which is better, and why.
+    """Compare two versions on the same test images.
 
-    Both are logged in one run of the experiment cifar10.
+    Prints the checks of the promotion gate. The comparison is logged in the
+    experiment cifar10.
 
     [bold]Examples[/bold]
 
@@ -152,24 +162,28 @@ def compare(
 @app.command()
 def promote(
     model: Model,
-    alias: Annotated[str, typer.Option(help="What it shall be called.")] = "champion",
+    alias: Annotated[str, typer.Option(help="Alias to set.")] = "champion",
     if_better: Annotated[
         bool,
-        typer.Option("--if-better", help="Only if it is better than the champion on the images of --data."),
+        typer.Option(
+            "--if-better", help="Promote it only if it is better than the champion on the images of --data."
+        ),
     ] = False,
     data: options.Data = "cifar10",
     subset: options.Subset = None,
     max_class_loss: Annotated[
-        float, typer.Option(min=0, max=1, help="With --if-better: what a class may lose of its recall.")
+        float, typer.Option(min=0, max=1, help="With --if-better: largest drop of the recall of a class.")
     ] = 0.1,
     max_calibration_loss: Annotated[
-        float, typer.Option(min=0, max=1, help="With --if-better: how much its calibration error may grow.")
+        float, typer.Option(min=0, max=1, help="With --if-better: largest increase of the calibration error.")
     ] = 0.02,
     target: Target = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Make a version the champion, which deploy takes.
+    """Make a version the champion.
+
+    cifarml deploy deploys the champion by default.
 
     [bold]Examples[/bold]
 
@@ -184,7 +198,9 @@ def promote(
     document: dict[str, Any] = {}
     if if_better:
         if alias != CHAMPION:
-            raise SettingsError(f"only the champion is compared with. Received: --if-better --alias {alias}")
+            raise SettingsError(
+                f"--if-better can only be used with --alias champion. Received: --if-better --alias {alias}"
+            )
         limits = GateLimits(max_class_loss=max_class_loss, max_calibration_loss=max_calibration_loss)
         with _test_images(data, subset, quiet=quiet) as (dataset, on_progress):
             done = promote_if_better(registry, found, dataset, limits=limits, on_progress=on_progress)
@@ -195,18 +211,20 @@ def promote(
                 _print_comparison(done.comparison, done.checks)
     else:
         promoted = registry.set_alias(found, alias)
-    told = {"comparison": document} if document else {}
-    print_result(_to_json(promoted) | told, f"{promoted} is now the {alias}", json=json)
+    comparison = {"comparison": document} if document else {}
+    print_result(_to_json(promoted) | comparison, f"{promoted} is now the {alias}", json=json)
 
 
 @app.command()
 def download(
     model: Model,
-    folder: Annotated[Path, typer.Argument(help="A new folder for its files.", show_default=False)],
+    folder: Annotated[Path, typer.Argument(help="Folder to create.", show_default=False)],
     target: Target = None,
     json: options.Json = False,
 ) -> None:
-    """Copy the files of a version into a new folder; each is checked.
+    """Download a version to a new folder.
+
+    The hash of each file is verified.
 
     [bold]Examples[/bold]
 
@@ -221,7 +239,9 @@ def download(
 
 @app.command()
 def delete(model: Model, target: Target = None, json: options.Json = False) -> None:
-    """Delete a version and its files; its number stays taken. The champion stays.
+    """Delete a version and its files.
+
+    Its number is not used again. The champion cannot be deleted.
 
     [bold]Examples[/bold]
 
@@ -229,12 +249,12 @@ def delete(model: Model, target: Target = None, json: options.Json = False) -> N
     """
     registry, found = open_model(target, model)
     registry.delete(found)
-    print_result({"deleted": str(found)}, f"{found} is deleted", json=json)
+    print_result({"deleted": str(found)}, f"deleted {found}", json=json)
 
 
 @contextmanager
 def _test_images(source: str, subset: int | None, *, quiet: bool) -> Iterator[tuple[Dataset, OnProgress]]:
-    """Load the test images of a source, with progress for what is done with them."""
+    """Load the test images of a source; yield them with a progress callback."""
     from cifarml.data.load import load_dataset
 
     with show_progress(quiet=quiet) as on_progress:

@@ -1,4 +1,4 @@
-"""``cifarml predict``."""
+"""``cifarml predict``: predict with a run or an endpoint."""
 
 from __future__ import annotations
 
@@ -18,26 +18,28 @@ from cifarml.progress import OnProgress, Progress, show_progress
 if TYPE_CHECKING:
     from cifarml.predict import Prediction
 
-_FEW = 256  # no progress bar for so few
+_FEW = 256  # images; no progress bar up to this number
 
 
 def predict(
     images: Annotated[
         list[Path],
-        typer.Argument(metavar="IMAGE", help="Image files, or folders of them.", show_default=False),
+        typer.Argument(metavar="IMAGE", help="Image files or folders.", show_default=False),
     ],
     run: options.RunFlag = None,
     endpoint: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Ask this endpoint instead of a run.", show_default=False),
+        typer.Option(
+            metavar="NAME", help="Query this endpoint instead of loading a run.", show_default=False
+        ),
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="How many classes to show for each image.")] = 3,
+    top: Annotated[int, typer.Option(min=1, help="Number of classes to show for each image.")] = 3,
     target: Target = None,
     runs_dir: options.RunsDir = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Say what is in images.
+    """Predict the classes of images.
 
     [bold]Examples[/bold]
 
@@ -48,7 +50,7 @@ def predict(
     """
     if run and endpoint:
         raise SettingsError(
-            f"a run or an endpoint answers, not both. Received: --run {run} --endpoint {endpoint}"
+            f"--run cannot be combined with --endpoint. Received: --run {run} --endpoint {endpoint}"
         )
     query: Callable[..., list[Prediction | ImageError]]
     if endpoint:
@@ -57,21 +59,23 @@ def predict(
         query = options.open_run(run, runs_dir).predictor().predict_many
     paths = _image_files(images)
     with show_progress(quiet=quiet or len(paths) <= _FEW) as on_progress:
-        answers = query(paths, on_progress=on_progress)
+        predictions = query(paths, on_progress=on_progress)
     documents: list[dict[str, object]] = []
-    for path, answer in zip(paths, answers, strict=True):
-        if isinstance(answer, ImageError):
-            named = str(path) in answer.message
-            note(f"Error: {answer.message}" if named else f"Error: {path}: {answer.message}")
-            documents.append({"path": str(path), "error": answer.message})
+    for path, prediction in zip(paths, predictions, strict=True):
+        if isinstance(prediction, ImageError):
+            named = str(path) in prediction.message
+            note(f"Error: {prediction.message}" if named else f"Error: {path}: {prediction.message}")
+            documents.append({"path": str(path), "error": prediction.message})
         elif json:
-            documents.append({"path": str(path), **answer._asdict(), "probabilities": answer.top(top)})
+            documents.append(
+                {"path": str(path), **prediction._asdict(), "probabilities": prediction.top(top)}
+            )
         else:
-            shown = "  ".join(f"{name} {share:.1%}" for name, share in answer.top(top).items())
+            shown = "  ".join(f"{name} {share:.1%}" for name, share in prediction.top(top).items())
             print(f"{path}: {shown}" if len(paths) > 1 else shown)
     if json:
         print_json(documents)
-    if any(isinstance(answer, ImageError) for answer in answers):
+    if any(isinstance(prediction, ImageError) for prediction in predictions):
         raise typer.Exit(1)
 
 
@@ -79,14 +83,14 @@ def _query_endpoint(
     endpoint: str, target: str | None, paths: list[Path], *, on_progress: OnProgress
 ) -> list[Prediction | ImageError]:
     host = open_host(target)
-    answers: list[Prediction | ImageError] = []
+    predictions: list[Prediction | ImageError] = []
     for number, path in enumerate(paths, 1):
         try:
-            answers.append(host.invoke(endpoint, path))
+            predictions.append(host.invoke(endpoint, path))
         except ImageError as error:
-            answers.append(error)
+            predictions.append(error)
         on_progress(Progress("querying", number, len(paths)))
-    return answers
+    return predictions
 
 
 def _image_files(images: list[Path]) -> list[Path]:

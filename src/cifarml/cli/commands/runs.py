@@ -1,4 +1,4 @@
-"""``cifarml runs``: what was trained on this machine."""
+"""``cifarml runs``: training runs of this machine."""
 
 from __future__ import annotations
 
@@ -15,14 +15,19 @@ from cifarml.progress import show_progress
 if TYPE_CHECKING:
     from cifarml.evaluation.compare_runs import RunComparison, RunFigures
 
-app = typer.Typer(name="runs", help="List, show and compare what was trained.", no_args_is_help=True)
+app = typer.Typer(
+    name="runs",
+    help=options.group_help("List, show and compare training runs.", "cifarml runs list"),
+    no_args_is_help=True,
+)
 
 
 @app.command("list")
 def list_command(runs_dir: options.RunsDir = None, json: options.Json = False) -> None:
-    """List the runs, the oldest first: those in the run folder, and all others that were logged.
+    """List the training runs, oldest first.
 
-    With --runs-dir, only those that lie there.
+    Includes logged runs stored elsewhere. With --runs-dir, lists only the runs in
+    that folder.
 
     [bold]Examples[/bold]
 
@@ -54,12 +59,14 @@ def list_command(runs_dir: options.RunsDir = None, json: options.Json = False) -
     print_list(documents, columns, rows, empty=empty, json=json)
     for run in found:
         if run.state == "unfinished" and not json:
-            print(f"Go on with {run.name}: {resume_command(Path(shown_path(run.path)))}")
+            print(f"Resume {run.name} with: {resume_command(Path(shown_path(run.path)))}")
 
 
 @app.command()
 def show(run: options.Run = "latest", runs_dir: options.RunsDir = None, json: options.Json = False) -> None:
-    """Show one run: settings, figures of each class, files. The hash of every file is checked.
+    """Show a run's settings, metrics and files.
+
+    The hash of each file is verified.
 
     [bold]Examples[/bold]
 
@@ -85,14 +92,15 @@ def show(run: options.Run = "latest", runs_dir: options.RunsDir = None, json: op
 @app.command()
 def compare(
     first: options.FirstRun,
-    second: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="Another run.")],
     data: Annotated[
         str | None,
         typer.Option(
             "--data",
             metavar="SOURCE",
-            help="Ask both about the test images of this source.",
-            show_default="the images that both were tested on",
+            help="Evaluate both on the test images of this source.",
+            show_default="the test images that both have in common",
+            rich_help_panel=options.DATA,
         ),
     ] = None,
     subset: options.Subset = None,
@@ -100,9 +108,10 @@ def compare(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Lay two runs side by side, and say whether one is better or the difference is noise.
+    """Compare two runs and test the difference.
 
-    Runs with the same test images are compared by what each has answered, by McNemar's exact test.
+    Runs with the same test images are compared by their predictions, with
+    McNemar's exact test.
 
     [bold]Examples[/bold]
 
@@ -115,7 +124,7 @@ def compare(
 
     if subset is not None and data is None:
         raise SettingsError(
-            "a subset is one of a source. Received: --subset without --data", "add --data SOURCE"
+            "--subset requires --data. Received: --subset without --data", hint="add --data SOURCE"
         )
     runs = [options.open_run(run, runs_dir) for run in (first, second)]
     names = runs[0].path.name, runs[1].path.name
@@ -137,13 +146,13 @@ def compare(
     _print_side_by_side(both)
     print(both.verdict)
     if both.comparison is None:
-        print(f"Ask both about the same images: cifarml runs compare {first} {second} --data cifar10")
+        print(f"Evaluate both on the same images with: cifarml runs compare {first} {second} --data cifar10")
     elif data and both.first.figures.trained_on != both.second.figures.trained_on:
-        print("They were trained on different images, so see to it that these are new to both.")
+        print("The runs were trained on different images; make sure that neither was trained on these.")
 
 
 def _print_side_by_side(both: RunComparison) -> None:
-    """Print settings that differ, figures, and recalls; those of other images if both were asked again."""
+    """Print differing settings and the metrics of both, on common images if both were evaluated on some."""
     runs = both.first, both.second
     shown = [run.figures for run in runs]
     if both.comparison is not None:
@@ -153,7 +162,7 @@ def _print_side_by_side(both: RunComparison) -> None:
     if shown[0].trained_on != shown[1].trained_on:
         changed["data"] = runs[0].info.get("dataset"), runs[1].info.get("dataset")
     if changed:
-        print_table("What differs", columns, [(name, *map(_setting, pair)) for name, pair in changed.items()])
+        print_table("Differences", columns, [(name, *map(_setting, pair)) for name, pair in changed.items()])
     else:
         print("Both have the same settings and images.")
     names = dict.fromkeys((*shown[0].recall, *shown[1].recall))
@@ -164,7 +173,7 @@ def _print_side_by_side(both: RunComparison) -> None:
         ("parameters", *(f"{run.info['num_parameters']:,}" for run in runs)),
         ("model.onnx", *(f"{run.model_bytes / 1e6:.1f} MB" for run in runs)),
     ]
-    title = "On their own test images"
+    title = "Each on its own test images"
     if both.comparison is not None:
         title = f"On the same {both.comparison.num_images:,} test images of {both.comparison.data}"
     print_table(title, columns, rows)

@@ -1,4 +1,4 @@
-"""``cifarml serve``."""
+"""``cifarml serve``: serve a model in the foreground."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from cifarml.cli.target import local_registry
 
 def serve(
     model: options.Model = "cifar10@champion",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Where to listen; a free one for 0.")] = 0,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")] = 0,
     runs_dir: options.RunsDir = None,
 ) -> None:
-    """Serve a model in the foreground, on 127.0.0.1, until Ctrl-C.
+    """Serve a model in the foreground until Ctrl-C.
 
-    Nothing is kept: each start makes a new key. An endpoint that outlives its command is made by
-    cifarml deploy.
+    Listens on 127.0.0.1 and stores nothing: each start generates a new key. For
+    an endpoint that keeps running, use cifarml deploy.
 
     [bold]Examples[/bold]
 
@@ -38,7 +38,7 @@ def serve(
     def announce(scoring_uri: str, page: str) -> None:
         print(f"Serving {found} at {scoring_uri}")
         print(f"Page: {page}")
-        note("Ctrl-C ends it.")
+        note("Press Ctrl-C to stop.")
 
     with tempfile.TemporaryDirectory(prefix="cifarml-") as folder:
         serve_model(found, Path(folder), port=port, on_ready=announce)

@@ -1,4 +1,4 @@
-"""``cifarml train``."""
+"""``cifarml train``: train a network here or on an Azure ML cluster."""
 
 from __future__ import annotations
 
@@ -13,21 +13,20 @@ import typer
 from cifarml.cli import options
 from cifarml.cli.commands.jobs import follow
 from cifarml.cli.console import load_tensorflow, note, print_result, shown_path
-from cifarml.cli.target import Target, local_registry, open_registry, open_workspace
-from cifarml.errors import RegistryError, SettingsError, TrainingError
+from cifarml.cli.options import AZURE, MACHINE, OUTPUT, TRAINING
+from cifarml.cli.target import Target, log_run, open_workspace, registry_beside
+from cifarml.errors import SettingsError, TrainingError
 from cifarml.progress import OnProgress, Progress, show_progress
-from cifarml.settings import load_settings
 
 if TYPE_CHECKING:
     from cifarml.data.dataset import Dataset
-    from cifarml.registry.base import ModelRegistry
     from cifarml.run import Run
     from cifarml.train.config import TrainConfig
     from cifarml.train.data_source import Source
 
-CHOSEN = "chosen by the preset"
+CHOSEN = "set by the preset"
 _IMAGES = ("data", "subset", "subset_seed", "skip_bad")
-"""Parameters that replace what the run has stored about its images."""
+"""Parameters that override the image source stored in a run."""
 _TAKEN = {*_IMAGES, "resume", "runs_dir", "target", "json", "quiet"}
 """Parameters that can be combined with --resume."""
 
@@ -35,19 +34,19 @@ _TAKEN = {*_IMAGES, "resume", "runs_dir", "target", "json", "quiet"}
 def train(
     context: typer.Context,
     data: options.Data = "cifar10",
-    config_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--config",
-            metavar="FILE",
-            help="Settings from a .toml or .json file, such as a run's config.json. Flags win over it.",
-        ),
-    ] = None,
-    preset: options.Preset = None,
     subset: options.Subset = None,
     subset_seed: options.SubsetSeed = 0,
+    skip_bad: options.SkipBad = False,
+    validation_fraction: options.ValidationFraction = None,
+    preset: options.Preset = None,
     num_epochs: Annotated[
-        int | None, typer.Option("--epochs", help="Passes over the training images.", show_default=CHOSEN)
+        int | None,
+        typer.Option(
+            "--epochs",
+            help="Passes over the training images.",
+            show_default=CHOSEN,
+            rich_help_panel=TRAINING,
+        ),
     ] = None,
     time_budget_s: Annotated[
         float | None,
@@ -55,58 +54,83 @@ def train(
             "--time-budget",
             parser=options.seconds,
             metavar="TIME",
-            help="Train for so long (90, 120s, 2m, 1h30m): chooses epochs and size of the network.",
-            show_default=False,
+            help="Train for this long (90, 120s, 2m, 1h30m), with epochs and network size chosen to fit.",
+            rich_help_panel=TRAINING,
         ),
-    ] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images in a step.", show_default=CHOSEN)] = None,
-    learning_rate: Annotated[
-        float | None, typer.Option(help="The largest step size of the optimiser.", show_default=CHOSEN)
-    ] = None,
-    weight_decay: Annotated[
-        float | None, typer.Option(help="How strongly weights are kept small.", show_default=CHOSEN)
-    ] = None,
-    precision: options.Precision = None,
-    device: Annotated[
-        str | None,
-        typer.Option(
-            help="What to train on: auto, cpu, gpu, or some by number: gpu:0 or gpu:0,2.", show_default="auto"
-        ),
-    ] = None,
-    validation_fraction: options.ValidationFraction = None,
-    seed: options.Seed = None,
-    name: Annotated[
-        str | None, typer.Option(help="Name of the run folder; date, time and preset when left out.")
     ] = None,
     resume: Annotated[
         str | None,
         typer.Option(
             metavar="RUN",
-            help="Go on with an unfinished run: a run folder, its name, or latest.",
-            show_default=False,
+            help="Resume an unfinished run: a run folder, its name, or latest.",
+            rich_help_panel=TRAINING,
         ),
     ] = None,
+    config_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            metavar="FILE",
+            help="Settings file (.toml or .json), such as a run's config.json. Flags override it.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(help="Images per step.", show_default=CHOSEN, rich_help_panel=TRAINING),
+    ] = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(help="Peak learning rate.", show_default=CHOSEN, rich_help_panel=TRAINING),
+    ] = None,
+    weight_decay: Annotated[
+        float | None,
+        typer.Option(help="Weight decay.", show_default=CHOSEN, rich_help_panel=TRAINING),
+    ] = None,
+    seed: options.Seed = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="Device: auto, cpu, gpu, or GPUs by number, such as gpu:0 or gpu:0,2.",
+            show_default="auto",
+            rich_help_panel=MACHINE,
+        ),
+    ] = None,
+    precision: options.Precision = None,
     compute: Annotated[
         str | None,
-        typer.Option(metavar="CLUSTER", help="Train on this cluster in Azure.", show_default=False),
+        typer.Option(metavar="CLUSTER", help="Train on this Azure ML cluster.", rich_help_panel=AZURE),
     ] = None,
     wait: Annotated[
-        bool, typer.Option("--wait/--no-wait", help="With --compute: follow the job, and fetch its run.")
+        bool,
+        typer.Option(
+            "--wait/--no-wait",
+            help="With --compute: wait for the job and download its run.",
+            rich_help_panel=AZURE,
+        ),
     ] = True,
-    yaml: options.Yaml = None,
     target: Target = None,
+    yaml: options.Yaml = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of the run folder.", show_default="date, time and preset", rich_help_panel=OUTPUT
+        ),
+    ] = None,
     runs_dir: options.RunsDir = None,
-    skip_bad: options.SkipBad = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Train a network on labelled images, and write a run folder.
+    """Train a network on labelled images.
 
-    The preset chooses what you leave out, by the number of images, and the command says what it chose.
+    The preset and the number of images determine every setting that you omit; the
+    command prints the result.
 
-    The test images are looked at once, at the end. Ctrl-C ends the training with what was reached.
+    The test images are evaluated once, at the end. Ctrl-C stops the training and
+    keeps the current weights.
 
-    A run that was killed goes on from its last checkpoint with --resume, and ends as it would have ended.
+    If a run was killed, --resume continues it from its last checkpoint, as if it
+    had not been interrupted.
 
     [bold]Examples[/bold]
 
@@ -145,7 +169,7 @@ def train(
             train_on_cluster(compute, run_dir, source, config, wait=wait, json=json, quiet=quiet)
             return
         if yaml is not None:
-            raise SettingsError("only a job on a cluster can be written as YAML", hint="add --compute NAME")
+            raise SettingsError("--yaml requires --compute", hint="add --compute CLUSTER")
     registry = registry_beside(target)
     with show_progress(quiet=quiet) as on_progress:
         dataset = load_images(source, on_progress)
@@ -162,9 +186,12 @@ def train(
 
 
 def find_unfinished(context: typer.Context, run: str, runs_dir: Path) -> tuple[Path, Source]:
-    """Return the folder of an unfinished run and the source of its images.
+    """Return the folder and image source of an unfinished run.
 
-    Its settings are stored in its folder, so that only flags about its images are accepted.
+    A run keeps its settings, so that only flags that select its images can be changed.
+
+    Raises:
+        SettingsError: If a flag sets anything else.
     """
     from cifarml.run_folders import find_unfinished_run
     from cifarml.train.data_source import Source
@@ -193,26 +220,28 @@ def _flag(parameter: Any, value: object) -> str:
 
 
 class _Terminated(BaseException):
-    """The process received SIGTERM."""
+    """SIGTERM was received."""
 
 
 @contextmanager
 def explain_termination(run_dir: Path, on_progress: OnProgress) -> Iterator[OnProgress]:
-    """End a training on SIGTERM, as clusters and spot machines send it, with a hint how to resume.
+    """Exit with code 143 and a resume hint on SIGTERM, which clusters and spot machines send.
 
-    The last checkpoint is on the disk already. The exit code is 143, the shell's for this signal.
-    Progress must be reported to the callback that is yielded.
+    The last checkpoint is already on disk.
+
+    Yields:
+        The callback to report progress to; it also ends a training whose SIGTERM exception was lost.
     """
     from cifarml.run_folders import CONFIG, resume_command
 
-    asked: list[object] = []
+    signals: list[object] = []
 
-    def end(*signalled: object) -> None:
-        asked.append(signalled)
+    def end(*received: object) -> None:
+        signals.append(received)
         raise _Terminated
 
     def report(progress: Progress) -> None:
-        if asked:  # Python drops what is raised in a finaliser
+        if signals:  # Python ignores exceptions raised in a finalizer
             raise _Terminated
         on_progress(progress)
 
@@ -220,58 +249,43 @@ def explain_termination(run_dir: Path, on_progress: OnProgress) -> Iterator[OnPr
     try:
         yield report
     except _Terminated:
-        began = (run_dir / CONFIG).is_file()
-        hint = f"Resume with: {resume_command(run_dir)}" if began else "The training had not begun."
-        note(f"Ended by the system. {hint}")
+        started = (run_dir / CONFIG).is_file()
+        hint = f"Resume with: {resume_command(run_dir)}" if started else "The training had not started."
+        note(f"Terminated by SIGTERM. {hint}")
         raise typer.Exit(128 + signal.SIGTERM) from None
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
 def load_images(source: Source, on_progress: OnProgress) -> Dataset:
-    """Load the images of a training, and say which are left out."""
+    """Load the training images and print which ones are skipped."""
     dataset = source.load(on_progress=on_progress)
     for image in dataset.skipped:
-        note(f"left out {image.name}: {image.reason}")
+        note(f"skipped {image.name}: {image.reason}")
     return dataset
-
-
-def registry_beside(target: str | None) -> ModelRegistry | None:
-    """Return the registry that a run is logged in besides the local one."""
-    to_azure = load_settings(target=target).effective_target == "azure"
-    return open_registry("azure") if to_azure else None
-
-
-def log_run(run: Run, registry: ModelRegistry | None = None) -> None:
-    """Log a run in the experiment, locally and in another registry; the run is finished in any case."""
-    try:
-        for each in (local_registry(), registry):
-            if each is not None:
-                each.log_run(run)
-    except RegistryError as error:
-        note(f"The run could not be logged: {error.message}")
-        note(f"Later: cifarml models register {shown_path(run.path)}")
 
 
 def train_on_cluster(
     compute: str, run_dir: Path, source: Source, config: TrainConfig, *, wait: bool, json: bool, quiet: bool
 ) -> None:
-    """Train on a cluster: submit a job, follow it, and fetch its run."""
+    """Submit a training job to a cluster, stream its log, and download its run."""
     from cifarml.azure.jobs.jobs import fetch_run, submit_job
     from cifarml.registry.azure.registry import AzureRegistry
 
-    if wait and run_dir.exists():  # before a cluster is paid for it
-        raise SettingsError(f"{run_dir} already exists", hint="take another --name, or another --runs-dir")
+    if wait and run_dir.exists():  # fail before the job is billed
+        raise SettingsError(f"{run_dir} already exists", hint="choose another --name or --runs-dir")
     workspace = open_workspace()
     job = submit_job(workspace, compute, run_dir.name, source, config)
     note(f"Job {job.name} is {job.state} on {compute}. {job.page}")
     if not wait:
-        following = f"Next: cifarml jobs logs {job.name}   and then: cifarml jobs fetch {job.name}"
-        print_result({"job": job.name, "run": job.run, "state": job.state}, following, json=json)
+        hint = f"Next: cifarml jobs logs {job.name}   and then: cifarml jobs fetch {job.name}"
+        print_result({"job": job.name, "run": job.run, "state": job.state}, hint, json=json)
         return
     job = follow(workspace, job, (lambda _: None) if quiet else note)
     if job.state != "completed":
-        raise TrainingError(f"job {job.name} has {job.state}", hint=f"its log: cifarml jobs logs {job.name}")
+        raise TrainingError(
+            f"job {job.name} has {job.state}", hint=f"read its log: cifarml jobs logs {job.name}"
+        )
     with show_progress(quiet=quiet) as on_progress:
         run = fetch_run(workspace, job, run_dir.parent, on_progress=on_progress)
     log_run(run, AzureRegistry(workspace))
@@ -284,7 +298,7 @@ def print_run(run: Run, *, json: bool) -> None:
 
     info, path = run.info, shown_path(run.path)
     if info["interrupted"] and not json:
-        print(f"Interrupted: the model is as far as it got, in epoch {info['num_epochs'] + 1}.")
+        print(f"Interrupted in epoch {info['num_epochs'] + 1}; the run contains the model trained so far.")
     print_result(
         {"path": run.path, **info},
         f"Test accuracy {info['test_accuracy']:.1%} on {info['num_test_images']:,} images "

@@ -1,4 +1,4 @@
-"""``cifarml tune``."""
+"""``cifarml tune``: hyperparameter search."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 from cifarml.cli import options
 from cifarml.cli.commands.train import CHOSEN, load_images
 from cifarml.cli.console import load_tensorflow, print_json, print_table, shown_path
+from cifarml.cli.options import OUTPUT, TRAINING
 from cifarml.progress import show_progress
 
 if TYPE_CHECKING:
@@ -20,47 +21,62 @@ _SHOWN = 5
 
 def tune(
     data: options.Data = "cifar10",
-    preset: options.Preset = None,
     subset: options.Subset = None,
     subset_seed: options.SubsetSeed = 0,
+    skip_bad: options.SkipBad = False,
+    validation_fraction: options.ValidationFraction = None,
+    preset: options.Preset = None,
     time_budget: Annotated[
         float | None,
         typer.Option(
             parser=options.seconds,
             metavar="TIME",
-            help="How long it may take, such as 90s, 30m or 1h30m.",
+            help="Duration of the search, such as 90s, 30m or 1h30m.",
             show_default="30m",
+            rich_help_panel=TRAINING,
         ),
     ] = None,
     trials: Annotated[
         int | None,
-        typer.Option(min=1, help="End when the search has so many trials, those of earlier calls included."),
+        typer.Option(
+            min=1,
+            help="Stop after this many trials, including those of earlier calls.",
+            rich_help_panel=TRAINING,
+        ),
     ] = None,
     num_epochs: Annotated[
         int | None,
-        typer.Option("--epochs", help="Passes over the training images, in a trial.", show_default=CHOSEN),
+        typer.Option(
+            "--epochs",
+            help="Passes over the training images in each trial.",
+            show_default=CHOSEN,
+            rich_help_panel=TRAINING,
+        ),
     ] = None,
-    precision: options.Precision = None,
-    validation_fraction: options.ValidationFraction = None,
     seed: options.Seed = None,
+    precision: options.Precision = None,
     name: Annotated[
         str | None,
         typer.Option(
-            metavar="STUDY", help="Name of the search; the same goes on.", show_default="of preset and images"
+            metavar="STUDY",
+            help="Name of the search; an existing one is resumed.",
+            show_default="preset and hash of the images",
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
     runs_dir: options.RunsDir = None,
-    skip_bad: options.SkipBad = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Search for better settings of a preset: train again and again, and keep the best.
+    """Search for better hyperparameters.
 
-    All trials are scored on the same validation images, which are none of the test images. The first
-    takes the preset's own settings, and trials that fall behind are ended early.
+    All trials are scored on the same validation images, which are not test
+    images. The first trial uses the settings of the preset, and unpromising
+    trials are stopped early.
 
-    What is found lies in tuning/STUDY of the run folder. The same command again goes on with the search,
-    also after Ctrl-C or a crash, and several may search at once.
+    The results are stored in tuning/STUDY in the folder of the runs. The same
+    command resumes the search, also after Ctrl-C or a crash, and several
+    processes can search at once.
 
     [bold]Examples[/bold]
 
@@ -101,12 +117,12 @@ def tune(
 
 
 def print_result(result: TuneResult) -> None:
-    """Print the best trials, and how much better the best is than the preset's own settings."""
+    """Print the best trials and the gain of the best one over the settings of the preset."""
     finished = [trial for trial in result.trials if trial.ended == "finished"]
     ranked = sorted(finished, key=lambda trial: (-(trial.accuracy or 0.0), trial.number))
     others = sum(trial.ended not in {"finished", "running"} for trial in result.trials)
     print_table(
-        f"{len(finished)} trials finished, {others} ended early" + (" (interrupted)" * result.interrupted),
+        f"{len(finished)} trials finished, {others} stopped early" + (" (interrupted)" * result.interrupted),
         ("trial ", "validation ", "epochs ", "time ", "settings"),
         [
             (
@@ -114,7 +130,7 @@ def print_result(result: TuneResult) -> None:
                 f"{trial.accuracy:.1%}",
                 trial.num_epochs,
                 f"{trial.duration_s:.0f} s",
-                "the preset's own"
+                "the preset's settings"
                 if trial.is_own
                 else "  ".join(f"{key} {_short(value)}" for key, value in trial.settings.items()),
             )
@@ -128,16 +144,14 @@ def print_result(result: TuneResult) -> None:
 def _verdict(result: TuneResult) -> str:
     on = f"of {result.num_validation:,} validation images"
     if result.own is None or result.gain is None or result.p_value is None:
-        return (
-            f"The best trial names {result.best.accuracy:.1%} {on}; the preset's own settings have not ended."
-        )
+        return f"Best trial: {result.best.accuracy:.1%} {on}. The preset's settings have no finished trial."
     if result.best.is_own:
-        return f"No trial is better than the preset's own settings: {result.own.accuracy:.1%} {on}."
-    noise = "beyond the noise" if result.p_value <= 0.05 else "within the noise"
+        return f"No trial is better than the preset's settings: {result.own.accuracy:.1%} {on}."
+    significance = "significant" if result.p_value <= 0.05 else "not significant"
     return (
-        f"The best trial names {result.best.accuracy:.1%} {on}, the preset's own settings "
-        f"{result.own.accuracy:.1%}: {100 * result.gain:.1f} points more, {noise} "
-        f"(p = {result.p_value:.2g}, McNemar's test for the best of so many)."
+        f"Best trial: {result.best.accuracy:.1%} {on}; the preset's settings: {result.own.accuracy:.1%}. "
+        f"Gain: {100 * result.gain:.1f} percentage points, {significance} "
+        f"(p = {result.p_value:.2g}, McNemar's test, corrected for the number of trials)."
     )
 
 

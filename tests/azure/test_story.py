@@ -75,7 +75,7 @@ def test_the_story_of_the_page(
     assert not cloud.endpoints
     assert not cloud.computes
     assert all(job.status == "Completed" for job in cloud.jobs.values())
-    assert "Nothing of cifarml's is left" in shown
+    assert "No billable resources of cifarml remain" in shown
     assert cloud.bench.proxy.refused == []
     for secret in cloud.secrets():
         assert secret not in shown, f"a secret of {len(secret)} characters was shown"

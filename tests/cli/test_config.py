@@ -1,4 +1,4 @@
-"""``cifarml config show`` and ``--verbose``, as a user types them."""
+"""``cifarml config show`` and ``--verbose``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SECRETS = ("storage_connection_string", "storage_sas_token", "storage_key")
 
 
 def test_config_show(cifarml: CommandLine, tmp_path: Path) -> None:
-    """Every setting has its line, with its value and its origin, and no secret is shown."""
+    """Each setting is printed with its value and source; secrets are hidden."""
     (tmp_path / "cifarml.toml").write_text('storage_account = "images"\n')
     env = {f"AZURE_{name.upper()}": SECRET for name in SECRETS} | {"CIFARML_RUNS_DIR": "/tmp/runs"}
     for debug in ("0", "1"):
@@ -31,12 +31,12 @@ def test_config_show(cifarml: CommandLine, tmp_path: Path) -> None:
     assert lines["storage_key"] == ["set,", "not", "shown", "environment", "AZURE_STORAGE_KEY"]
     assert f"Read: {tmp_path / 'cifarml.toml'}" in done.stdout
 
-    told = cifarml("config", "show", "--json", env=env)
-    assert SECRET not in told.stdout + told.stderr
-    answer = json.loads(told.stdout)
-    assert answer["files"] == [str(tmp_path / "cifarml.toml")]
-    assert [each["name"] for each in answer["settings"]] == list(Settings.model_fields)
-    assert {"name": "resource_group", "value": None, "from": "default"} in answer["settings"]
+    shown = cifarml("config", "show", "--json", env=env)
+    assert SECRET not in shown.stdout + shown.stderr
+    document = json.loads(shown.stdout)
+    assert document["files"] == [str(tmp_path / "cifarml.toml")]
+    assert [each["name"] for each in document["settings"]] == list(Settings.model_fields)
+    assert {"name": "resource_group", "value": None, "from": "default"} in document["settings"]
 
 
 def test_config_show_without_files(cifarml: CommandLine) -> None:
@@ -61,7 +61,7 @@ def test_config_show_without_files(cifarml: CommandLine) -> None:
 def test_errors_show_no_secret(
     cifarml: CommandLine, tmp_path: Path, text: str, env: dict[str, str], debug: str
 ) -> None:
-    """Neither the message nor the traceback."""
+    """Secrets appear neither in the message nor in the traceback."""
     (tmp_path / "cifarml.toml").write_text(text)
     for command in (["config", "show"], ["config", "show", "--json"], ["runs", "list"]):
         done = cifarml(*command, env=env | {"CIFARML_DEBUG": debug})
@@ -72,15 +72,15 @@ def test_errors_show_no_secret(
         assert "SettingsError" in done.stderr or done.stderr.startswith("Error: ")
 
 
-def test_help_needs_no_settings(cifarml: CommandLine, tmp_path: Path) -> None:
+def test_help_ignores_invalid_settings(cifarml: CommandLine, tmp_path: Path) -> None:
     (tmp_path / "cifarml.toml").write_text("?")
     assert cifarml("--help").returncode == 0
-    assert cifarml("config").returncode == 2, "no command is wrong usage, and shows the help"
+    assert cifarml("config").returncode == 2, "no command is wrong usage and shows the help"
 
 
 @pytest.mark.parametrize("flags", [[], ["--verbose"], ["-v"]])
-def test_verbose_shows_our_log_and_nobody_elses(python: Callable[[str], str], flags: list[str]) -> None:
-    """Warnings of ours are shown always, what is said by the way only with --verbose."""
+def test_verbose_prints_only_the_log_of_cifarml(python: Callable[[str], str], flags: list[str]) -> None:
+    """Warnings are always printed, information only with ``--verbose``."""
     shown = python(f"""
 import logging, sys
 sys.stderr = sys.stdout

@@ -1,1 +1,1 @@
-"""The command line: parses flags, calls one library function, prints."""
+"""Command line interface: parse flags, call one library function, print the result."""

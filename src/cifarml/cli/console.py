@@ -1,4 +1,4 @@
-"""What all commands print with: answers on standard output, everything else on standard error."""
+"""Console output: results on standard output, everything else on standard error."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 
 
 def note(text: str) -> None:
-    """Print a line for people on standard error."""
+    """Print a line on standard error."""
     print(text, file=sys.stderr, flush=True)
 
 
 class _Notes(logging.Handler):
-    """Prints what is logged as plain lines."""
+    """Log handler that prints records as plain lines."""
 
     def emit(self, record: logging.LogRecord) -> None:
         note(self.format(record))
 
 
 def show_log() -> None:
-    """Show what the library itself logs, and nothing of other libraries."""
+    """Print the log of cifarml, but not of other libraries, on standard error."""
     logger = logging.getLogger("cifarml")
     logger.setLevel(logging.INFO)
     logger.addHandler(_Notes())
@@ -60,9 +60,9 @@ def print_result(document: object, *lines: str, json: bool) -> None:
 
 
 def print_plan(steps: Sequence[str], *, json: bool, **about: str) -> None:
-    """Print what would be done, step by step; as JSON with what it is about."""
+    """Print the steps of a dry run; the JSON also contains the fields ``about``."""
     numbered = (f"{number}. {step}" for number, step in enumerate(steps, 1))
-    print_result({**about, "steps": steps}, "This would be done:", *numbered, json=json)
+    print_result({**about, "steps": steps}, "Steps (dry run):", *numbered, json=json)
 
 
 def print_list(
@@ -73,7 +73,7 @@ def print_list(
     empty: str,
     json: bool,
 ) -> None:
-    """Print a list as JSON, as a table, or, if there is nothing, the line that says so."""
+    """Print a list as JSON or as a table; instead of an empty table, print the line ``empty``."""
     if json or not documents:
         print_result(documents, empty, json=json)
     else:
@@ -92,23 +92,23 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
         table.add_column(Text(column.strip()), justify="right" if column.endswith(" ") else "left")
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))
-    width = None if sys.stdout.isatty() else 200  # nobody reads along, and lines must not be folded
+    width = None if sys.stdout.isatty() else 200  # keep lines whole if the output is piped
     Console(width=width, markup=False, highlight=False, soft_wrap=True).print(table)
 
 
 def shown_time(time: datetime | None) -> str:
-    """Return a time in the local time zone, to the minute; nothing if it is unknown."""
+    """Format a time in the local time zone, to the minute; an unknown time is an empty string."""
     return f"{time.astimezone():%Y-%m-%d %H:%M}" if time else ""
 
 
 def shown_path(path: Path) -> str:
-    """Return a path as a person here would type it."""
+    """Format a path relative to the working directory, or absolute if it is outside."""
     path = path.resolve()
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def print_evaluation(title: str, evaluation: Evaluation) -> None:
-    """Print the figures of an evaluation."""
+    """Print the metrics of an evaluation."""
     print_table(
         title,
         ("class", "images ", "precision ", "recall ", "F1 "),
@@ -123,7 +123,7 @@ def print_evaluation(title: str, evaluation: Evaluation) -> None:
 
 
 def figure_rows(figures: Sequence[ModelFigures], names: Iterable[str]) -> list[tuple[str, ...]]:
-    """Return the rows of a table with the figures of models side by side, and their recall by class."""
+    """Return table rows with the metrics of models side by side, including the recall of each class."""
     return [
         ("accuracy", *(f"{each.accuracy:.2%}" for each in figures)),
         ("loss", *(f"{each.loss:.3f}" for each in figures)),
@@ -136,24 +136,24 @@ def figure_rows(figures: Sequence[ModelFigures], names: Iterable[str]) -> list[t
 
 
 @contextmanager
-def hidden_native_noise() -> Iterator[None]:
-    """Hide what TensorFlow's native code writes to standard error while it looks at the machine.
+def suppress_native_output() -> Iterator[None]:
+    """Hide the messages of TensorFlow's native code on standard error while it detects devices.
 
-    It comes before any log level counts. Where an error ends the block, all of it is shown.
+    They are written before log levels take effect. If the block raises an exception, they are shown.
     """
     if debug_enabled():
         yield
         return
     silence_tensorflow()
     sys.stderr.flush()
-    with tempfile.TemporaryFile() as noise:
+    with tempfile.TemporaryFile() as captured:
         terminal = os.dup(2)
-        os.dup2(noise.fileno(), 2)
+        os.dup2(captured.fileno(), 2)
         try:
             yield
-        except BaseException:  # shown and raised again
-            noise.seek(0)
-            os.write(terminal, noise.read())
+        except BaseException:  # also KeyboardInterrupt
+            captured.seek(0)
+            os.write(terminal, captured.read())
             raise
         finally:
             os.dup2(terminal, 2)
@@ -161,8 +161,8 @@ def hidden_native_noise() -> Iterator[None]:
 
 
 def load_tensorflow() -> None:
-    """Import TensorFlow and look at the machine, without the noise of either."""
-    with hidden_native_noise():
+    """Import TensorFlow and detect the devices, without its startup messages."""
+    with suppress_native_output():
         from cifarml.hardware.devices import describe_environment
 
         describe_environment()

@@ -69,7 +69,7 @@ def open_registry(target: str | None) -> ModelRegistry:
     return AzureRegistry(workspace)
 
 
-def registry_beside(target: str | None) -> ModelRegistry | None:
+def remote_registry(target: str | None) -> ModelRegistry | None:
     """Return the registry in which a run is logged in addition to the local one."""
     to_azure = load_settings(target=target).effective_target == "azure"
     return open_registry("azure") if to_azure else None

@@ -1,1 +1,1 @@
-"""The commands, one file per noun."""
+"""CLI commands, one module per command or group."""

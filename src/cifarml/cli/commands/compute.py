@@ -145,4 +145,4 @@ def _print(workspace: AzureWorkspace, cluster: Cluster, *, json: bool) -> None:
         ("idle", f"machines are released after {cluster.idle_minutes:g} minutes"),
         ("costs", f"{price.format()} per running machine; nothing while none runs"),
     ]
-    print_table(f"Cluster {cluster.name}", ("what", "value"), rows)
+    print_table(f"Cluster {cluster.name}", ("field", "value"), rows)

@@ -88,7 +88,7 @@ def check(source: options.Source, json: options.Json = False, quiet: options.Qui
         if len(found.sizes) > _SHOWN:
             print(f"size      and {len(found.sizes) - _SHOWN:,} other sizes")
         _print_some("unreadable", [f"{name}: {reason}" for name, reason in found.unreadable])
-        _print_some("twice", [" = ".join(group) for group in found.duplicates])
+        _print_some("duplicate", [" = ".join(group) for group in found.duplicates])
         _print_some("leak", [" = ".join(group) for group in found.leaks])
         _print_some("conflict", [" = ".join(group) for group in found.conflicts])
         for warning in found.warnings:

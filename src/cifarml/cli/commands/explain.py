@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cifarml.cli import options
-from cifarml.cli.console import hidden_native_noise, print_json, shown_path
+from cifarml.cli.console import print_json, shown_path, suppress_native_output
 from cifarml.errors import SettingsError
 from cifarml.progress import Progress, show_progress
 
@@ -54,7 +54,7 @@ def explain(
     with show_progress(quiet=quiet) as on_progress:
         image_size(image)  # reject an invalid image before TensorFlow is loaded
         on_progress(Progress("loading the network", 0, None))
-        with hidden_native_noise():
+        with suppress_native_output():
             from cifarml.explain.drawing import explanation_figure
             from cifarml.explain.gradcam import explain_image
             from cifarml.report.plots import save_figure

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 _NAME = "quickstart"
 """Name of the model and the endpoint, distinct from the defaults of the other commands."""
-_BRIEF = 5
+_BASELINE_EPOCHS = 5
 """Epochs of the article's network, the baseline."""
-_say = partial(print, flush=True)  # lines appear in order with the progress on standard error
+_print = partial(print, flush=True)  # lines appear in order with the progress on standard error
 
 
 def quickstart(
@@ -66,26 +66,26 @@ def quickstart(
 
     if storage is not None:
         BlobAddress.parse(storage)  # fail early on an invalid address
-    _say("1. Images")
+    _print("1. Images")
     dataset = _load_images()
-    _say(f"   {shown_path(save_figure(folder / 'images.png', image_grid(dataset)))}")
+    _print(f"   {shown_path(save_figure(folder / 'images.png', image_grid(dataset)))}")
 
     if storage is not None:
         dataset = _through_storage(dataset, folder, storage)
 
-    _say("2. Training")
-    first = _train(dataset, folder, "tutorial", min(_BRIEF, epochs or _BRIEF))
+    _print("2. Training")
+    first = _train(dataset, folder, "tutorial", min(_BASELINE_EPOCHS, epochs or _BASELINE_EPOCHS))
     second = _train(dataset, folder, "fast", epochs)
     for name in (REPORT, "predictions.png"):
-        _say(f"   {shown_path(second.path / name)}")
+        _print(f"   {shown_path(second.path / name)}")
 
-    _say("3. Registering and comparing on the test images")
+    _print("3. Registering and comparing on the test images")
     registry = LocalRegistry(folder / "registry")
     champion = _better_one(registry, first, second, dataset.test)
 
     _deploy_and_query(champion, dataset.test, folder, keep=keep)
-    _say(f"All other files are in {shown_path(folder)}. To predict without an endpoint:")
-    _say(f"   cifarml predict image.png --runs-dir {shown_path(folder / 'runs')}")
+    _print(f"All other files are in {shown_path(folder)}. To predict without an endpoint:")
+    _print(f"   cifarml predict image.png --runs-dir {shown_path(folder / 'runs')}")
 
 
 def _load_images() -> Dataset:
@@ -95,8 +95,8 @@ def _load_images() -> Dataset:
         try:
             return load_dataset("cifar10", subset=2000, on_progress=on_progress)
         except DownloadError as error:
-            _say(f"   CIFAR-10 is not available ({error.message}).")
-            _say("   Using synthetic drawings instead of photographs.")
+            _print(f"   CIFAR-10 is not available ({error.message}).")
+            _print("   Using synthetic drawings instead of photographs.")
             return load_dataset("drawn:2000", on_progress=on_progress)
 
 
@@ -112,7 +112,7 @@ def _train(dataset: Dataset, folder: Path, preset: PresetName, num_epochs: int |
         path = new_run_dir(folder / "runs", config.preset)
         run = train_model(config, dataset, path, on_progress=on_progress)
     accuracy, count, epochs = (run.info[key] for key in ("test_accuracy", "num_test_images", "num_epochs"))
-    _say(f"   {preset}, {epochs} epoch{'s' * (epochs > 1)}: test accuracy {accuracy:.1%} on {count} images")
+    _print(f"   {preset}, {epochs} epoch{'s' * (epochs > 1)}: test accuracy {accuracy:.1%} on {count} images")
     return run
 
 
@@ -127,10 +127,10 @@ def _better_one(registry: LocalRegistry, first: Run, second: Run, test_images: D
     try:
         done = promote_if_better(registry, challenger, test_images, limits=limits)
     except GateError as error:
-        _say("   " + error.message.replace("\n", "\n   "))
+        _print("   " + error.message.replace("\n", "\n   "))
         return registry.get(_NAME)
-    _say("".join(f"   {check.reason}" for check in done.checks if check.name == BEYOND_NOISE))
-    _say(f"   {done.model} is the champion")
+    _print("".join(f"   {check.reason}" for check in done.checks if check.name == BEYOND_NOISE))
+    _print(f"   {done.model} is the champion")
     return done.model
 
 
@@ -142,25 +142,25 @@ def _deploy_and_query(champion: RegisteredModel, images: Dataset, folder: Path, 
     from cifarml.deploy.rollout import deploy_model
 
     host = LocalHost()
-    _say("4. Deploying")
+    _print("4. Deploying")
     try:
-        deploy_model(host, champion, name=_NAME, images=images, on_step=lambda step: _say(f"   {step}"))
-        _say("5. Querying the endpoint with an image of a ship")
+        deploy_model(host, champion, name=_NAME, images=images, on_step=lambda step: _print(f"   {step}"))
+        _print("5. Querying the endpoint with an image of a ship")
         ship = images.images[images.labels == images.class_names.index("ship")][0]
         image = folder / "ship.png"
         Image.fromarray(ship).save(image)
         prediction = host.invoke(_NAME, image)
         shown = "  ".join(f"{name} {share:.1%}" for name, share in prediction.top(3).items())
-        _say(f"   {shown_path(image)}: {shown}")
+        _print(f"   {shown_path(image)}: {shown}")
     finally:
         if not keep and _NAME in {each.name for each in host.list_endpoints()}:
             host.delete(_NAME)
-            _say("6. Deleted the endpoint, with its processes and files. Use --keep to keep it.")
+            _print("6. Deleted the endpoint, with its processes and files. Use --keep to keep it.")
     if keep:
-        _say("6. The endpoint keeps running. Its page, a query, and how to delete it:")
-        _say(f"   {host.page_address(_NAME)}")
-        _say(f"   cifarml predict image.png --endpoint {_NAME}")
-        _say(f"   cifarml endpoint delete {_NAME}")
+        _print("6. The endpoint keeps running. Its page, a query, and how to delete it:")
+        _print(f"   {host.page_address(_NAME)}")
+        _print(f"   cifarml predict image.png --endpoint {_NAME}")
+        _print(f"   cifarml endpoint delete {_NAME}")
 
 
 def _through_storage(dataset: Dataset, folder: Path, address: str) -> Dataset:
@@ -173,5 +173,5 @@ def _through_storage(dataset: Dataset, folder: Path, address: str) -> Dataset:
         archive = save_images(dataset, folder / f"{len(dataset)}pics.zip", on_progress=on_progress)
         blob, done = upload_path(archive, address, on_progress=on_progress)
         sent = f"{done.sent_bytes / 1e6:.1f} MB sent" if done.num_sent else "already stored"
-        _say(f"   {blob}: {sent}")
+        _print(f"   {blob}: {sent}")
         return load_dataset(str(blob), on_progress=on_progress)

@@ -14,7 +14,7 @@ from cifarml.cli import options
 from cifarml.cli.commands.jobs import follow
 from cifarml.cli.console import load_tensorflow, note, print_result, shown_path
 from cifarml.cli.options import AZURE, MACHINE, OUTPUT, TRAINING
-from cifarml.cli.target import Target, log_run, open_workspace, registry_beside
+from cifarml.cli.target import Target, log_run, open_workspace, remote_registry
 from cifarml.errors import SettingsError, TrainingError
 from cifarml.progress import OnProgress, Progress, show_progress
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from cifarml.train.data_source import Source
 
 CHOSEN = "set by the preset"
-_IMAGES = ("data", "subset", "subset_seed", "skip_bad")
+_SOURCE_FLAGS = ("data", "subset", "subset_seed", "skip_bad")
 """Parameters that override the image source stored in a run."""
-_TAKEN = {*_IMAGES, "resume", "runs_dir", "target", "json", "quiet"}
+_RESUME_FLAGS = {*_SOURCE_FLAGS, "resume", "runs_dir", "target", "json", "quiet"}
 """Parameters that can be combined with --resume."""
 
 
@@ -85,7 +85,7 @@ def train(
     ] = None,
     weight_decay: Annotated[
         float | None,
-        typer.Option(help="Weight decay.", show_default=CHOSEN, rich_help_panel=TRAINING),
+        typer.Option(help="Weight decay coefficient.", show_default=CHOSEN, rich_help_panel=TRAINING),
     ] = None,
     seed: options.Seed = None,
     device: Annotated[
@@ -170,7 +170,7 @@ def train(
             return
         if yaml is not None:
             raise SettingsError("--yaml requires --compute", hint="add --compute CLUSTER")
-    registry = registry_beside(target)
+    registry = remote_registry(target)
     with show_progress(quiet=quiet) as on_progress:
         dataset = load_images(source, on_progress)
         load_tensorflow()
@@ -201,14 +201,14 @@ def find_unfinished(context: typer.Context, run: str, runs_dir: Path) -> tuple[P
         for name in context.params
         if (origin := context.get_parameter_source(name)) and origin.name == "COMMANDLINE"
     }
-    others = (each for each in context.command.params if each.name in given - _TAKEN)
+    others = (each for each in context.command.params if each.name in given - _RESUME_FLAGS)
     if refused := sorted(_flag(each, context.params[str(each.name)]) for each in others):
         raise SettingsError(
             f"{', '.join(refused)} cannot be combined with --resume: a run keeps its settings",
             hint=f"leave {'it' if len(refused) == 1 else 'them'} out, or start a new run without --resume",
         )
     run_dir = find_unfinished_run(run, runs_dir)
-    changes = {name: context.params[name] for name in _IMAGES if name in given}
+    changes = {name: context.params[name] for name in _SOURCE_FLAGS if name in given}
     source = Source(data=changes["data"]) if "data" in changes else Source.read(run_dir)
     return run_dir, source.model_copy(update=changes)
 
@@ -230,7 +230,7 @@ def explain_termination(run_dir: Path, on_progress: OnProgress) -> Iterator[OnPr
     The last checkpoint is already on disk.
 
     Yields:
-        The callback to report progress to; it also ends a training whose SIGTERM exception was lost.
+        The callback for progress, which also exits if the signal handler's exception was lost.
     """
     from cifarml.run_folders import CONFIG, resume_command
 
@@ -284,7 +284,7 @@ def train_on_cluster(
     job = follow(workspace, job, (lambda _: None) if quiet else note)
     if job.state != "completed":
         raise TrainingError(
-            f"job {job.name} has {job.state}", hint=f"read its log: cifarml jobs logs {job.name}"
+            f"job {job.name} is {job.state}", hint=f"read its log: cifarml jobs logs {job.name}"
         )
     with show_progress(quiet=quiet) as on_progress:
         run = fetch_run(workspace, job, run_dir.parent, on_progress=on_progress)

@@ -35,7 +35,12 @@ def deploy(
     ] = None,
     canary: Annotated[
         int,
-        typer.Option(min=1, max=99, help="First share of the traffic, in percent.", rich_help_panel=ROLLOUT),
+        typer.Option(
+            min=1,
+            max=99,
+            help="Share of the traffic that the new deployment receives first, in percent.",
+            rich_help_panel=ROLLOUT,
+        ),
     ] = 10,
     canary_seconds: Annotated[
         float,
@@ -67,7 +72,7 @@ def deploy(
         typer.Option(
             min=0,
             max=50,
-            help="Share of the traffic to mirror to it before the canary, in percent.",
+            help="Share of the traffic mirrored to the new deployment before the canary, in percent.",
             rich_help_panel=AZURE,
         ),
     ] = 0,

@@ -183,7 +183,7 @@ def promote(
 ) -> None:
     """Make a version the champion.
 
-    cifarml deploy deploys the champion by default.
+    cifarml deploy deploys the champion by default. --alias sets another alias.
 
     [bold]Examples[/bold]
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _NAME = "quickstart"
 """Name of the model and the endpoint, distinct from the defaults of the other commands."""
 _BASELINE_EPOCHS = 5
-"""Epochs of the article's network, the baseline."""
+"""Epochs of the article's network, which serves as the baseline."""
 _print = partial(print, flush=True)  # lines appear in order with the progress on standard error
 
 
@@ -71,7 +71,7 @@ def quickstart(
     _print(f"   {shown_path(save_figure(folder / 'images.png', image_grid(dataset)))}")
 
     if storage is not None:
-        dataset = _through_storage(dataset, folder, storage)
+        dataset = _reload_from_storage(dataset, folder, storage)
 
     _print("2. Training")
     first = _train(dataset, folder, "tutorial", min(_BASELINE_EPOCHS, epochs or _BASELINE_EPOCHS))
@@ -81,7 +81,7 @@ def quickstart(
 
     _print("3. Registering and comparing on the test images")
     registry = LocalRegistry(folder / "registry")
-    champion = _better_one(registry, first, second, dataset.test)
+    champion = _promote_better(registry, first, second, dataset.test)
 
     _deploy_and_query(champion, dataset.test, folder, keep=keep)
     _print(f"All other files are in {shown_path(folder)}. To predict without an endpoint:")
@@ -116,13 +116,15 @@ def _train(dataset: Dataset, folder: Path, preset: PresetName, num_epochs: int |
     return run
 
 
-def _better_one(registry: LocalRegistry, first: Run, second: Run, test_images: Dataset) -> RegisteredModel:
+def _promote_better(
+    registry: LocalRegistry, first: Run, second: Run, test_images: Dataset
+) -> RegisteredModel:
     """Register both runs and return the champion: the second one if it passes the promotion gate."""
     from cifarml.registry.promotion import promote_if_better
     from cifarml.registry.promotion_gate import BEYOND_NOISE, GateLimits
 
     _, challenger = (registry.register(run, _NAME) for run in (first, second))
-    # Per-class limits would be noise with few test images and a baseline that is barely trained.
+    # With few test images and a barely trained baseline, only the accuracy gain is a meaningful check.
     limits = GateLimits(max_class_loss=1.0, max_calibration_loss=0.5)
     try:
         done = promote_if_better(registry, challenger, test_images, limits=limits)
@@ -163,7 +165,7 @@ def _deploy_and_query(champion: RegisteredModel, images: Dataset, folder: Path, 
         _print(f"   cifarml endpoint delete {_NAME}")
 
 
-def _through_storage(dataset: Dataset, folder: Path, address: str) -> Dataset:
+def _reload_from_storage(dataset: Dataset, folder: Path, address: str) -> Dataset:
     """Upload the images to Azure Blob Storage and load them from there."""
     from cifarml.data.blob.transfer import upload_path
     from cifarml.data.load import load_dataset

@@ -28,7 +28,7 @@ test *arguments:
 lowest *arguments:
     {{ run }} .ci/lowest "$@"
 
-# Generate docs/cli.md and the tables of docs/endpoint.md, and format all pages.
+# Generate docs/reference/cli.md and the tables of docs/reference/http-api.md, and format all pages.
 docs:
     {{ run }} python -m tests.cli_docs
     {{ run }} python -m tests.endpoint_docs

@@ -1,4 +1,4 @@
-"""The generated parts of docs/endpoint.md: ``python -m tests.endpoint_docs`` writes them anew."""
+"""The generated parts of docs/reference/http-api.md: ``python -m tests.endpoint_docs`` writes them anew."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from cifarml.scoring.api_schema import (
 from cifarml.scoring.request import CODES, IMAGE_TYPES, MAX_BODY_BYTES, MAX_IMAGES
 from tests.cli_docs import format_page
 
-ENDPOINT_DOCS = Path(__file__).parents[1] / "docs" / "endpoint.md"
+ENDPOINT_DOCS = Path(__file__).parents[1] / "docs" / "reference" / "http-api.md"
 
 
 def example(model: type[BaseModel]) -> dict[str, Any]:

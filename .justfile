@@ -34,6 +34,10 @@ docs:
     {{ run }} python -m tests.endpoint_docs
     {{ run }} mdformat README.md CHANGELOG.md docs .github
 
+# Serve the documentation site at http://127.0.0.1:8000.
+site *arguments:
+    {{ run }} mkdocs serve -f docs/site/mkdocs.yml "$@"
+
 # Run benchmarks by name: loading, training, answering, serving, ... (docs/benchmarks.md).
 bench +names:
     {{ run }} python -m tests.benchmarks "$@"

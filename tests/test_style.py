@@ -21,7 +21,7 @@ SOURCES = [
 PAGES = [
     ROOT / "README.md",
     ROOT / "CHANGELOG.md",
-    ROOT / "SECURITY.md",
+    ROOT / ".github" / "SECURITY.md",
     *sorted((ROOT / "docs").rglob("*.md")),
     *sorted((ROOT / "docs").rglob("*.ipynb")),
     *sorted((ROOT / "src").rglob("*.html")),

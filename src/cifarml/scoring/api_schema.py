@@ -160,7 +160,7 @@ SCORE_REQUEST: Final[dict[str, Any]] = {
 """OpenAPI 3.1 request body of the scoring route, for FastAPI's ``openapi_extra``."""
 
 SCORE_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
-    200: {"model": ImageAnswer | ImagesAnswer, "description": "One prediction, or a list of them."},
+    200: {"model": ImageAnswer | ImagesAnswer, "description": "A prediction, or a list of predictions."},
     **{
         status: {
             "model": ErrorAnswer,

@@ -42,7 +42,8 @@ def make_app(
 ) -> FastAPI:
     """Create the application of an endpoint; the docstrings of its routes are in the OpenAPI document."""
     title = f"cifarml endpoint {router.folder.name}"
-    app = FastAPI(title=title, docs_url=None, redoc_url=None, lifespan=lifespan)
+    about = "Routes that require the key expect the header Authorization: Bearer KEY."
+    app = FastAPI(title=title, description=about, docs_url=None, redoc_url=None, lifespan=lifespan)
     counters = EndpointMetrics()
 
     @app.exception_handler(HTTPException)

@@ -199,7 +199,7 @@ def test_model_damaged_on_disk(host: LocalHost, tmp_path: Path) -> None:
 
 
 def test_full_disk(host: LocalHost, trained: Run, tmp_path: Path) -> None:
-    """Deploying fails with the reason and changes nothing; a 64 kB file size limit simulates it."""
+    """Deploying on a full disk (simulated by a 64 kB file size limit) fails and changes nothing."""
     register_copies(trained, tmp_path, 1)
     code = f"""
 import resource

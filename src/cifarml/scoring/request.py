@@ -133,7 +133,7 @@ def _read_list(images: object) -> list[str]:
 
 
 def _check_pixels(images: Iterable[bytes]) -> None:
-    """Reject lists that would take minutes: an image of a few kilobytes can have the maximum of pixels."""
+    """Reject lists with too many pixels in total: a few kilobytes per image could take minutes to decode."""
     num_pixels = 0
     for image in images:
         with suppress(ImageError):  # reported when this image is decoded

@@ -17,7 +17,6 @@ from PIL import Image
 from typer.main import get_command
 
 import cifarml
-from cifarml import LocalHost, LocalRegistry, TrainConfig, deploy_model, load_dataset, train_model
 from cifarml.cli.main import app
 from cifarml.data.save import save_images
 from cifarml.progress import Progress
@@ -121,10 +120,10 @@ class KilledError(Exception):
 def test_python_code_of_guides_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On few drawings, with few epochs, and with an unfinished run to resume."""
     monkeypatch.chdir(tmp_path)
-    with zipfile.ZipFile(save_images(load_dataset("drawn:300"), "my_images.zip")) as archive:
+    with zipfile.ZipFile(save_images(cifarml.load_dataset("drawn:300"), "my_images.zip")) as archive:
         archive.extractall("my_images")
     for name in ("image.png", "new_photo.jpg"):
-        Image.fromarray(load_dataset("drawn:20").images[0]).save(name)
+        Image.fromarray(cifarml.load_dataset("drawn:20").images[0]).save(name)
     (settings,) = blocks(GUIDES / "resume-and-tune.md", "toml")
     Path("settings.toml").write_text(settings, encoding="utf-8")
 
@@ -132,15 +131,15 @@ def test_python_code_of_guides_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         if progress.history:
             raise KilledError
 
-    config = TrainConfig(num_epochs=2)
+    config = cifarml.TrainConfig(num_epochs=2)
     with pytest.raises(KilledError):
-        train_model(config, load_dataset("my_images"), "runs/first", on_progress=interrupt)
-    second = train_model(config, load_dataset("drawn:300"), "runs/second")
-    replaced = set()
+        cifarml.train_model(config, cifarml.load_dataset("my_images"), "runs/first", on_progress=interrupt)
+    second = cifarml.train_model(config, cifarml.load_dataset("drawn:300"), "runs/second")
+    host, replaced = cifarml.LocalHost(), set()
     try:
         for guide in OFFLINE:
             if guide == "deploy":  # so that there is something to roll back to
-                deploy_model(LocalHost(), LocalRegistry().register(second), canary_s=0)
+                cifarml.deploy_model(host, cifarml.LocalRegistry().register(second), canary_s=0)
             namespace: dict[str, Any] = {}
             for block in blocks(GUIDES / f"{guide}.md", "python"):
                 code = block
@@ -148,8 +147,8 @@ def test_python_code_of_guides_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPa
                     replaced |= {old} if old in code else set()
                     code = code.replace(old, new)
                 exec(compile(code, f"{guide}.md", "exec"), namespace)
-        assert LocalHost().get_endpoint("cifar10").traffic["v2"] == 100, "it is rolled back"
+        assert host.get_endpoint("cifar10").traffic["v2"] == 100, "rolled back"
     finally:
-        if LocalHost().list_endpoints():
-            LocalHost().delete("cifar10")
+        for endpoint in host.list_endpoints():
+            host.delete(endpoint.name)
     assert replaced == SMALLER.keys()

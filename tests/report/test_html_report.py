@@ -209,7 +209,7 @@ def test_skipped_images_are_listed(tmp_path: Path) -> None:
     _, page = make_page(tmp_path / "run", test, probabilities, skipped=skipped)
     assert "<b>19.png : damaged" in page.text
     assert "and 30 more" in page.text
-    assert "50 images" in page.text
+    assert "50 unreadable images" in page.text
 
 
 def test_report_of_1000_classes_is_small(tmp_path: Path) -> None:

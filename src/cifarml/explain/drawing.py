@@ -76,7 +76,7 @@ def explanation_figure(explanation: Explanation, image: ImageLike, *, num_classe
         meaning = f"Grad-CAM evidence for {name}: brighter means stronger"
     else:
         meaning = f"Grad-CAM found no evidence for {name}"
-    meaning += f" (resolution {rows}x{columns})"
+    meaning += f" ({rows}x{columns} heat map)"
     write_heading(figure, [f"{fit(drawable(label), 15, 6.0)} {share}", meaning])
     return figure
 

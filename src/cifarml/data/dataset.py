@@ -110,6 +110,11 @@ class Dataset:
 
         Returns:
             int64, shape (number of classes,).
+
+        Example:
+            ```python
+            dict(zip(dataset.class_names, dataset.class_counts().tolist()))
+            ```
         """
         return np.bincount(self.labels, minlength=len(self.class_names)).astype(np.int64)
 
@@ -162,8 +167,8 @@ class Dataset:
         """Draw a random subset, balanced over the classes.
 
         A tenth of each class (at least one image) is drawn from the test images and the rest from the
-        training images, like the article's 2000. If the data set has only one of the two, all images are
-        drawn from it.
+        training images, like the article's 2000. A data set without test images gives only training images,
+        and vice versa.
 
         Args:
             num_images: Number of images in total; class sizes differ by at most one.

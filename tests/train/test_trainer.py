@@ -127,7 +127,7 @@ def test_a_folder_that_cannot_be_created(tmp_path: Path, drawn: Dataset) -> None
 def test_no_test_images(tmp_path: Path, drawn: Dataset) -> None:
     with pytest.raises(DataError, match="no test images"):
         train_model(TrainConfig(num_epochs=1), drawn.train, tmp_path / "run")
-    with pytest.raises(DataError, match="no images to train on"):
+    with pytest.raises(DataError, match="no training images"):
         train_model(TrainConfig(num_epochs=1), drawn.test, tmp_path / "run")
     assert not list(tmp_path.iterdir())
 

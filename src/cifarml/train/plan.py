@@ -144,7 +144,7 @@ class Plan(NamedTuple):
             *(["mixup/CutMix"] if recipe.mixing else []),
         ]
         pruned = DataPruning.plan(recipe, num_images, len(self.devices)).num_pruned / num_images
-        pruning = f"; data pruning: {pruned:.0%} of the images per epoch" if pruned else ""
+        pruning = f"; data pruning skips {pruned:.0%} per epoch" if pruned else ""
         widths = f", widths {_slashed(recipe.widths)}" if recipe.widths else ""
         limit, length, speed = "", f"{recipe.num_epochs} epoch{'s' * (recipe.num_epochs > 1)}", ""
         if self.time:

@@ -47,8 +47,8 @@ def autotune(plan: Plan, splits: DatasetSplits, *, clock: Clock = time.perf_coun
         wide = plan._replace(recipe=plan.recipe.changed(widths=widths))
         return measure_speed(wide, splits, seconds=0.02 * left_s, clock=clock)
 
-    asked = "widths" in plan.config.changes
-    sizes = (Size(plan.recipe.widths, 0),) if asked else plan.preset.sizes(len(splits.train))
+    fixed = "widths" in plan.config.changes
+    sizes = (Size(plan.recipe.widths, 0),) if fixed else plan.preset.sizes(len(splits.train))
     size, timing = choose_model_size(left_s, sizes, steps_an_epoch, measure, clock=clock)
     timing = timing._replace(
         budget_s=plan.config.time_budget_s,

@@ -81,9 +81,9 @@ class Study:
                 self._study.enqueue_trial(dict(own), user_attrs={OWN: True})
             # Seeded by the trial's number, too, so that a resumed search draws nothing twice.
             self._study.sampler = optuna.samplers.TPESampler(seed=(self._seed + len(trials)) % 2**32)
-            asked = self._study.ask(fixed_distributions=dict(space))
-            asked.set_user_attr(_OWNER, [os.getpid(), psutil.Process().create_time()])
-            return asked
+            trial = self._study.ask(fixed_distributions=dict(space))
+            trial.set_user_attr(_OWNER, [os.getpid(), psutil.Process().create_time()])
+            return trial
 
     def report(self, trial: optuna.Trial, epoch: int, accuracy: float) -> bool:
         """Report a trial's accuracy after an epoch; return whether it should be pruned."""

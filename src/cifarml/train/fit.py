@@ -63,7 +63,7 @@ def fit_network(
         checkpoint: Checkpoint to resume from and to save to; if omitted, nothing is saved.
         fingerprint: Fingerprint of the dataset, stored in the checkpoint.
         on_progress: Called several times a second, and with a line after every epoch.
-        on_epoch: Called after every epoch; if it ends the training, the network is unusable.
+        on_epoch: Called after every epoch, for early stopping; the network is unusable then.
 
     Raises:
         TrainingError: If training diverges, memory runs out, or the checkpoint can't be used.

@@ -15,7 +15,7 @@ EPOCHS = 35
 def gpu(work: Path) -> None:
     """Train ``best`` for 35 epochs, each seed in its own process; ``KERAS_BACKEND=jax`` for JAX."""
     if not has_nvidia_driver():
-        print("\nThere is no NVIDIA GPU here.")
+        print("\nskipped: no NVIDIA GPU")
         return
     table("on a GPU", "seed", "test accuracy", "time, compiling included", "images/s")
     accuracies, seconds = [], []

@@ -16,7 +16,7 @@ from cifarml.train.inputs.batches import Batches
 from cifarml.train.time_budget import BudgetScheduler
 
 OnEpoch = Callable[[int, Mapping[str, float]], bool]
-"""Called after an epoch, counted from 1, with its logs such as val_accuracy; True ends the training."""
+"""Called after each epoch, counted from 1, with metrics such as val_accuracy; True stops training early."""
 
 _REPORT_EVERY_S: Final = 0.1
 _DIVERGED_LOSS: Final = 1e4
@@ -33,7 +33,7 @@ class TrainingMonitor(keras.callbacks.Callback):  # type: ignore[misc]
     Attributes:
         num_steps: Steps so far.
         history: ``loss``, ``accuracy`` and perhaps ``val_loss`` and ``val_accuracy``, a value per epoch.
-        given_up: Whether ``on_epoch`` ended the training.
+        given_up: Whether ``on_epoch`` stopped training early.
     """
 
     def __init__(

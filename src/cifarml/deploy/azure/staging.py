@@ -16,8 +16,8 @@ SCORING_SCRIPT: Final = "cifarml/scoring/score.py"
 
 _PACKAGE_ROOT: Final = Path(__file__).parents[3]
 _LOCK: Final = Path(__file__).with_name("scoring-environment.txt")
-"""Compiled in this folder with ``uv pip compile --universal --python-version 3.11 --generate-hashes --no-header
-scoring-environment.in -o scoring-environment.txt``."""
+"""Compiled in this folder with ``uv pip compile --universal --python-version 3.11 --generate-hashes
+--no-header scoring-environment.in -o scoring-environment.txt``."""
 
 # Import the script in a new interpreter to list exactly its modules.
 _LIST_FILES: Final = """

@@ -89,7 +89,7 @@ class LocalEndpoints(EndpointHost):
         except OSError as error:
             raise DeployError(
                 f"can't write to {self._dir}: {error.strerror}",
-                hint="set CIFARML_ENDPOINTS_DIR to a folder of your own",
+                hint="set CIFARML_ENDPOINTS_DIR to a writable folder",
             ) from error
         try:
             yield

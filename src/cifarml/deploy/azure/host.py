@@ -50,6 +50,7 @@ class AzureHost(EndpointReader):
         host = AzureHost()
         deploy_model(host, AzureRegistry().get("cifar10"))
         host.invoke("cifar10", "ship.png").label  # "ship"
+        host.read_key("cifar10")
         host.delete("cifar10")
         ```
     """
@@ -171,6 +172,9 @@ class AzureHost(EndpointReader):
             endpoint: Name of the endpoint.
             regenerate: Create a new key, which invalidates the old one.
 
+        Returns:
+            The key or token.
+
         Raises:
             DeployError: If the endpoint does not exist, or has no key to regenerate.
         """
@@ -195,7 +199,11 @@ class AzureHost(EndpointReader):
         return new
 
     def costs(self, endpoint: Endpoint | None = None) -> str:
-        """Describe the costs of an endpoint, or by default of a new deployment, by the public price list."""
+        """Describe the costs per hour, by the public price list.
+
+        Args:
+            endpoint: The endpoint; a new deployment if omitted.
+        """
         if endpoint is None:
             count, size = self.options.instance_count, self.options.instance_type
             return f"{count} x {size}: {find_price(size, self.workspace.location).format(count)}"

@@ -57,7 +57,10 @@ class EndpointReader(EndpointHost):
         return [self._endpoint(each) for each in sorted(found, key=lambda each: str(each.name))]
 
     def get_endpoint(self, name: str) -> Endpoint:
-        """Return an endpoint by name.
+        """Return an endpoint, with its deployments and traffic.
+
+        Args:
+            name: Name of the endpoint.
 
         Raises:
             DeployError: If it does not exist or can't be read.
@@ -65,7 +68,12 @@ class EndpointReader(EndpointHost):
         return self._endpoint(self._get(name))
 
     def logs(self, endpoint: str, deployment: str, *, tail: int = 50) -> str:
-        """Return the last `tail` lines of a deployment's container log.
+        """Return the last lines of a deployment's container log.
+
+        Args:
+            endpoint: Name of the endpoint.
+            deployment: Name of the deployment.
+            tail: Number of lines.
 
         Raises:
             DeployError: If the endpoint or deployment does not exist.
@@ -73,7 +81,12 @@ class EndpointReader(EndpointHost):
         return self._logs(endpoint, deployment, tail)
 
     def storage_logs(self, endpoint: str, deployment: str, *, tail: int = 50) -> str:
-        """Return the last `tail` lines of the log of a deployment's storage initializer.
+        """Return the last lines of the log of a deployment's storage initializer.
+
+        Args:
+            endpoint: Name of the endpoint.
+            deployment: Name of the deployment.
+            tail: Number of lines.
 
         Raises:
             DeployError: If the endpoint or deployment does not exist.

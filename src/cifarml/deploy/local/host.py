@@ -47,6 +47,7 @@ class LocalHost(LocalEndpoints):
         host = LocalHost()
         deploy_model(host, LocalRegistry().get("cifar10"))
         host.invoke("cifar10", "ship.png").label  # "ship"
+        host.read_key("cifar10")
         host.delete("cifar10")
         ```
     """
@@ -172,6 +173,9 @@ class LocalHost(LocalEndpoints):
             endpoint: Name of the endpoint.
             regenerate: Create a new key, which invalidates the old one.
 
+        Returns:
+            The key.
+
         Raises:
             DeployError: If the endpoint does not exist.
         """
@@ -186,7 +190,10 @@ class LocalHost(LocalEndpoints):
         return folder.read_key()
 
     def page_address(self, endpoint: str) -> str:
-        """Return the URL of the endpoint's web page, including the key.
+        """Return the URL of an endpoint's web page, including its key.
+
+        Args:
+            endpoint: Name of the endpoint.
 
         Raises:
             DeployError: If the endpoint does not exist.
@@ -210,7 +217,12 @@ class LocalHost(LocalEndpoints):
         raise DeployError("mirroring requires an endpoint in Azure", hint="remove --mirror")
 
     def logs(self, endpoint: str, deployment: str, *, tail: int = 50) -> str:
-        """Return the last `tail` lines of a deployment's log.
+        """Return the last lines of a deployment's log.
+
+        Args:
+            endpoint: Name of the endpoint.
+            deployment: Name of the deployment.
+            tail: Number of lines.
 
         Raises:
             DeployError: If the endpoint or deployment does not exist.

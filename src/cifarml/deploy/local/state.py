@@ -57,7 +57,10 @@ class LocalEndpoints(EndpointHost):
         return found
 
     def get_endpoint(self, name: str) -> Endpoint:
-        """Return an endpoint by name.
+        """Return an endpoint, with its deployments and traffic.
+
+        Args:
+            name: Name of the endpoint.
 
         Raises:
             DeployError: If it does not exist or can't be read.

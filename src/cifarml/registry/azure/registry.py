@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from cifarml.azure.datastore import DEFAULT_STORE, open_datastore
 from cifarml.azure.workspace import TAG, AzureWorkspace
 from cifarml.errors import CloudError, CloudRegistryError, RegistryError
+from cifarml.registry.azure.model_files import download_files, upload_files
 from cifarml.registry.azure.runs import insert_run
 from cifarml.registry.azure.versions import ALIAS_TAG, METRIC_PROPERTY, Version, parse_versions
 from cifarml.registry.base import (
@@ -27,12 +27,11 @@ from cifarml.registry.files import (
     cached_copy,
     check_content,
     check_deletable,
-    copy_whole,
     download_into,
     find_version,
 )
 from cifarml.registry.run_record import RunRecord, record_run
-from cifarml.run import MANIFEST, Run, RunLike
+from cifarml.run import Run, RunLike
 from cifarml.settings import load_settings
 
 if TYPE_CHECKING:
@@ -56,6 +55,8 @@ class AzureRegistry:
         registry = AzureRegistry()
         model = registry.register("runs/first")
         str(model)  # "cifar10:1"
+        registry.get("cifar10", "champion").open_run().predictor()
+        registry.set_alias(model, "production")
         ```
     """
 
@@ -100,6 +101,9 @@ class AzureRegistry:
             run: The run, or the path of its folder.
             name: Name of the model.
 
+        Returns:
+            The version.
+
         Raises:
             ModelFileError: If a file of the run is missing or changed.
             RegistryError: If the name is invalid, or the run can't be registered.
@@ -111,7 +115,7 @@ class AzureRegistry:
         if known := self._find_content(name, run.sha256):
             return known
         run_id = self.insert_run(record)
-        path = self._upload(run)
+        path = upload_files(self.workspace, run)
         for attempt in range(_TRIES):
             versions = self._versions(name, archived=True)
             try:
@@ -131,6 +135,10 @@ class AzureRegistry:
     def get(self, name: str = DEFAULT_NAME, version: str = CHAMPION) -> RegisteredModel:
         """Return a version by its number, an alias, or `latest`.
 
+        Args:
+            name: Name of the model.
+            version: Version number, alias, or `latest`.
+
         Raises:
             RegistryError: If it does not exist.
         """
@@ -138,7 +146,14 @@ class AzureRegistry:
         return find_version(self.list_models(name), name, version, f"workspace {self.workspace.name}")
 
     def list_models(self, name: str | None = None) -> list[RegisteredModel]:
-        """Return the versions of one model or of all models, the oldest first."""
+        """Return the versions of one model, or of all models, the oldest first.
+
+        Args:
+            name: Name of the model; all models if omitted.
+
+        Raises:
+            RegistryError: If the registry can't be read.
+        """
         if name is not None:
             return [each.model for each in self._versions(name)]
         with self._calling("list the models"):
@@ -153,16 +168,23 @@ class AzureRegistry:
             RegistryError: If the version does not exist, or its files can't be fetched.
         """
         check_content(self.get(model.name, model.version), model)
-        return cached_copy(load_settings().cache_dir, model, lambda folder: self._fetch(model, folder))
+        return cached_copy(load_settings().cache_dir, model, partial(download_files, self.workspace, model))
 
     def download(self, model: RegisteredModel, to: Path) -> Run:
         """Download a version's run atomically into the new folder `to`, and verify it.
+
+        Args:
+            model: The version.
+            to: The new folder; an existing copy is reused.
+
+        Returns:
+            The copied run.
 
         Raises:
             RegistryError: If the version does not exist, or `to` has other content.
         """
         model = self.get(model.name, model.version)
-        return download_into(Path(to), model, lambda folder: self._fetch(model, folder))
+        return download_into(Path(to), model, partial(download_files, self.workspace, model))
 
     def set_alias(
         self, model: RegisteredModel, alias: str = CHAMPION, *, instead_of: RegisteredModel | None = None
@@ -204,6 +226,9 @@ class AzureRegistry:
     def delete(self, model: RegisteredModel) -> None:
         """Archive a version, whose number Azure ML does not reuse.
 
+        Args:
+            model: The version.
+
         Raises:
             RegistryError: If the version does not exist, or is the champion.
         """
@@ -211,41 +236,6 @@ class AzureRegistry:
         check_deletable(model)
         with self._calling(f"delete {model}"):
             self.workspace.client.models.archive(model.name, version=model.version)
-
-    def _fetch(self, model: RegisteredModel, folder: Path) -> None:
-        """Download a version's files into a new folder, verified."""
-        with tempfile.TemporaryDirectory(prefix="cifarml-") as temporary:
-            with self._calling(f"download {model}"):
-                self.workspace.client.models.download(model.name, model.version, download_path=temporary)
-            found = sorted(Path(temporary).rglob(MANIFEST))
-            if not found or (run := Run.open(found[0].parent)).sha256 != model.run_sha256:
-                raise RegistryError(
-                    f"the files of {model} are missing or damaged in the workspace's storage",
-                    hint=f"register its run again, under another name: cifarml models register {model.run}",
-                )
-            copy_whole(run, folder)
-
-    def _upload(self, run: Run) -> str:
-        """Upload the files to the workspace's storage, and return their datastore path.
-
-        The client's own upload can't resume after a killed process (azure-ai-ml 1.35: 409 for each file that
-        already exists if the first one does not).
-        """
-        from cifarml.data.blob.store import BlobStore
-
-        store = open_datastore(self.workspace, DEFAULT_STORE)
-        place = f"cifarml/models/{run.sha256}/run"
-        with tempfile.TemporaryDirectory(prefix="cifarml-") as folder:
-            copy = Path(folder, "run")
-            copy_whole(run, copy)
-            try:
-                with BlobStore(store.address(""), settings=store.settings) as blobs:
-                    blobs.upload(
-                        {f"{place}/{path.name}": path for path in sorted(copy.iterdir())}, overwrite=True
-                    )
-            except CloudError as error:
-                raise CloudRegistryError(error.message, error.hint, code=error.code) from None
-        return f"azureml://datastores/{DEFAULT_STORE}/paths/{place}"
 
     def _create_version(
         self, name: str, run: RunRecord, run_id: str, path: str, versions: list[Version]

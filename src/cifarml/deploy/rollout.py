@@ -249,7 +249,7 @@ def _rolled_back_on_failure(
     try:
         yield
     except BaseException as error:
-        on_step(f"rollout failed, rolling back: {error or type(error).__name__}")
+        on_step(f"rollout failed, rolling back: {str(error) or type(error).__name__}")
         log = ""
         with suppress(DeployError):
             log = _extract_cause(host.logs(before.name, new, tail=_READ_LINES))
@@ -309,7 +309,7 @@ def _delete_older(host: EndpointHost, before: Endpoint, new: str, on_step: OnSte
         if each.name not in there:
             continue
         if each.name == kept and before.traffic[kept]:
-            on_step(f"kept {each.name}; to roll back: cifarml endpoint rollback {before.name}")
+            on_step(f"kept deployment {each.name}; to roll back: cifarml endpoint rollback {before.name}")
         else:
             host.delete(before.name, each.name)
             on_step(f"deleted deployment {each.name}")

@@ -56,7 +56,6 @@ class AzureRegistry:
         model = registry.register("runs/first")
         str(model)  # "cifar10:1"
         registry.get("cifar10", "champion").open_run().predictor()
-        registry.set_alias(model, "production")
         ```
     """
 
@@ -71,6 +70,9 @@ class AzureRegistry:
     def log_run(self, run: Run) -> str:
         """Log a training run in the experiment `cifar10`; idempotent.
 
+        Args:
+            run: The training run.
+
         Returns:
             The run's ID in the workspace.
 
@@ -82,6 +84,9 @@ class AzureRegistry:
 
     def insert_run(self, run: RunRecord) -> str:
         """Log any run in the experiment `cifar10`; an existing run is not changed.
+
+        Args:
+            run: The record of the run.
 
         Returns:
             The run's ID in the workspace.
@@ -162,7 +167,10 @@ class AzureRegistry:
         return sorted(found, key=lambda model: (model.created_at is not None, model.created_at))
 
     def open(self, model: RegisteredModel) -> Run:
-        """Return a version's run from the local cache, downloaded and verified.
+        """Return a version's run from the local cache, which is filled if necessary, after verifying its files.
+
+        Args:
+            model: The version.
 
         Raises:
             RegistryError: If the version does not exist, or its files can't be fetched.

@@ -48,7 +48,6 @@ class LocalRegistry:
         model = registry.register("runs/first")
         str(model)  # "cifar10:1"
         registry.get("cifar10", "champion").open_run().predictor()
-        registry.set_alias(model, "production")
         ```
     """
 
@@ -79,6 +78,9 @@ class LocalRegistry:
     def log_run(self, run: Run) -> str:
         """Log a training run in the experiment `cifar10`; idempotent.
 
+        Args:
+            run: The training run.
+
         Returns:
             The run's ID.
 
@@ -90,6 +92,9 @@ class LocalRegistry:
 
     def insert_run(self, run: RunRecord) -> str:
         """Log any run in the experiment `cifar10`; an existing run is not changed.
+
+        Args:
+            run: The record of the run.
 
         Returns:
             The run's ID.
@@ -170,6 +175,9 @@ class LocalRegistry:
 
     def open(self, model: RegisteredModel) -> Run:
         """Return a version's run in the registry after verifying its files; they must not be modified.
+
+        Args:
+            model: The version.
 
         Raises:
             RegistryError: If the version does not exist.

@@ -167,7 +167,7 @@ class AzureRegistry:
         return sorted(found, key=lambda model: (model.created_at is not None, model.created_at))
 
     def open(self, model: RegisteredModel) -> Run:
-        """Return a version's run from the local cache, which is filled if necessary, after verifying its files.
+        """Return a version's run from the local cache, downloaded if necessary and verified.
 
         Args:
             model: The version.
@@ -225,7 +225,7 @@ class AzureRegistry:
                 with self._calling(f"remove the alias {alias} of {model}"):
                     self._write_tags(model, {}, {ALIAS_TAG + alias})
                 raise RegistryError(
-                    f"can't set the alias {alias} of {model} because {holder} received it at the same time",
+                    f"{holder} became {alias} at the same time; {model} did not get the alias",
                     hint="see: cifarml models list",
                 )
         self._tidy(versions, alias)

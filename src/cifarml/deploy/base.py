@@ -19,7 +19,7 @@ DEFAULT_ENDPOINT: Final = "cifar10"
 
 @dataclass(frozen=True)
 class Deployment:
-    """A model behind an endpoint.
+    """Model served by an endpoint.
 
     Args:
         name: Name of the deployment, which contains the model's version.

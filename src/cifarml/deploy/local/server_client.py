@@ -41,7 +41,7 @@ class ServerClient:
         folder.check_owner()
         folder.read()
         try:
-            done = subprocess.run(  # noqa: S603  # our own interpreter and module
+            done = subprocess.run(  # noqa: S603  # this interpreter, fixed arguments
                 [sys.executable, "-P", "-m", "cifarml.serve.server", str(folder.path)],
                 cwd=folder.path,
                 stdin=subprocess.DEVNULL,

@@ -55,7 +55,7 @@ def mirror_failure(folder: Path) -> str | None:
 
 def start_mirror(folder: Path) -> None:
     """Update the mirror in a background process, if it is outdated and MLflow is installed."""
-    with contextlib.suppress(OSError):  # the next command starts it again
+    with contextlib.suppress(OSError):  # retried by the next command
         if _is_installed() and _is_outdated(folder):
             _start(folder, stderr=subprocess.DEVNULL).returncode = 0  # not awaited; avoids a warning
 
@@ -97,7 +97,7 @@ def _is_installed() -> bool:
 
 
 def _start(folder: Path, *, stderr: int) -> subprocess.Popen[str]:
-    return subprocess.Popen(  # noqa: S603  # our own interpreter and module
+    return subprocess.Popen(  # noqa: S603  # this interpreter, fixed arguments
         [sys.executable, "-P", "-m", __name__, str(folder)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

@@ -109,6 +109,6 @@ except CifarMLError as error:
     done = run_without("mlflow", "-c", code)
     assert done.stdout.splitlines() == [
         "''",
-        "a copy for MLflow requires the packages mlflow, sqlalchemy, alembic",
+        "the MLflow mirror requires the packages mlflow, sqlalchemy, alembic",
         "pip install 'cifarml[mlflow]'",
     ], done.stderr

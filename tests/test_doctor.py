@@ -155,12 +155,12 @@ def test_a_tensorflow_that_does_not_import(tmp_path: Path, monkeypatch: pytest.M
     broken = tmp_path / "tensorflow.py"
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     broken.write_text("raise ImportError('libx.so: cannot open shared object file')")
-    raised = doctor._ask_tensorflow()
+    raised = doctor._probe_tensorflow()
     assert isinstance(raised, Check)
     assert raised.status == "problem"
     assert "libx.so" in raised.message
     broken.write_text("import os, signal; os.kill(os.getpid(), signal.SIGILL)")
-    killed = doctor._ask_tensorflow()
+    killed = doctor._probe_tensorflow()
     assert isinstance(killed, Check)
     assert "signal 4" in killed.message
 

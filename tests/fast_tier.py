@@ -1,7 +1,7 @@
 """Fast tier (`pytest -m fast`): selection of its tests, and a guard that keeps it fast.
 
 A test belongs to it if its module is listed in `MODULES`, unless it uses one of `SLOW_FIXTURES` or is marked
-`slow`. When only this tier runs, importing TensorFlow, opening a connection or starting a process fails a test.
+`slow`. When only this tier runs, a test that imports TensorFlow, connects or starts a process fails.
 """
 
 from __future__ import annotations

@@ -152,7 +152,7 @@ class ModelFileError(CifarMLError):
 
 
 class TrainingError(CifarMLError):
-    """Training cannot start, continue or finish.
+    """Training that cannot start, continue or finish.
 
     Typical causes: a loss that is no longer finite, too little memory for the batch size, a full disk, a
     run that another process is training, a finished run that is to be resumed, or a failed Azure ML job.
@@ -247,7 +247,7 @@ class EndpointTimeoutError(DeployError):
 
 
 class CloudError(CifarMLError):
-    """Azure refused a request, or is unreachable.
+    """Refused request to Azure, or failed connection.
 
     Typical causes: an expired sign-in, a missing role, a wrong account, container or workspace name, an
     exceeded quota, a proxy, or no network.
@@ -258,7 +258,7 @@ class CloudError(CifarMLError):
     Args:
         message: What was attempted, and the reason for the failure.
         hint: What to do next.
-        code: Error code of the service, such as `"BlobNotFound"`; empty if there is none.
+        code: Error code of the service, such as `"BlobNotFound"`; empty if unknown.
         request_id: Request id of the service, for Azure support; it is appended to the message.
     """
 

@@ -146,7 +146,7 @@ _IN_AZURE: Final = tuple(name for name in Settings.model_fields if name.startswi
 
 
 class Setting(NamedTuple):
-    """Setting for display; a secret is masked, and the value is None if it is not set."""
+    """Setting for display; secrets are masked, and unset values are None."""
 
     name: str
     value: str | None

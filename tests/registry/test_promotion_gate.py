@@ -79,7 +79,7 @@ def test_better_not_by_chance(lost: int, won: int, said: str) -> None:
     check = check_gate(compared(lost, won))[1]
     assert said in check.reason
     assert check.holds == (said == "beyond the noise")
-    assert f"right about {won} images" in check.reason
+    assert f"correct on {won} images" in check.reason
 
 
 def test_noise_alone_seldom_passes() -> None:

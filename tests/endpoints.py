@@ -45,19 +45,19 @@ def answer(requests):
     "hangs": """
 import time
 init = ours.init
-asked = 0
+count = 0
 def answer(requests):
-    global asked
-    asked += 1
-    if asked > 5:
+    global count
+    count += 1
+    if count > 5:
         time.sleep(3600)
     return ours.answer(requests)
 """,
     "leaks": """
 init = ours.init
-kept = []
+leaked = []
 def answer(requests):
-    kept.append(b"x" * 300_000)
+    leaked.append(b"x" * 300_000)
     return ours.answer(requests)
 """,
     "takes text for images": """

@@ -36,13 +36,13 @@ class TrainedRuns:
 
     def get(self, name: str, data: str = "drawn:200", **settings: Any) -> Run:
         """Return the run of this name; if it does not exist, train it with these settings."""
-        path, asked = self.folder / name, self.folder / f"{name}.asked"
+        path, description = self.folder / name, self.folder / f"{name}.settings"
         config = TrainConfig(**settings)
         with FileLock(self.folder / f"{name}.lock"):
             if not (path / MANIFEST).exists():
                 from cifarml.train.trainer import train_model
 
-                asked.write_text(f"{data} {config!r}")
+                description.write_text(f"{data} {config!r}")
                 train_model(config, load_dataset(data), path)
-        assert asked.read_text() == f"{data} {config!r}", f"{name} was trained with other settings"
+        assert description.read_text() == f"{data} {config!r}", f"{name} was trained with other settings"
         return Run.open(path)

@@ -56,15 +56,15 @@ def test_run_stores_its_predictions(trained: Run, drawn: Dataset) -> None:
 
 
 def test_stored_predictions_match_new_ones(trained: Run, longer: Run, drawn: Dataset) -> None:
-    kept = compare_runs(trained, longer)
-    again = compare_runs(trained, longer, drawn.test)
-    assert kept.comparison
-    assert again.comparison
-    assert kept.comparison == again.comparison
-    assert kept.verdict == again.verdict
+    stored = compare_runs(trained, longer)
+    predicted = compare_runs(trained, longer, drawn.test)
+    assert stored.comparison
+    assert predicted.comparison
+    assert stored.comparison == predicted.comparison
+    assert stored.verdict == predicted.verdict
     accuracies = trained.info["test_accuracy"], longer.info["test_accuracy"]
-    assert (kept.first.figures.accuracy, kept.second.figures.accuracy) == accuracies
-    gain = (kept.comparison.num_only_second - kept.comparison.num_only_first) / 20
+    assert (stored.first.figures.accuracy, stored.second.figures.accuracy) == accuracies
+    gain = (stored.comparison.num_only_second - stored.comparison.num_only_first) / 20
     assert gain == pytest.approx(accuracies[1] - accuracies[0])
 
 

@@ -28,11 +28,15 @@ test *arguments:
 lowest *arguments:
     {{ run }} .ci/lowest "$@"
 
-# Generate docs/cli.md and the tables of docs/endpoint.md, and format all pages.
+# Generate docs/reference/cli.md and the tables of docs/reference/http-api.md, and format all pages.
 docs:
     {{ run }} python -m tests.cli_docs
     {{ run }} python -m tests.endpoint_docs
     {{ run }} mdformat README.md CHANGELOG.md docs .github
+
+# Serve the documentation site at http://127.0.0.1:8000.
+site *arguments:
+    {{ run }} mkdocs serve -f docs/site/mkdocs.yml "$@"
 
 # Run benchmarks by name: loading, training, answering, serving, ... (docs/benchmarks.md).
 bench +names:

@@ -1,4 +1,4 @@
-"""docs/cli.md, made from the live command line: ``python -m tests.cli_docs`` writes it anew."""
+"""docs/reference/cli.md, made from the live command line: ``python -m tests.cli_docs`` writes it anew."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 import mdformat
 
 ROOT = Path(__file__).parents[1]
-CLI_DOCS = ROOT / "docs" / "cli.md"
+CLI_DOCS = ROOT / "docs" / "reference" / "cli.md"
 
 
 def render() -> str:

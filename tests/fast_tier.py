@@ -26,6 +26,7 @@ MODULES = frozenset({
     "report/test_plots.py",
     "scoring/test_score.py",
     "test_docs.py",
+    "test_docs_examples.py",
     "test_images.py",
     "test_predict.py",
     "test_progress.py",

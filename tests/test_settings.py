@@ -18,7 +18,7 @@ from tests.conftest import IN_AZURE
 SECRET = "c2VjcmV0LW9mLW91cnMhISEhISEhISEhISEhISEhISEhISEhISEh+/=="
 SECRETS = ("storage_connection_string", "storage_sas_token", "storage_key")
 WORKSPACE = {"subscription_id": "s-1", "resource_group": "g-1", "workspace_name": "w-1"}
-DOCS = Path(__file__).parents[1] / "docs" / "settings.md"
+DOCS = Path(__file__).parents[1] / "docs" / "reference" / "settings.md"
 
 Write = Callable[[str], Path]
 

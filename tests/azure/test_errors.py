@@ -27,7 +27,7 @@ from tests.emulators.azureml.cloud import Cloud
 from tests.emulators.azureml.faults import Drop, Refuse
 from tests.runs import MakeRun
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[2] / "docs" / "guides"
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The whole article in Azure, by the commands of docs/azure.md in their order; nothing is left."""
+"""The whole article in Azure, by the commands of docs/guides/azure.md in their order; nothing is left."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cifarml.data.save import save_images
 from tests.conftest import CommandLine
 from tests.emulators.azureml.cloud import Cloud
 
-PAGE = Path(__file__).parents[2] / "docs" / "azure.md"
+PAGE = Path(__file__).parents[2] / "docs" / "guides" / "azure.md"
 
 
 def commands() -> list[str]:

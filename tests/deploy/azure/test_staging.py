@@ -136,7 +136,7 @@ def test_goldens_in_the_inference_server(server: InferenceServer) -> None:
 
 
 def test_the_examples_of_the_page_run(server: InferenceServer, tmp_path: Path) -> None:
-    """What docs/endpoint.md tells to type, against Azure ML's server."""
+    """What docs/reference/http-api.md tells to type, against Azure ML's server."""
     (tmp_path / "ship.png").write_bytes(plain("ship"))
     (tmp_path / "frog.jpg").write_bytes(plain("frog", "JPEG", (400, 300)))
     page = ENDPOINT_DOCS.read_text(encoding="utf-8")

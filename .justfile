@@ -1,4 +1,4 @@
-# Recipes for https://just.systems: `just` lists them, `uvx --from rust-just just` runs it without installing it.
+# Recipes for https://just.systems; `just` lists them. Without installing it: `uvx --from rust-just just`.
 
 set positional-arguments
 
@@ -7,24 +7,24 @@ run := ".venv/bin/uv run --locked --group dev"
 _list:
     @just --list
 
-# Install everything into .venv.
+# Create .venv with all development dependencies.
 setup:
     [ -x .venv/bin/uv ] || { python3 -m venv .venv && .venv/bin/pip install --quiet uv; }
     .venv/bin/uv sync --locked --inexact --group dev
 
-# Lint, formats, spelling and types.
+# Check linting, formatting, spelling and types.
 lint:
     {{ run }} .ci/lint
 
-# The fast tests.
+# Run the fast tests.
 fast *arguments:
     {{ run }} pytest -m fast "$@"
 
-# The default tests.
+# Run the default tests.
 test *arguments:
     {{ run }} pytest "$@"
 
-# The fast tests on the lowest versions that pyproject.toml allows.
+# Run the fast tests with the lowest dependency versions that pyproject.toml allows.
 lowest *arguments:
     {{ run }} .ci/lowest "$@"
 
@@ -42,6 +42,6 @@ site *arguments:
 bench +names:
     {{ run }} python -m tests.benchmarks "$@"
 
-# Build the wheel, install it with pip alone, and run the quickstart.
+# Build the wheel, install it with pip, and run the quickstart.
 wheel:
     {{ run }} .ci/check-wheel

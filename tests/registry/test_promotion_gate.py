@@ -84,7 +84,7 @@ def test_accuracy_check(lost: int, won: int, verdict: str) -> None:
     check = check_gate(comparison_of(lost, won))[1]
     assert check.reason.startswith(f"{verdict}: ")
     assert check.holds == (verdict == "significantly better")
-    assert f"right about {won} images" in check.reason
+    assert f"correct on {won} images" in check.reason
 
 
 def test_false_positive_rate() -> None:
@@ -209,7 +209,7 @@ def test_invalid_comparisons(trained: Run, drawn: Dataset, tmp_path: Path) -> No
     with pytest.raises(DataError):
         compare_on_dataset(trained, trained, drawn.take(np.array([], np.int64)))
     unknown = dataclasses.replace(drawn, class_names=tuple("abcdefghij"))
-    with pytest.raises(DataError, match="does not know 'a'"):
+    with pytest.raises(DataError, match="has no class 'a'"):
         compare_on_dataset(trained, trained, unknown)
     registry = LocalRegistry()
     model = registry.register(trained)

@@ -202,8 +202,8 @@ def flip(file: Path) -> None:
         (lambda path: (path / "model.onnx").unlink(), "can't read .*model.onnx"),
         (lambda path: (path / "manifest.json").write_text("{"), "manifest.json is damaged"),
         (lambda path: (path / "manifest.json").unlink(), "must contain manifest.json, or exactly one folder"),
-        (lambda path: (path / "model.pkl").touch(), "'model.pkl' has no place"),
-        (lambda path: [(path / "a").mkdir(), (path / "b").mkdir()], "'[ab]' has no place"),
+        (lambda path: (path / "model.pkl").touch(), "'model.pkl' is not allowed"),
+        (lambda path: [(path / "a").mkdir(), (path / "b").mkdir()], "'[ab]' is not allowed"),
     ],
 )
 def test_damaged_model_fails_at_startup_with_one_log_line(

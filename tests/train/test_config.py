@@ -184,11 +184,11 @@ def test_json_by_suffix_else_toml(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.toml", b"", "holds no settings"),
-        ("a.toml", b"# nothing\n", "holds no settings"),
+        ("a.toml", b"", "contains no settings"),
+        ("a.toml", b"# nothing\n", "contains no settings"),
         ("a.json", b"", "not valid JSON"),
-        ("a.json", b"[1, 2]", "holds no settings"),
-        ("a.json", b"{}", "holds no settings"),
+        ("a.json", b"[1, 2]", "contains no settings"),
+        ("a.json", b"{}", "contains no settings"),
         ("a.json", b'{"seed": 1', "not valid JSON"),
         ("a.json", b"[" * 100_000, "not valid JSON"),
         ("a.json", b'{"seed": ' + b"9" * 5000 + b"}", "not valid JSON"),

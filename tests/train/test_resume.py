@@ -278,9 +278,9 @@ def test_other_images_are_refused(begun: Path) -> None:
 def test_a_finished_run_is_unchanged(ended: Path, dataset: Dataset, tmp_path: Path) -> None:
     before = content(ended)
     for run in (ended, str(ended), Run.open(ended)):
-        with pytest.raises(TrainingError, match="finished already"):
+        with pytest.raises(TrainingError, match="already finished"):
             resume_training(run, dataset)
-    with pytest.raises(TrainingError, match="finished already"):
+    with pytest.raises(TrainingError, match="already finished"):
         find_unfinished_run(ended, tmp_path)
     assert content(ended) == before
     assert not (ended / "checkpoint").exists()

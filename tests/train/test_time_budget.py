@@ -237,7 +237,7 @@ def test_a_plan_describes_its_reasons(drawn: Dataset) -> None:
     assert "need at least" not in why(50_000, (64, 256, 256))
     assert "bfloat16" in why(200)
     assert "bfloat16" not in why(200, precision="float32"), "it was requested"
-    assert why(200, preset="tutorial") == "Why: all of it is as in the article"
+    assert why(200, preset="tutorial") == "Why: the article uses these settings"
 
 
 @pytest.mark.parametrize("values", [[], {}, {"budget_s": "long"}, {"budget_s": 1, "measuring_s": 1}, 7])

@@ -196,7 +196,7 @@ def test_no_such_host(storage: StorageBench, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT", "nosuchaccount")
     with (
         BlobStore("az://images", retry_wait_s=0.01) as store,
-        pytest.raises(CloudError, match=r"not a known name|names can't be looked up"),
+        pytest.raises(CloudError, match=r"not a known name|host names can't be resolved"),
     ):
         store.list_blobs()
 

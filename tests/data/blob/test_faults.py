@@ -321,7 +321,7 @@ def upload(env: dict[str, str], container: str, name: str, path: Path, overwrite
         try:
             store.upload({name: path}, overwrite=overwrite)
         except DataError as error:
-            raise SystemExit(3 if "other content" in error.message else 1) from None
+            raise SystemExit(3 if "different content" in error.message else 1) from None
 
 
 Start = Callable[..., BaseProcess]

@@ -83,7 +83,7 @@ def test_a_folder_there_and_back(storage: StorageBench, container: str, tmp_path
     assert {path.name: path.read_bytes() for path in back.paths} == files
     assert download_path(str(address), tmp_path / "back").fetched_bytes == 0
     (tmp_path / "back" / "cat_1.png").write_bytes(b"mine")
-    with pytest.raises(DataError, match="other content"):
+    with pytest.raises(DataError, match="different content"):
         download_path(str(address), tmp_path / "back")
     download_path(str(address), tmp_path / "back", overwrite=True)
     assert (tmp_path / "back" / "cat_1.png").read_bytes() == files["cat_1.png"]
@@ -116,7 +116,7 @@ def test_other_content_is_not_replaced_unseen(storage: StorageBench, container: 
         path.write_bytes(secrets.token_bytes(size))
         upload_path(path, f"az://{container}/{size}")
         path.write_bytes(secrets.token_bytes(size))
-        with pytest.raises(DataError, match="other content"):
+        with pytest.raises(DataError, match="different content"):
             upload_path(path, f"az://{container}/{size}")
         upload_path(path, f"az://{container}/{size}", overwrite=True)
         download_path(f"az://{container}/{size}", tmp_path / f"back{size}")
@@ -126,11 +126,11 @@ def test_other_content_is_not_replaced_unseen(storage: StorageBench, container: 
 @pytest.mark.parametrize(
     ("code", "error_code", "words", "hint"),
     [
-        (403, "AuthorizationPermissionMismatch", "no right", "Storage Blob Data Contributor"),
+        (403, "AuthorizationPermissionMismatch", "permission denied", "Storage Blob Data Contributor"),
         (403, "AuthorizationFailure", "firewall", "network-rule"),
-        (404, "ContainerNotFound", "no container", "container list"),
+        (404, "ContainerNotFound", "does not exist", "container list"),
         (409, "ContainerBeingDeleted", "being deleted", "restore"),
-        (403, "KeyBasedAuthenticationNotPermitted", "takes no keys", "az login"),
+        (403, "KeyBasedAuthenticationNotPermitted", "does not allow key-based", "az login"),
         (503, "ServerBusy", "throttled", "try again"),
     ],
 )
@@ -155,7 +155,7 @@ def test_what_azure_says_is_translated(
         (
             "key",
             "The MAC signature found in the HTTP request 'x' is not the same",
-            "is not the account's",
+            "does not match the account",
             "az",
         ),
         ("key", "Request date header too old: 'Mon, 02 Nov 2026'", "clock is wrong", "timedatectl"),
@@ -196,7 +196,7 @@ def test_no_such_host(storage: StorageBench, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT", "nosuchaccount")
     with (
         BlobStore("az://images", retry_wait_s=0.01) as store,
-        pytest.raises(CloudError, match=r"not a known name|names can't be looked up"),
+        pytest.raises(CloudError, match=r"can't be resolved|names can't be looked up"),
     ):
         store.list_blobs()
 
@@ -222,7 +222,7 @@ def test_wrong_key_and_expired_sas(
     storage: StorageBench, container: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AZURE_STORAGE_KEY", "d3Jvbmcga2V5" * 7)
-    with pytest.raises(CloudError, match="AZURE_STORAGE_KEY is not the account's"):
+    with pytest.raises(CloudError, match="AZURE_STORAGE_KEY does not match the account"):
         BlobStore(f"az://{container}").list_blobs()
     monkeypatch.setenv("AZURE_STORAGE_KEY", "not base64!")
     with pytest.raises(SettingsError, match="base64"):

@@ -252,7 +252,7 @@ class _Forward(http.server.BaseHTTPRequestHandler):
     def _send(
         self, status: int, reason: str, headers: list[tuple[str, str]], blocks: Iterator[bytes]
     ) -> None:
-        """Send a response; head and first block in one write, since a second one would be delayed by 40 ms."""
+        """Send a response; head and first block in one write, as a second one would take 40 ms."""
         lines = [f"HTTP/1.1 {status} {reason}", *(f"{name}: {value}" for name, value in headers), "", ""]
         self.connection.sendall("\r\n".join(lines).encode("latin-1") + next(blocks, b""))
         for block in blocks:

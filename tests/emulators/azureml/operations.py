@@ -37,7 +37,7 @@ class Operation:
 
 
 class Operations:
-    """Operations; they start after ``delay_s`` when ``may_begin`` is set; ``busy`` contains locked resources."""
+    """Operations; they start after ``delay_s`` if ``may_begin`` is set; ``busy`` has locked resources."""
 
     def __init__(self) -> None:
         self.delay_s = 0.0

@@ -87,7 +87,7 @@ class AzureWorkspace:
         """`DefaultAzureCredential`: environment variables, managed identity, `az login` and so on."""
         from azure.identity import DefaultAzureCredential
 
-        logging.getLogger("azure.identity").setLevel(logging.CRITICAL)  # the raised error says it
+        logging.getLogger("azure.identity").setLevel(logging.CRITICAL)  # the CloudError contains it
         credential: TokenCredential = DefaultAzureCredential()
         return credential
 
@@ -98,7 +98,11 @@ class AzureWorkspace:
 
     @cached_property
     def info(self) -> Any:
-        """The `azure.ai.ml.entities.Workspace`: location, storage account, MLflow tracking URI."""
+        """The `azure.ai.ml.entities.Workspace`: location, storage account, MLflow tracking URI.
+
+        Raises:
+            CloudError: If the workspace does not exist, or the request fails.
+        """
         with self.calling(f"get workspace {self.name}"):
             return self.client.workspaces.get(self.name)
 
@@ -117,6 +121,12 @@ class AzureWorkspace:
 
         Raises:
             CloudError: An instance of `kind`, if the client raises.
+
+        Example:
+            ```python
+            with workspace.calling("list the clusters"):
+                clusters = list(workspace.client.compute.list())
+            ```
         """
         import_client()
         try:
@@ -140,6 +150,11 @@ class AzureWorkspace:
 
         Raises:
             CloudError: An instance of `kind`, if the client raises another error.
+
+        Example:
+            ```python
+            cluster = workspace.find("get cluster gpu", lambda: workspace.client.compute.get("gpu"))
+            ```
         """
         with self.calling(action, kind):
             try:
@@ -178,6 +193,15 @@ class AzureWorkspace:
 
         Returns:
             The result of the operation.
+
+        Raises:
+            azure.core.exceptions.AzureError: If the operation fails.
+
+        Example:
+            ```python
+            with workspace.calling("delete cluster gpu"):
+                workspace.wait(workspace.client.compute.begin_delete("gpu"), "deleting cluster gpu")
+            ```
         """
         waited_s = 0.0
         while not poller.done():
@@ -208,6 +232,15 @@ class AzureWorkspace:
 
         Returns:
             The JSON body of the response; None if it is empty.
+
+        Raises:
+            azure.core.exceptions.AzureError: If the request fails.
+
+        Example:
+            ```python
+            with workspace.calling("list the datastores"):
+                datastores = workspace.request("GET", "/datastores")["value"]
+            ```
         """
         from azure.core.rest import HttpRequest
 

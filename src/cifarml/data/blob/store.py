@@ -50,6 +50,7 @@ class BlobStore:
 
         with BlobStore("az://2000picscifar10") as store:
             store.upload({"2000pics_cifar10.zip": Path("2000pics_cifar10.zip")})
+            store.download([("2000pics_cifar10.zip", Path("copy.zip"))])
             print([blob.name for blob in store.list_blobs()])
         ```
     """

@@ -230,7 +230,7 @@ def test_insufficient_quota(
     done = cifarml("deploy", "--instance-type", "Standard_F4s_v2")
     assert done.returncode == 1
     assert "not enough quota" in done.stderr
-    assert "fit into what is left" in done.stderr
+    assert "fit the remaining quota" in done.stderr
     assert re.search(r"Standard_\w+", done.stderr.partition("Hint:")[2])
     assert not cloud.endpoints
 

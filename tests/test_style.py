@@ -40,7 +40,7 @@ PARAPHRASES = {
     r"(go|goes|going|went) on (?:as|at|by|from|until|where|with)": "continue, resume",
     r"(?<!under)(lies?|lying|lay) (in|there|beside|at|on|under)": "is stored in, is located in",
     r"(is|are|was|were|be) told": "is reported",
-    r"(is|are) none(?! of them)": "is missing",
+    r"(is|are) (?-i:none)(?! of them)": "is missing",
     r"where (there|it|none|nothing|anything|that|nobody) (is|are|isn't|was|can|can't|fails?|has|does)": "if",
     r"brings? (it )?(live|home)|brought (live|home)": "deploy, download",
     r"asks? (again|once more)": "verify",
@@ -59,7 +59,8 @@ PATTERN = re.compile("|".join(rf"(?<![\w-])(?:{each})(?![\w-])" for each in PARA
 def find_docstrings(tree: ast.AST) -> Iterator[tuple[int, str]]:
     """Yield line number and text of each docstring, of attributes too."""
     for node in ast.walk(tree):
-        for each in getattr(node, "body", None) or []:
+        body = getattr(node, "body", None)
+        for each in body if isinstance(body, list) else []:
             if isinstance(each, ast.Expr) and isinstance(each.value, ast.Constant):
                 text = each.value.value
                 if isinstance(text, str):

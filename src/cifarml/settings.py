@@ -2,7 +2,7 @@
 
 The first source that defines a setting wins: an argument, the variable ``CIFARML_<NAME>``, the variable
 ``AZURE_<NAME>`` (only for Azure resources), the nearest ``cifarml.toml``, Azure ML's ``config.json``, the
-default. docs/settings.md lists all settings.
+default. docs/reference/settings.md lists all settings.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The article's workflow in Azure: run the commands of docs/guides/azure.md in order, then verify the teardown."""
+"""The article's workflow in Azure: run the commands of docs/guides/azure.md, then verify the teardown."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def test_create_endpoint_is_idempotent(host: EndpointHost) -> None:
     assert created.scoring_uri.startswith("http")
     assert host.create_endpoint("first") == created == host.get_endpoint("first")
     assert created in host.list_endpoints()
-    with pytest.raises(DeployError, match="no deployment (gets|receives) traffic"):
+    with pytest.raises(DeployError, match=r"no deployment (gets|receives) traffic"):
         host.invoke("first", image_bytes())
     host.delete("first")
     assert "first" not in {each.name for each in host.list_endpoints()}

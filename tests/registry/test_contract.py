@@ -48,7 +48,7 @@ def test_register_and_get(registry: ModelRegistry, make_run: MakeRun, tmp_path: 
     assert str(other) == "pets:1"
     assert registry.list_models() == [first, second, other]
     assert registry.list_models("cifar10") == [first, second]
-    assert registry.list_models("nobody") == []
+    assert registry.list_models("unknown") == []
     with pytest.raises(RegistryError, match=r"no version '7'; it has 1 \(champion\), 2 \(challenger\)"):
         registry.get("cifar10", "7")
 

@@ -18,7 +18,7 @@ _FLAT_NAME: Final = re.compile(r"(?P<class_name>.+)_(?P<number>\d+)")
 _SPLITS: Final = {"train": False, "test": True}
 _HINT: Final = (
     "name the images CLASS_NUMBER.png in one folder, or use a folder for each class, "
-    "optionally inside train/ and test/; see docs/data.md"
+    "optionally inside train/ and test/; see docs/guides/own-images.md"
 )
 
 

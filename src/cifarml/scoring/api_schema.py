@@ -1,4 +1,4 @@
-"""Pydantic models of an endpoint's requests and responses, for OpenAPI, tests and docs/endpoint.md.
+"""Pydantic models of an endpoint's requests and responses, for OpenAPI, tests and docs/reference/http-api.md.
 
 The scoring script itself does not use pydantic; tests validate its responses against these models.
 """

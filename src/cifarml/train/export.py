@@ -71,7 +71,7 @@ def _convert(model: keras.Model, path: Path) -> None:
     model.save(saved)
     command = [sys.executable, "-m", "cifarml.train.export", str(saved), str(path)]
     environment = os.environ | {"KERAS_BACKEND": "tensorflow"}
-    done = subprocess.run(  # noqa: S603 - our own module
+    done = subprocess.run(  # noqa: S603 - a module of this package
         command, env=environment, capture_output=True, text=True, check=False
     )
     if done.returncode:

@@ -27,7 +27,7 @@ def record(epochs: int) -> RunRecord:
         ended_at=START + timedelta(minutes=5),
         metrics=(*(Metric("loss", 1 / (epoch + 1), epoch + 1, at[epoch]) for epoch in range(epochs)),),
         parameters={"preset": "fast", "widths": "1" * 600} | {f"p{number}": "x" for number in range(120)},
-        tags={"machine": "Linux", "folder": "/home/somebody"},
+        tags={"machine": "Linux", "folder": "/home/user"},
         interrupted=True,
     )
 

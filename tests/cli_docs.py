@@ -1,4 +1,4 @@
-"""Generator of docs/cli.md, the command line reference: ``python -m tests.cli_docs`` writes it."""
+"""Generator of docs/reference/cli.md from the live command line: ``python -m tests.cli_docs`` writes it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import typer.main
 from cifarml.cli.main import app
 
 ROOT = Path(__file__).parents[1]
-CLI_DOCS = ROOT / "docs" / "cli.md"
+CLI_DOCS = ROOT / "docs" / "reference" / "cli.md"
 MANY_OPTIONS = 8
 """Options of commands with more are listed by panel, as in ``--help``."""
 

@@ -1,4 +1,4 @@
-"""What several tests share: real parts, made once."""
+"""Shared fixtures."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-# Before anything imports them: no download site is asked by a test, and TensorFlow keeps quiet.
+# Set before the imports: tests contact no download site, and TensorFlow logs warnings only.
 os.environ["CIFARML_CIFAR10_URL"] = "http://127.0.0.1:9/cifar-10-python.tar.gz"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
-if "PYTEST_XDIST_WORKER" in os.environ:  # others work beside
+if "PYTEST_XDIST_WORKER" in os.environ:  # other workers share the cores
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
-if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # in a shell's background
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # started in the background of a shell
     signal.signal(signal.SIGINT, signal.default_int_handler)
 IN_AZURE = (
     "STORAGE_ACCOUNT", "STORAGE_CONTAINER", "STORAGE_CONNECTION_STRING", "STORAGE_SAS_TOKEN", "STORAGE_KEY",
@@ -53,19 +53,19 @@ CommandLine = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that take long, so that no worker ends long after the others."""
+    """Run slow files first, so that all workers finish at about the same time."""
     folder = Path(__file__).parent
     items.sort(key=lambda item: not item.path.relative_to(folder).as_posix().startswith(LONG))
 
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give each test a cache and a place for endpoints of its own, in this process and its children."""
+    """Give each test its own cache, endpoints and registry, in this process and its children."""
     path = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("CIFARML_CACHE_DIR", str(path))
     monkeypatch.setenv("CIFARML_ENDPOINTS_DIR", str(path / "endpoints"))
     monkeypatch.setenv("CIFARML_REGISTRY_DIR", str(path / "registry"))
-    monkeypatch.setenv("CIFARML_MLFLOW_MIRROR", "false")  # no process outlives a test
+    monkeypatch.setenv("CIFARML_MLFLOW_MIRROR", "false")  # its process would outlive the test
     return path
 
 
@@ -76,10 +76,10 @@ def settings(own_cache: Path) -> Settings:
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder with 2000pics_cifar10.zip and cifar10-images.zip."""
+    """Folder with 2000pics_cifar10.zip and cifar10-images.zip."""
     folder = os.environ.get("CIFARML_TEST_DATA")
     if not folder:
-        pytest.skip("CIFARML_TEST_DATA names no folder with real images")
+        pytest.skip("CIFARML_TEST_DATA is not set to a folder with real images")
     return Path(folder)
 
 
@@ -95,19 +95,19 @@ def trained_runs(tmp_path_factory: pytest.TempPathFactory) -> TrainedRuns:
 
 @pytest.fixture(scope="session")
 def trained(trained_runs: TrainedRuns) -> Run:
-    """A real run, trained for two epochs on 200 drawn images."""
+    """Run trained for two epochs on 200 drawn images."""
     return trained_runs.get("trained", num_epochs=2)
 
 
 @pytest.fixture(scope="session")
 def narrow(trained_runs: TrainedRuns) -> Run:
-    """As `trained`, of a network that is small enough to train it again and again."""
+    """Like `trained`, with a network that is small enough to be trained repeatedly."""
     return trained_runs.get("narrow", num_epochs=2, widths=(8,))
 
 
 @pytest.fixture
 def make_run(trained: Run, tmp_path: Path) -> MakeRun:
-    """Make a finished run with content of its own for each number."""
+    """Create a finished run with unique content for each number."""
 
     def make(number: int) -> Run:
         path = tmp_path / "runs" / f"run{number}"
@@ -122,12 +122,12 @@ def make_run(trained: Run, tmp_path: Path) -> MakeRun:
 
 @pytest.fixture
 def cifarml(tmp_path: Path) -> CommandLine:
-    """Run the command in a process and a folder of its own; ``env`` adds variables."""
+    """Run the command line in its own process and folder; ``env`` adds variables."""
     return in_folder(run_forked, tmp_path)
 
 
 def in_folder(start: Callable[..., subprocess.CompletedProcess[str]], folder: Path) -> CommandLine:
-    """Return a way to run a command there, with the variables of the test and more."""
+    """Return a function that runs a command in a folder, with the environment of the test."""
 
     def run(
         *arguments: object, env: dict[str, str] | None = None, cwd: Path = folder
@@ -139,7 +139,7 @@ def in_folder(start: Callable[..., subprocess.CompletedProcess[str]], folder: Pa
 
 @pytest.fixture
 def python(tmp_path: Path) -> Callable[[str], str]:
-    """Run a piece of Python in a fresh interpreter and return what it prints."""
+    """Run Python code in a new interpreter and return its standard output."""
 
     def run(code: str) -> str:
         done = subprocess.run(

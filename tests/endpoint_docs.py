@@ -1,4 +1,4 @@
-"""The generated parts of docs/endpoint.md: ``python -m tests.endpoint_docs`` writes them anew."""
+"""Generated parts of docs/reference/http-api.md; ``python -m tests.endpoint_docs`` regenerates them."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from cifarml.scoring.api_schema import (
 from cifarml.scoring.request import CODES, IMAGE_TYPES, MAX_BODY_BYTES, MAX_IMAGES
 from tests.cli_docs import format_page
 
-ENDPOINT_DOCS = Path(__file__).parents[1] / "docs" / "endpoint.md"
+ENDPOINT_DOCS = Path(__file__).parents[1] / "docs" / "reference" / "http-api.md"
 
 
 def example(model: type[BaseModel]) -> dict[str, Any]:
-    """Values made of the examples of a model's fields."""
+    """Return the field values of a model, taken from the examples in its schema."""
     return {name: field.examples[0] for name, field in model.model_fields.items() if field.examples}
 
 
@@ -38,19 +38,19 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def fields(**models: type[BaseModel]) -> str:
-    """A table of what each field of some models means, by where they lie."""
+    """Return a table of the fields of the given models, each named with its place in the document."""
     rows = [
         [f"`{'model.' if where == 'model' else ''}{name}`", field.description]
         for where, model in models.items()
         for name, field in model.model_fields.items()
         if field.description
     ]
-    return table(["field", "what it is"], rows)
+    return table(["field", "description"], rows)
 
 
 def meanings(codes: Mapping[str, tuple[int, str]]) -> str:
     rows = ([str(status), f"`{code}`", meaning] for code, (status, meaning) in codes.items())
-    return table(["status", "code", "what is wrong"], rows)
+    return table(["status", "code", "description"], rows)
 
 
 def shown(answer: BaseModel) -> str:
@@ -58,7 +58,7 @@ def shown(answer: BaseModel) -> str:
 
 
 def parts() -> dict[str, str]:
-    """Each generated part by its name."""
+    """Return the generated parts by name."""
     prediction = ImagePrediction(**example(ImagePrediction))
     model = ModelVersion(**example(ModelVersion))
     error = ErrorAnswer(error=ErrorDetail(**example(ErrorDetail)))
@@ -67,12 +67,12 @@ def parts() -> dict[str, str]:
         "request": table(
             ["Content-Type", "body"],
             [
-                ["`application/json`, or none", '`{"imagebase64": "..."}` for one image'],
+                ["`application/json`, or no header", '`{"imagebase64": "..."}` for one image'],
                 ["", f'`{{"images": ["...", "..."]}}` for 1 to {MAX_IMAGES} images'],
                 [kinds, "the image file"],
             ],
         )
-        + f"\n\nAt most {MAX_BODY_BYTES:,} bytes. Other fields are passed over.\n\n"
+        + f"\n\nAt most {MAX_BODY_BYTES:,} bytes. Other fields are ignored.\n\n"
         + fields(one=ImageRequest, several=ImagesRequest),
         "answer": shown(ImageAnswer(**prediction.model_dump(), model=model)),
         "answers": shown(ImagesAnswer(predictions=[prediction, error], model=model)),
@@ -84,12 +84,12 @@ def parts() -> dict[str, str]:
 
 
 def render(page: str) -> str:
-    """Return a page with its generated parts as they should be."""
+    """Return the page with its generated parts updated."""
     for name, part in parts().items():
         before, start, rest = page.partition(f"<!-- {name} -->\n")
         _, end, after = rest.partition("<!-- end -->")
         if not end:
-            raise ValueError(f"the page has no place for {name}")
+            raise ValueError(f"the page has no markers for {name}")
         page = f"{before}{start}{part}\n{end}{after}"
     return format_page(page)
 

@@ -1,4 +1,4 @@
-"""What the tests of endpoints share: hosts with their models, scripts with faults, and callers."""
+"""Helpers for endpoint tests: registered models, faulty scoring scripts and clients."""
 
 from __future__ import annotations
 
@@ -45,19 +45,19 @@ def answer(requests):
     "hangs": """
 import time
 init = ours.init
-asked = 0
+count = 0
 def answer(requests):
-    global asked
-    asked += 1
-    if asked > 5:
+    global count
+    count += 1
+    if count > 5:
         time.sleep(3600)
     return ours.answer(requests)
 """,
     "leaks": """
 init = ours.init
-kept = []
+leaked = []
 def answer(requests):
-    kept.append(b"x" * 300_000)
+    leaked.append(b"x" * 300_000)
     return ours.answer(requests)
 """,
     "takes text for images": """
@@ -83,7 +83,7 @@ def answer(requests):
     return ours.answer(requests)
 """,
 }
-"""Scoring scripts that go wrong, by what they do; ``ours`` is the real one."""
+"""Faulty scoring scripts, by fault; ``ours`` is the real script."""
 
 OURS = f"""
 import importlib.util
@@ -96,14 +96,14 @@ spec.loader.exec_module(ours)
 
 
 def faulty(folder: Path, fault: str) -> Path:
-    """Write a scoring script with a fault."""
+    """Write a scoring script with the given fault."""
     path = folder / f"{fault.replace(' ', '_')}.py"
     path.write_text(OURS + FAULTS[fault])
     return path
 
 
 def register_copies(run: Run, folder: Path, count: int) -> list[RegisteredModel]:
-    """Register a run as versions 1 to ``count``: the same model, beside a file that differs."""
+    """Register a run as versions 1 to ``count``, which differ in an additional file only."""
     registry = LocalRegistry(folder / "registry")
     models: list[RegisteredModel] = []
     for _ in range(count):
@@ -128,7 +128,7 @@ class Answer(NamedTuple):
 
 
 class Caller:
-    """Asks an endpoint as any program would."""
+    """HTTP client of an endpoint."""
 
     def __init__(self, host: LocalHost, name: str) -> None:
         self.port = int(host.get_endpoint(name).scoring_uri.split(":")[2].split("/")[0])
@@ -164,7 +164,7 @@ class Caller:
         return socket.create_connection(("127.0.0.1", self.port), timeout=60)
 
     def raw(self, sent: bytes) -> bytes:
-        """Send bytes as they are, and return all that comes until the server hangs up."""
+        """Send raw bytes, and return everything received until the server closes the connection."""
         with self.connect() as connection:
             connection.sendall(sent)
             received = b""
@@ -174,7 +174,7 @@ class Caller:
 
 
 class Scored(Protocol):
-    """What came of one request."""
+    """Response to a request."""
 
     @property
     def status(self) -> int: ...
@@ -184,13 +184,13 @@ class Scored(Protocol):
 
 
 class Scorer(Protocol):
-    """Asks an endpoint about an image."""
+    """Client that requests a prediction from an endpoint."""
 
     def score(self) -> Scored: ...
 
 
 class Steady:
-    """A caller that never stops calling while a block runs, and notes what failed."""
+    """Background load on an endpoint while a block runs; records failed requests."""
 
     def __init__(self, caller: Scorer, clients: int = 1) -> None:
         self.caller = caller
@@ -211,7 +211,7 @@ class Steady:
             thread.join()
 
     def wait_for_answers(self, number: int) -> None:
-        """Wait until this many more requests are answered."""
+        """Wait until ``number`` more requests have been answered."""
         with self._answered:
             enough = self.num_answers + number
             assert self._answered.wait_for(lambda: self.num_answers >= enough, timeout=60), self.failures

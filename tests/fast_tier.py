@@ -1,7 +1,7 @@
-"""The fast tier (`pytest -m fast`): which tests belong to it, and a guard that keeps it fast.
+"""Fast tier (`pytest -m fast`): selection of its tests, and a guard that keeps it fast.
 
 A test belongs to it if its module is listed in `MODULES`, unless it uses one of `SLOW_FIXTURES` or is marked
-`slow`. If this tier runs alone, a test fails that imports TensorFlow, opens a connection or starts a process.
+`slow`. When only this tier runs, a test that imports TensorFlow, connects or starts a process fails.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ MODULES = frozenset({
     "report/test_plots.py",
     "scoring/test_score.py",
     "test_docs.py",
+    "test_docs_examples.py",
     "test_images.py",
     "test_predict.py",
     "test_progress.py",
@@ -45,7 +46,7 @@ SLOW_EVENTS = frozenset({
 })  # fmt: skip
 
 _guarded: list[str] = []
-"""The test, or the module being collected, that must do nothing of the above."""
+"""The guarded test, or the module being collected."""
 
 
 def pytest_configure() -> None:
@@ -53,7 +54,7 @@ def pytest_configure() -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Skip the other modules if only this tier runs: importing them takes longer than its tests."""
+    """Skip other modules if only this tier runs, since importing them takes longer than its tests."""
     if collection_path.suffix == ".py" and _runs_alone(config) and not _is_fast(collection_path):
         return True
     return None

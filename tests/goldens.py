@@ -1,7 +1,7 @@
-"""Requests to an endpoint and the answers that every server of ours must give to them.
+"""Golden requests to an endpoint and the responses that every server must return.
 
-The model behind them is small enough to be understood: it names the class whose colour is nearest to the
-image's mean. ``python -m tests.goldens`` writes the answers anew, to be read before they are kept.
+They use a tiny model, which predicts the class whose colour is closest to the image's mean colour.
+``python -m tests.goldens`` regenerates the responses; review them before committing.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ COLORS = {
 
 
 def colour_model(*, flaw: str = "") -> bytes:
-    """The model, as an .onnx file.
+    """Return the model as the content of an ONNX file.
 
     Args:
-        flaw: ``"nan"`` gives no numbers for a white image, ``"crash"`` can't compute it at all,
-            ``"always nan"`` gives no numbers for any.
+        flaw: ``"nan"`` returns NaN for a white image, ``"crash"`` fails on a white image, and
+            ``"always nan"`` returns NaN for every image.
     """
     colors = np.array([COLORS[name] for name in CLASS_NAMES], np.float32)
     constants = {
@@ -95,14 +95,14 @@ def colour_model(*, flaw: str = "") -> bytes:
 
 
 def colour_run(path: Path, *, flaw: str = "") -> Run:
-    """Write the model as a finished run into a new folder."""
+    """Save the model as a finished run in a new folder."""
     path.mkdir(parents=True)
     (path / ONNX_MODEL).write_bytes(colour_model(flaw=flaw))
     return write_manifest(path, CLASS_NAMES, {"preset": "colours"})
 
 
 def plain(name: str, kind: str = "PNG", size: tuple[int, int] = (32, 32)) -> bytes:
-    """An image file in the colour of a class."""
+    """Return an image file filled with the colour of a class."""
     file = io.BytesIO()
     Image.new("RGB", size, COLORS[name]).save(file, kind, **({"lossless": True} if kind == "WEBP" else {}))
     return file.getvalue()
@@ -113,7 +113,7 @@ def encoded(image: bytes) -> str:
 
 
 def asked(**fields: object) -> bytes:
-    """The JSON of a request."""
+    """Return the JSON body of a request with the given fields."""
     return json.dumps(fields).encode()
 
 
@@ -131,72 +131,72 @@ def _transparent() -> bytes:
 
 @functools.cache
 def requests() -> dict[str, tuple[str, bytes]]:
-    """Content type and body by name; before a colon stands the code of the error, or ``ok``."""
+    """Return content type and body by name; the name starts with the expected error code, or ``ok``."""
     ship, frog = plain("ship"), plain("frog")
     text = encoded(ship)
     noise = io.BytesIO()
     Image.effect_noise((64, 64), 80).save(noise, "PNG")
     return {
-        "ok: the article's": (JSON, asked(imagebase64=text)),
-        "ok: other fields beside": (JSON, asked(imagebase64=text, id=7, note=None)),
+        "ok: JSON": (JSON, asked(imagebase64=text)),
+        "ok: extra fields": (JSON, asked(imagebase64=text, id=7, note=None)),
         "ok: with a charset": ("Application/JSON; charset=utf-8", asked(imagebase64=text)),
         "ok: without content type": ("", asked(imagebase64=text)),
         "ok: with a byte order mark": (JSON, b"\xef\xbb\xbf" + asked(imagebase64=text)),
-        "ok: base64 in lines": (JSON, asked(imagebase64=base64.encodebytes(ship).decode())),
+        "ok: base64 with line breaks": (JSON, asked(imagebase64=base64.encodebytes(ship).decode())),
         "ok: a list": (JSON, asked(images=[text, encoded(frog), encoded(plain("truck"))])),
         "ok: a list of one": (JSON, asked(images=[text])),
-        "ok: a full list": (JSON, asked(images=[encoded(plain(name)) for name in ([*COLORS] * 7)[:64]])),
-        "ok: bad ones in a list": (
+        "ok: a list of 64": (JSON, asked(images=[encoded(plain(name)) for name in ([*COLORS] * 7)[:64]])),
+        "ok: invalid images in a list": (
             JSON,
             asked(
                 images=[text, "?", f"data:image/png;base64,{text}", "aGVsbG8=", "", text[:48], encoded(frog)]
             ),
         ),
-        "ok: a bomb in a list": (JSON, asked(images=[encoded(_bomb(9000)), text])),
+        "ok: decompression bomb in a list": (JSON, asked(images=[encoded(_bomb(9000)), text])),
         "ok: PNG": ("image/png", ship),
         "ok: JPEG": ("image/jpeg", plain("automobile", "JPEG", (640, 480))),
-        "ok: JPEG by its other name": ("image/jpg", plain("automobile", "JPEG")),
+        "ok: JPEG as image/jpg": ("image/jpg", plain("automobile", "JPEG")),
         "ok: WebP": ("image/webp", plain("cat", "WEBP")),
         "ok: GIF": ("image/gif", plain("bird", "GIF")),
         "ok: BMP": ("image/bmp", plain("dog", "BMP", (50, 20))),
-        "ok: a JPEG that is called PNG": ("image/png; x=y", plain("deer", "JPEG")),
+        "ok: JPEG as image/png": ("image/png; x=y", plain("deer", "JPEG")),
         "ok: one pixel": (JSON, asked(imagebase64=encoded(plain("horse", size=(1, 1))))),
-        "ok: a large one": ("image/png", plain("airplane", size=(3000, 2000))),
+        "ok: large image": ("image/png", plain("airplane", size=(3000, 2000))),
         "ok: transparent": ("image/png", _transparent()),
         "empty_body: JSON": (JSON, b""),
         "empty_body: image": ("image/png", b""),
         "empty_body: without content type": ("", b""),
-        "not_json: a text": (JSON, b"ship"),
-        "not_json: cut off": (JSON, asked(imagebase64=text)[:-5]),
-        "not_json: two of it": (JSON, asked(imagebase64=text) * 2),
+        "not_json: plain text": (JSON, b"ship"),
+        "not_json: truncated": (JSON, asked(imagebase64=text)[:-5]),
+        "not_json: two documents": (JSON, asked(imagebase64=text) * 2),
         "not_json: an image": ("", ship),
         "not_json: not UTF-8": (JSON, b'{"imagebase64": "\xff\xfe"}'),
         "not_json: UTF-16": (JSON, asked(imagebase64=text).decode().encode("utf-16")),
         "not_json: NaN": (JSON, b'{"imagebase64": NaN}'),
-        "not_json: infinity beside": (JSON, b'{"imagebase64": "%s", "x": -Infinity}' % text.encode()),
-        "not_json: deep": (JSON, b"[" * 100_000),
-        "not_json: deep and whole": (JSON, b'{"imagebase64": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"),
+        "not_json: infinity": (JSON, b'{"imagebase64": "%s", "x": -Infinity}' % text.encode()),
+        "not_json: deep nesting, unclosed": (JSON, b"[" * 100_000),
+        "not_json: deep nesting": (JSON, b'{"imagebase64": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"),
         "not_json: a number of 5000 digits": (JSON, b'{"imagebase64": ' + b"9" * 5000 + b"}"),
-        "not_json: a form": (JSON, b"imagebase64=" + text.encode()),
+        "not_json: form data": (JSON, b"imagebase64=" + text.encode()),
         "not_json: single quotes": (JSON, b"{'imagebase64': 'aGVsbG8='}"),
-        "not_json: only spaces": (JSON, b"  \n "),
-        "wrong_fields: none": (JSON, b"{}"),
-        "wrong_fields: another": (JSON, asked(image=text)),
-        "wrong_fields: in capitals": (JSON, asked(ImageBase64=text)),
+        "not_json: whitespace": (JSON, b"  \n "),
+        "wrong_fields: no field": (JSON, b"{}"),
+        "wrong_fields: unknown field": (JSON, asked(image=text)),
+        "wrong_fields: wrong case": (JSON, asked(ImageBase64=text)),
         "wrong_fields: both": (JSON, asked(imagebase64=text, images=[text])),
         "wrong_fields: both, one null": (JSON, asked(imagebase64=None, images=[text])),
         "wrong_fields: a number": (JSON, asked(imagebase64=7)),
         "wrong_fields: a huge number": (JSON, b'{"imagebase64": 1e999}'),
         "wrong_fields: null": (JSON, asked(imagebase64=None)),
-        "wrong_fields: a list in the other field": (JSON, asked(imagebase64=[text])),
+        "wrong_fields: a list in imagebase64": (JSON, asked(imagebase64=[text])),
         "wrong_fields: an object": (JSON, asked(imagebase64={"data": text})),
-        "wrong_fields: no list": (JSON, asked(images=text)),
+        "wrong_fields: a string in images": (JSON, asked(images=text)),
         "wrong_fields: an empty list": (JSON, asked(images=[])),
         "wrong_fields: a number in a list": (JSON, asked(images=[text, 7])),
         "wrong_fields: null in a list": (JSON, asked(images=[None])),
         "wrong_fields: a list in a list": (JSON, asked(images=[[text]])),
         "wrong_fields: only a list": (JSON, json.dumps([text]).encode()),
-        "wrong_fields: only a text": (JSON, json.dumps(text).encode()),
+        "wrong_fields: only a string": (JSON, json.dumps(text).encode()),
         "wrong_fields: only null": (JSON, b"null"),
         "too_large: JSON": (JSON, asked(imagebase64="A" * 10_485_760)),
         "too_large: image": ("image/bmp", plain("ship", "BMP", (2000, 1800))),
@@ -206,31 +206,31 @@ def requests() -> dict[str, tuple[str, bytes]]:
         "wrong_content_type: form": ("application/x-www-form-urlencoded", asked(imagebase64=text)),
         "wrong_content_type: TIFF": ("image/tiff", ship),
         "wrong_content_type: SVG": ("image/svg+xml", b"<svg xmlns='http://www.w3.org/2000/svg'/>"),
-        "wrong_content_type: strange": ("äöü, */*;;;", ship),
+        "wrong_content_type: malformed": ("äöü, */*;;;", ship),
         "wrong_content_type: empty body": ("text/html", b""),
         "not_base64: a sentence": (JSON, asked(imagebase64="an image of a ship")),
         "not_base64: a data URL": (JSON, asked(imagebase64=f"data:image/png;base64,{text}")),
-        "not_base64: for URLs": (JSON, asked(imagebase64=base64.urlsafe_b64encode(b"\xfb\xff" * 9).decode())),
-        "not_base64: without its end": (JSON, asked(imagebase64=text.rstrip("=")[:-1])),
+        "not_base64: URL-safe": (JSON, asked(imagebase64=base64.urlsafe_b64encode(b"\xfb\xff" * 9).decode())),
+        "not_base64: truncated": (JSON, asked(imagebase64=text.rstrip("=")[:-1])),
         "not_base64: too many = signs": (JSON, asked(imagebase64="aGVsbG8====")),
         "not_base64: lone surrogate": (JSON, b'{"imagebase64": "\\ud800"}'),
         "not_base64: not ASCII": (JSON, asked(imagebase64="schön")),
         "not_base64: hexadecimal": (JSON, asked(imagebase64=ship.hex() + "0")),
-        "not_an_image: a text": (JSON, asked(imagebase64=encoded(b"hello, I am a text"))),
-        "not_an_image: nothing": (JSON, asked(imagebase64="")),
+        "not_an_image: text": (JSON, asked(imagebase64=encoded(b"hello, I am a text"))),
+        "not_an_image: empty": (JSON, asked(imagebase64="")),
         "not_an_image: a zip": ("image/png", b"PK\x03\x04" + bytes(60)),
-        "not_an_image: a text as PNG": ("image/png", b"<html>no</html>"),
+        "not_an_image: HTML as PNG": ("image/png", b"<html>no</html>"),
         "not_an_image: TIFF": (JSON, asked(imagebase64=encoded(plain("ship", "TIFF")))),
-        "damaged_image: cut off": ("image/png", noise.getvalue()[:-200]),
-        "damaged_image: JPEG, cut off": ("image/jpeg", plain("ship", "JPEG", (300, 300))[:-500]),
-        "too_many_pixels: a bomb": ("image/png", _bomb(9000)),
-        "too_many_pixels: a bomb in JSON": (JSON, asked(imagebase64=encoded(_bomb(9000)))),
-        "too_many_pixels: a list of large ones": (JSON, asked(images=[encoded(_bomb(8000))] * 2)),
+        "damaged_image: truncated": ("image/png", noise.getvalue()[:-200]),
+        "damaged_image: JPEG, truncated": ("image/jpeg", plain("ship", "JPEG", (300, 300))[:-500]),
+        "too_many_pixels: decompression bomb": ("image/png", _bomb(9000)),
+        "too_many_pixels: decompression bomb in JSON": (JSON, asked(imagebase64=encoded(_bomb(9000)))),
+        "too_many_pixels: large images in a list": (JSON, asked(images=[encoded(_bomb(8000))] * 2)),
     }  # fmt: skip
 
 
 class Golden(NamedTuple):
-    """A request and its answer."""
+    """A request and its expected response."""
 
     name: str
     content_type: str
@@ -239,13 +239,13 @@ class Golden(NamedTuple):
     answer: dict[str, Any]
 
     def check(self, status: int, content: bytes) -> None:
-        """Fail unless an answer is this one; probabilities may differ by 1e-4."""
+        """Assert that a response equals the golden one; probabilities may differ by 1e-4."""
         assert status == self.status, content[:500]
         assert close(json.loads(content), self.answer), content[:500]
 
 
 def close(value: Any, expected: Any) -> bool:
-    """Whether two JSON values are the same, order of fields included, but for the last digits of numbers."""
+    """Compare JSON values: fields in the same order, numbers with a tolerance of 1e-4."""
     if isinstance(expected, dict):
         return (
             isinstance(value, dict)
@@ -260,7 +260,7 @@ def close(value: Any, expected: Any) -> bool:
 
 
 def goldens() -> list[Golden]:
-    """All requests with their answers."""
+    """Return all requests with their expected responses."""
     answers = json.loads(ANSWERS.read_text(encoding="utf-8"))
     return [
         Golden(name, *request, answers[name]["status"], answers[name]["answer"])

@@ -1,4 +1,4 @@
-"""Small image files on disk, for the tests that read folders and archives."""
+"""Small image files for tests that read folders and archives."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image
 
 @functools.cache
 def image_bytes(seed: int = 0, kind: str = "PNG", size: tuple[int, int] = (32, 32)) -> bytes:
-    """An image file of noise."""
+    """Return an image file of noise."""
     rng = np.random.default_rng(seed)
     file = io.BytesIO()
     Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), np.uint8)).save(file, kind)
@@ -23,12 +23,12 @@ def image_bytes(seed: int = 0, kind: str = "PNG", size: tuple[int, int] = (32, 3
 
 
 def image_contents(names: Iterable[str]) -> dict[str, bytes]:
-    """A different image for each name."""
+    """Return a different image for each name."""
     return {name: image_bytes(seed) for seed, name in enumerate(names)}
 
 
 def flat(num_images: int = 10, classes: Iterable[str] = ("cat", "dog")) -> dict[str, bytes]:
-    """The article's layout: so many images of each class, named CLASS_NUMBER.png."""
+    """Return images in the article's layout: ``num_images`` per class, named CLASS_NUMBER.png."""
     return image_contents(f"{name}_{number}.png" for name in classes for number in range(1, num_images + 1))
 
 
@@ -58,4 +58,4 @@ def write_tar(path: Path, files: Mapping[str, bytes]) -> Path:
 
 
 WRITERS = {"folder": write_folder, "images.zip": write_zip, "p.tar.gz": write_tar, "p.tar": write_tar}
-"""Every way to hold the same files, by file name."""
+"""Writers of each container format, by file name."""

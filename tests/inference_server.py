@@ -1,4 +1,4 @@
-"""Azure ML's inference server, the one that runs a scoring script in a managed endpoint."""
+"""Azure ML's inference server, which runs a scoring script in a managed endpoint."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ import requests
 from tests.environments import environment
 from tests.waiting import wait_until
 
-# The server ends when our end of its standard input does: even a killed test session leaves none behind.
+# The server exits when its standard input is closed, so that even a killed test session leaves none behind.
 END_WITH_PARENT = '"$@" & read -r _; kill -TERM $!; wait'
 
 
 def command(code: Path, script: Path, port: int) -> list[str | Path]:
-    """The command that serves a script of a code folder."""
+    """Return the command that serves a script of a code folder."""
     return [
         *(environment("inference-server") / "azmlinfsrv", "--entry_script", script.relative_to(code)),
         *("--port", str(port)),
@@ -29,7 +29,7 @@ def command(code: Path, script: Path, port: int) -> list[str | Path]:
 
 
 def variables(code: Path, model: Path, home: Path) -> Mapping[str, str]:
-    """The environment that Azure ML gives it, and a home of its own, where it keeps its control socket."""
+    """Return the environment that Azure ML sets, with a separate home folder for the control socket."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "CIFARML"))}
     return ours | {"AML_APP_ROOT": str(code), "AZUREML_MODEL_DIR": str(model), "HOME": str(home)}
 
@@ -46,7 +46,7 @@ class InferenceServer:
     Args:
         code: The code folder.
         script: The scoring script in it.
-        model: Where the model lies: ``.../<name>/<version>``.
+        model: Folder of the model: ``.../<name>/<version>``.
         home: An empty folder.
     """
 
@@ -76,10 +76,10 @@ class InferenceServer:
 
         wait_until(is_over)
         if self._process.poll() is not None or "Worker failed to boot" in self.log():
-            pytest.fail(f"the inference server does not start.\n{self.log()[-3000:]}")
+            pytest.fail(f"the inference server did not start.\n{self.log()[-3000:]}")
 
     def log(self) -> str:
-        """What the server has printed."""
+        """Return the output of the server."""
         return os.pread(self._log.fileno(), 1 << 20, 0).decode(errors="replace")
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Damaged image files and requests for the fuzz tests, and the samples they are made from."""
+"""Damaged image files and requests for fuzz tests, and their seeds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Damage = Callable[[np.random.Generator, bytearray], bytearray]
 
 
 def place(rng: np.random.Generator, data: bytearray) -> int:
-    """A position, every other time near the start or the end, where formats keep what matters."""
+    """Return a position, in half of the cases near the start or end, where headers and trailers are."""
     where = int(rng.integers(0, 4))
     near = min(64, len(data))
     if where == 0:
@@ -35,7 +35,7 @@ def flip_bits(rng: np.random.Generator, data: bytearray) -> bytearray:
 
 
 def splice(rng: np.random.Generator, data: bytearray) -> bytearray:
-    """Copy a piece over another."""
+    """Overwrite a piece with a copy of another."""
     source, target, size = place(rng, data), place(rng, data), int(rng.integers(1, 64))
     data[target : target + size] = data[source : source + size]
     return data
@@ -58,13 +58,13 @@ def remove(rng: np.random.Generator, data: bytearray) -> bytearray:
 
 
 def swap(rng: np.random.Generator, data: bytearray) -> bytearray:
-    """Swap two neighbouring pieces, as if chunks had changed places."""
+    """Swap two adjacent pieces, like reordered chunks."""
     first, second, third = sorted(place(rng, data) for _ in range(3))
     return data[:first] + data[second:third] + data[first:second] + data[third:]
 
 
 def extreme_number(rng: np.random.Generator, data: bytearray) -> bytearray:
-    """Write a number that is as large or small as can be, as sizes and counts might be."""
+    """Overwrite a position with an extreme integer, as if it were a size or count."""
     form = str(rng.choice(["<H", ">H", "<I", ">I", "<Q", "B"]))
     limit = 2 ** (8 * struct.calcsize(form))
     values = [0, 1, 0x7F, limit - 1, limit // 2, limit // 2 - 1, min(10**6, limit - 1)]
@@ -125,7 +125,7 @@ def sample_images() -> dict[str, bytes]:
 
 
 def with_right_checksums(png: bytes) -> bytes:
-    """Mend the checksums of a PNG, so that damage reaches what lies behind them."""
+    """Recompute the checksums of a PNG, so that the decoder gets past them to the damage."""
     out, position = png[:8], 8
     while position + 12 <= len(png):
         size = min(int.from_bytes(png[position : position + 4], "big"), len(png) - position - 12)
@@ -147,7 +147,7 @@ SPLINTERS = (
         b"images",
     ),
 )
-"""What JSON and base64 may stumble over."""
+"""Fragments that JSON and base64 parsers may mishandle."""
 
 KINDS = (
     JSON,
@@ -171,7 +171,7 @@ def splintered(rng: np.random.Generator, body: bytes) -> bytes:
 
 
 def mutated_request(rng: np.random.Generator, seeds: list[tuple[str, bytes]]) -> tuple[str, bytes]:
-    """A golden request or an image, damaged in its JSON, its base64 or the image itself."""
+    """Return a golden request or an image with damage in its JSON, its base64 or the image itself."""
     kind, body = seeds[int(rng.integers(0, len(seeds)))]
     match int(rng.integers(0, 5)):
         case 0:
@@ -191,7 +191,7 @@ def mutated_request(rng: np.random.Generator, seeds: list[tuple[str, bytes]]) ->
 
 
 def check(status: int, content: bytes) -> str:
-    """Hold an answer against the contract and return what it was."""
+    """Validate a response against the schema, and return its kind."""
     values = json.loads(content)
     if status == 200:
         (ImagesAnswer if "predictions" in values else ImageAnswer).model_validate(values)

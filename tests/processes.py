@@ -1,7 +1,7 @@
-"""Processes forked from one that has imported what any of them needs, which has never computed anything.
+"""Processes forked from a server that has imported all modules but has not used them.
 
-So one more costs no start of Python, TensorFlow or Azure's libraries: for the command line, for trainings to
-kill, for rivals.
+They start without the cost of importing TensorFlow or Azure's libraries. They run the command line, trainings
+to be killed, and concurrent processes.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _PRELOADED = (
 
 
 def forking_context() -> ForkServerContext:
-    """Return the context to start them in.
+    """Return the multiprocessing context for these processes.
 
-    There is one such server in a process, and only the list of its first user counts: hence one list.
+    A process has one fork server, and only the preload list of its first user takes effect: hence one list.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(_PRELOADED))
@@ -42,7 +42,7 @@ def forking_context() -> ForkServerContext:
 
 
 def run_new(*arguments: str, env: Mapping[str, str], cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run the installed command as a shell does."""
+    """Run the installed command in a new interpreter."""
     return subprocess.run(
         [CLI, *arguments],
         cwd=cwd,
@@ -56,7 +56,7 @@ def run_new(*arguments: str, env: Mapping[str, str], cwd: Path) -> subprocess.Co
 
 
 def run_forked(*arguments: str, env: Mapping[str, str], cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run the command's own ``main`` in a process that has all modules already."""
+    """Run the command's ``main`` in a forked process."""
     with TemporaryDirectory() as folder:
         output, errors = Path(folder, "output"), Path(folder, "errors")
         process = start_forked(*arguments, env=env, cwd=cwd, output=output, errors=errors)
@@ -71,7 +71,7 @@ def run_forked(*arguments: str, env: Mapping[str, str], cwd: Path) -> subprocess
 def start_forked(
     *arguments: str, env: Mapping[str, str], cwd: Path, output: Path, errors: Path
 ) -> BaseProcess:
-    """Start such a command; what it writes goes into two files, or into one if they are the same."""
+    """Start a command in a forked process; its output is written to two files, which may be the same."""
     for path in (output, errors):
         path.write_bytes(b"")
     process = forking_context().Process(
@@ -82,7 +82,7 @@ def start_forked(
 
 
 def start_code(code: str, *, env: Mapping[str, str], cwd: Path, output: Path, errors: Path) -> BaseProcess:
-    """Start a piece of Python where nothing was computed yet; what it writes goes into two files."""
+    """Start Python code in a forked process; its output is written to two files."""
     for path in (output, errors):
         path.write_bytes(b"")
     arguments = (code, dict(env), str(cwd), str(output), str(errors))
@@ -92,7 +92,7 @@ def start_code(code: str, *, env: Mapping[str, str], cwd: Path, output: Path, er
 
 
 def run_on(backend: str, code: str, **variables: str) -> str:
-    """Run a piece of Python on a backend of Keras, where nothing was computed yet; return what it prints."""
+    """Run Python code on a Keras backend in a new process, and return its standard output."""
     env = os.environ | {"KERAS_BACKEND": backend} | variables
     if backend == "tensorflow":
         with TemporaryDirectory() as folder:
@@ -114,7 +114,7 @@ def run_on(backend: str, code: str, **variables: str) -> str:
 
 
 def _wait_for(process: BaseProcess) -> int:
-    """Let it end, and return its exit code."""
+    """Wait for the process, and return its exit code."""
     process.join(TIMEOUT_S)
     if process.exitcode is None:
         process.kill()
@@ -126,7 +126,7 @@ def _wait_for(process: BaseProcess) -> int:
 def _run_code(code: str, env: dict[str, str], cwd: str, output: str, errors: str) -> None:
     os.chdir(cwd)
     _take_over(env, output, errors)
-    exec(compile(code, "a test's code", "exec"), {"__name__": "__main__"})
+    exec(compile(code, "test code", "exec"), {"__name__": "__main__"})
 
 
 def _take_over(env: dict[str, str], output: str, errors: str) -> None:

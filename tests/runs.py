@@ -1,4 +1,4 @@
-"""Trained runs for tests: trained once for all workers, or copied with content of their own."""
+"""Trained runs for tests: trained once for all workers, or copied with unique content."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from cifarml.run import MANIFEST
 __all__ = ["MakeRun", "TrainedRuns"]
 
 MakeRun = Callable[[int], Run]
-"""Makes a finished run with content of its own for each number."""
+"""Creates a finished run with unique content for each number."""
 
 
 class TrainedRuns:
-    """Runs to read, not to change: each is trained by the first test that needs it, in whichever worker.
+    """Read-only runs, each trained once by the first test of any worker that needs it.
 
     Attributes:
-        folder: A folder that all workers of a session share.
+        folder: Folder that all workers of a session share.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -31,18 +31,18 @@ class TrainedRuns:
 
     @classmethod
     def of_session(cls, base: Path) -> TrainedRuns:
-        """Open those of a session, given this process's base for temporary folders."""
+        """Open the runs of this session, given the base temporary folder of this process."""
         return cls((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "trained_runs")
 
     def get(self, name: str, data: str = "drawn:200", **settings: Any) -> Run:
-        """Return the run of this name; if there is none yet, train it with these settings."""
-        path, asked = self.folder / name, self.folder / f"{name}.asked"
+        """Return the run of this name; if it does not exist, train it with these settings."""
+        path, description = self.folder / name, self.folder / f"{name}.settings"
         config = TrainConfig(**settings)
         with FileLock(self.folder / f"{name}.lock"):
             if not (path / MANIFEST).exists():
                 from cifarml.train.trainer import train_model
 
-                asked.write_text(f"{data} {config!r}")
+                description.write_text(f"{data} {config!r}")
                 train_model(config, load_dataset(data), path)
-        assert asked.read_text() == f"{data} {config!r}", f"{name} was trained with other settings"
+        assert description.read_text() == f"{data} {config!r}", f"{name} was trained with other settings"
         return Run.open(path)

@@ -1,4 +1,4 @@
-"""The floor plan: what may import what, and how large files and folders may grow."""
+"""Layering of the package: allowed imports, and sizes of files and folders."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import cifarml
 
 PACKAGE = Path(cifarml.__file__).parent
 
-FLOORS = (
+LAYERS = (
     {"errors", "cifar10", "progress", "config_files"},
     {"settings", "images", "hardware", "model", "cloud_errors", "extras"},
     {"predict"},
@@ -28,21 +28,21 @@ FLOORS = (
     {"cli"},
     {"__main__"},
 )
-"""Rooms of the package from the ground up. A room imports from lower floors, or from its neighbours."""
+"""Layers of the package, lowest first. A module imports from its own layer or lower ones."""
 
-LARGEST_FILE = 320
-MOST_FILES = 20
+MAX_LINES_PER_FILE = 320
+MAX_FILES_PER_FOLDER = 20
 
 
 def find_imports() -> dict[str, set[str]]:
-    """Return the modules of the package that each module imports, at its top or in a function."""
+    """Return the modules of the package that each module imports, at the top level or in functions."""
     paths = {
         ".".join(("cifarml", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(
             ".__init__"
         ): path
         for path in PACKAGE.rglob("*.py")
     }
-    del paths["cifarml"]  # the table of public names leads everywhere, and is followed only when it is asked
+    del paths["cifarml"]  # it imports public names lazily from everywhere
     found: dict[str, set[str]] = {}
     for module, path in paths.items():
         names = found[module] = set()
@@ -58,37 +58,37 @@ def find_imports() -> dict[str, set[str]]:
 IMPORTS = find_imports()
 
 
-def room_of(module: str) -> str:
+def package_of(module: str) -> str:
     return module.split(".")[1]
 
 
-def floor_of(module: str) -> int:
-    return next(number for number, rooms in enumerate(FLOORS) if room_of(module) in rooms)
+def layer_of(module: str) -> int:
+    return next(number for number, packages in enumerate(LAYERS) if package_of(module) in packages)
 
 
-def test_every_room_has_a_floor() -> None:
-    assert Counter(room for rooms in FLOORS for room in rooms) == Counter(set(map(room_of, IMPORTS)))
+def test_every_package_has_a_layer() -> None:
+    assert Counter(each for layer in LAYERS for each in layer) == Counter(set(map(package_of, IMPORTS)))
 
 
-def test_nothing_imports_from_a_higher_floor() -> None:
+def test_no_module_imports_from_a_higher_layer() -> None:
     upwards = [
         f"{module} imports {each}"
         for module, names in IMPORTS.items()
         for each in names
-        if floor_of(each) > floor_of(module)
+        if layer_of(each) > layer_of(module)
     ]
     assert not upwards, "\n".join(upwards)
 
 
-@pytest.mark.parametrize("level", ["module", "room"])
+@pytest.mark.parametrize("level", ["module", "package"])
 def test_no_import_cycle(level: str) -> None:
     graph: dict[str, set[str]] = {}
     for module, names in IMPORTS.items():
         if level == "module":
             graph[module] = names
         else:
-            graph.setdefault(room_of(module), set()).update(
-                {room_of(each) for each in names} - {room_of(module)}
+            graph.setdefault(package_of(module), set()).update(
+                {package_of(each) for each in names} - {package_of(module)}
             )
     try:
         TopologicalSorter(graph).prepare()
@@ -96,8 +96,8 @@ def test_no_import_cycle(level: str) -> None:
         pytest.fail(" -> ".join(error.args[1]))
 
 
-def test_the_public_api_is_listed_once() -> None:
-    """In ``cifarml/__init__.pyi``: no module has an ``__all__``."""
+def test_public_api_is_listed_once() -> None:
+    """It is listed in ``cifarml/__init__.pyi``, so no module has an ``__all__``."""
     for path in PACKAGE.rglob("*.py"):
         names = {node.id for node in ast.walk(ast.parse(path.read_bytes())) if isinstance(node, ast.Name)}
         assert "__all__" not in names, path
@@ -105,5 +105,7 @@ def test_the_public_api_is_listed_once() -> None:
 
 def test_files_and_folders_stay_small() -> None:
     sizes = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in PACKAGE.rglob("*.py")}
-    assert not {path.name: size for path, size in sizes.items() if size > LARGEST_FILE}
-    assert not {path.name: n for path, n in Counter(path.parent for path in sizes).items() if n > MOST_FILES}
+    assert not {path.name: size for path, size in sizes.items() if size > MAX_LINES_PER_FILE}
+    assert not {
+        path.name: n for path, n in Counter(path.parent for path in sizes).items() if n > MAX_FILES_PER_FOLDER
+    }

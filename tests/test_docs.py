@@ -1,4 +1,4 @@
-"""The documents are true: the page of the command line, links, commands, the notebook."""
+"""Documentation: generated pages, links, commands and the notebook."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from tests import endpoint_docs
 from tests.cli_docs import CLI_DOCS, render
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 @pytest.mark.slow
-def test_the_page_of_the_command_line_is_current() -> None:
-    assert CLI_DOCS.read_text(encoding="utf-8") == render(), "write it anew: python -m tests.cli_docs"
+def test_cli_page_is_up_to_date() -> None:
+    assert CLI_DOCS.read_text(encoding="utf-8") == render(), "regenerate it: python -m tests.cli_docs"
 
 
-def test_the_page_of_the_endpoint_is_current() -> None:
+def test_endpoint_page_is_up_to_date() -> None:
     page = endpoint_docs.ENDPOINT_DOCS.read_text(encoding="utf-8")
-    assert page == endpoint_docs.render(page), "write it anew: python -m tests.endpoint_docs"
+    assert page == endpoint_docs.render(page), "regenerate it: python -m tests.endpoint_docs"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_point_to_existing_files(page: Path) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), target
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_modules_and_files_that_are_named_exist(page: Path) -> None:
+def test_mentioned_files_exist(page: Path) -> None:
     for name in re.findall(r"`((?:src|tests|docs)/[\w./]+)`", page.read_text(encoding="utf-8")):
         assert (ROOT / name).exists(), name
 
 
-def test_the_first_two_shell_blocks_are_one_line_each_and_ci_runs_the_second() -> None:
+def test_first_shell_blocks_are_single_lines_and_ci_runs_the_second() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     first, second = re.findall(r"^```sh\n(.*?)^```", readme, re.M | re.S)[:2]
     assert first.count("\n") == second.count("\n") == 1
@@ -50,7 +50,7 @@ def test_the_first_two_shell_blocks_are_one_line_each_and_ci_runs_the_second() -
     assert second in ci
 
 
-def test_every_dependency_has_its_line() -> None:
+def test_every_dependency_is_documented() -> None:
     page = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     wanted = [
@@ -63,7 +63,7 @@ def test_every_dependency_has_its_line() -> None:
     assert {name for name in names if not re.search(rf"`{name}(\[[a-z-]+\])?`", page)} == set()
 
 
-def test_every_extra_has_its_line() -> None:
+def test_every_extra_is_documented() -> None:
     page = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     assert {
@@ -72,11 +72,13 @@ def test_every_extra_has_its_line() -> None:
 
 
 @pytest.mark.slow
-def test_the_notebook_runs(tmp_path: Path) -> None:
-    """Every cell runs, in a fresh kernel, and images are shown; with fewer of them and fewer epochs."""
+def test_notebook_runs(tmp_path: Path) -> None:
+    """Every cell runs in a new kernel and images are shown, with less data and fewer epochs."""
     text = (ROOT / "docs" / "quickstart.ipynb").read_text(encoding="utf-8")
     notebook: Any = nbformat.reads(text, as_version=4)  # type: ignore[no-untyped-call]
-    assert not any(cell.get("outputs") for cell in notebook.cells), "it is kept without outputs"
+    assert not any(cell.get("outputs") for cell in notebook.cells), (
+        "the notebook must be committed without outputs"
+    )
     for old, new in (("num_epochs=10", "num_epochs=2"), ("drawn:1000", "drawn:300")):
         (cell,) = [each for each in notebook.cells if each.cell_type == "code" and old in each.source]
         cell.source = cell.source.replace(old, new)
@@ -92,8 +94,8 @@ def test_the_notebook_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_nothing_of_the_data_is_in_the_project() -> None:
-    """No images, archives or models are kept in the repository."""
+def test_repository_contains_no_data() -> None:
+    """It contains no images, archives or models."""
     done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
     names = done.stdout.splitlines()
     assert not [name for name in names if re.search(r"\.(zip|gz|jpe?g|npy|onnx|keras|h5)$", name)]

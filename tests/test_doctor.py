@@ -1,4 +1,4 @@
-"""``cifarml doctor`` on this machine, and its judgement of others."""
+"""``cifarml doctor`` on this machine, and checks with simulated values."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ NAMES = [
 SECRET = "c2VjcmV0LW9mLW91cnMhISEhISEhISEhISEhISEhISEhISEhISEh+/=="
 
 
-def test_the_library_tells_each_check_as_it_is_done(tmp_path: Path) -> None:
+def test_run_checks_reports_each_check(tmp_path: Path) -> None:
     seen: list[Check] = []
     settings = Settings(cache_dir=tmp_path / "not" / "there", runs_dir=tmp_path)
     checks = run_checks(settings, on_check=seen.append)
     assert checks == seen
     assert [check.name for check in checks] == [name for name in NAMES if name != "settings"]
-    assert not (tmp_path / "not").exists(), "nothing is made"
+    assert not (tmp_path / "not").exists(), "no folder is created"
     assert list(tmp_path.iterdir()) == []
     by_name = {check.name: check for check in checks}
     assert by_name["python"].status == by_name["tensorflow"].status == by_name["processor"].status == "ok"
     assert "Keras 3." in by_name["tensorflow"].message
-    assert "images come from this machine" in by_name["storage"].message
+    assert "images are read from this machine" in by_name["storage"].message
     assert all(check.hint for check in checks if check.status != "ok")
 
 
-def test_doctor(cifarml: CommandLine) -> None:
+def test_doctor_command(cifarml: CommandLine) -> None:
     done = cifarml("doctor", env={"AZURE_STORAGE_KEY": SECRET})
     assert done.stderr == ""
     assert SECRET not in done.stdout
@@ -55,21 +55,21 @@ def test_doctor(cifarml: CommandLine) -> None:
     assert "\x1b" not in done.stdout
 
 
-def test_a_broken_settings_file_is_a_problem_and_no_crash(cifarml: CommandLine, tmp_path: Path) -> None:
+def test_invalid_settings_file_is_a_problem(cifarml: CommandLine, tmp_path: Path) -> None:
     (tmp_path / "cifarml.toml").write_text(f'storage_key = "{SECRET}"')
     done = cifarml("doctor", "--json", env={"CIFARML_DEBUG": "1"})
     assert done.returncode == 1
     assert SECRET not in done.stdout + done.stderr
-    answer = json.loads(done.stdout)
-    assert answer["ok"] is False
-    (problem,) = [check for check in answer["checks"] if check["status"] == "problem"]
+    document = json.loads(done.stdout)
+    assert document["ok"] is False
+    (problem,) = [check for check in document["checks"] if check["status"] == "problem"]
     assert problem["name"] == "settings"
     assert "is a secret" in problem["message"]
     assert "CIFARML_STORAGE_KEY" in problem["hint"]
-    assert [check["name"] for check in answer["checks"]][-2:] == ["tensorflow", "processor"], "it goes on"
+    assert [check["name"] for check in document["checks"]][-2:] == ["tensorflow", "processor"]
 
 
-def test_where_settings_come_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_cache: Path) -> None:
+def test_origins_of_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_cache: Path) -> None:
     (tmp_path / "cifarml.toml").write_text('storage_container = "abc"')
     monkeypatch.chdir(tmp_path)
     assert doctor._check_origins() == Check(
@@ -89,13 +89,13 @@ def test_python_versions(version: tuple[int, int], status: str) -> None:
     ("free_bytes", "status"),
     [(0, "problem"), (499_999_999, "problem"), (10**9, "warning"), (5 * 10**9, "ok")],
 )
-def test_room(free_bytes: int, status: str) -> None:
+def test_free_disk_space(free_bytes: int, status: str) -> None:
     check = doctor._check_room("runs_dir", Path("/x"), free_bytes)
     assert check.status == status
     assert (check.hint is None) == (status == "ok")
 
 
-def test_folders_that_cannot_be_written(tmp_path: Path) -> None:
+def test_unwritable_folders(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     check = doctor._check_folder("cache_dir", tmp_path / "file" / "sub")
     assert check.status == "problem"
@@ -106,7 +106,7 @@ def test_folders_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
-def test_a_folder_of_others(tmp_path: Path) -> None:
+def test_folder_without_permission(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     assert doctor._check_folder("runs_dir", tmp_path / "runs").status == "problem"
 
@@ -126,7 +126,7 @@ def test_memory(tmp_path: Path) -> None:
     assert doctor._check_memory(Memory(8 * 10**9, 4 * 10**9)).status == "ok"
 
 
-def test_processors(tmp_path: Path) -> None:
+def test_processor_features(tmp_path: Path) -> None:
     cpuinfo = tmp_path / "cpuinfo"
     assert cpu_features(cpuinfo) is None
     cpuinfo.write_text("model name : x\nflags\t: fpu avx avx2 avx512_bf16 amx_bf16\n")
@@ -145,28 +145,28 @@ def test_processors(tmp_path: Path) -> None:
     assert "avx2" in doctor._check_processor(["cpu:0"], ("avx", "avx2"), nvidia_driver=False).message
 
 
-@pytest.mark.skipif(os.uname().machine != "x86_64", reason="AVX is a matter of Intel and AMD")
-def test_a_processor_without_avx() -> None:
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="only Intel and AMD processors have AVX")
+def test_processor_without_avx() -> None:
     assert doctor._check_processor([], (), nvidia_driver=False).status == "problem"
 
 
-def test_a_tensorflow_that_does_not_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A damaged one raises, one for another processor ends its process; the doctor outlives both."""
+def test_tensorflow_import_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The doctor survives an import error, and a build for another processor, which crashes."""
     broken = tmp_path / "tensorflow.py"
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     broken.write_text("raise ImportError('libx.so: cannot open shared object file')")
-    raised = doctor._ask_tensorflow()
+    raised = doctor._probe_tensorflow()
     assert isinstance(raised, Check)
     assert raised.status == "problem"
     assert "libx.so" in raised.message
     broken.write_text("import os, signal; os.kill(os.getpid(), signal.SIGILL)")
-    killed = doctor._ask_tensorflow()
+    killed = doctor._probe_tensorflow()
     assert isinstance(killed, Check)
     assert "signal 4" in killed.message
 
 
-def test_a_storage_account_that_cannot_be_used() -> None:
-    """A wrong key, and nobody at the address: problems with hints, which do not show the key."""
+def test_unusable_storage_account() -> None:
+    """An invalid key and an unreachable address are problems with hints, which do not show the key."""
     address = "https://127.0.0.1:9/devstoreaccount1"
     (check,) = doctor._check_storage(Settings(storage_account=address, storage_key=SecretStr("notbase64!")))
     assert (check.name, check.status) == ("storage: sign in", "problem")

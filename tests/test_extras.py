@@ -1,4 +1,4 @@
-"""What happens when an extra is not installed: an error that names it."""
+"""Errors for extras that are not installed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ RunWithout = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def run_without(tmp_path: Path) -> RunWithout:
-    """Run Python in a process that cannot find a package, and nor can its own processes."""
+    """Run Python in a process in which, as in its children, a package cannot be found."""
 
     def run(package: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         (tmp_path / "sitecustomize.py").write_text(HIDE.format(package=package))
@@ -46,7 +46,7 @@ def run_without(tmp_path: Path) -> RunWithout:
 
 
 def test_search_names_its_extra(run_without: RunWithout) -> None:
-    """All public names are there without it; the error comes when one is used."""
+    """All public names exist without the extra; the error is raised on use."""
     code = """
 from cifarml import *
 try:
@@ -70,14 +70,14 @@ def test_training_on_jax_names_its_extra(run_without: RunWithout) -> None:
     ]
 
 
-def test_the_doctor_names_the_extra(run_without: RunWithout) -> None:
+def test_doctor_names_the_extra(run_without: RunWithout) -> None:
     done = run_without("jax", "-m", "cifarml", "doctor", "--json", KERAS_BACKEND="jax")
     assert done.returncode == 1
     assert "KERAS_BACKEND=jax requires the package `jax`" in done.stdout
     assert "pip install 'cifarml[jax]'" in done.stdout
 
 
-def test_a_public_name_names_the_extra(run_without: RunWithout) -> None:
+def test_importing_a_public_name_names_the_extra(run_without: RunWithout) -> None:
     code = """
 import cifarml
 try:
@@ -94,8 +94,8 @@ def test_other_missing_packages_are_import_errors(run_without: RunWithout) -> No
     assert "ModuleNotFoundError: No module named 'simplejpeg'" in done.stderr
 
 
-def test_the_registry_does_without_mlflow(run_without: RunWithout) -> None:
-    """Only who asks for the copy gets an error, which names the extra."""
+def test_registry_works_without_mlflow(run_without: RunWithout) -> None:
+    """Only updating the MLflow copy is an error, which names the extra."""
     code = """
 from cifarml import CifarMLError, LocalRegistry
 registry = LocalRegistry("registry")
@@ -109,6 +109,6 @@ except CifarMLError as error:
     done = run_without("mlflow", "-c", code)
     assert done.stdout.splitlines() == [
         "''",
-        "a copy for MLflow requires the packages mlflow, sqlalchemy, alembic",
+        "the MLflow mirror requires the packages mlflow, sqlalchemy, alembic",
         "pip install 'cifarml[mlflow]'",
     ], done.stderr

@@ -1,4 +1,4 @@
-"""The one decoder: formats, modes, orientation, alpha, limits."""
+"""Image decoding: formats, modes, orientation, alpha and limits."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def noise(width: int = 32, height: int = 32) -> Image.Image:
 
 
 def corners(width: int, height: int) -> Image.Image:
-    """An image whose four quarters are red, green, blue and white."""
+    """Return an image with red, green, blue and white quarters."""
     image = Image.new("RGB", (width, height))
     draw = ImageDraw.Draw(image)
     w, h = width // 2, height // 2
@@ -52,26 +52,26 @@ def quarters(pixels: npt.NDArray[np.uint8]) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "WEBP"])
-def test_32x32_keeps_its_pixels(kind: str) -> None:
+def test_32x32_pixels_are_unchanged(kind: str) -> None:
     options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
     pixels = decode_image(encode(noise(), kind, **options))
     assert pixels.dtype == np.uint8
     assert np.array_equal(pixels, np.asarray(noise()))
 
 
-def test_jpeg_is_what_pillow_decodes() -> None:
+def test_jpeg_matches_pillow() -> None:
     data = encode(noise(), "JPEG", quality=80)
     assert np.array_equal(decode_image(data), np.asarray(Image.open(io.BytesIO(data))))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 500), (500, 1), (31, 33), (640, 480), (480, 640), (3000, 2000)])
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
-def test_any_size_becomes_32x32(size: tuple[int, int], kind: str) -> None:
+def test_any_size_is_resized_to_32x32(size: tuple[int, int], kind: str) -> None:
     assert decode_image(encode(Image.new("RGB", size, "red"), kind)).shape == (32, 32, 3)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
-def test_the_centred_square_is_taken(kind: str) -> None:
+def test_image_is_center_cropped(kind: str) -> None:
     image = Image.new("RGB", (900, 300), "black")
     image.paste(corners(300, 300), (300, 0))
     pixels = decode_image(encode(image, kind, **({"quality": 95} if kind == "JPEG" else {})))
@@ -99,7 +99,7 @@ def test_shrinking_is_antialiased() -> None:
 )
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 @pytest.mark.parametrize("size", [(32, 32), (640, 480)])
-def test_orientation(orientation: int, expected: list[str], kind: str, size: tuple[int, int]) -> None:
+def test_exif_orientation(orientation: int, expected: list[str], kind: str, size: tuple[int, int]) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     image = Image.new("RGB", size)
@@ -109,7 +109,7 @@ def test_orientation(orientation: int, expected: list[str], kind: str, size: tup
 
 
 @pytest.mark.parametrize("size", [32, 200])
-def test_transparent_becomes_white_and_hidden_colours_do_not_bleed(size: int) -> None:
+def test_transparent_pixels_become_white_without_bleeding(size: int) -> None:
     image = Image.new("RGBA", (size, size), (255, 0, 0, 0))
     image.paste((0, 0, 255, 255), (0, 0, size // 2, size))
     pixels = decode_image(encode(image))
@@ -134,7 +134,7 @@ def test_png_modes(mode: str) -> None:
 
 
 def test_16_bit_colour() -> None:
-    """Pillow can't write it, so the file is put together here: PNG, 16 bits, red-green-blue."""
+    """Pillow can't write 16-bit RGB PNGs, so the file is assembled here."""
     rows = b"".join(b"\0" + struct.pack(">HHH", 0xC800, 0x6400, 0x3200) * 32 for _ in range(32))
     pixels = decode_image(png(struct.pack(">IIBBBBB", 32, 32, 16, 2, 0, 0, 0), rows))
     assert (pixels == (0xC8, 0x64, 0x32)).all()
@@ -150,7 +150,7 @@ def test_palette_with_transparency() -> None:
 
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])
-def test_animated_gives_the_first_frame(kind: str) -> None:
+def test_animation_is_decoded_to_its_first_frame(kind: str) -> None:
     frames = [Image.new("RGB", (48, 48), color) for color in ("red", "lime", "blue")]
     data = encode(frames[0], kind, save_all=True, append_images=frames[1:], duration=50)
     assert getattr(Image.open(io.BytesIO(data)), "n_frames", 1) == 3
@@ -176,13 +176,13 @@ def png(header: bytes, rows: bytes = b"", data: bytes | None = None) -> bytes:
 
 @pytest.mark.parametrize("side", [8193, 10_000, 30_000, 2**31 - 1])
 def test_too_many_pixels_are_refused_before_decoding(side: int) -> None:
-    """A 30000x30000 image is 30 MB of zeros or less; decoded it would take 2.7 GB."""
+    """A 30000x30000 image takes at most 30 MB as a file, and 2.7 GB decoded."""
     data = png(struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0), b"\0" * 100_000)
     with pytest.raises(ImageError, match=r"pixels|damaged"):
         decode_image(data)
 
 
-def test_a_real_30000x30000_png() -> None:
+def test_30000x30000_png_is_refused() -> None:
     data = encode(Image.new("1", (30_000, 30_000)))
     with pytest.raises(ImageError, match=f"{MAX_PIXELS:,}") as caught:
         decode_image(data)
@@ -205,7 +205,7 @@ def test_a_real_30000x30000_png() -> None:
         (png(struct.pack(">IIBBBBB", 32, 32, 8, 2, 0, 0, 0), data=b"not zlib"), "damaged"),
     ],
 )
-def test_what_is_no_image(data: bytes, reason: str) -> None:
+def test_invalid_image_files(data: bytes, reason: str) -> None:
     with pytest.raises(ImageError, match=reason) as caught:
         decode_image(data)
     assert len(caught.value.message) < 300
@@ -213,13 +213,13 @@ def test_what_is_no_image(data: bytes, reason: str) -> None:
         assert caught.value.code == ("damaged_image" if reason == "damaged" else "not_an_image")
 
 
-def test_size_without_decoding() -> None:
+def test_image_size_without_decoding() -> None:
     assert image_size(encode(noise(40, 30))) == (40, 30)
     with pytest.raises(ImageError, match="empty"):
         image_size(b"")
 
 
-def held_in_all_ways(data: bytes, folder: Path) -> dict[str, ImageLike]:
+def representations(data: bytes, folder: Path) -> dict[str, ImageLike]:
     path = folder / "image.png"
     path.write_bytes(data)
     image = Image.open(io.BytesIO(data))
@@ -237,23 +237,23 @@ def held_in_all_ways(data: bytes, folder: Path) -> dict[str, ImageLike]:
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
 @pytest.mark.parametrize("size", [(32, 32), (90, 61)])
-def test_an_image_is_the_same_however_it_is_held(mode: str, size: tuple[int, int], tmp_path: Path) -> None:
+def test_all_representations_are_decoded_alike(mode: str, size: tuple[int, int], tmp_path: Path) -> None:
     image = noise(*size).convert(mode)
     if mode == "RGBA":
         image.putalpha(noise(*size).convert("L"))
     data = encode(image)
     expected = decode_image(data)
-    for how, held in held_in_all_ways(data, tmp_path).items():
-        assert np.array_equal(decode_image(held), expected), how
-    for how, held in held_in_all_ways(data, tmp_path).items():
-        assert image_size(held) == size, how
-    for how, held in held_in_all_ways(data, tmp_path).items():
-        sent = encode_image(held)
-        assert np.array_equal(decode_image(sent), expected), how
-        assert sent == data or how in {"PIL", "array"}, how
+    for kind, image_like in representations(data, tmp_path).items():
+        assert np.array_equal(decode_image(image_like), expected), kind
+    for kind, image_like in representations(data, tmp_path).items():
+        assert image_size(image_like) == size, kind
+    for kind, image_like in representations(data, tmp_path).items():
+        sent = encode_image(image_like)
+        assert np.array_equal(decode_image(sent), expected), kind
+        assert sent == data or kind in {"PIL", "array"}, kind
 
 
-def test_an_open_file_is_read_from_its_position(tmp_path: Path) -> None:
+def test_file_object_is_read_from_its_position(tmp_path: Path) -> None:
     (tmp_path / "both").write_bytes(encode(noise()) + encode(corners(32, 32)))
     with (tmp_path / "both").open("rb") as file:
         file.seek(len(encode(noise())))
@@ -264,10 +264,10 @@ def test_an_open_file_is_read_from_its_position(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_turned_photo_is_sent_upright_and_without_its_metadata(orientation: int) -> None:
+def test_encoded_photo_is_upright_and_has_no_metadata(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    exif[0x010E] = "somebody's garden"
+    exif[0x010E] = "the author's garden"
     data = encode(corners(160, 120), "JPEG", exif=exif, quality=95)
     photo = Image.open(io.BytesIO(data))
     sent = encode_image(photo)
@@ -277,7 +277,7 @@ def test_a_turned_photo_is_sent_upright_and_without_its_metadata(orientation: in
     assert Image.open(io.BytesIO(sent)).size == ((160, 120) if orientation < 5 else (120, 160))
 
 
-def test_what_is_given_stays_as_it_is() -> None:
+def test_input_is_not_modified() -> None:
     photo = Image.open(io.BytesIO(encode(noise(640, 480), "JPEG")))
     decode_image(photo)
     assert photo.size == (640, 480)
@@ -313,7 +313,7 @@ def test_pil_images_of_any_mode(mode: str) -> None:
 @pytest.mark.parametrize("mode", ["I", "F"])
 def test_pil_images_without_a_range_are_refused(mode: str) -> None:
     for each in (decode_image, encode_image, image_size):
-        with pytest.raises(ImageError, match=f"mode '{mode}' has no fixed range") as caught:
+        with pytest.raises(ImageError, match=f"mode '{mode}' has no fixed value range") as caught:
             each(Image.new(mode, (40, 40)))
         assert 'convert("L")' in str(caught.value.hint)
 
@@ -340,7 +340,7 @@ def test_pil_images_without_a_range_are_refused(mode: str) -> None:
     ],
     ids=lambda array: f"{array.dtype} {array.shape}",
 )
-def test_arrays_that_are_no_image(array: npt.NDArray[Any]) -> None:
+def test_invalid_arrays(array: npt.NDArray[Any]) -> None:
     for each in (decode_image, encode_image, image_size):
         with pytest.raises(ImageError, match=r"expected a uint8 array of shape \(H, W\).*; got ") as caught:
             each(array)
@@ -348,7 +348,7 @@ def test_arrays_that_are_no_image(array: npt.NDArray[Any]) -> None:
 
 
 def test_huge_arrays_and_images_are_refused() -> None:
-    wide = np.broadcast_to(np.uint8(0), (8193, 8192, 3))  # takes a byte
+    wide = np.broadcast_to(np.uint8(0), (8193, 8192, 3))  # occupies one byte
     with pytest.raises(ImageError, match="more than") as caught:
         decode_image(wide)
     assert caught.value.code == "too_many_pixels"
@@ -357,7 +357,7 @@ def test_huge_arrays_and_images_are_refused() -> None:
             each(Image.new("1", (8193, 8192)))
 
 
-def test_views_of_arrays() -> None:
+def test_array_views() -> None:
     pixels = np.asarray(noise())
     assert np.array_equal(decode_image(pixels[::-1, ::-1]), pixels[::-1, ::-1])
     assert np.array_equal(decode_image(np.asfortranarray(pixels)), pixels)
@@ -388,7 +388,7 @@ NOT_IMAGES: dict[str, tuple[Callable[[], object], str]] = {
     "damaged file": (lambda: "damaged.png", r"^damaged\.png: damaged"),
     "text file object": (
         lambda: io.StringIO("x"),
-        "expected a binary file object; reading this one gives str",
+        r"expected a binary file object; its read\(\) returned str",
     ),
     "closed file object": (closed, "can't read the file object: .*closed"),
     "file object for writing": (lambda: open(os.devnull, "wb"), "can't read the file object"),  # noqa: PTH123, SIM115
@@ -402,23 +402,21 @@ NOT_IMAGES: dict[str, tuple[Callable[[], object], str]] = {
 }
 
 
-@pytest.mark.parametrize("what", NOT_IMAGES)
+@pytest.mark.parametrize("kind", NOT_IMAGES)
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
-def test_what_is_no_image_however_it_is_held(
-    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_invalid_inputs(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty.png").touch()
     (tmp_path / "notes.png").write_text("not an image")
     (tmp_path / "damaged.png").write_bytes(encode(noise())[:-200])
     os.mkfifo(tmp_path / "pipe")
-    make, reason = NOT_IMAGES[what]
+    make, reason = NOT_IMAGES[kind]
     with pytest.raises(ImageError, match=reason) as caught:
         decode_image(make())  # type: ignore[arg-type]
     assert len(caught.value.message) < 300
 
 
-def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
+def test_unreadable_file(tmp_path: Path) -> None:
     path = tmp_path / "secret.png"
     path.write_bytes(encode(noise()))
     path.chmod(0)

@@ -1,4 +1,4 @@
-"""What is imported when: nothing heavy before it is needed."""
+"""Lazy imports: heavy packages are imported only when they are needed."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_importing_loads_nothing_heavy(python: Callable[[str], str]) -> None:
     assert loaded(python, "import cifarml, cifarml.cli.main, cifarml.train") == set()
 
 
-def test_importing_what_is_for_azure_loads_none_of_it(python: Callable[[str], str]) -> None:
+def test_importing_azure_modules_loads_no_azure_sdk(python: Callable[[str], str]) -> None:
     modules = "cifarml.deploy, cifarml.deploy.azure.host, cifarml.registry.azure.registry"
     assert "azure" not in loaded(python, f"import {modules}")
 
@@ -75,7 +75,7 @@ COMMANDS = (
 
 
 def test_help_loads_nothing_heavy(python: Callable[[str], str]) -> None:
-    """In one process, since nothing that was loaded leaves it again."""
+    """All commands run in one process, since modules are never unloaded."""
     code = f"""
 from cifarml.cli.main import main
 for command in {COMMANDS!r}:
@@ -111,8 +111,8 @@ evaluate_model(Run.open({str(trained.path)!r}).predictor(), load_dataset("drawn:
     assert "tensorflow" not in loaded(python, code)
 
 
-def test_training_loads_no_search() -> None:
-    """Nor does anything else that the tests have loaded where others are forked from."""
+def test_training_loads_no_optuna() -> None:
+    """Neither does any other module that the fork server has loaded."""
     code = "import sys\nfrom cifarml import train_model\nprint('optuna' in sys.modules)"
     assert run_on("tensorflow", code).strip() == "False"
 
@@ -129,7 +129,7 @@ except SystemExit as ended:
     assert not loaded(python, code) & {"tensorflow", "keras", "matplotlib"}
 
 
-def test_importing_leaves_the_environment_alone(python: Callable[[str], str]) -> None:
+def test_importing_does_not_change_the_environment(python: Callable[[str], str]) -> None:
     code = """
 import logging, os
 before = dict(os.environ)
@@ -181,7 +181,7 @@ PUBLIC = [
 ]
 
 
-def test_every_public_name_is_there() -> None:
+def test_every_public_name_can_be_imported() -> None:
     assert sorted(PUBLIC) == sorted(cifarml.__all__)
     for name in cifarml.__all__:
         assert getattr(cifarml, name) is not None
@@ -194,5 +194,5 @@ def test_every_public_name_is_there() -> None:
     assert cifarml.__version__ == metadata.version("cifarml")
 
 
-def test_this_interpreter_is_one_we_support() -> None:
+def test_python_version_is_supported() -> None:
     assert (3, 11) <= sys.version_info[:2] <= (3, 13)

@@ -1,4 +1,4 @@
-"""Runs, predictions and evaluations: only what was verified is loaded, and without TensorFlow."""
+"""Run folders, prediction and evaluation."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.image_files import image_bytes
 
 @pytest.fixture
 def run(trained: Run, tmp_path: Path) -> Path:
-    """A copy of a real run that a test may damage."""
+    """Copy of a trained run that a test may damage."""
     return Path(shutil.copytree(trained.path, tmp_path / "run"))
 
 
@@ -41,7 +41,7 @@ def test_predict_one(run: Path) -> None:
     assert list(answer.probabilities.values()) == sorted(answer.probabilities.values(), reverse=True)
 
 
-def test_predict_many_in_batches_a_bad_one_stops_nothing(run: Path, tmp_path: Path) -> None:
+def test_predict_many_continues_after_an_invalid_image(run: Path, tmp_path: Path) -> None:
     predictor = Run.open(run).predictor()
     paths = [tmp_path / f"{i}.png" for i in range(600)]
     for i, path in enumerate(paths):
@@ -62,7 +62,7 @@ def test_predict_many_in_batches_a_bad_one_stops_nothing(run: Path, tmp_path: Pa
     assert batched.probability == pytest.approx(alone.probability, abs=1e-5)
 
 
-def test_images_however_they_are_held(run: Path, tmp_path: Path) -> None:
+def test_predict_many_accepts_all_representations(run: Path, tmp_path: Path) -> None:
     predictor, path = Run.open(run).predictor(), tmp_path / "image.png"
     path.write_bytes(image_bytes(1, size=(50, 70)))
     image = Image.open(path)
@@ -105,7 +105,7 @@ def test_predict_many_refuses_a_single_image(run: Path, images: Any) -> None:
     assert "a list" in str(caught.value.hint)
 
 
-def test_what_a_run_offers(trained: Run) -> None:
+def test_run_attributes(trained: Run) -> None:
     assert trained.metrics["test_accuracy"] == trained.info["test_accuracy"]
     assert {"test_loss", "num_epochs", "training_s"} <= set(trained.metrics)
     assert not {"interrupted", "preset"} & set(trained.metrics)
@@ -113,19 +113,19 @@ def test_what_a_run_offers(trained: Run) -> None:
         assert predictor.class_names == trained.class_names
 
 
-def test_every_way_to_name_a_model(trained: Run, drawn: Dataset, tmp_path: Path) -> None:
+def test_model_arguments(trained: Run, drawn: Dataset, tmp_path: Path) -> None:
     model = LocalRegistry(tmp_path / "registry").register(trained)
     expected = evaluate_model(trained, drawn.test).evaluation.accuracy
     for named in (trained.path, str(trained.path), model, Run.open(model).predictor()):
         assert evaluate_model(named, drawn.test).evaluation.accuracy == expected
-    assert compare_runs(str(trained.path), model).verdict.startswith("No difference")
+    assert compare_runs(str(trained.path), model).verdict.startswith("No significant difference")
     for wrong in (None, 5, b"runs/first", io.BytesIO()):
         with pytest.raises(ModelFileError, match=r"path of its folder or a RegisteredModel; got"):
             Run.open(wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("num_threads", [None, 1])
-def test_predict_many_gives_what_predict_gives(run: Path, num_threads: int | None) -> None:
+def test_predict_many_matches_predict(run: Path, num_threads: int | None) -> None:
     predictor = Run.open(run).predictor(num_threads=num_threads)
     good, bad, other = predictor.predict_many([image_bytes(1), b"?", image_bytes(2)])
     assert isinstance(bad, ImageError)
@@ -140,17 +140,17 @@ def test_predict_many_gives_what_predict_gives(run: Path, num_threads: int | Non
 @pytest.mark.parametrize(
     "images", [np.zeros((2, 32, 32, 3), np.float32), np.zeros((2, 28, 28), np.uint8), np.zeros(3, np.uint8)]
 )
-def test_wrong_arrays(run: Path, images: npt.NDArray[Any]) -> None:
+def test_predict_images_refuses_wrong_arrays(run: Path, images: npt.NDArray[Any]) -> None:
     with pytest.raises(DataError, match="uint8"):
         Run.open(run).predictor().predict_images(images)
 
 
-def test_no_images_give_no_answers(run: Path) -> None:
+def test_predict_images_without_images(run: Path) -> None:
     assert Run.open(run).predictor().predict_images(np.zeros((0, 32, 32, 3), np.uint8)).shape == (0, 10)
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "model.keras", "metrics.json"])
-def test_a_changed_file_is_found(run: Path, name: str) -> None:
+def test_verify_detects_a_changed_file(run: Path, name: str) -> None:
     content = bytearray((run / name).read_bytes())
     content[len(content) // 2] ^= 1
     (run / name).write_bytes(content)
@@ -162,7 +162,7 @@ def test_a_changed_file_is_found(run: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "config.json"])
-def test_a_missing_file_is_found(run: Path, name: str) -> None:
+def test_verify_detects_a_missing_file(run: Path, name: str) -> None:
     (run / name).unlink()
     with pytest.raises(ModelFileError, match=name):
         Run.open(run).verify()
@@ -172,9 +172,9 @@ def test_a_missing_file_is_found(run: Path, name: str) -> None:
     "name",
     ["model.h5", "weights.hdf5", "model.pkl", "x.pickle", "score.py", "lib.so", "run.sh", "x.npy", "noend"],
 )
-def test_what_could_run_code_is_refused(run: Path, name: str) -> None:
+def test_files_that_could_execute_code_are_refused(run: Path, name: str) -> None:
     (run / name).write_bytes(pickle.dumps({}))
-    with pytest.raises(ModelFileError, match="has no place in a run folder"):
+    with pytest.raises(ModelFileError, match="is not allowed in a run folder"):
         Run.open(run).predictor()
 
 
@@ -189,7 +189,7 @@ def test_links_and_folders_are_refused(run: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["model.h5", "model.keras", "model.onnx", "model.pkl"])
-def test_a_single_file_is_refused(tmp_path: Path, name: str) -> None:
+def test_open_refuses_a_single_file(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"x")
     with pytest.raises(ModelFileError, match="single file"):
         Run.open(tmp_path / name).predictor()
@@ -212,17 +212,17 @@ def test_a_single_file_is_refused(tmp_path: Path, name: str) -> None:
         lambda _: "",
     ],
 )
-def test_a_damaged_manifest(run: Path, change: Callable[[dict[str, object]], str]) -> None:
+def test_damaged_manifest(run: Path, change: Callable[[dict[str, object]], str]) -> None:
     manifest = json.loads((run / "manifest.json").read_text())
     (run / "manifest.json").write_text(change(manifest))
-    if len(change(manifest)) > 2**20:  # cut at the limit it is whole JSON followed by blanks
+    if len(change(manifest)) > 2**20:  # truncated at the limit it would be valid JSON followed by blanks
         (run / "manifest.json").write_text(" " * 2**20 + change(manifest))
     with pytest.raises(ModelFileError, match=r"manifest\.json"):
         Run.open(run)
 
 
 def save_model(run: Path, graph: onnx.GraphProto) -> None:
-    """Put another model into a run, with the right hash."""
+    """Replace the model of a run and update its hash."""
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     (run / "model.onnx").write_bytes(model.SerializeToString())
     info = json.loads((run / "manifest.json").read_text())
@@ -244,7 +244,7 @@ def linear(weights: onnx.TensorProto, classes: int, kind: int = TensorProto.UINT
     )
 
 
-def test_a_model_that_points_to_other_files_is_refused(run: Path, tmp_path: Path) -> None:
+def test_model_with_external_data_is_refused(run: Path, tmp_path: Path) -> None:
     secret = tmp_path / "secret.bin"
     secret.write_bytes(bytes(3072 * 10 * 4))
     for location in (str(secret), "../secret.bin", "model.keras"):
@@ -257,7 +257,7 @@ def test_a_model_that_points_to_other_files_is_refused(run: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize(("classes", "kind"), [(9, TensorProto.UINT8), (10, TensorProto.FLOAT)])
-def test_a_model_of_another_shape_is_refused(run: Path, classes: int, kind: int) -> None:
+def test_model_with_another_signature_is_refused(run: Path, classes: int, kind: int) -> None:
     weights = helper.make_tensor("w", TensorProto.FLOAT, [3072, classes], [0.0] * 3072 * classes)
     save_model(run, linear(weights, classes, kind))
     with pytest.raises(ModelFileError, match="must map uint8"):
@@ -265,12 +265,12 @@ def test_a_model_of_another_shape_is_refused(run: Path, classes: int, kind: int)
 
 
 @pytest.mark.parametrize("content", [b"", b"junk", b"\x08\x08" * 500])
-def test_no_model_at_all(run: Path, content: bytes) -> None:
+def test_invalid_model_content(run: Path, content: bytes) -> None:
     with pytest.raises(ModelFileError, match="can't be loaded"):
         Predictor(content, ("a", "b"))
 
 
-def test_finding_runs(run: Path, tmp_path: Path) -> None:
+def test_find_run(run: Path, tmp_path: Path) -> None:
     runs_dir = run.parent
     assert find_run(None, runs_dir) == find_run("latest", runs_dir) == run
     assert find_run("run", runs_dir) == find_run(run, runs_dir) == run
@@ -283,7 +283,7 @@ def test_finding_runs(run: Path, tmp_path: Path) -> None:
     assert new_run_dir(tmp_path, "tutorial") != first
 
 
-def test_states_of_runs(run: Path) -> None:
+def test_list_runs_states(run: Path) -> None:
     def state() -> str:
         return next(found.state for found in list_runs(run.parent) if found.path == run)
 
@@ -295,9 +295,7 @@ def test_states_of_runs(run: Path) -> None:
 
 
 class TestEvaluate:
-    """Figures against ones worked out by hand."""
-
-    def test_by_hand(self) -> None:
+    def test_metrics_match_manual_calculation(self) -> None:
         labels = np.array([0, 0, 0, 1, 1, 2])
         predicted = np.array([0, 0, 1, 1, 1, 0])
         probabilities = np.full((6, 3), 0.1, np.float32)
@@ -311,12 +309,12 @@ class TestEvaluate:
         assert [c.f1 for c in found.classes] == pytest.approx([2 / 3, 0.8, 0])
         assert found.macro_f1 == pytest.approx((2 / 3 + 0.8) / 3)
 
-    def test_a_certain_mistake_has_a_finite_loss(self) -> None:
+    def test_loss_of_a_certain_mistake_is_finite(self) -> None:
         found = evaluate_probabilities(np.array([[1, 0]], np.float32), np.array([1]), ("a", "b"))
         assert found.loss == pytest.approx(-np.log(1e-7))
 
-    def test_nothing_to_evaluate(self) -> None:
-        with pytest.raises(DataError, match="needs images"):
+    def test_no_images(self) -> None:
+        with pytest.raises(DataError, match="requires images"):
             evaluate_probabilities(np.zeros((0, 2), np.float32), np.zeros(0, np.int64), ("a", "b"))
 
     def test_classes_are_matched_by_name(self, run: Path, drawn: Dataset) -> None:
@@ -327,21 +325,20 @@ class TestEvaluate:
             evaluate_model(predictor, drawn).evaluation.confusion.tolist()
         )
 
-    def test_fewer_classes_than_the_model(self, run: Path, drawn: Dataset) -> None:
+    def test_data_set_with_fewer_classes(self, run: Path, drawn: Dataset) -> None:
         two = drawn.take(np.flatnonzero(drawn.labels < 2)).relabel(
             drawn.labels[drawn.labels < 2], ("cat", "ship")
         )
         found = evaluate_model(Run.open(run).predictor(), two).evaluation
         assert found.confusion.sum(axis=1).nonzero()[0].tolist() == [3, 8]
 
-    def test_a_class_the_model_does_not_know(self, run: Path, drawn: Dataset) -> None:
+    def test_unknown_class(self, run: Path, drawn: Dataset) -> None:
         other = drawn.relabel(drawn.labels, (*drawn.class_names[:9], "zebra"))
-        with pytest.raises(DataError, match="does not know 'zebra'"):
+        with pytest.raises(DataError, match="has no class 'zebra'"):
             evaluate_model(Run.open(run).predictor(), other)
 
 
-def test_prediction_and_training_decode_alike(run: Path) -> None:
-    """The pixels of a file are the same on the way into the training and into a prediction."""
+def test_prediction_decodes_like_training(run: Path) -> None:
     file = io.BytesIO()
     Image.fromarray(load_dataset("drawn:20").images[3]).resize((200, 150)).save(file, "JPEG")
     predictor = Run.open(run).predictor()

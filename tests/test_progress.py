@@ -1,4 +1,4 @@
-"""What long work tells where nobody looks: lines, and no line twice."""
+"""Progress lines without a terminal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cifarml import show_progress
 from cifarml.progress import Progress
 
 
-def test_the_end_of_a_task_is_told_once() -> None:
+def test_end_of_task_is_printed_once() -> None:
     shown = io.StringIO()
     with show_progress(Console(file=shown, width=200)) as on_progress:
         for done in (0, 20, 40, 40, 40):
@@ -18,7 +18,7 @@ def test_the_end_of_a_task_is_told_once() -> None:
     assert shown.getvalue() == "tuning: 40 s\n"
 
 
-def test_a_task_that_begins_again_ends_again() -> None:
+def test_restarted_task_is_printed_again() -> None:
     shown = io.StringIO()
     with show_progress(Console(file=shown, width=200)) as on_progress:
         for done in (0, 40, 0, 40):

@@ -1,4 +1,4 @@
-"""Settings: every source, which of them wins, files that can't be used, and secrets that stay secret."""
+"""Settings: sources, precedence, invalid files and masked secrets."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from tests.conftest import IN_AZURE
 SECRET = "c2VjcmV0LW9mLW91cnMhISEhISEhISEhISEhISEhISEhISEhISEh+/=="
 SECRETS = ("storage_connection_string", "storage_sas_token", "storage_key")
 WORKSPACE = {"subscription_id": "s-1", "resource_group": "g-1", "workspace_name": "w-1"}
-DOCS = Path(__file__).parents[1] / "docs" / "settings.md"
+DOCS = Path(__file__).parents[1] / "docs" / "reference" / "settings.md"
 
 Write = Callable[[str], Path]
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Work two folders below the one where settings files are written."""
+    """Run the test two folders below the folder with the settings files."""
     (tmp_path / "a" / "b").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "a" / "b")
     return tmp_path
@@ -46,7 +46,7 @@ def origin(name: str) -> str:
 
 
 def refused() -> SettingsError:
-    """Return the error of loading, which shows no secret anywhere."""
+    """Return the error raised by loading the settings, after checking that it shows no secret."""
     with pytest.raises(SettingsError) as caught:
         load_settings()
     assert SECRET not in "".join(traceback.format_exception(caught.value))
@@ -71,14 +71,14 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings_files() == []
 
 
-def test_the_first_source_wins(folder: Path, toml: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each step adds a source that goes before all earlier ones."""
+def test_precedence_of_sources(folder: Path, toml: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each step adds a source that takes precedence over the earlier ones."""
     config = folder / "config.json"
     config.write_text(json.dumps(WORKSPACE | {"other": 1}))
     assert (load_settings().resource_group, origin("resource_group")) == ("g-1", str(config))
     file = toml('resource_group = "g-2"')
     assert (load_settings().resource_group, origin("resource_group")) == ("g-2", str(file))
-    assert load_settings().workspace_name == "w-1", "the others are still taken from config.json"
+    assert load_settings().workspace_name == "w-1", "other settings are still read from config.json"
     monkeypatch.setenv("AZURE_RESOURCE_GROUP", "g-3")
     assert load_settings().resource_group == "g-3"
     assert origin("resource_group") == "environment AZURE_RESOURCE_GROUP"
@@ -86,19 +86,19 @@ def test_the_first_source_wins(folder: Path, toml: Write, monkeypatch: pytest.Mo
     assert load_settings().resource_group == "g-4"
     assert origin("resource_group") == "environment CIFARML_RESOURCE_GROUP"
     assert load_settings(resource_group="g-5").resource_group == "g-5"
-    assert load_settings(resource_group=None).resource_group == "g-4", "None stands for not given"
+    assert load_settings(resource_group=None).resource_group == "g-4", "None means not given"
     assert settings_files() == [file, config]
 
 
 @pytest.mark.parametrize("prefix", ["CIFARML", "AZURE"])
 @pytest.mark.parametrize("name", IN_AZURE)
-def test_variables(monkeypatch: pytest.MonkeyPatch, prefix: str, name: str) -> None:
+def test_environment_variables(monkeypatch: pytest.MonkeyPatch, prefix: str, name: str) -> None:
     monkeypatch.setenv(f"{prefix}_{name}", "  value1\n")
     value = getattr(load_settings(), name.lower())
     assert (value.get_secret_value() if isinstance(value, SecretStr) else value) == "value1", "without blanks"
     assert origin(name.lower()) == f"environment {prefix}_{name}"
     monkeypatch.setenv(f"{prefix}_{name}", "")
-    assert load_settings() == load_settings(**{name.lower(): None}), "an empty one counts as not set"
+    assert load_settings() == load_settings(**{name.lower(): None}), "an empty variable counts as not set"
 
 
 def test_other_settings_have_no_azure_variable(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +106,7 @@ def test_other_settings_have_no_azure_variable(monkeypatch: pytest.MonkeyPatch) 
     assert load_settings().runs_dir == Path("runs")
 
 
-def test_the_nearest_toml_is_read_and_its_paths_count_from_it(
+def test_nearest_toml_is_read_and_its_paths_are_relative_to_it(
     folder: Path, toml: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("CIFARML_CACHE_DIR")
@@ -116,16 +116,16 @@ def test_the_nearest_toml_is_read_and_its_paths_count_from_it(
     settings = load_settings()
     assert settings.runs_dir == folder / "a" / "here" / "runs"
     assert settings.cache_dir == Path.home() / "cache"
-    assert settings.storage_account is None, "only the nearest one counts"
-    assert settings.storage_container == "2000picscifar10", "an empty one counts as not set"
+    assert settings.storage_account is None, "only the nearest file is read"
+    assert settings.storage_container == "2000picscifar10", "an empty value counts as not set"
     near.write_text(f'runs_dir = "{folder}"', encoding="utf-8-sig")
-    assert load_settings().runs_dir == folder, "also with a byte order mark"
+    assert load_settings().runs_dir == folder, "a byte order mark is accepted"
     near.write_text("")
     assert load_settings().runs_dir == Path("runs")
 
 
 @pytest.mark.parametrize("place", ["a/b/.azureml", "a/b", ".azureml", "."])
-def test_where_the_workspace_file_is_found(folder: Path, place: str) -> None:
+def test_workspace_file_locations(folder: Path, place: str) -> None:
     (folder / place).mkdir(exist_ok=True)
     path = folder / place / "config.json"
     path.write_text(json.dumps(WORKSPACE))
@@ -134,7 +134,7 @@ def test_where_the_workspace_file_is_found(folder: Path, place: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"subscription_id": "x"}', "[" * 100_000, " " * 2_000_000])
-def test_the_config_json_of_another_program_is_passed_over(folder: Path, text: str) -> None:
+def test_config_json_of_another_program_is_ignored(folder: Path, text: str) -> None:
     (folder / "a" / "b" / "config.json").write_text(text)
     (folder / "a" / "config.json").mkdir()
     (folder / "config.json").write_text(json.dumps(WORKSPACE))
@@ -153,7 +153,7 @@ def test_the_config_json_of_another_program_is_passed_over(folder: Path, text: s
         (b'{"subscription_id": 5, "resource_group": "g", "workspace_name": "w"}', "subscription_id"),
     ],
 )
-def test_a_broken_workspace_file_is_named(folder: Path, content: bytes, message: str) -> None:
+def test_error_names_the_invalid_workspace_file(folder: Path, content: bytes, message: str) -> None:
     (folder / ".azureml").mkdir()
     path = folder / ".azureml" / "config.json"
     path.write_bytes(content)
@@ -181,7 +181,7 @@ def test_a_broken_workspace_file_is_named(folder: Path, content: bytes, message:
         (b"storage_account = 2026-01-01", "storage_account"),
     ],
 )
-def test_a_broken_toml_is_named(folder: Path, content: bytes, message: str) -> None:
+def test_error_names_the_invalid_toml(folder: Path, content: bytes, message: str) -> None:
     path = folder / "cifarml.toml"
     path.write_bytes(content)
     error = refused()
@@ -191,13 +191,13 @@ def test_a_broken_toml_is_named(folder: Path, content: bytes, message: str) -> N
     assert error.hint
 
 
-def test_what_is_no_file(folder: Path) -> None:
+def test_toml_that_is_not_a_regular_file(folder: Path) -> None:
     path = folder / "cifarml.toml"
     path.mkdir()
     assert refused().message == f"{path} is not a file"
     path.rmdir()
     os.mkfifo(path)
-    assert refused().message == f"{path} is not a file", "and nothing waits for its writer"
+    assert refused().message == f"{path} is not a file", "reading a pipe does not block"
     path.unlink()
     path.symlink_to("nowhere")
     assert "No such file" in refused().message
@@ -207,7 +207,7 @@ def test_what_is_no_file(folder: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_an_unreadable_toml(toml: Write) -> None:
+def test_unreadable_toml(toml: Write) -> None:
     toml("").chmod(0)
     assert "Permission denied" in refused().message
 
@@ -218,11 +218,11 @@ def test_an_unreadable_toml(toml: Write) -> None:
         ("storage_acount", "storage_account"),
         ("runs-dir", "runs_dir"),
         ("CIFARML_CACHE_DIR", "cache_dir"),
-        ("zzz", "there are: cache_dir"),
+        ("zzz", "settings: cache_dir"),
         ("storage", "storage_account"),
     ],
 )
-def test_an_unknown_name_in_the_toml(toml: Write, key: str, hint: str) -> None:
+def test_unknown_setting_in_toml(toml: Write, key: str, hint: str) -> None:
     path = toml(f'# x\n{key} = "{SECRET}"\n')
     error = refused()
     assert error.message == f"{path}, line 2: there is no setting '{key}'"
@@ -230,14 +230,14 @@ def test_an_unknown_name_in_the_toml(toml: Write, key: str, hint: str) -> None:
     assert "storage_key" not in str(error.hint)
 
 
-def test_an_unknown_table_in_the_toml(toml: Write) -> None:
+def test_unknown_table_in_toml(toml: Write) -> None:
     toml(f'\n\n[azure]\nkey = "{SECRET}"\n')
     assert "line 3" in refused().message
 
 
 @pytest.mark.parametrize("name", SECRETS)
 @pytest.mark.parametrize("spelt", ["{}", "AZURE_{}", "cifarml_{}"])
-def test_a_secret_in_the_toml_is_refused(toml: Write, name: str, spelt: str) -> None:
+def test_secret_in_toml_is_refused(toml: Write, name: str, spelt: str) -> None:
     path = toml(f'runs_dir = "x"\n{spelt.format(name)} = "{SECRET}"')
     error = refused()
     assert f"{path}, line 2: {name} is a secret" in error.message
@@ -245,7 +245,7 @@ def test_a_secret_in_the_toml_is_refused(toml: Write, name: str, spelt: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("given", "kept"),
+    ("given", "expected"),
     [
         ("abc", "abc"),
         ("images2000", "images2000"),
@@ -254,8 +254,8 @@ def test_a_secret_in_the_toml_is_refused(toml: Write, name: str, spelt: str) -> 
         ("https://images.blob.core.chinacloudapi.cn", "https://images.blob.core.chinacloudapi.cn"),
     ],
 )
-def test_accounts(given: str, kept: str) -> None:
-    assert load_settings(storage_account=given).storage_account == kept
+def test_valid_storage_accounts(given: str, expected: str) -> None:
+    assert load_settings(storage_account=given).storage_account == expected
 
 
 @pytest.mark.parametrize(
@@ -269,7 +269,7 @@ def test_accounts(given: str, kept: str) -> None:
         f"https://x.net/#{SECRET}",
     ],
 )  # fmt: skip
-def test_accounts_that_are_none(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+def test_invalid_storage_accounts(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
     with pytest.raises(SettingsError, match=r"^storage_account: must be "):
         load_settings(storage_account=given)
     if "\0" not in given:
@@ -278,13 +278,13 @@ def test_accounts_that_are_none(monkeypatch: pytest.MonkeyPatch, given: str) -> 
 
 
 @pytest.mark.parametrize("given", ["ab", "a" * 64, "A-b", "-ab", "ab-", "a--b", "a/b", "a b", "../x", SECRET])
-def test_containers_that_are_none(given: str) -> None:
+def test_invalid_containers(given: str) -> None:
     with pytest.raises(SettingsError, match=r"^storage_container: must be ") as caught:
         load_settings(storage_container=given)
     assert SECRET not in str(caught.value)
 
 
-def test_wrong_arguments() -> None:
+def test_unknown_arguments() -> None:
     with pytest.raises(SettingsError, match="no_such_thing"):
         load_settings(no_such_thing=1)
     with pytest.raises(ValidationError) as caught:
@@ -292,7 +292,7 @@ def test_wrong_arguments() -> None:
     assert SECRET not in str(caught.value)
 
 
-def test_variables_that_are_no_text(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_undecodable_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT", "\udcff\udcfe")
     refused()
 
@@ -307,12 +307,12 @@ def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch, name: str) -> No
     assert Setting(name, "set, not shown", f"environment AZURE_{name.upper()}") in describe_settings()
 
 
-def test_the_password_of_a_mirror_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_password_of_a_mirror_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CIFARML_CIFAR10_URL", "https://me:pass@mirror.net/x.tar.gz?token=abc")
     assert "https://...@mirror.net/x.tar.gz?..." in [each.value for each in describe_settings()]
 
 
-def test_settings_cannot_be_changed() -> None:
+def test_settings_are_immutable() -> None:
     with pytest.raises(ValidationError):
         load_settings().runs_dir = Path("x")
 
@@ -330,14 +330,14 @@ def test_loading_imports_nothing_heavy(python: Callable[[str], str]) -> None:
     assert not {"azure", "numpy", "keras", "tensorflow", "requests"} & set(python(code).split())
 
 
-def test_the_page_names_every_setting() -> None:
+def test_page_lists_every_setting() -> None:
     page = DOCS.read_text(encoding="utf-8")
     for name in Settings.model_fields:
         assert f"\n| `{name}` |" in page
         assert f"`CIFARML_{name.upper()}`" in page
 
 
-def test_the_example_of_the_page_is_good(toml: Write) -> None:
+def test_example_on_page_is_valid(toml: Write) -> None:
     page = DOCS.read_text(encoding="utf-8")
     path = toml(page.partition("```toml\n")[2].partition("```")[0])
     assert origin("storage_account") == str(path)

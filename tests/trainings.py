@@ -1,4 +1,4 @@
-"""Trainings to kill, each in a process of its own."""
+"""Trainings in separate processes, to be killed or interrupted."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ __all__ = ["Training"]
 
 
 class Training:
-    """A process that trains into a run folder with this TrainConfig, or goes on where there is a run already.
+    """Process that trains a run with this TrainConfig, or resumes it if its folder exists.
 
     Attributes:
-        log: A file that gets a line for each Progress, and the traceback of an error.
+        log: File with a line for each Progress, and the traceback of an error.
     """
 
     def __init__(self, run_dir: Path, data: str, **config: Any) -> None:
@@ -32,18 +32,18 @@ class Training:
         self._process.start()
 
     def lines(self) -> list[str]:
-        """Return what it has told so far."""
+        """Return the lines of the log so far."""
         return self.log.read_text().splitlines()
 
     def kill_when(self, reached: Callable[[], bool]) -> bool:
-        """Kill it as soon as something is so; False if it ended before."""
+        """Kill the process when a condition holds; return False if it ended before."""
         self._wait_for(reached)
         self._process.kill()
         self._process.join()
         return self._process.exitcode == -signal.SIGKILL
 
     def interrupt_when(self, reached: Callable[[], bool]) -> int | None:
-        """Send it Ctrl-C as soon as something is so, and return the exit code that it ends with."""
+        """Send Ctrl-C when a condition holds, and return the exit code of the process."""
         self._wait_for(reached)
         assert self._process.pid
         os.kill(self._process.pid, signal.SIGINT)
@@ -57,15 +57,15 @@ class Training:
 def _train(run_dir: Path, data: str, config: dict[str, Any], path: Path) -> None:
     with path.open("a", buffering=1) as log:
 
-        def tell(progress: Progress) -> None:
+        def write_line(progress: Progress) -> None:
             log.write(f"{progress.task} {progress.done} {progress.line}".replace("\n", "; ") + "\n")
 
         try:
             dataset = load_dataset(data)
             if run_dir.exists():
-                resume_training(run_dir, dataset, on_progress=tell)
+                resume_training(run_dir, dataset, on_progress=write_line)
             else:
-                train_model(TrainConfig(**config), dataset, run_dir, on_progress=tell)
+                train_model(TrainConfig(**config), dataset, run_dir, on_progress=write_line)
         except BaseException:
             log.write(traceback.format_exc())
             raise

@@ -1,4 +1,4 @@
-"""Wait for a state that sends no event."""
+"""Polling for a condition."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ __all__ = ["wait_until"]
 
 
 def wait_until(condition: Callable[[], object], *, every_s: float = 0.01) -> None:
-    """Return as soon as the condition holds; one that never does ends with the timeout of pytest."""
+    """Return when the condition holds; if it never does, pytest's timeout ends the test."""
     while not condition():
         time.sleep(every_s)

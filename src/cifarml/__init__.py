@@ -1,15 +1,17 @@
-"""cifarml: from labelled images to a prediction, on the command line or in Python.
+"""Train image classifiers with Keras and deploy them, on the command line or in Python.
 
-Importing this package imports nothing heavy: each public name is loaded when it is first used. They are
-listed in ``__init__.pyi``, and nowhere else.
+Importing this package imports nothing heavy: each public name is imported on first use. The names are listed
+in `__init__.pyi` only.
 
 Example:
-    >>> import cifarml
-    >>> dataset = cifarml.load_dataset("drawn:200")
-    >>> config = cifarml.TrainConfig(num_epochs=1)
-    >>> run = cifarml.train_model(config, dataset, "runs/first")  # doctest: +SKIP
-    >>> run.predictor().predict("ship.png").label  # doctest: +SKIP
-    'ship'
+    ```python
+    import cifarml
+
+    dataset = cifarml.load_dataset("drawn:200")
+    config = cifarml.TrainConfig(num_epochs=1)
+    run = cifarml.train_model(config, dataset, "runs/first")
+    print(run.predictor().predict("ship.png").label)
+    ```
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The public names of cifarml, each with the module that defines it: the one list of them.
+"""Public API of cifarml: every public name and the module that defines it.
 
-Type checkers read this file; ``__init__.py`` reads it to load a name when it is first used.
+Type checkers read this file, and ``__init__.py`` reads it to import a name on first use.
 """
 
 from cifarml.azure.workspace import AzureWorkspace as AzureWorkspace

@@ -1,4 +1,4 @@
-"""``python -m cifarml``: the command line, where no program of that name is installed."""
+"""Entry point of ``python -m cifarml``."""
 
 from cifarml.cli.main import main
 

@@ -1,4 +1,4 @@
-"""Translate refusals, broken connections and failed sign-ins of cloud services into `CloudError`."""
+"""Translate failed requests, connections and sign-ins of cloud services into `CloudError`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from cifarml.errors import CloudError
 
 ErrorMeaning = tuple[str, str | None]
-"""What an error code means, and a hint; both may contain ``{names}`` of what the request was about."""
+"""Meaning of an error code, and a hint; both may contain ``{placeholders}`` for the resource names."""
 
 
 def service_error(
@@ -22,7 +22,17 @@ def service_error(
     detail: str = "",
     kind: type[CloudError] = CloudError,
 ) -> CloudError:
-    """Return the error for a refused request; ``detail`` is what the service's own words add."""
+    """Return the error for a rejected request.
+
+    Args:
+        action: What was attempted, such as ``"read the blob"``; it follows "can't".
+        meaning: Meaning of the error code, and a hint.
+        names: Values for the placeholders in ``meaning``.
+        code: Error code of the service.
+        headers: Headers of the response, for the request id.
+        detail: Message of the service, if it adds information.
+        kind: Class of the error.
+    """
     request_id = str(headers.get("x-ms-request-id") or headers.get("x-ms-correlation-request-id") or "")
     request_id = request_id if re.fullmatch(r"[\w-]{1,80}", request_id) else ""
     text, hint = (part and part.format(**names) for part in meaning)
@@ -34,11 +44,11 @@ def service_error(
 def sign_in_error(
     action: str, error: Exception, *, instead: str = "", kind: type[CloudError] = CloudError
 ) -> CloudError:
-    """Return the error for a failed sign-in, with Entra ID's codes; azure-identity's text is a page long."""
+    """Return the error for a failed sign-in, with the Entra ID codes from azure-identity's long message."""
     codes = sorted(set(re.findall(r"AADSTS\d{4,8}", str(error))))
     shown = f" ({', '.join(codes)})" if codes else ""
     return kind(
-        f"can't {action}: no way to sign in to Azure worked{shown}",
+        f"can't {action}: the sign-in to Azure failed{shown}",
         f"az login   (or set {instead}AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET)",
         code="".join(codes[:1]),
     )
@@ -52,25 +62,25 @@ def connection_error(
     then: str = "then try again",
     kind: type[CloudError] = CloudError,
 ) -> CloudError:
-    """Return the error for a request without a response, by the words of requests and urllib3."""
+    """Return the error for a request without a response, classified by the text of the exception."""
     text = repr(error)
     hint = f"check the network, and HTTPS_PROXY if you are behind a proxy; {then}"
     if "ertificate" in text or "CERTIFICATE" in text:
-        reason = f"the certificate of {host} is not trusted here"
-        hint = "behind a company's proxy, name its certificates in REQUESTS_CA_BUNDLE"
+        reason = f"the certificate of {host} is not trusted on this machine"
+        hint = "behind a company proxy, set REQUESTS_CA_BUNDLE to its certificates"
     elif is_unresolved_host(error):
-        reason = "no network: names can't be looked up"
+        reason = "no network: host names can't be resolved"
     elif "ProxyError" in text or "Tunnel connection failed" in text:
-        reason = f"the proxy (HTTPS_PROXY) lets nothing through to {host}"
+        reason = f"the proxy (HTTPS_PROXY) refuses connections to {host}"
     elif "timed out" in text or "Timeout" in text:
-        reason = f"{host} gave no answer in time"
+        reason = f"{host} did not respond in time"
     elif "ServiceRequestError" in text or "NewConnectionError" in text:
         reason = f"no connection to {host}"
     else:
-        reason = f"the connection to {host} broke"
+        reason = f"the connection to {host} was lost"
     return kind(f"can't {action}: {reason}", hint)
 
 
 def is_unresolved_host(error: Exception) -> bool:
-    """Tell whether a host's name could not be looked up."""
+    """Return whether the host name could not be resolved."""
     return re.search("resolve|Name or service not known|getaddrinfo", repr(error)) is not None

@@ -1,4 +1,4 @@
-"""The files that settings are read from: cifarml.toml, Azure ML's config.json, and those of a training."""
+"""Readers for settings files: cifarml.toml, Azure ML's config.json and files of training settings."""
 
 from __future__ import annotations
 
@@ -13,17 +13,23 @@ from typing import Any, Final
 from cifarml.errors import SettingsError
 
 WORKSPACE: Final = ("subscription_id", "resource_group", "workspace_name")
-"""What Azure ML's config.json says."""
+"""Keys of Azure ML's config.json."""
 _MAX_BYTES: Final = 1 << 20
 
 
 def read_toml(
     path: Path, names: tuple[str, ...], secrets: tuple[str, ...], paths: tuple[str, ...]
 ) -> dict[str, Any]:
-    """Return what a cifarml.toml says about the settings with these names; relative paths count from it.
+    """Read settings from a cifarml.toml.
+
+    Args:
+        path: The file.
+        names: Names of all settings.
+        secrets: Settings that must not be in a file.
+        paths: Settings whose relative paths are resolved against the file's folder.
 
     Raises:
-        SettingsError: If the file can't be read, or holds a secret or an unknown name.
+        SettingsError: If the file can't be read, or contains a secret or an unknown setting.
     """
     text = _read_text(path)
     values = _parse_settings(path, text, tomllib.loads)
@@ -34,26 +40,26 @@ def read_toml(
         where = f"{path}, line {text.count(chr(10), 0, found.start()) + 1}" if found else str(path)
         if name in secrets:
             raise SettingsError(
-                f"{where}: {name} is a secret, and secrets are not read from this file",
-                hint=f"delete it there, and set the environment variable CIFARML_{name.upper()}",
+                f"{where}: {name} is a secret, and cifarml.toml must not contain secrets",
+                hint=f"delete the line, and set the environment variable CIFARML_{name.upper()}",
             )
         if key not in known:
             close = get_close_matches(name, known)
             raise SettingsError(
                 f"{where}: there is no setting {redact(key)}",
-                hint=f"did you mean {' or '.join(close)}?" if close else f"there are: {', '.join(known)}",
+                hint=f"did you mean {' or '.join(close)}?" if close else f"settings: {', '.join(known)}",
             )
-    for name in paths:  # what is relative there counts from there
+    for name in paths:
         if isinstance(values.get(name), str) and values[name] and not values[name].startswith("~"):
             values[name] = str(path.parent / values[name])
     return {name: value for name, value in values.items() if value != ""}
 
 
 def read_workspace(path: Path) -> dict[str, Any] | None:
-    """Return what Azure ML's file says; None where it is some other program's config.json.
+    """Read an Azure ML workspace config.json; return None if the file belongs to another program.
 
     Raises:
-        SettingsError: If the file is surely Azure ML's, and can't be read.
+        SettingsError: If the file is certainly Azure ML's, and can't be read.
     """
     surely = path.parent.name == ".azureml"
     text = ""
@@ -68,7 +74,7 @@ def read_workspace(path: Path) -> dict[str, Any] | None:
         if not surely and "workspace_name" not in text:
             return None
         raise SettingsError(
-            f"{path} is not valid JSON: {error}", hint="download config.json from the workspace anew"
+            f"{path} is not valid JSON: {error}", hint="download config.json from the workspace again"
         ) from error
     if not isinstance(values, dict) or not all(name in values for name in WORKSPACE):
         return None
@@ -76,23 +82,23 @@ def read_workspace(path: Path) -> dict[str, Any] | None:
 
 
 def read_train_settings(path: Path) -> dict[str, Any]:
-    """Return what a file of training settings says: JSON where its name ends so, else TOML.
+    """Read a file of training settings: JSON if its suffix is .json, otherwise TOML.
 
     Raises:
-        SettingsError: If the file can't be read, or holds no settings.
+        SettingsError: If the file can't be read, or contains no settings.
     """
-    hint = "give the path of a .toml or .json file, such as config.json in a run folder"
+    hint = "pass a .toml or .json file, such as config.json of a run folder"
     if not path.exists():
         raise SettingsError(f"there is no file {path}", hint=hint)
     text = _read_text(path, hint)
     values = _parse_settings(path, text, json.loads if path.suffix.lower() == ".json" else tomllib.loads)
     if not isinstance(values, dict) or not values:
-        raise SettingsError(f"{path} holds no settings", hint="write some, such as: num_epochs = 20")
+        raise SettingsError(f"{path} contains no settings", hint="add one, such as: num_epochs = 20")
     return values
 
 
 def redact(text: str) -> str:
-    """Return what was received for a message, unless it could be a secret in the wrong place."""
+    """Return a received value for an error message, or only its length if it could be a secret."""
     plain = len(text) <= 63 and re.fullmatch(r"[\w.:/ -]*", text)
     return repr(text) if plain else f"{len(text)} characters"
 
@@ -106,7 +112,7 @@ def _parse_settings(path: Path, text: str, loads: Callable[[str], Any]) -> Any:
 
 
 def _read_text(path: Path, hint: str = "") -> str:
-    hint = hint or f"give it another name than {path.name}"
+    hint = hint or f"rename it; {path.name} must be a settings file"
     try:
         if path.exists() and not path.is_file():
             raise SettingsError(f"{path} is not a file", hint=hint)

@@ -1,4 +1,4 @@
-"""Is this machine ready? One check after the other, each with what to do about it."""
+"""Diagnostic checks of this machine and of Azure, each with a hint."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from cifarml.registry.local.mlflow_mirror import mirror_failure
 from cifarml.settings import Settings, describe_settings, load_settings
 
 _GB: Final = 1e9
-_MAKE_ANEW: Final = "move mlflow.db in registry_dir away; it is made anew after the next training"
-_ASK = """
+_RECREATE_HINT: Final = "move mlflow.db out of registry_dir; the next training creates a new one"
+_PROBE = """
 import json, tensorflow
 from cifarml.errors import SettingsError
 from cifarml.extras import explain_missing_extra
 from cifarml.hardware.devices import describe_environment
 try:
     with explain_missing_extra():
-        answer = describe_environment()
+        found = describe_environment()
 except SettingsError as error:
-    answer = {"problem": error.message, "hint": error.hint}
-print(json.dumps(answer))
+    found = {"problem": error.message, "hint": error.hint}
+print(json.dumps(found))
 """
 
 
 class Check(NamedTuple):
-    """What one check found; the hint is what to do about it."""
+    """Result of one check; ``hint`` says how to fix a problem."""
 
     name: str
     status: Literal["ok", "warning", "problem"]
@@ -49,17 +49,17 @@ def run_checks(
     target: str | None = None,
     on_check: Callable[[Check], None] = lambda _: None,
 ) -> list[Check]:
-    """Look at Python, settings, disk, memory, TensorFlow, processors, and the rights in Azure Storage.
+    """Check Python, settings, disk, memory, TensorFlow, processors and permissions in Azure.
 
     Args:
-        settings: The settings to check with. When left out they are read here, and broken ones are a
-            check that says "problem".
-        target: ``"azure"`` looks at the Azure ML workspace, too, ``"local"`` doesn't; when left out, it is
-            looked at where one is set.
-        on_check: Called with each check as it is done; the slow ones come last.
+        settings: The settings to use. By default they are loaded; if that fails, the failure is a check with
+            the status "problem".
+        target: ``"azure"`` includes the Azure ML workspace, ``"local"`` skips it; by default it is checked if
+            one is set.
+        on_check: Called with each check when it is done; the slow ones come last.
 
     Returns:
-        All checks. Nothing is raised for what they find.
+        All checks; problems are reported, never raised.
 
     Example:
         >>> [check.name for check in run_checks() if check.status == "problem"]  # doctest: +SKIP
@@ -85,9 +85,9 @@ def _checks(settings: Settings | None, target: str | None) -> Iterator[Check]:
         for name in ("cache_dir", "runs_dir", "registry_dir"):
             yield _check_folder(name, getattr(found, name))
         if failure := mirror_failure(found.registry_dir):
-            yield Check("mlflow", "warning", f"its copy of runs and models is behind: {failure}", _MAKE_ANEW)
+            yield Check("mlflow", "warning", f"the MLflow copy is out of date: {failure}", _RECREATE_HINT)
     yield _check_memory(measure_memory())
-    environment = _ask_tensorflow()
+    environment = _probe_tensorflow()
     if isinstance(environment, Check):
         yield environment
         yield _check_processor([], cpu_features(), nvidia_driver=False)
@@ -112,7 +112,7 @@ def _check_python(version: tuple[int, ...]) -> Check:
         "python",
         "problem",
         f"{'.'.join(map(str, version))} is not supported",
-        "install Python 3.11, 3.12 or 3.13, and make the environment anew",
+        "install Python 3.11, 3.12 or 3.13, and recreate the environment",
     )
 
 
@@ -123,7 +123,7 @@ def _check_origins() -> Check:
 
 
 def _check_folder(name: str, folder: Path) -> Check:
-    """Check that a folder, or the one it will be made in, can be written and has room."""
+    """Check that a folder, or its nearest existing parent, is writable and has free space."""
     hint = f"set CIFARML_{name.upper()} to another folder"
     try:
         folder = folder.absolute()
@@ -140,24 +140,24 @@ def _check_room(name: str, folder: Path, free_bytes: int) -> Check:
     message = f"{folder}, {free_bytes / _GB:,.1f} GB free"
     if free_bytes >= 5 * _GB:
         return Check(name, "ok", message)
-    hint = f"make room there, or set CIFARML_{name.upper()} to another folder"
+    hint = f"free some space, or set CIFARML_{name.upper()} to another folder"
     return Check(name, "problem" if free_bytes < 0.5 * _GB else "warning", message, hint)
 
 
 def _check_memory(memory: Memory | None) -> Check:
     if memory is None:
-        return Check("memory", "ok", "this system doesn't say how much")
+        return Check("memory", "ok", "unknown on this system")
     message = f"{memory.total / _GB:,.1f} GB, {memory.free / _GB:,.1f} GB free"
     if memory.free >= 2 * _GB:
         return Check("memory", "ok", message)
     return Check("memory", "warning", message, "close other programs; training takes about 2 GB")
 
 
-def _ask_tensorflow() -> dict[str, Any] | Check:
-    """Import TensorFlow in another process: one that doesn't fit the processor ends its process."""
+def _probe_tensorflow() -> dict[str, Any] | Check:
+    """Import TensorFlow in a child process, since a build for another processor crashes its process."""
     try:
-        done = subprocess.run(  # noqa: S603  # this very interpreter, and code of ours
-            [sys.executable, "-P", "-c", _ASK],
+        done = subprocess.run(  # noqa: S603  # this interpreter, with a constant script
+            [sys.executable, "-P", "-c", _PROBE],
             env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2"},
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -169,15 +169,15 @@ def _ask_tensorflow() -> dict[str, Any] | Check:
     except subprocess.TimeoutExpired:
         return Check("tensorflow", "problem", "importing it took more than five minutes", "try again")
     if done.returncode == 0:
-        answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-        if "problem" in answer:
-            return Check("tensorflow", "problem", answer["problem"], answer["hint"])
-        return answer
-    reason = f"ended by signal {-done.returncode}" if done.returncode < 0 else "nothing was said"
+        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        if "problem" in found:
+            return Check("tensorflow", "problem", found["problem"], found["hint"])
+        return found
+    reason = f"killed by signal {-done.returncode}" if done.returncode < 0 else "no error message"
     if done.returncode > 0 and done.stderr.strip():
         reason = done.stderr.strip().splitlines()[-1][:300]
     return Check(
-        "tensorflow", "problem", f"can't be imported: {reason}", "install it anew: uv sync --inexact --locked"
+        "tensorflow", "problem", f"can't be imported: {reason}", "reinstall it: uv sync --inexact --locked"
     )
 
 
@@ -191,15 +191,15 @@ def _check_processor(devices: list[str], features: tuple[str, ...] | None, *, nv
         return Check(
             "processor",
             "warning",
-            f"there is an NVIDIA GPU that TensorFlow can't use; {os.cpu_count()} processor cores",
-            "install its libraries: uv sync --inexact --extra gpu",
+            f"TensorFlow can't use the NVIDIA GPU; {os.cpu_count()} processor cores",
+            "install the GPU libraries: uv sync --inexact --extra gpu",
         )
     if platform.machine().lower() in {"x86_64", "amd64"} and features is not None and "avx" not in features:
         return Check(
             "processor",
             "problem",
-            f"{message}; it lacks AVX, which TensorFlow needs",
-            "use another machine; on a virtual one, let it see the host's processor",
+            f"{message}; TensorFlow requires AVX",
+            "use another machine; on a virtual one, expose the host's processor to it",
         )
     return Check("processor", "ok", message)
 
@@ -209,18 +209,18 @@ def _check_storage(settings: Settings) -> Iterator[Check]:
         yield Check(
             "storage",
             "ok",
-            "not set up; images come from this machine",
+            "not configured; images are read from this machine",
             "to use Azure Storage, set AZURE_STORAGE_ACCOUNT to the account's name",
         )
         return
-    from cifarml.data.blob.permissions import check_permissions  # azure's libraries, only if they are used
+    from cifarml.data.blob.permissions import check_permissions  # imports azure, which is slow
 
     for right, refused in check_permissions(settings):
         yield _check_right(f"storage: {right}", refused, essential=right not in {"write", "delete"})
 
 
 def _check_workspace(settings: Settings) -> Iterator[Check]:
-    from cifarml.azure.permissions import check_workspace  # azure's libraries, only if they are used
+    from cifarml.azure.permissions import check_workspace  # imports azure, which is slow
     from cifarml.azure.workspace import AzureWorkspace
 
     workspace = AzureWorkspace(settings)
@@ -236,7 +236,7 @@ def _check_right(name: str, refused: CifarMLError | None, *, essential: bool) ->
 
 
 def _check_cloud(area: str, checks: Iterator[Check]) -> Iterator[Check]:
-    """Pass on the checks; an error that ends them is one more."""
+    """Yield the checks; report an exception as a failed check."""
     try:
         yield from checks
     except CifarMLError as error:

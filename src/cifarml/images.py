@@ -1,7 +1,4 @@
-"""Image decoding: the one way from an image, however it is held, to pixels.
-
-Training, scoring and prediction share it, so that the same image always gives the same pixels.
-"""
+"""Image decoding, shared by training, scoring and prediction so that they see identical pixels."""
 
 from __future__ import annotations
 
@@ -20,30 +17,41 @@ from cifarml.cifar10 import IMAGE_SIZE
 from cifarml.errors import ImageError
 
 DECODER_VERSION: Final = 1
-"""Increased when the same file would give other pixels, so that no cache keeps the old ones."""
+"""Increment it when the same file would decode to different pixels; it is part of every cache key."""
 
 FORMATS: Final = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
-"""The only file formats that are ever opened, by Pillow's names."""
+"""Supported file formats, by their Pillow names; no other decoder is ever invoked."""
 
 SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"})
 """File name suffixes of images, in lower case."""
 
 MAX_PIXELS: Final = 8192 * 8192
-"""Larger images are refused before they are decoded."""
+"""Limit of an image; larger ones are refused before decoding (decompression bombs)."""
 
 ImageLike: TypeAlias = (
     str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | Image.Image | npt.NDArray[np.uint8]
 )
-"""An image, however it is held: the path or the bytes of a PNG, JPEG, WebP, GIF or BMP file, a binary file
-object (read from its position to its end), a ``PIL.Image.Image``, or a uint8 array of shape (H, W), (H, W, 3)
-or (H, W, 4): grey, red-green-blue, or red-green-blue with alpha."""
+"""Any supported representation of an image.
+
+- The path or the bytes of a PNG, JPEG, WebP, GIF or BMP file.
+- A binary file object, which is read from its current position to its end.
+- A `PIL.Image.Image`.
+- A uint8 array of shape (H, W), (H, W, 3) or (H, W, 4): grayscale, RGB or RGBA.
+
+Example:
+    ```python
+    decode_image("ship.png")
+    decode_image(Path("ship.png").read_bytes())
+    decode_image(np.zeros((480, 640, 3), np.uint8))
+    ```
+"""
 
 _ACCEPTED: Final = (
     "a path, bytes, a binary file object, a PIL.Image.Image, or a numpy uint8 array of shape (H, W), "
     "(H, W, 3) or (H, W, 4)"
 )
 _MAX_FILE_BYTES: Final = 2**29
-"""More than the largest uncompressed image of :data:`MAX_PIXELS` pixels takes."""
+"""Exceeds the size of an uncompressed image of :data:`MAX_PIXELS` pixels."""
 
 _TRANSPOSE: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -59,46 +67,49 @@ _WITH_ALPHA: Final = frozenset({"RGBA", "LA", "PA", "RGBa", "La"})
 
 
 def decode_image(image: ImageLike, *, side: int = IMAGE_SIZE) -> npt.NDArray[np.uint8]:
-    """Decode an image to the pixels that the network sees.
+    """Decode an image to the pixels that the network receives.
 
-    The first frame is turned upright (EXIF), its centred square is resized to 32x32 with an
-    antialiasing filter (Lanczos), and transparency becomes white. A 32x32 image without
-    transparency keeps its pixels.
+    Only the first frame is decoded. It is rotated according to its EXIF orientation, center-cropped to a
+    square and resized to 32x32 with an antialiasing (Lanczos) filter; transparent pixels become white. The
+    pixels of a 32x32 image without transparency are unchanged.
 
     Args:
-        image: A path, the bytes of an image file, a binary file object, a ``PIL.Image.Image`` or a uint8
-            array; see :data:`ImageLike`. At most 67,108,864 pixels.
-        side: Resize to this many pixels a side instead, for example to show the image to a person.
+        image: A path, the bytes of an image file, a binary file object, a `PIL.Image.Image` or a uint8
+            array; see `ImageLike`. At most 67,108,864 pixels.
+        side: Height and width of the result in pixels, for example to display the image.
 
     Returns:
-        uint8, shape (32, 32, 3) or (side, side, 3), red-green-blue.
+        RGB pixels, uint8, shape (32, 32, 3) or (side, side, 3).
 
     Raises:
-        ImageError: If it can't be read, is not such an image, is damaged, or has too many pixels.
+        ImageError: If the image can't be read, is not a supported image, is damaged, or has too many pixels.
 
     Example:
-        >>> decode_image(np.zeros((480, 640, 3), np.uint8)).shape
-        (32, 32, 3)
+        ```python
+        pixels = decode_image("photo.jpg")
+        assert pixels.shape == (32, 32, 3)
+        ```
     """
     with _open_image(image) as opened:
         return _to_pixels(opened, side, may_change=not isinstance(image, Image.Image))
 
 
 def image_size(image: ImageLike) -> tuple[int, int]:
-    """Return width and height of an image, in pixels as stored, without decoding it.
+    """Return the stored width and height of an image, in pixels, without decoding it.
 
     Raises:
-        ImageError: As :func:`decode_image` does.
+        ImageError: If the image can't be read; see :func:`decode_image`.
     """
     with _open_image(image) as opened:
         return opened.size
 
 
 def encode_image(image: ImageLike) -> bytes:
-    r"""Return an image as the content of a file, to send it: a file as it is, pixels as an upright PNG.
+    r"""Encode an image for a request: a file is returned unchanged, pixels as an upright PNG.
 
     Raises:
-        ImageError: If it can't be read, or pixels are not an image. The content of files is not checked.
+        ImageError: If the image can't be read, or pixels are not an image. The content of files is not
+            checked.
 
     Example:
         >>> encode_image(np.zeros((32, 32), np.uint8))[:4]
@@ -112,13 +123,13 @@ def encode_image(image: ImageLike) -> bytes:
         pixels, file = _to_rgb_or_rgba(opened), io.BytesIO()
         if (upright := _orientation(opened)) is not None:
             pixels = pixels.transpose(upright)
-        Image.fromarray(np.asarray(pixels)).save(file, "PNG")  # without its metadata, such as a place
+        Image.fromarray(np.asarray(pixels)).save(file, "PNG")  # without metadata, such as its location
         return file.getvalue()
 
 
 def _read_source(image: ImageLike) -> bytes | Image.Image:
-    """Return the content of an image file, or the image if it is held as pixels."""
-    if isinstance(image, bytes):  # most often, so at once
+    """Return the content of an image file, or a PIL image if the input consists of pixels."""
+    if isinstance(image, bytes):  # the most frequent case
         return image
     if isinstance(image, bytearray | memoryview):
         return bytes(image)
@@ -127,7 +138,7 @@ def _read_source(image: ImageLike) -> bytes | Image.Image:
     if isinstance(image, Image.Image):
         if image.mode in {"I", "F"}:
             raise ImageError(
-                f"a PIL image of mode {image.mode!r} has no fixed range of brightness",
+                f"a PIL image of mode {image.mode!r} has no fixed value range",
                 hint='scale it to 0 to 255 and convert it: image.convert("L")',
             )
         return image
@@ -141,9 +152,9 @@ def _read_source(image: ImageLike) -> bytes | Image.Image:
 def _read_path(path: str | os.PathLike[str]) -> bytes:
     try:
         if Path(path).is_dir():
-            hint = "a folder of labelled images is loaded with load_dataset"
+            hint = "load a folder of labelled images with load_dataset"
             raise ImageError(f"can't read {_shorten_path(path)}: it is a folder", hint, code="not_an_image")
-        if Path(path).exists() and not Path(path).is_file():  # a pipe, say, which might never end
+        if Path(path).exists() and not Path(path).is_file():  # reading a pipe might never end
             raise ImageError(f"can't read {_shorten_path(path)}: not a regular file", code="not_an_image")
         with Path(path).open("rb") as file:
             content = file.read(_MAX_FILE_BYTES + 1)
@@ -160,14 +171,14 @@ def _read_file_object(file: IO[bytes]) -> bytes:
         raise ImageError(f"can't read the file object: {error}", code="not_an_image") from error
     if not isinstance(content, bytes):
         raise ImageError(
-            f"expected a binary file object; reading this one gives {type(content).__name__}",
+            f"expected a binary file object; its read() returned {type(content).__name__}",
             hint='open the file with mode "rb"',
             code="not_an_image",
         )
     if not content:
         raise ImageError(
             "the file object has no bytes left to read (0 bytes)",
-            hint="go back to its beginning: file.seek(0)",
+            hint="rewind it: file.seek(0)",
             code="not_an_image",
         )
     return _check_file_size(content)
@@ -198,7 +209,7 @@ def _from_array(array: npt.NDArray[np.generic]) -> Image.Image:
 
 @contextmanager
 def _open_image(image: ImageLike) -> Iterator[Image.Image]:
-    """Open an image, and turn whatever Pillow raises into an ImageError."""
+    """Open an image, and translate every exception of Pillow into an ImageError."""
     source = _read_source(image)
     try:
         if isinstance(source, Image.Image):
@@ -217,12 +228,12 @@ def _open_image(image: ImageLike) -> Iterator[Image.Image]:
     except Image.DecompressionBombError:
         message = f"{_path_prefix(image)}more than {MAX_PIXELS:,} pixels"
         raise ImageError(message, code="too_many_pixels") from None
-    except Exception as error:  # Pillow's decoders raise almost anything on hostile bytes
+    except Exception as error:  # malformed files make Pillow's decoders raise almost anything
         raise ImageError(f"{_path_prefix(image)}damaged image: {error or type(error).__name__}") from error
 
 
 def _path_prefix(image: ImageLike) -> str:
-    """Return the path of an image, to begin an error message with, if it has one."""
+    """Return the prefix of an error message: the path of the image, if it has one."""
     return f"{os.fsdecode(image)}: " if isinstance(image, str | os.PathLike) else ""
 
 
@@ -253,7 +264,7 @@ def _orientation(image: Image.Image) -> Image.Transpose | None:
 def _to_pixels(image: Image.Image, side: int, *, may_change: bool) -> npt.NDArray[np.uint8]:
     _check_size(image)
     if may_change and image.format == "JPEG" and min(image.size) >= 4 * side:
-        # Let libjpeg shrink a photo by 2, 4 or 8 while it decodes: quicker, and a fraction of the memory.
+        # libjpeg downscales by 2, 4 or 8 while decoding: faster, with a fraction of the memory.
         image.draft(image.mode, (2 * side, 2 * side))
     upright = _orientation(image)
     pixels = _to_rgb_or_rgba(image)
@@ -280,7 +291,7 @@ def _to_rgb_or_rgba(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         image.load()
         return image
-    if image.mode.startswith("I"):  # 16 bits a pixel, which Pillow would cut off at 255 instead of scaling
+    if image.mode.startswith("I"):  # 16 bits per pixel, which Pillow would clip at 255 instead of scaling
         wide = np.asarray(image).astype(np.int64).clip(0, 65535)
         return Image.fromarray((wide // 257).astype(np.uint8)).convert("RGB")
     if image.mode == "La":

@@ -1,4 +1,4 @@
-"""Prediction with ONNX Runtime: the model that is served, without TensorFlow."""
+"""Prediction with ONNX Runtime, without TensorFlow."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from cifarml.errors import DataError, ImageError, ModelFileError
 from cifarml.images import ImageLike, decode_image
 from cifarml.progress import OnProgress, Progress, ignore_progress
 
-_QUIET: Final = "ORT_DISABLE_TELEMETRY"
-"""Without it ONNX Runtime (since 1.29) reports every model to Microsoft; it is read once, on import.
+_NO_TELEMETRY: Final = "ORT_DISABLE_TELEMETRY"
+"""Without it ONNX Runtime (since 1.29) reports every model to Microsoft. It is read once, on import.
 https://github.com/microsoft/onnxruntime/blob/main/docs/Privacy.md"""
 
-_asked = os.environ.get(_QUIET)
-os.environ.setdefault(_QUIET, "1")
+_user_choice = os.environ.get(_NO_TELEMETRY)
+os.environ.setdefault(_NO_TELEMETRY, "1")
 import onnxruntime  # noqa: E402
 
-if _asked is None:
-    del os.environ[_QUIET]
+if _user_choice is None:
+    del os.environ[_NO_TELEMETRY]
 
 _BATCH_SIZE: Final = 256
 
@@ -33,8 +33,15 @@ class Prediction(NamedTuple):
 
     Attributes:
         label: The most probable class.
-        probability: Its probability, 0 to 1.
-        probabilities: The probability of each class, the most probable first.
+        probability: The probability of `label`, 0 to 1.
+        probabilities: The probability of each class, in descending order.
+
+    Example:
+        ```python
+        prediction = predictor.predict("ship.png")
+        print(f"{prediction.label}: {prediction.probability:.1%}")
+        print(prediction.top(3))
+        ```
     """
 
     label: str
@@ -42,38 +49,47 @@ class Prediction(NamedTuple):
     probabilities: dict[str, float]
 
     def top(self, count: int) -> dict[str, float]:
-        """Return the ``count`` most probable classes."""
+        """Return the most probable classes.
+
+        Args:
+            count: Number of classes.
+
+        Returns:
+            The probability of each of these classes, in descending order.
+        """
         return dict(list(self.probabilities.items())[:count])
 
 
 class Predictor:
-    """Model that is loaded for predictions.
+    """Model loaded for prediction with ONNX Runtime on the CPU.
+
+    `Run.predictor` creates one.
 
     Args:
-        model: The content of an .onnx file that maps raw pixels to probabilities.
-        class_names: The classes, in the order of its outputs.
-        num_threads: How many cores to use, without busy waiting between predictions; all by default.
+        model: Content of an .onnx file that maps uint8 images (N, 32, 32, 3) to probabilities.
+        class_names: The classes, in the order of the model's outputs.
+        num_threads: Number of cores to use, without busy waiting between predictions. All by default.
 
     Raises:
-        ModelFileError: If it is not a cifarml model.
+        ModelFileError: If the model can't be loaded, or is not a cifarml model.
 
     Example:
-        >>> predictor = Run.open("runs/first").predictor()  # doctest: +SKIP
-        >>> predictor.predict("ship.png").label  # doctest: +SKIP
-        'ship'
-        >>> [answer.label for answer in predictor.predict_many(dataset.images[:3])]  # doctest: +SKIP
-        ['cat', 'ship', 'ship']
+        ```python
+        predictor = Run.open("runs/first").predictor()
+        print(predictor.predict("ship.png").label)
+        labels = [prediction.label for prediction in predictor.predict_many(dataset.images[:3])]
+        ```
     """
 
     def __init__(self, model: bytes, class_names: tuple[str, ...], *, num_threads: int | None = None) -> None:
         self.class_names = class_names
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # failures are in our own error
+        options.log_severity_level = 4  # failures are reported by exceptions
         if num_threads is not None:
             options.intra_op_num_threads = num_threads
-            # Threads that wait busily after a prediction take the cores from others.
+            # Threads that spin after a prediction occupy cores that other work needs.
             options.add_session_config_entry("session.force_spinning_stop", "1")
-        # A model is one file. Without this, one that points to other files could have any file read.
+        # A cifarml model is one file. Without this, a malicious model could read any file as external data.
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
         try:
             self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
@@ -89,31 +105,36 @@ class Predictor:
         self._input = given.name
 
     def predict(self, image: ImageLike) -> Prediction:
-        """Predict one image, of any size.
+        """Predict the class of one image of any size.
 
         Args:
             image: The path or bytes of a PNG, JPEG, WebP, GIF or BMP file, a binary file object, a
-                ``PIL.Image.Image``, or a uint8 array of shape (H, W), (H, W, 3) or (H, W, 4).
+                `PIL.Image.Image`, or a uint8 array of shape (H, W), (H, W, 3) or (H, W, 4).
+
+        Returns:
+            The most probable class, and the probability of each class.
 
         Raises:
-            ImageError: If it can't be read.
+            ImageError: If the image can't be read.
         """
         return self._to_prediction(self.predict_images(decode_image(image)[np.newaxis])[0])
 
     def predict_many(
         self, images: Iterable[ImageLike], *, on_progress: OnProgress = ignore_progress
     ) -> list[Prediction | ImageError]:
-        """Predict several images, some hundreds at a time; a bad one does not stop the others.
+        """Predict the classes of several images, in batches of 256.
+
+        An image that can't be read does not fail the others.
 
         Args:
-            images: Images as for :meth:`predict`, or one uint8 array of shape (N, H, W, 3).
+            images: Images as for `predict`, or one uint8 array of shape (N, H, W, 3).
             on_progress: Called after every batch.
 
         Returns:
-            For each image, in order, its prediction, or the error that says why there is none.
+            For each image, in order, its prediction, or the error if the image can't be read.
 
         Raises:
-            DataError: If ``images`` is a single image.
+            DataError: If `images` is a single image.
         """
         images = _list_images(images)
         predictions: list[Prediction | ImageError] = []
@@ -131,13 +152,17 @@ class Predictor:
     def predict_images(
         self, images: npt.NDArray[np.uint8], *, on_progress: OnProgress = ignore_progress
     ) -> npt.NDArray[np.float32]:
-        """Return the probabilities for decoded images (uint8, shape (N, 32, 32, 3)), in batches.
+        """Predict probabilities for decoded images, in batches of 256.
+
+        Args:
+            images: uint8, shape (N, 32, 32, 3).
+            on_progress: Called after every batch.
 
         Returns:
-            Probabilities, float32, shape (N, classes), each row adding up to 1.
+            Probabilities, float32, shape (N, classes); each row sums to 1.
 
         Raises:
-            DataError: If dtype or shape differ.
+            DataError: If the dtype or shape is different.
         """
         if images.dtype != np.uint8 or images.shape[1:] != IMAGE_SHAPE:
             raise DataError(
@@ -164,7 +189,7 @@ def _list_images(images: Iterable[ImageLike]) -> list[ImageLike]:
     if is_one or not isinstance(images, Iterable):
         raise DataError(
             f"expected a sequence of images; got {type(images).__name__}",
-            hint="pass a single image to predict, or in a list",
+            hint="pass a single image to predict, or wrap it in a list",
         )
     return list(images)
 

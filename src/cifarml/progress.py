@@ -1,7 +1,7 @@
-"""What long work tells while it runs.
+"""Progress reporting.
 
-Every function of the library that can take long has a parameter ``on_progress``: a function that is
-called with a :class:`Progress` now and then. :func:`show_progress` makes one that draws a bar.
+Every long-running function of the library has a parameter ``on_progress``: a callback that receives a
+:class:`Progress` at intervals. :func:`show_progress` provides one that draws a progress bar.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far some work is.
+    """Progress of a task.
 
     Args:
-        task: What is being done, two or three words.
-        done: How much is done, in ``unit``.
-        total: How much there is in all; None while nobody knows.
-        unit: What is counted, for example ``"images"`` or ``"bytes"``.
-        detail: Figures that go with it, for example ``"epoch 3/30  loss 1.52"``.
-        line: A line worth keeping, such as the result of an epoch; printed once.
-        history: At the end of an epoch the curves so far, by name, a value an epoch.
+        task: Name of the task, two or three words.
+        done: Completed amount, in ``unit``.
+        total: Total amount; None if unknown.
+        unit: Unit of the amounts, for example ``"images"`` or ``"bytes"``.
+        detail: Current figures, for example ``"epoch 3/30  loss 1.52"``.
+        line: Line to print permanently, such as the result of an epoch.
+        history: Learning curves at the end of an epoch, by metric name, one value per epoch.
     """
 
     task: str
@@ -43,24 +43,25 @@ OnProgress = Callable[[Progress], None]
 
 
 def ignore_progress(progress: Progress) -> None:
-    """Do nothing: the default of every ``on_progress``."""
+    """Do nothing; default of every ``on_progress``."""
 
 
 @contextmanager
 def show_progress(console: Console | None = None, *, quiet: bool = False) -> Iterator[OnProgress]:
-    """Show progress as a bar in a terminal or notebook, as plain lines elsewhere.
+    """Show a progress bar in a terminal or notebook, and plain lines elsewhere.
 
     Args:
-        console: Where to draw; standard error when left out.
-        quiet: Draw nothing.
+        console: Rich console to print to; standard error by default.
+        quiet: Show nothing.
 
     Yields:
-        A function to pass as ``on_progress``.
+        Callback to pass as `on_progress`.
 
     Example:
-        >>> from cifarml import load_dataset, show_progress
-        >>> with show_progress() as on_progress:
-        ...     dataset = load_dataset("drawn:100", on_progress=on_progress)
+        ```python
+        with show_progress() as on_progress:
+            dataset = load_dataset("drawn:100", on_progress=on_progress)
+        ```
     """
     if quiet:
         yield ignore_progress
@@ -98,7 +99,7 @@ def _bar(console: Console) -> Iterator[OnProgress]:
         Speed(),
         rich.TimeRemainingColumn(compact=True, elapsed_when_finished=True),
         console=console,
-        redirect_stdout=False,  # answers may be piped into a file while the bar is on the terminal
+        redirect_stdout=False,  # stdout may be piped to a file while the bar is on the terminal
     ) as bars:
 
         def update(progress: Progress) -> None:
@@ -118,7 +119,7 @@ def _bar(console: Console) -> Iterator[OnProgress]:
 
 
 def _print_lines(console: Console) -> OnProgress:
-    """Print kept lines, the end of each task once, and every 10 s how far it is."""
+    """Print permanent lines, the end of each task once, and the progress every 10 s."""
     last: dict[str, float] = {}
     ended: set[str] = set()
 

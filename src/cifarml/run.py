@@ -1,4 +1,4 @@
-"""A run: the folder that holds a trained model, its metrics, its plots and a manifest with their hashes.
+"""Run folder: a trained model, its metrics, its plots and a manifest with the hash of each file.
 
 The manifest is written last, so a folder without one is unfinished.
 """
@@ -32,18 +32,20 @@ _ALLOWED: Final = frozenset({".json", ".keras", ".onnx", ".png", ".html"})
 class Run:
     """Trained model on disk: a folder with the model, its metrics and the hash of each file.
 
+    `train_model` returns one, and `Run.open` opens an existing folder.
+
     Args:
-        path: The folder.
+        path: The run folder.
         class_names: The classes, in the order of the model's outputs.
-        info: The manifest's other entries, such as preset, accuracy and data fingerprint.
-        files: SHA-256 (hexadecimal) of each file by name.
+        info: Remaining entries of the manifest, such as the preset, accuracy and data fingerprint.
+        files: SHA-256 (hexadecimal) of each file, by file name.
 
     Example:
-        >>> run = Run.open("runs/first")  # doctest: +SKIP
-        >>> run.metrics["test_accuracy"]  # doctest: +SKIP
-        0.715
-        >>> run.predictor().predict("ship.png").label  # doctest: +SKIP
-        'ship'
+        ```python
+        run = Run.open("runs/first")
+        print(run.metrics["test_accuracy"])
+        print(run.predictor().predict("ship.png").label)
+        ```
     """
 
     path: Path
@@ -53,15 +55,25 @@ class Run:
 
     @classmethod
     def open(cls, source: RunLike) -> Run:
-        """Open a run: read its manifest, and no other file.
+        """Open a run by reading its manifest; no other file is read.
 
         Args:
-            source: Its folder, or a registered model, whose registry opens it. A run is returned as it is.
+            source: Path of the run folder, or a registered model, which its registry fetches if necessary.
+                A `Run` is returned unchanged.
+
+        Returns:
+            The run.
 
         Raises:
-            ModelFileError: If there is no run, it is unfinished or damaged, or it contains a kind of file
-                that does not belong in a run, such as .h5 files, pickles and programs.
+            ModelFileError: If there is no run folder, the run is unfinished or damaged, or the folder
+                contains files that do not belong in it, such as .h5 files, pickles or programs.
             RegistryError: If the registered model does not exist, or can't be fetched.
+
+        Example:
+            ```python
+            run = Run.open("runs/first")
+            champion = Run.open(LocalRegistry().get("cifar10", "champion"))
+            ```
         """
         if isinstance(source, Run):
             return source
@@ -75,7 +87,7 @@ class Run:
         path = Path(source)
         if path.is_file():
             raise ModelFileError(
-                f"{path} is a single file; a model is loaded from its run folder, which contains its hash",
+                f"{path} is a single file; expected a run folder, which contains the hash of the model",
                 hint="list run folders with: cifarml runs list",
             )
         if not path.is_dir():
@@ -84,9 +96,9 @@ class Run:
         for entry in path.iterdir():
             if entry.is_symlink() or not entry.is_file() or entry.suffix.lower() not in _ALLOWED:
                 raise ModelFileError(
-                    f"{path}: {entry.name!r} has no place in a run folder, which contains only "
-                    f"{', '.join(sorted(_ALLOWED))} files; nothing is loaded",
-                    hint="only load models that you trust; move the file away if it is yours",
+                    f"{path}: {entry.name!r} is not allowed in a run folder, which may only contain "
+                    f"{', '.join(sorted(_ALLOWED))} files; nothing was loaded",
+                    hint="only load models that you trust; if the file is yours, move it elsewhere",
                 )
         return run
 
@@ -102,7 +114,7 @@ class Run:
             if not all(isinstance(text, str) for text in (*names, *files, *files.values())):
                 raise ValueError("names and hashes must be strings")
             if any(Path(name).name != name for name in files):
-                raise ValueError("it names files outside its folder")
+                raise ValueError("it lists files outside its folder")
         except FileNotFoundError:
             raise ModelFileError(
                 f"the run in {path} is unfinished: it has no {MANIFEST}",
@@ -113,10 +125,16 @@ class Run:
         return cls(path, names, manifest, files)
 
     def read(self, name: str) -> bytes:
-        """Return the content of a file of the run, after checking its hash.
+        """Read a file of the run and verify its hash.
+
+        Args:
+            name: File name, such as `"model.onnx"`.
+
+        Returns:
+            The content of the file.
 
         Raises:
-            ModelFileError: If it is missing or changed.
+            ModelFileError: If the file is missing, or was changed.
         """
         if name not in self.files:
             raise ModelFileError(f"the manifest of {self.path} lists no file {name}")
@@ -128,16 +146,22 @@ class Run:
             raise ModelFileError(f"can't read {self.path / name}: {error.strerror}") from error
         if hashlib.sha256(content).hexdigest() != self.files[name]:
             raise ModelFileError(
-                f"{self.path / name} was changed after training: its SHA-256 is not the manifest's",
+                f"{self.path / name} was changed after training: its SHA-256 differs from the manifest",
                 hint="train again, or copy the run folder again",
             )
         return content
 
     def read_json(self, name: str) -> Any:
-        """Return the values in a JSON file of the run, after checking its hash.
+        """Read a JSON file of the run and verify its hash.
+
+        Args:
+            name: File name, such as `"history.json"`.
+
+        Returns:
+            The parsed content.
 
         Raises:
-            ModelFileError: If it is missing, changed or not JSON.
+            ModelFileError: If the file is missing, was changed, or is not valid JSON.
         """
         try:
             return json.loads(self.read(name))
@@ -146,7 +170,7 @@ class Run:
 
     @property
     def metrics(self) -> Mapping[str, float]:
-        """Final metrics, such as ``test_accuracy`` (0 to 1) and ``test_loss``: the manifest's numbers."""
+        """Final metrics: the numbers of the manifest, such as `test_accuracy` (0 to 1) and `test_loss`."""
         return {
             name: float(value)
             for name, value in self.info.items()
@@ -154,15 +178,18 @@ class Run:
         }
 
     def predictor(self, *, num_threads: int | None = None) -> Predictor:
-        """Load the model for predictions.
+        """Load the model for prediction.
 
         Args:
-            num_threads: How many cores to use; all of them by default.
+            num_threads: Number of cores to use. All by default.
+
+        Returns:
+            The loaded model.
 
         Raises:
-            ModelFileError: If the model is missing, changed or can't be loaded.
+            ModelFileError: If the model is missing, was changed or can't be loaded.
         """
-        from cifarml.predict import Predictor  # numpy and ONNX Runtime
+        from cifarml.predict import Predictor  # imports numpy and ONNX Runtime
 
         try:
             return Predictor(self.read(ONNX_MODEL), self.class_names, num_threads=num_threads)
@@ -171,28 +198,32 @@ class Run:
 
     @property
     def sha256(self) -> str:
-        """SHA-256 (hexadecimal) of its class names, and of each file's name and hash."""
+        """SHA-256 (hexadecimal) of the class names and of the name and hash of each file."""
         content = json.dumps([self.class_names, sorted(self.files.items())])
         return hashlib.sha256(content.encode()).hexdigest()
 
     def verify(self) -> None:
-        """Check the hash of every file; raise ModelFileError if one is missing or changed."""
+        """Verify the hash of every file.
+
+        Raises:
+            ModelFileError: If a file is missing, or was changed.
+        """
         for name in self.files:
             self.read(name)
 
 
 class _OpensRun(Protocol):
-    """A registered model, which opens its run."""
+    """Registered model, which can open its run."""
 
     def open_run(self) -> Run: ...
 
 
 RunLike: TypeAlias = Run | str | os.PathLike[str] | _OpensRun
-"""A trained model: a :class:`Run`, the path of its folder, or a registered model."""
+"""Trained model: a :class:`Run`, the path of a run folder, or a registered model."""
 
 
 def write_json(path: Path, values: object) -> None:
-    """Write a JSON file atomically: if the process is killed, the old file or the whole new one remains."""
+    """Write a JSON file atomically, so that a killed process leaves either the old or the new content."""
     _write_partial(path, values).replace(path)
 
 
@@ -206,23 +237,24 @@ def write_manifest(
     """Finish a run: hash the files in its folder and write the manifest.
 
     ``clear`` removes what does not belong in a finished run. It is called when everything else is on disk,
-    just before the manifest gets its name; if killed in between, :func:`finish_manifest` completes it.
+    just before the manifest is renamed; if the process is killed in between, :func:`finish_manifest`
+    completes the run.
     """
     entries = [entry for entry in sorted(path.iterdir()) if entry.is_file() and entry.name != MANIFEST]
     files = {entry.name: _hash_file(entry) for entry in entries}
     manifest = {"format": _FORMAT, **info, "class_names": class_names, "files": files}
     partial = _write_partial(path / MANIFEST, manifest)
     clear()
-    with suppress(FileNotFoundError):  # another process has completed it
+    with suppress(FileNotFoundError):  # another process has completed the run
         partial.replace(path / MANIFEST)
     return Run.open(path)
 
 
 def finish_manifest(path: Path, *, clear: Callable[[], None]) -> Run | None:
-    """Finish a run whose writer was killed just before it renamed the manifest.
+    """Finish a run whose writer was killed just before renaming the manifest.
 
     Returns:
-        The finished run, or None if more than that is missing.
+        The finished run, or None if more than the renaming is missing.
     """
     partial = _partial_path(path / MANIFEST)
     try:

@@ -1,4 +1,4 @@
-"""The run folders on this machine: which there are, and what came of each."""
+"""Discovery and states of the run folders on this machine."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ REPORT: Final = "report.html"
 ANSWERS: Final = "answers.json"
 
 CHECKPOINT: Final = "checkpoint"
-"""Folder in an unfinished run: what its training needs to go on; see :mod:`cifarml.train.checkpoint`."""
+"""Folder in an unfinished run with the state for resuming; see :mod:`cifarml.train.checkpoint`."""
 STATE: Final = "state.zip"
 ABOUT: Final = "about.json"
 LOCK: Final = "lock"
 SOURCE: Final = "source.json"
 MAX_ABOUT_BYTES: Final = 8 * 2**20
-"""10,000 epochs with four figures each take 1 MB."""
+"""Size limit of about.json; 10,000 epochs with four metrics each take 1 MB."""
 
 
 class RunSummary(NamedTuple):
-    """A run folder at a glance.
+    """Summary of a run folder.
 
     Attributes:
-        name: Its name.
-        path: Where it lies.
-        state: ``finished``, ``interrupted`` (stopped early, with the model it had), ``training``,
-            ``unfinished`` (killed before it was finished), ``damaged``, or ``deleted`` where only its log
-            is left.
-        info: What its manifest or its log says; while it is not finished, ``num_epochs`` that its last
-            checkpoint holds and ``planned_epochs``, as far as its files tell; empty where it is damaged.
+        name: Name of the folder.
+        path: Path of the folder.
+        state: ``finished``, ``interrupted`` (stopped early, with the model at that time), ``training``,
+            ``unfinished`` (killed before it was finished), ``damaged``, or ``deleted`` if only its log
+            remains.
+        info: Entries of the manifest or the log. For a run that is not finished, ``num_epochs`` of its last
+            checkpoint and ``planned_epochs``, if known; empty if the run is damaged.
     """
 
     name: str
@@ -52,14 +52,14 @@ class RunSummary(NamedTuple):
 
 
 def new_run_dir(runs_dir: Path, preset: str) -> Path:
-    """Return the path of a new run folder, named by date, time and preset; it is not made yet."""
+    """Return an unused path for a run folder, named by date, time and preset; it is not created."""
     stem = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{preset}"
     names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
     return next(runs_dir / name for name in names if not (runs_dir / name).exists())
 
 
 def list_runs(runs_dir: Path) -> list[RunSummary]:
-    """List the run folders in a folder, the oldest first; empty where there is none."""
+    """List the run folders in a folder, oldest first; empty if the folder does not exist."""
     if not runs_dir.is_dir():
         return []
     paths = [path for path in runs_dir.iterdir() if path.is_dir() and not path.name.startswith(".")]
@@ -68,7 +68,7 @@ def list_runs(runs_dir: Path) -> list[RunSummary]:
 
 
 def summarise_run(path: Path) -> RunSummary:
-    """Look at one run folder."""
+    """Summarise one run folder."""
     if not (path / MANIFEST).exists():
         state = "training" if is_training(path) else "unfinished"
         return RunSummary(path.name, path, state, _read_progress(path))
@@ -81,9 +81,14 @@ def summarise_run(path: Path) -> RunSummary:
 
 
 def find_run(run: str | Path | None, runs_dir: Path) -> Path:
-    """Return the folder of a run: a path, a name in ``runs_dir``, or the newest with a model.
+    """Return the folder of a run.
 
-    The newest is selected by None or ``"latest"``. Raises ModelFileError if there is no such run.
+    Args:
+        run: A path, a name in ``runs_dir``, or None or ``"latest"`` for the newest run with a model.
+        runs_dir: The folder of the run folders.
+
+    Raises:
+        ModelFileError: If there is no such run.
     """
     if run is None or str(run) == "latest":
         usable = [run for run in list_runs(runs_dir) if run.state in {"finished", "interrupted"}]
@@ -102,13 +107,16 @@ def find_run(run: str | Path | None, runs_dir: Path) -> Path:
 
 
 def find_unfinished_run(run: str | Path, runs_dir: Path) -> Path:
-    """Return the folder of a run to resume: a path, a name in ``runs_dir``, or ``"latest"``.
+    """Return the folder of a run to resume.
 
-    That is the newest one that is neither finished nor being trained.
+    Args:
+        run: A path, a name in ``runs_dir``, or ``"latest"`` for the newest run that is neither finished nor
+            being trained.
+        runs_dir: The folder of the run folders.
 
     Raises:
         ModelFileError: If there is no such run.
-        TrainingError: If it is finished, or being trained.
+        TrainingError: If the run is finished, or another process is training it.
     """
     if str(run) == "latest":
         unfinished = [each for each in list_runs(runs_dir) if each.state == "unfinished"]
@@ -125,21 +133,21 @@ def find_unfinished_run(run: str | Path, runs_dir: Path) -> Path:
 
 
 def check_unfinished(path: Path) -> None:
-    """Raise TrainingError unless a folder holds a run that is not finished."""
+    """Raise TrainingError unless the folder contains an unfinished run."""
     if (path / MANIFEST).exists():
         raise TrainingError(
-            f"the run in {path} is finished already",
-            f"see it with: cifarml runs show {shlex.quote(str(path))}",
+            f"can't resume the run in {path}: it is already finished",
+            f"show it with: cifarml runs show {shlex.quote(str(path))}",
         )
     if not (path / CONFIG).is_file():
         raise TrainingError(
-            f"{path} holds no run that could go on: it has no {CONFIG}",
-            "list the runs with: cifarml runs list",
+            f"{path} is not a run that can be resumed: it has no {CONFIG}",
+            "list runs with: cifarml runs list",
         )
 
 
 def is_training(path: Path) -> bool:
-    """Tell whether a process, of any user of this folder, trains the run in it now."""
+    """Return whether any process is training the run in this folder now."""
     lock = path / CHECKPOINT / LOCK
     try:
         if lock.is_file():
@@ -147,26 +155,26 @@ def is_training(path: Path) -> bool:
                 pass
     except Timeout:
         return True
-    except OSError:  # a folder that can't be written
+    except OSError:  # the folder is not writable
         pass
     return False
 
 
 def being_trained(path: Path) -> TrainingError:
-    """Return the error for a run that another process trains."""
+    """Return the error for a run that another process is training."""
     return TrainingError(
         f"the run in {path} is being trained by another process",
-        hint="let it end, or end it; how far it is: cifarml runs list",
+        hint="wait until it ends, or stop it; show its progress with: cifarml runs list",
     )
 
 
 def resume_command(path: Path) -> str:
-    """Return what to type to go on with the run in a folder."""
+    """Return the command that resumes the run in a folder."""
     return f"cifarml train --resume {shlex.quote(str(path))}"
 
 
 def _read_progress(path: Path) -> dict[str, Any]:
-    """Read from the files of an unfinished run how far it is."""
+    """Read the progress of an unfinished run from its files."""
     info = {}
     state = path / CHECKPOINT / STATE
     try:
@@ -174,18 +182,18 @@ def _read_progress(path: Path) -> dict[str, Any]:
             planned = json.loads(file.read(MAX_ABOUT_BYTES))["num_epochs"]
         if isinstance(planned, int):
             info = {"num_epochs": 0, "planned_epochs": planned}
-        if info and state.is_file():  # no pipe
+        if info and state.is_file():  # a pipe would block
             with zipfile.ZipFile(state) as archive, archive.open(ABOUT) as about:
                 reached = json.loads(about.read(MAX_ABOUT_BYTES))["num_epochs"]
             if isinstance(reached, int):
                 info["num_epochs"] = reached
     except (OSError, ValueError, LookupError, TypeError, EOFError, RuntimeError, zipfile.error):
-        pass  # whoever resumes it is told what is wrong
+        pass  # resuming the run reports the error
     return info
 
 
 def shown_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a run's config.json says, for a person to read: settings, devices and time budget."""
+    """Return the settings, devices and time budget of a run's config.json for display."""
     machine = config.get("machine", {})
     settings = {name: value for name, value in config.items() if name != "machine"}
     settings["devices"] = machine.get("devices", [])

@@ -1,8 +1,8 @@
-"""Where things are on this machine and in Azure: what the environment and settings files say.
+"""Settings from arguments, environment variables and settings files.
 
-The first that names a setting wins: an argument, the variable ``CIFARML_<NAME>``, the variable
-``AZURE_<NAME>`` (for what lies in Azure), the nearest ``cifarml.toml``, Azure ML's ``config.json``,
-the default. docs/settings.md has the table.
+The first source that defines a setting wins: an argument, the variable ``CIFARML_<NAME>``, the variable
+``AZURE_<NAME>`` (only for Azure resources), the nearest ``cifarml.toml``, Azure ML's ``config.json``, the
+default. docs/reference/settings.md lists all settings.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ from cifarml.errors import SettingsError
 
 def _check_path(path: Path) -> Path:
     if "\0" in str(path):
-        raise ValueError("a path can't hold a NUL character")
+        raise ValueError("a path can't contain a NUL character")
     try:
         return path.expanduser()
     except RuntimeError as error:
-        raise ValueError("there is no such home folder") from error
+        raise ValueError("the home folder does not exist") from error
 
 
 def _check_account(text: str) -> str:
-    """Accept the name of a storage account, or the https URL of its blob endpoint."""
+    """Validate the name of a storage account, or the https URL of its blob endpoint."""
     if re.fullmatch(r"[a-z0-9]{3,24}", text):
         return text
     if "?" in text or ";" in text or "@" in text:
         raise ValueError(
-            "must be a name or a plain URL, without a secret in it. A SAS token goes into "
-            "AZURE_STORAGE_SAS_TOKEN, a connection string into AZURE_STORAGE_CONNECTION_STRING"
+            "must be a name or a plain URL without a secret. Set AZURE_STORAGE_SAS_TOKEN to a SAS token, "
+            "or AZURE_STORAGE_CONNECTION_STRING to a connection string"
         )
     try:
         url = urlsplit(text)
@@ -54,25 +54,25 @@ def _check_account(text: str) -> str:
         usable = False
     if not usable:
         raise ValueError(
-            "must be a storage account's name, 3 to 24 lower-case letters and digits, or the https URL of "
+            "must be a storage account name (3 to 24 lower-case letters and digits) or the https URL of "
             f"its blob endpoint. Received: {redact(text)}"
         )
     if ".blob." in (url.hostname or "") and url.path.strip("/"):
-        raise ValueError("must be the URL of the account only; the container goes into storage_container")
+        raise ValueError("must be the URL of the account; set storage_container to the container")
     return text.rstrip("/")
 
 
 def _check_container(text: str) -> str:
     if not (3 <= len(text) <= 63 and re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", text)):
         raise ValueError(
-            "must be a container's name, 3 to 63 lower-case letters, digits and single hyphens. "
+            "must be a container name (3 to 63 lower-case letters, digits and single hyphens). "
             f"Received: {redact(text)}"
         )
     return text
 
 
 class Settings(BaseSettings):
-    """The settings in force. What is printed of them shows no secret."""
+    """Effective settings; secrets are masked in their representation."""
 
     model_config = SettingsConfigDict(
         frozen=True, env_ignore_empty=True, str_strip_whitespace=True, hide_input_in_errors=True
@@ -83,46 +83,46 @@ class Settings(BaseSettings):
         description="Downloads and decoded images; safe to delete.",
     )
     runs_dir: Annotated[Path, AfterValidator(_check_path)] = Field(
-        default=Path("runs"), description="Where training puts its run folders."
+        default=Path("runs"), description="Folder of the run folders that training creates."
     )
     endpoints_dir: Annotated[Path, AfterValidator(_check_path)] = Field(
         default_factory=lambda: platformdirs.user_data_path("cifarml") / "endpoints",
-        description="Where endpoints on this machine keep their models, keys and logs.",
+        description="Models, keys and logs of the endpoints on this machine.",
     )
     registry_dir: Annotated[Path, AfterValidator(_check_path)] = Field(
         default_factory=lambda: platformdirs.user_data_path("cifarml") / "registry",
-        description="Registered models, and what is known of all runs.",
+        description="Registered models, and the log of all runs.",
     )
     mlflow_mirror: bool = Field(
         default=True,
-        description="Whether runs and versions are copied into mlflow.db in registry_dir, for `mlflow ui`.",
+        description="Whether to copy runs and versions to mlflow.db in registry_dir, for `mlflow ui`.",
     )
     cifar10_url: AnyHttpUrl = Field(
         default=AnyHttpUrl(ARCHIVE_URL),
-        description="Where the official archive is fetched from, such as a mirror; its hash is checked.",
+        description="URL of the official archive, such as a mirror; the hash is verified.",
     )
     storage_account: Annotated[str, AfterValidator(_check_account)] | None = Field(
-        default=None, description="The storage account: its name, or the https URL of its blob endpoint."
+        default=None, description="Name of the storage account, or the https URL of its blob endpoint."
     )
     storage_container: Annotated[str, AfterValidator(_check_container)] = Field(
-        default="2000picscifar10", description="The container with the images."
+        default="2000picscifar10", description="Container with the images."
     )
     target: Literal["local", "azure"] | None = Field(
         default=None,
-        description="Where models and endpoints are: local or azure; azure once a workspace is set.",
+        description="Location of models and endpoints: local or azure; azure if a workspace is set.",
     )
-    subscription_id: str | None = Field(default=None, description="The Azure subscription.")
-    resource_group: str | None = Field(default=None, description="The resource group of the workspace.")
-    workspace_name: str | None = Field(default=None, description="The Azure ML workspace.")
+    subscription_id: str | None = Field(default=None, description="Azure subscription.")
+    resource_group: str | None = Field(default=None, description="Resource group of the workspace.")
+    workspace_name: str | None = Field(default=None, description="Azure ML workspace.")
     storage_connection_string: SecretStr | None = Field(
-        default=None, description="Signs in to the storage account, and names it."
+        default=None, description="Connection string of the storage account."
     )
-    storage_sas_token: SecretStr | None = Field(default=None, description="Signs in with a SAS token.")
-    storage_key: SecretStr | None = Field(default=None, description="Signs in with the account's key.")
+    storage_sas_token: SecretStr | None = Field(default=None, description="SAS token of the storage account.")
+    storage_key: SecretStr | None = Field(default=None, description="Access key of the storage account.")
 
     @property
     def effective_target(self) -> Literal["local", "azure"]:
-        """What ``target`` says, or else azure where a workspace is set."""
+        """``target``, or azure if it is not set and a workspace is."""
         return self.target or ("azure" if all(getattr(self, name) for name in WORKSPACE) else "local")
 
     @classmethod
@@ -130,11 +130,11 @@ class Settings(BaseSettings):
         cls,
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # ours has a prefix of its own
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # replaced by `_sources`
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # .env files are not read
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # nor folders of secrets
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # neither are secrets folders
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Put the sources in order, the first wins."""
+        """Return the sources in order of precedence."""
         return (init_settings, *_sources(settings_cls))
 
 
@@ -146,7 +146,7 @@ _IN_AZURE: Final = tuple(name for name in Settings.model_fields if name.startswi
 
 
 class Setting(NamedTuple):
-    """One setting as people see it; the value of a secret is not shown, that of nothing is None."""
+    """Setting for display; secrets are masked, and unset values are None."""
 
     name: str
     value: str | None
@@ -154,13 +154,13 @@ class Setting(NamedTuple):
 
 
 def load_settings(**arguments: Any) -> Settings:
-    """Read the settings.
+    """Load the settings.
 
     Args:
-        **arguments: Settings that the caller knows better; None stands for not given.
+        **arguments: Settings that take precedence over all other sources; None means not given.
 
     Raises:
-        SettingsError: If a variable, file or argument holds something unusable. It shows no secret.
+        SettingsError: If a variable, file or argument has an invalid value. The message shows no secret.
     """
     arguments = {name: value for name, value in arguments.items() if value is not None}
     try:
@@ -181,14 +181,14 @@ def load_settings(**arguments: Any) -> Settings:
 
 
 def describe_settings() -> list[Setting]:
-    """Return each setting with where it comes from."""
+    """Return each setting with its value and origin."""
     settings, sources = load_settings(), _sources(Settings)
     described = []
     for name in Settings.model_fields:
         value = getattr(settings, name)
         if isinstance(value, SecretStr):
             value = "set, not shown"
-        elif isinstance(value, AnyHttpUrl):  # a mirror's address can hold a password
+        elif isinstance(value, AnyHttpUrl):  # the URL of a mirror can contain a password
             value = re.sub(r"\?.*", "?...", re.sub(r"//[^/]*@", "//...@", str(value)))
         origin = next((source.origin(name) for source in sources if name in source()), "default")
         described.append(Setting(name, None if value is None else str(value), origin))
@@ -196,27 +196,27 @@ def describe_settings() -> list[Setting]:
 
 
 def settings_files() -> list[Path]:
-    """Return the settings files that are read from here, the first wins."""
+    """Return the settings files that apply to the working directory, in order of precedence."""
     return [source.path for source in _sources(Settings) if isinstance(source, _File)]
 
 
 def debug_enabled() -> bool:
-    """Tell whether CIFARML_DEBUG asks for tracebacks."""
+    """Return whether CIFARML_DEBUG enables tracebacks."""
     return os.environ.get("CIFARML_DEBUG", "") not in {"", "0"}
 
 
 def silence_tensorflow() -> None:
-    """Ask TensorFlow's native code for warnings only, unless the user has asked for something else."""
+    """Limit the log of TensorFlow's native code to warnings, unless the user has configured it."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
 def silence_mlflow() -> None:
-    """Keep MLflow from calling home, unless the user has asked for it."""
+    """Disable MLflow's telemetry, unless the user has configured it."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 
 class _Environment(EnvSettingsSource):
-    """The variables of some settings, all with one prefix."""
+    """Environment variables of some settings, with a common prefix."""
 
     def __init__(self, settings_cls: type[BaseSettings], prefix: str, names: tuple[str, ...]) -> None:
         super().__init__(settings_cls, env_prefix=prefix)
@@ -233,7 +233,7 @@ class _Environment(EnvSettingsSource):
 
 
 class _File(InitSettingsSource):
-    """The values of a settings file."""
+    """Values of a settings file."""
 
     def __init__(self, settings_cls: type[BaseSettings], path: Path, values: dict[str, Any]) -> None:
         super().__init__(settings_cls, values)
@@ -244,7 +244,7 @@ class _File(InitSettingsSource):
 
 
 def _sources(settings_cls: type[BaseSettings]) -> list[_Environment | _File]:
-    """Return what settings are read from, the first wins."""
+    """Return the sources of settings, in order of precedence."""
     sources: list[_Environment | _File] = [
         _Environment(settings_cls, "CIFARML_", tuple(Settings.model_fields)),
         _Environment(settings_cls, "AZURE_", _IN_AZURE),

@@ -1,4 +1,4 @@
-"""What can go wrong between us and an Azure ML workspace, and what is said about it."""
+"""Errors of an Azure ML workspace: authentication, permissions, quota, concurrency and jobs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from cifarml import Run, TrainConfig
 from cifarml.azure.compute import ClusterOptions, create_cluster, delete_cluster, get_cluster, list_clusters
 from cifarml.azure.jobs.jobs import cancel_job, fetch_run, follow_job, get_job, list_jobs, submit_job
-from cifarml.azure.permissions import RIGHTS, check_workspace
+from cifarml.azure.permissions import REQUIRED_ACTIONS, check_workspace
 from cifarml.azure.workspace import AzureWorkspace
 from cifarml.deploy.azure.host import AzureHost
 from cifarml.deploy.azure.teardown import find_resources, tear_down
@@ -27,7 +27,7 @@ from tests.emulators.azureml.cloud import Cloud
 from tests.emulators.azureml.faults import Drop, Refuse
 from tests.runs import MakeRun
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[2] / "docs" / "guides"
 
 
 @pytest.fixture
@@ -46,13 +46,13 @@ def test_no_workspace_is_set(monkeypatch: pytest.MonkeyPatch, cifarml: CommandLi
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "a?b", "a b", "ä", "", "x" * 91, "a\nb", "a."])
-def test_names_that_would_change_a_request(cloud: Cloud, name: str) -> None:
+def test_invalid_resource_names_are_rejected(cloud: Cloud, name: str) -> None:
     with pytest.raises(SettingsError):
         AzureWorkspace(load_settings(resource_group=name))
     assert cloud.requests == []
 
 
-def test_the_target(
+def test_effective_target(
     cloud: Cloud, cifarml: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert load_settings().effective_target == "azure"
@@ -74,45 +74,43 @@ def test_the_target(
     assert json.loads(done.stdout) == []
 
 
-def test_not_signed_in(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AZURE_CLIENT_SECRET", "wrong-secret-of-somebody")
-    with pytest.raises(CloudError, match="no way to sign in") as caught:
+def test_failed_sign_in(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AZURE_CLIENT_SECRET", "wrong-secret-of-a-client")
+    with pytest.raises(CloudError, match="sign-in to Azure failed") as caught:
         AzureRegistry(AzureWorkspace()).list_models()
     assert "az login" in str(caught.value.hint)
     assert "wrong-secret" not in str(caught.value)
 
 
-def test_the_wrong_workspace(cloud: Cloud) -> None:
-    for settings, said in (
-        (load_settings(workspace_name="other"), "no workspace other"),
-        (load_settings(resource_group="other"), "no (resource group|workspace)"),
+def test_missing_workspace_or_resource_group(cloud: Cloud) -> None:
+    for settings, message in (
+        (load_settings(workspace_name="other"), "workspace other does not exist"),
+        (load_settings(resource_group="other"), "(resource group|workspace) .* does not exist"),
     ):
-        with pytest.raises(CloudError, match=said):
+        with pytest.raises(CloudError, match=message):
             _ = AzureWorkspace(settings).info
 
 
 @pytest.mark.parametrize("is_nested", [False, True])
-def test_a_notebook_goes_on_showing_errors(
-    cloud: Cloud, python: Callable[[str], str], is_nested: bool
-) -> None:
-    """TensorFlow's log goes to whatever shows errors; what is imported for a workspace closes nothing."""
-    told = python(f"""
+def test_notebook_streams_stay_open(cloud: Cloud, python: Callable[[str], str], is_nested: bool) -> None:
+    """TensorFlow's log handler keeps a reference to standard error, which imports must not close."""
+    output = python(f"""
 import contextlib, io, sys
 sys.stderr = io.StringIO()
 import absl.logging
 absl.logging.use_absl_handler()
 from cifarml.azure.workspace import AzureWorkspace
 workspace = AzureWorkspace()
-with workspace.calling("look") if {is_nested} else contextlib.nullcontext():
+with workspace.calling("get workspace") if {is_nested} else contextlib.nullcontext():
     location = workspace.location
 print(location, sys.stderr.closed)
 """)
-    assert told.split() == [cloud.location, "False"]
+    assert output.split() == [cloud.location, "False"]
 
 
-def test_no_right(cloud: Cloud, workspace: AzureWorkspace, make_run: MakeRun) -> None:
+def test_permission_denied(cloud: Cloud, workspace: AzureWorkspace, make_run: MakeRun) -> None:
     cloud.denied = {("PUT", r".*/models/.*")}
-    with pytest.raises(CloudError, match="no right to do this") as caught:
+    with pytest.raises(CloudError, match="permission denied") as caught:
         AzureRegistry(workspace).register(make_run(1))
     assert "AzureML Data Scientist" in str(caught.value.hint)
     assert workspace.resource_id in str(caught.value.hint)
@@ -121,7 +119,7 @@ def test_no_right(cloud: Cloud, workspace: AzureWorkspace, make_run: MakeRun) ->
 
 
 @pytest.mark.parametrize(
-    ("fault", "said"),
+    ("fault", "message"),
     [
         (Refuse(429, "TooManyRequests", {"Retry-After": "1"}), "throttled"),
         (Refuse(500, "InternalServerError"), "internal service error"),
@@ -131,18 +129,18 @@ def test_no_right(cloud: Cloud, workspace: AzureWorkspace, make_run: MakeRun) ->
     ],
     ids=str,
 )
-def test_the_service_goes_on_refusing(
-    cloud: Cloud, workspace: AzureWorkspace, fault: Refuse, said: str
+def test_permanent_service_errors(
+    cloud: Cloud, workspace: AzureWorkspace, fault: Refuse, message: str
 ) -> None:
     cloud.plan = lambda request: fault if request.host == "management.azure.com" else None
-    with pytest.raises(CloudError, match=said) as caught:
+    with pytest.raises(CloudError, match=message) as caught:
         _ = workspace.info
     assert "abc123" not in str(caught.value)
     assert "secretsecret" not in str(caught.value)
 
 
-def test_answers_that_make_no_sense(cloud: Cloud, workspace: AzureWorkspace, make_run: MakeRun) -> None:
-    """A version with tags of somebody else, or damaged ones, is passed over."""
+def test_invalid_tags_are_ignored(cloud: Cloud, workspace: AzureWorkspace, make_run: MakeRun) -> None:
+    """Versions with foreign or invalid tags are skipped."""
     registry = AzureRegistry(workspace)
     model = registry.register(make_run(1))
     cloud.models["cifar10"]["1"]["properties"]["tags"]["alias.champion"] = "not a number"
@@ -153,11 +151,11 @@ def test_answers_that_make_no_sense(cloud: Cloud, workspace: AzureWorkspace, mak
     assert registry.list_models() == []
 
 
-# --- two at once ---
+# --- concurrency ---
 
 
-def test_two_promote_at_once(workspace: AzureWorkspace, make_run: MakeRun) -> None:
-    """One of them is told that the other was first."""
+def test_concurrent_promotions(workspace: AzureWorkspace, make_run: MakeRun) -> None:
+    """One promotion succeeds, the other reports the new champion."""
     registry = AzureRegistry(workspace)
     for number in (1, 2, 3):
         registry.register(make_run(number))
@@ -168,7 +166,7 @@ def test_two_promote_at_once(workspace: AzureWorkspace, make_run: MakeRun) -> No
     class Slow(AzureRegistry):
         def _write_tags(self, model: RegisteredModel, added: object, dropped: set[str]) -> None:
             if added:
-                barrier.wait(10)  # both have seen the same champion
+                barrier.wait(10)  # both have read the same champion
             super()._write_tags(model, added, dropped)  # type: ignore[arg-type]
 
     def promote(version: str) -> None:
@@ -192,7 +190,7 @@ def test_two_promote_at_once(workspace: AzureWorkspace, make_run: MakeRun) -> No
     assert len(champions) == 1
 
 
-def test_a_champion_that_nobody_has_looked_at(workspace: AzureWorkspace, make_run: MakeRun) -> None:
+def test_promotion_over_an_unexpected_champion(workspace: AzureWorkspace, make_run: MakeRun) -> None:
     registry = AzureRegistry(workspace)
     first, second, third = (registry.register(make_run(number)) for number in (1, 2, 3))
     registry.set_alias(second)
@@ -201,7 +199,7 @@ def test_a_champion_that_nobody_has_looked_at(workspace: AzureWorkspace, make_ru
     assert registry.get().version == "2"
 
 
-def test_two_register_at_once(workspace: AzureWorkspace, make_run: MakeRun) -> None:
+def test_concurrent_registrations(workspace: AzureWorkspace, make_run: MakeRun) -> None:
     runs = [make_run(number) for number in (1, 2, 3, 1)]
     threads = [threading.Thread(target=AzureRegistry(AzureWorkspace()).register, args=(run,)) for run in runs]
     for thread in threads:
@@ -213,7 +211,7 @@ def test_two_register_at_once(workspace: AzureWorkspace, make_run: MakeRun) -> N
     assert sum("champion" in model.aliases for model in found) == 1
 
 
-def test_damaged_files_in_the_workspace(
+def test_corrupt_files_in_the_workspace(
     cloud: Cloud, workspace: AzureWorkspace, make_run: MakeRun, tmp_path: Path
 ) -> None:
     registry = AzureRegistry(workspace)
@@ -230,17 +228,17 @@ def test_damaged_files_in_the_workspace(
 def test_clusters(cloud: Cloud, workspace: AzureWorkspace) -> None:
     made = create_cluster(workspace, "gpu", ClusterOptions(max_nodes=2, low_priority=True))
     assert (made.min_nodes, made.max_nodes, made.low_priority, made.is_ours) == (0, 2, True, True)
-    assert create_cluster(workspace, "gpu", ClusterOptions()).max_nodes == 1, "it is changed"
+    assert create_cluster(workspace, "gpu", ClusterOptions()).max_nodes == 1, "an existing cluster is updated"
     cloud.computes["gpu"].body["tags"] = {}
     for refused in (
         lambda: create_cluster(workspace, "gpu", ClusterOptions()),
         lambda: delete_cluster(workspace, "gpu"),
     ):
-        with pytest.raises(SettingsError, match="did not make"):
+        with pytest.raises(SettingsError, match="not created by cifarml"):
             refused()
-    assert find_resources(workspace) == [], "what others made is not ours to delete"
+    assert find_resources(workspace) == [], "resources not created by cifarml are ignored"
     assert [cluster.name for cluster in list_clusters(workspace)] == ["gpu"]
-    with pytest.raises(CloudError, match="no cluster none"):
+    with pytest.raises(CloudError, match="cluster none does not exist"):
         get_cluster(workspace, "none")
     for name in ("", "1st", "a_b", "x" * 33, "../x", "ends-"):
         with pytest.raises(SettingsError, match="Received"):
@@ -250,26 +248,26 @@ def test_clusters(cloud: Cloud, workspace: AzureWorkspace) -> None:
             ClusterOptions(**wrong)
 
 
-def test_too_little_quota_for_a_cluster(cloud: Cloud, workspace: AzureWorkspace) -> None:
+def test_cluster_without_enough_quota(cloud: Cloud, workspace: AzureWorkspace) -> None:
     cloud.quota_cores = {"total": 2}
     with pytest.raises(CloudError, match="not enough quota") as caught:
         create_cluster(workspace, "gpu", ClusterOptions("Standard_NC4as_T4_v3"))
-    assert "fit into what is left: Standard_" in str(caught.value.hint)
+    assert "fit the remaining quota: Standard_" in str(caught.value.hint)
 
 
 def test_jobs(cloud: Cloud, workspace: AzureWorkspace, tmp_path: Path) -> None:
-    """One is cancelled, one trains on an uploaded folder and is fetched, one fails."""
+    """A canceled, a failed and a completed job, whose run is fetched."""
     create_cluster(workspace, "gpu", ClusterOptions())
-    with pytest.raises(CloudError, match="no cluster none"):
+    with pytest.raises(CloudError, match="cluster none does not exist"):
         submit_job(workspace, "none", "run", Source(data="drawn:40"), TrainConfig())
-    with pytest.raises(DataError, match="no file or folder"):
+    with pytest.raises(DataError, match="does not exist"):
         submit_job(workspace, "gpu", "run", Source(data="nowhere.zip"), TrainConfig())
     long = submit_job(workspace, "gpu", "long", Source(data="drawn:400"), TrainConfig(num_epochs=5000))
     with pytest.raises(TrainingError, match=r"is (queued|preparing|running|starting)"):
         fetch_run(workspace, long, tmp_path)
     assert cancel_job(workspace, long.name).state == "canceled"
-    assert cancel_job(workspace, long.name).state == "canceled", "twice does no harm"
-    with pytest.raises(TrainingError, match="left no run"):
+    assert cancel_job(workspace, long.name).state == "canceled", "canceling is idempotent"
+    with pytest.raises(TrainingError, match="has no run"):
         fetch_run(workspace, get_job(workspace, long.name), tmp_path)
     lines: list[str] = []
     sent = submit_job(workspace, "gpu", "wrong", Source(data="drawn:nonsense"), TrainConfig())
@@ -285,11 +283,11 @@ def test_jobs(cloud: Cloud, workspace: AzureWorkspace, tmp_path: Path) -> None:
     assert (run.path, run.info["num_epochs"]) == (tmp_path / "good", 1)
     assert run.read_json("config.json")["label_smoothing"] == 0.25
     assert run.info["num_test_images"] == 10
-    assert fetch_run(workspace, good, tmp_path).sha256 == run.sha256, "twice is once"
+    assert fetch_run(workspace, good, tmp_path).sha256 == run.sha256, "fetching is idempotent"
     assert [path.name for path in tmp_path.iterdir()] == ["good"]
     (run.path / "manifest.json").write_text((run.path / "manifest.json").read_text().replace("good", "bad"))
     assert [job.run for job in list_jobs(workspace)] == ["long", "wrong", "good"]
-    with pytest.raises(CloudError, match="no job"):
+    with pytest.raises(CloudError, match="does not exist"):
         get_job(workspace, "../../x")
 
 
@@ -308,7 +306,7 @@ def test_ctrl_c_leaves_a_job_running(cloud: Cloud, workspace: AzureWorkspace) ->
     assert get_job(workspace, job.name).state == "canceled"
 
 
-def test_down_says_what_it_could_not_delete(
+def test_down_lists_resources_that_could_not_be_deleted(
     cloud: Cloud, workspace: AzureWorkspace, cifarml: CommandLine
 ) -> None:
     create_cluster(workspace, "gpu", ClusterOptions())
@@ -317,22 +315,22 @@ def test_down_says_what_it_could_not_delete(
     done = cifarml("down")
     assert done.returncode == 1
     assert "stays" in done.stdout
-    assert "no right to do this" in done.stdout
-    assert not cloud.computes, "the others are deleted all the same"
+    assert "permission denied" in done.stdout
+    assert not cloud.computes, "the other resources are deleted anyway"
     cloud.denied = set()
     assert cifarml("down").returncode == 0
     assert not cloud.endpoints
 
 
-# --- rights ---
+# --- permissions ---
 
 
-def test_rights(
+def test_check_workspace_permissions(
     cloud: Cloud, workspace: AzureWorkspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert [refused for _, refused in check_workspace(workspace)] == [None] * (2 + len(RIGHTS))
-    all_of = "Microsoft.MachineLearningServices/workspaces/"
-    not_those = (
+    assert [error for _, error in check_workspace(workspace)] == [None] * (2 + len(REQUIRED_ACTIONS))
+    provider = "Microsoft.MachineLearningServices/workspaces/"
+    excluded = (
         "delete",
         "write",
         "computes/*/write",
@@ -342,44 +340,46 @@ def test_rights(
     )
     cloud.permissions = [  # AzureML Data Scientist
         {
-            "actions": [f"{all_of}{verb}" for verb in ("read", "*/read", "*/action", "*/delete", "*/write")],
-            "notActions": [f"{all_of}{verb}" for verb in not_those],
+            "actions": [
+                f"{provider}{verb}" for verb in ("read", "*/read", "*/action", "*/delete", "*/write")
+            ],
+            "notActions": [f"{provider}{verb}" for verb in excluded],
         }
     ]
-    lacking = {what: refused for what, refused in check_workspace(workspace) if refused is not None}
-    assert set(lacking) == {"compute create, delete", "down"}
-    assert "computes/write" in lacking["compute create, delete"].message
-    assert "AzureML Compute Operator" in str(lacking["compute create, delete"].hint)
-    (tmp_path / "tensorflow.py").write_text("raise ImportError")  # it takes long, and is not asked for here
+    missing = {name: error for name, error in check_workspace(workspace) if error is not None}
+    assert set(missing) == {"compute create, delete", "down"}
+    assert "computes/write" in missing["compute create, delete"].message
+    assert "AzureML Compute Operator" in str(missing["compute create, delete"].hint)
+    (tmp_path / "tensorflow.py").write_text("raise ImportError")  # slow to import, and not tested here
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     checks = {check.name: check.status for check in run_checks(target="azure") if "azure" in check.name}
     assert checks["azure: workspace"] == "ok"
     assert checks["azure: compute create, delete"] == "warning"
 
 
-def test_the_role_of_the_page() -> None:
+def test_documented_role() -> None:
     role = json.loads((DOCS / "azure-role.json").read_text())
     assert role == {
         "Name": "cifarml operator",
         "IsCustom": True,
         "Description": "All that cifarml does in an Azure ML workspace, and nothing else.",
-        "Actions": sorted({action for actions in RIGHTS.values() for action in actions}),
+        "Actions": sorted({action for actions in REQUIRED_ACTIONS.values() for action in actions}),
         "NotActions": [],
         "AssignableScopes": ["/subscriptions/SUBSCRIPTION/resourceGroups/GROUP"],
     }
 
 
-def test_what_is_asked_is_in_the_role(cloud: Cloud, workspace: AzureWorkspace, trained: Run) -> None:
-    """Every write in Azure Resource Manager has its right in the table."""
+def test_requests_are_covered_by_the_role(cloud: Cloud, workspace: AzureWorkspace, trained: Run) -> None:
+    """The table of required actions contains every write to Azure Resource Manager."""
     registry = AzureRegistry(workspace)
     registry.register(trained)
     create_cluster(workspace, "gpu", ClusterOptions())
     host = AzureHost(workspace)
-    host.create_endpoint("rights")
-    host.create_deployment("rights", "version-1", registry.get())
-    host.read_key("rights", regenerate=True)
+    host.create_endpoint("roles")
+    host.create_deployment("roles", "version-1", registry.get())
+    host.read_key("roles", regenerate=True)
     tear_down(workspace)
-    granted = {action.lower() for actions in RIGHTS.values() for action in actions}
+    granted = {action.lower() for actions in REQUIRED_ACTIONS.values() for action in actions}
     verbs = {"PUT": "write", "DELETE": "delete", "POST": "action"}
     for request in cloud.requests:
         _, _, rest = request.path.partition("/workspaces/cifarml-ws/")

@@ -1,8 +1,8 @@
-"""Every flow in Azure, with every fault at every request in turn: done, or one clear error, and then done.
+"""Fault injection: each command in Azure succeeds, or fails with one clear error and succeeds when repeated.
 
-Of alike requests in a row, such as the upload of a hundred files, the first and the last are taken.
-
-A part of the cases runs always; all of them run with ``pytest -m exhaustive tests/azure/test_faults.py``.
+Each fault is injected at each request; of similar consecutive requests, such as the upload of a hundred
+files, at the first and the last. By default a sample of the cases runs; all of them run with
+``pytest -m exhaustive tests/azure/test_faults.py``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cifarml import Run
 from cifarml.run import write_json, write_manifest
 from tests.emulators.azureml.cloud import Cloud
 from tests.emulators.azureml.faults import Fault, Plan, Request
-from tests.emulators.azureml.flows import FAULTS, FLOWS, Bench, Done, Flow, turns, was_tried_first
+from tests.emulators.azureml.flows import FAULTS, FLOWS, Bench, Done, Flow, fault_positions, were_smoke_tested
 
 EVERY = {
     "register": 47,
@@ -31,17 +31,17 @@ EVERY = {
     "down": 101,
     "submit": 65,
 }
-"""In the part that runs always, one case out of so many: odd, so that the faults take turns."""
+"""Sampling interval of the default run; odd, so that all kinds of faults are included."""
 
 SLOW = {"500", "503", "drop", "lose"}
-"""Storage's client waits a quarter of a minute before it tries again: these are left to the whole set."""
+"""Faults after which the storage client waits 15 s before it retries: only in the exhaustive run."""
 
 COUNT = [0]
 
 
 @pytest.fixture(scope="module")
 def runs(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
-    """Two runs whose models are the same and whose content isn't."""
+    """Two runs with the same model and different content."""
     folder = tmp_path_factory.mktemp("runs")
     made = []
     for number in (1, 2):
@@ -60,7 +60,7 @@ def bench(cloud: Cloud, runs: Sequence[Run], tmp_path: Path) -> Iterator[Bench]:
         assert secret not in bench.shown, f"a secret of {len(secret)} characters was shown"
 
 
-def at(number: int, fault: str) -> Callable[[int], Plan]:
+def fault_at(number: int, fault: str) -> Callable[[int], Plan]:
     def plan(pid: int) -> Plan:
         def decide(request: Request) -> Fault | None:
             return FAULTS[fault](pid) if request.number == number else None
@@ -74,19 +74,20 @@ def try_case(bench: Bench, flow: Flow, fault: str, number: int) -> None:
     bench.cloud.reset()
     flow.prepare(bench)
     before = [name for endpoint in bench.cloud.endpoints.values() for name in endpoint.deployments]
-    done = bench.run(flow, at(number, fault))
-    if bench.num_requests < number:  # it took fewer of them this time
+    done = bench.run(flow, fault_at(number, fault))
+    if bench.num_requests < number:  # fewer requests than in the first run
         return
     COUNT[0] += 1
     request = bench.requests[number - 1]
     print(f"{fault} at {number}: {request.method} {request.host}{request.path}")
-    ended_well(bench, flow, done, fault)
+    check_outcome(bench, flow, done, fault)
     requests = list(bench.requests)
-    if done.code != 0 and not (name_of(flow) == "rollback" and holds(bench, flow)):  # twice is back again
+    is_done = name_of(flow) == "rollback" and holds(bench, flow)  # a second rollback would undo the first
+    if done.code != 0 and not is_done:
         again = bench.run(flow)
         assert again.code == 0, again.output
         requests += bench.requests
-    assert was_tried_first(requests, before)
+    assert were_smoke_tested(requests, before)
     flow.check(bench)
     bench.tear_down()
     assert bench.cloud.bench.proxy.refused == []
@@ -103,7 +104,7 @@ def holds(bench: Bench, flow: Flow) -> bool:
     return False
 
 
-def ended_well(bench: Bench, flow: Flow, done: Done, fault: str) -> None:
+def check_outcome(bench: Bench, flow: Flow, done: Done, fault: str) -> None:
     assert "Traceback" not in done.output
     if done.code == 0:
         flow.check(bench)
@@ -119,19 +120,19 @@ def ended_well(bench: Bench, flow: Flow, done: Done, fault: str) -> None:
 
 
 def cases(bench: Bench, flow: Flow) -> Iterator[tuple[int, str, bool]]:
-    """All cases of a flow: the number of a request, a fault, and whether that takes long."""
+    """Yield the cases of a flow: the number of a request, a fault, and whether the case is slow."""
     flow.prepare(bench)
     assert bench.run(flow).code == 0, bench.shown
     flow.check(bench)
     requests = bench.requests
     bench.tear_down()
-    for number in turns(requests):
+    for number in fault_positions(requests):
         for fault in FAULTS:
             yield number, fault, "blob." in requests[number - 1].host and fault in SLOW
 
 
 @pytest.mark.parametrize("name", FLOWS)
-def test_a_part(bench: Bench, name: str) -> None:
+def test_sample_of_faults(bench: Bench, name: str) -> None:
     quick = [(number, fault) for number, fault, is_slow in cases(bench, FLOWS[name]) if not is_slow]
     for number, fault in quick[EVERY[name] // 2 :: EVERY[name]]:
         try_case(bench, FLOWS[name], fault, number)
@@ -140,12 +141,12 @@ def test_a_part(bench: Bench, name: str) -> None:
 @pytest.mark.exhaustive
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("name", FLOWS)
-def test_all(bench: Bench, name: str) -> None:
+def test_all_faults(bench: Bench, name: str) -> None:
     for number, fault, _ in list(cases(bench, FLOWS[name])):
         try_case(bench, FLOWS[name], fault, number)
 
 
-def test_the_cases_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+def test_number_of_cases(capsys: pytest.CaptureFixture[str]) -> None:
     with capsys.disabled():
-        print(f"\n{COUNT[0]} faults were tried")
+        print(f"\n{COUNT[0]} faults were injected")
     assert COUNT[0] > 10

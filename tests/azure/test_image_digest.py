@@ -1,4 +1,4 @@
-"""The digest of a container image is looked up, and nothing waits or fails for want of it."""
+"""Lookup of image digests; a failed lookup does not fail the command."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from tests.emulators.azureml.faults import Drop, Fault, Refuse
 IMAGE = "mcr.microsoft.com/azureml/minimal-py312-inference:latest"
 
 
-def test_the_registry_answers(cloud: Cloud) -> None:
+def test_digest_from_the_registry(cloud: Cloud) -> None:
     lines: list[str] = []
     assert find_image_digest(IMAGE, lines.append) == cloud.image_digest
     assert lines == []
 
 
 @pytest.mark.parametrize("fault", [Refuse(503, "Busy"), Drop()], ids=str)
-def test_the_registry_fails(cloud: Cloud, fault: Fault) -> None:
+def test_registry_unavailable(cloud: Cloud, fault: Fault) -> None:
     cloud.plan = lambda request: fault if request.host == "mcr.microsoft.com" else None
     lines: list[str] = []
     assert find_image_digest(IMAGE, lines.append) == "unknown"
@@ -36,14 +36,14 @@ def test_the_registry_fails(cloud: Cloud, fault: Fault) -> None:
 
 
 @pytest.mark.parametrize("digest", ["", "sha256:1234"])
-def test_the_response_has_no_digest(cloud: Cloud, monkeypatch: pytest.MonkeyPatch, digest: str) -> None:
+def test_response_without_a_digest(cloud: Cloud, monkeypatch: pytest.MonkeyPatch, digest: str) -> None:
     monkeypatch.setattr(cloud, "image_digest", digest)
     lines: list[str] = []
     assert find_image_digest(IMAGE, lines.append) == "unknown"
     assert "the response has no digest" in lines[0]
 
 
-def test_a_job_is_submitted_with_and_without_it(cloud: Cloud) -> None:
+def test_job_is_tagged_with_the_digest_or_unknown(cloud: Cloud) -> None:
     lines: list[str] = []
     workspace = AzureWorkspace(on_wait=lines.append)
     create_cluster(workspace, "gpu", ClusterOptions())

@@ -1,4 +1,4 @@
-"""The faults that `cifarml.azure._quirks` works around; if a test fails, its work-around can be deleted."""
+"""Bugs that `cifarml.azure._quirks` works around; if a test fails, its workaround is obsolete."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from tests.emulators.azureml.cloud import Cloud
 
-LOOK = """
+SCRIPT = """
 import contextlib, io, json, os, sys, types
 import azure.ai.ml
 found = {"grammar": "rfc3987_syntax" in sys.modules}
@@ -28,7 +28,7 @@ found["printed"] = printed.getvalue()
 
 from azure.ai.ml._utils._asset_utils import IgnoreFile, upload_directory
 try:
-    storage = types.SimpleNamespace()  # to which nothing can be uploaded
+    storage = types.SimpleNamespace()  # every upload to it fails
     upload_directory(storage, "upload", "", "", show_progress=False, ignore_file=IgnoreFile())
     found["upload"] = "no error"
 except AttributeError as error:
@@ -39,14 +39,14 @@ print(json.dumps(found))
 
 @pytest.fixture(scope="module")
 def found(ml_cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
-    """What azure-ai-ml does by itself, in an interpreter without cifarml: it takes seconds to import."""
+    """Observe azure-ai-ml in an interpreter without cifarml (its import takes seconds)."""
     ml_cloud.reset()
     folder = tmp_path_factory.mktemp("quirks")
     for name in ("upload/file.txt", "packages/rfc3987_syntax.py"):
         (folder / name).parent.mkdir()
         (folder / name).write_text("")
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", LOOK],
+        [sys.executable, "-W", "ignore", "-c", SCRIPT],
         env=ml_cloud.env() | {"HOME": str(folder), "PYTHONPATH": str(folder / "packages")},
         cwd=folder,
         capture_output=True,
@@ -55,21 +55,21 @@ def found(ml_cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> dict[str
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    told: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
-    return told
+    result: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+    return result
 
 
-def test_jsonschema_imports_a_grammar_that_is_not_used(found: dict[str, object]) -> None:
+def test_jsonschema_imports_an_unused_grammar(found: dict[str, object]) -> None:
     assert found["grammar"] is True
 
 
-def test_the_client_sets_an_environment_variable(found: dict[str, object]) -> None:
+def test_client_sets_an_environment_variable(found: dict[str, object]) -> None:
     assert found["variable"] == "AzureCloud"
 
 
-def test_the_client_prints_while_it_polls(found: dict[str, object]) -> None:
+def test_client_prints_while_polling(found: dict[str, object]) -> None:
     assert "." in str(found["printed"])
 
 
-def test_errors_of_an_upload_are_lost_without_a_progress_bar(found: dict[str, object]) -> None:
+def test_upload_errors_are_lost_without_a_progress_bar(found: dict[str, object]) -> None:
     assert found["upload"] == "no error"

@@ -1,4 +1,4 @@
-"""The whole article in Azure, by the commands of docs/azure.md in their order; nothing is left."""
+"""The article's workflow in Azure: run the commands of docs/guides/azure.md, then verify the teardown."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from cifarml.data.save import save_images
 from tests.conftest import CommandLine
 from tests.emulators.azureml.cloud import Cloud
 
-PAGE = Path(__file__).parents[2] / "docs" / "azure.md"
+PAGE = Path(__file__).parents[2] / "docs" / "guides" / "azure.md"
 
 
 def commands() -> list[str]:
-    story = PAGE.read_text().partition("## What each step does")[0]
-    return [line.removeprefix("$ ") for line in story.splitlines() if line.startswith("$ ")]
+    text = PAGE.read_text().partition("## What each step does")[0]
+    return [line.removeprefix("$ ") for line in text.splitlines() if line.startswith("$ ")]
 
 
 @pytest.mark.timeout(600)
-def test_the_story_of_the_page(
+def test_commands_of_the_azure_page(
     cloud: Cloud, cifarml: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Real images where there are some, drawings in the article's archive elsewhere."""
+    """Use the real images if CIFARML_TEST_DATA is set, otherwise drawings in the same archive."""
     archive = tmp_path / "2000pics_cifar10.zip"
     if data := os.environ.get("CIFARML_TEST_DATA"):
         shutil.copyfile(Path(data) / archive.name, archive)
@@ -62,16 +62,18 @@ def test_the_story_of_the_page(
         assert ran.returncode == 0, f"{command}\n{ran.stdout}{ran.stderr}"
         assert "Traceback" not in ran.stderr
         if command.startswith("cifarml") and "doctor" not in command and "data upload" not in command:
-            says = f"Target: Azure, workspace {cloud.workspace_name}, resource group {cloud.resource_group}, "
-            assert ran.stderr.startswith(f"{says}subscription {cloud.subscription_id}"), command
+            target = (
+                f"Target: Azure, workspace {cloud.workspace_name}, resource group {cloud.resource_group}, "
+            )
+            assert ran.stderr.startswith(f"{target}subscription {cloud.subscription_id}"), command
         done[command] = ran.stdout
         shown += ran.stdout + ran.stderr
     assert set(cloud.models["cifar10"]) == {"1", "2"}
     assert "is now the champion" in "".join(done.values())
     assert re.search(r"cifar10:2 starts|cifar10:2", shown)
-    answers = [text for command, text in done.items() if command.startswith("curl")]
-    for answer in answers:
-        assert set(json.loads(answer)) >= {"result", "probability", "probabilities"}
+    responses = [text for command, text in done.items() if command.startswith("curl")]
+    for response in responses:
+        assert set(json.loads(response)) >= {"result", "probability", "probabilities"}
     assert not cloud.endpoints
     assert not cloud.computes
     assert all(job.status == "Completed" for job in cloud.jobs.values())

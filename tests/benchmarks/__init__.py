@@ -1,1 +1,1 @@
-"""Comparisons that print a table; see docs/benchmarks.md."""
+"""Benchmarks that print tables; see docs/benchmarks.md."""

@@ -1,7 +1,7 @@
 """Print the tables of docs/benchmarks.md: ``python -m tests.benchmarks [loading] [training] ...``.
 
-Needs CIFARML_TEST_DATA, a folder with 2000pics_cifar10.zip and cifar10-images.zip. Each comparison runs
-the two sides in turn, each in a process of its own, and reports the median of the ratios of the pairs.
+Requires CIFARML_TEST_DATA, a folder with 2000pics_cifar10.zip and cifar10-images.zip. Each comparison runs
+the two sides alternately, each in its own process, and reports the median of the ratios of the pairs.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ CLI = Path(sys.executable).with_name("cifarml")
 
 
 def loading(work: Path, pairs: int = 5) -> None:
-    """The 60,000 images, for the first time and again, against the article's loop."""
+    """First and second load of the 60,000 images, against the article's loop."""
     folder = work / "unpacked"
     with zipfile.ZipFile(LARGE) as archive:
         archive.extractall(folder)
-    peer("article_load", folder, cache=work / "none")  # the files are in memory from here on
+    peer("article_load", folder, cache=work / "none")  # warms the file cache
     first, again, article, memory = [], [], [], []
     for number in range(pairs):
         cache = work / f"cache{number}"
@@ -56,7 +56,7 @@ def loading(work: Path, pairs: int = 5) -> None:
 
 
 def training(work: Path, pairs: int = 5, epochs: int = 5) -> None:
-    """The article's network on the 2000 images, against model.fit as in the article."""
+    """Training of the article's network on the 2000 images, against model.fit as in the article."""
     ours, article = [], []
     for number in range(pairs):
         ours.append(peer("our_train", SMALL, epochs, work / f"run{number}", cache=work / "cache")[0])
@@ -65,7 +65,7 @@ def training(work: Path, pairs: int = 5, epochs: int = 5) -> None:
 
 
 def answering(work: Path, pairs: int = 15) -> None:
-    """From process start to the printed answer, against ``python -c "import numpy"``."""
+    """Latency of ``cifarml predict``, process start included, against ``python -c "import numpy"``."""
     peer("our_train", "drawn:100", 1, work / "answering", cache=work / "cache")
     image = work / "image.png"
     with zipfile.ZipFile(SMALL) as archive:
@@ -79,7 +79,7 @@ def answering(work: Path, pairs: int = 15) -> None:
 
 
 def drawing(work: Path, times: int = 5) -> None:
-    """2000 drawings."""
+    """Generation of 2000 drawn images."""
     from cifarml import load_dataset
 
     seconds = []

@@ -1,4 +1,4 @@
-"""What our rollout adds to its client's calls, in an emulated workspace whose operations take 5 s."""
+"""Overhead of a rollout over its client calls, in an emulated workspace whose operations take 5 s."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from tests.inference_server import InferenceServer
 
 OPERATION_S = 5.0
 SMOKE, CANARY, LIVE = 21, 40, 5
-"""Requests of a rollout: before it has traffic, with a share of it (both deployments), and at the end."""
+"""Requests of a rollout: smoke test, canary (both deployments), and after it receives all traffic."""
 
 
 def azure(work: Path, pairs: int = 3) -> None:
-    """A second version goes live: ours against the same calls of azure-ai-ml, made by hand."""
+    """Rollout of a second version, against the same azure-ai-ml calls alone."""
     runs = _runs(work)
     cloud = Cloud(work / "cloud")
     os.environ.update(cloud.env() | {"AZUREML_CURRENT_CLOUD": "AzureCloud"})
@@ -65,7 +65,7 @@ def azure(work: Path, pairs: int = 3) -> None:
 
 
 def _by_hand(workspace: AzureWorkspace, model: RegisteredModel, name: str, folder: Path) -> None:
-    """The calls that a rollout can't do without."""
+    """Make only the calls that a rollout requires."""
     client: Any = workspace.client
     with workspace.calling("deploy by hand"):
         made = build_deployment(name, "by-hand", model, DeploymentOptions(), folder=folder, tags={})
@@ -75,18 +75,18 @@ def _by_hand(workspace: AzureWorkspace, model: RegisteredModel, name: str, folde
         session = requests.Session()
         session.headers.update({"Authorization": f"Bearer {key}", "Content-Type": "image/png"})
 
-        def ask(times: int, deployment: str | None) -> None:
+        def send(times: int, deployment: str | None) -> None:
             named = {"azureml-model-deployment": deployment} if deployment else {}
             for seed in range(times):
                 session.post(
                     str(endpoint.scoring_uri), data=image_bytes(seed), headers=named
                 ).raise_for_status()
 
-        ask(SMOKE, "by-hand")
+        send(SMOKE, "by-hand")
         for share in (10, 100):
             endpoint.traffic = {"by-hand": share, "version-1": 100 - share}
             client.online_endpoints.begin_create_or_update(endpoint).result()
-            ask(CANARY if share < 100 else LIVE, None)
+            send(CANARY if share < 100 else LIVE, None)
 
 
 def _runs(work: Path) -> list[Run]:
@@ -98,7 +98,7 @@ def _runs(work: Path) -> list[Run]:
 
 
 def _container(work: Path, run: Run, times: int = 5) -> None:
-    """How large the scoring environment is, and how soon it answers."""
+    """Print the size of the scoring environment and its start time."""
     import statistics
 
     from cifarml.deploy.azure.staging import stage_scoring

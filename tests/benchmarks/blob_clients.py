@@ -19,10 +19,10 @@ CONNECTION = os.environ.get("AZURE_STORAGE_CONNECTION_STRING", "")
 
 
 class Timer:
-    """Wall-clock and CPU seconds since it was started."""
+    """Timer of wall-clock and CPU seconds."""
 
     def start(self) -> None:
-        """Start: everything is imported."""
+        """Start the timer, after all imports."""
         self._wall, self._cpu = time.perf_counter(), time.process_time()
 
     def __str__(self) -> str:
@@ -50,7 +50,7 @@ def adlfs_read(container: str, folder: str) -> int:
     """Read with adlfs, unverified, into memory.
 
     Its ``cat`` reads one blob at a time, and ``_cat`` with a list of names first checks that each exists, so
-    this is its fastest call. ``omit`` skips the error for the folder itself, which it also tries to read.
+    this is its fastest call. ``omit`` ignores the error for the folder itself, which it also tries to read.
     """
     import adlfs  # type: ignore[import-not-found]
 
@@ -90,7 +90,7 @@ def sdk_write(container: str, folder: str) -> int:
 
 
 def our_write(container: str, folder: str) -> int:
-    """Write with upload_path: 8 threads, with hashes, never over other content."""
+    """Write with upload_path: 8 threads, with hashes, without overwriting other content."""
     from cifarml.data.blob.transfer import upload_path
 
     timer.start()

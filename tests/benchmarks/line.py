@@ -1,4 +1,4 @@
-"""A line with latency: ``python -m tests.benchmarks.line TARGET_PORT DELAY_S`` prints its port and relays."""
+"""TCP relay that adds latency: ``python -m tests.benchmarks.line TARGET_PORT DELAY_S`` prints its port."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import cast
 
 
 class End(asyncio.Protocol):
-    """One end of a connection: what comes in leaves at the other end a while later."""
+    """One end of a relayed connection: data received here is sent at the other end after a delay."""
 
     def __init__(self, delay_s: float, target: int | None = None) -> None:
         self.delay_s, self.target = delay_s, target

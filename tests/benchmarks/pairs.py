@@ -1,4 +1,4 @@
-"""Two sides of a comparison, run in turn, each in a process of its own."""
+"""Paired comparisons: two sides run alternately, each in its own process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def peer(*arguments: object, cache: Path, **variables: str) -> tuple[float, int]
 
 
 def timed(command: list[object], **variables: str) -> float:
-    """Run a command; return seconds from its start to its end."""
+    """Run a command; return its wall-clock seconds."""
     started = time.perf_counter()
     subprocess.run(list(map(str, command)), env=os.environ | variables, capture_output=True, check=True)
     return time.perf_counter() - started

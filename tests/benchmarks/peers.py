@@ -1,4 +1,4 @@
-"""What we are compared with, each written as its source has it; run as a program, it prints seconds."""
+"""Both sides of the comparisons, the peers as in their documentation; run as a program, it prints seconds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image
 
 
 def article_load(folder: str) -> float:
-    """The article's loop (step 4d): listdir, open, asarray, append."""
+    """Load with the article's loop (step 4d): listdir, open, asarray, append."""
     started = time.perf_counter()
     images = []
     for split in os.listdir(folder):  # noqa: PTH208
@@ -26,7 +26,7 @@ def article_load(folder: str) -> float:
 
 
 def our_load(source: str) -> float:
-    """load_dataset, from wherever CIFARML_CACHE_DIR says."""
+    """Load with load_dataset, cached in CIFARML_CACHE_DIR."""
     from cifarml import load_dataset
 
     started = time.perf_counter()
@@ -35,7 +35,7 @@ def our_load(source: str) -> float:
 
 
 def article_train(source: str, epochs: str) -> float:
-    """The article's network by model.fit on numpy arrays, on the images that train_model takes."""
+    """Train the article's network with model.fit on numpy arrays, on the same images as train_model."""
     import keras
     from keras import layers
 
@@ -80,7 +80,7 @@ def article_train(source: str, epochs: str) -> float:
 
 
 def our_train(source: str, epochs: str, run_dir: str) -> float:
-    """train_model, with progress told as the command line has it; the same part of it is timed."""
+    """Train with train_model and the progress of the command line; the same part is timed."""
     from cifarml import TrainConfig, load_dataset, show_progress, train_model
 
     with show_progress() as on_progress:
@@ -90,7 +90,7 @@ def our_train(source: str, epochs: str, run_dir: str) -> float:
 
 
 def sdk_read_blob(container: str, target: str) -> float:
-    """One blob with azure-storage-blob alone, without checking it."""
+    """Download a blob with azure-storage-blob alone, unverified."""
     from azure.storage.blob import BlobClient
 
     connection = os.environ["AZURE_STORAGE_CONNECTION_STRING"]
@@ -104,7 +104,7 @@ def sdk_read_blob(container: str, target: str) -> float:
 
 
 def our_read_blob(container: str, target: str, name: str = "large.bin") -> float:
-    """The same, checked by its hash and renamed when it is whole."""
+    """Download a blob with BlobStore, verified by hash and written atomically."""
     from cifarml.data.blob.store import BlobStore
 
     started = time.perf_counter()
@@ -114,7 +114,7 @@ def our_read_blob(container: str, target: str, name: str = "large.bin") -> float
 
 
 def our_write_blob(container: str, path: str) -> float:
-    """One large file."""
+    """Upload a large file."""
     from cifarml.data.blob.transfer import upload_path
 
     started = time.perf_counter()
@@ -123,12 +123,12 @@ def our_write_blob(container: str, path: str) -> float:
 
 
 def nothing() -> float:
-    """The interpreter alone."""
+    """Do nothing: the memory of the interpreter alone."""
     return 0.0
 
 
 def peak_memory_bytes() -> int:
-    """Return the most memory this process ever had (Linux)."""
+    """Return the peak memory of this process (Linux)."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return int(status.split("VmHWM:")[1].split()[0]) * 1024
 

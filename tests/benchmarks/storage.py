@@ -1,4 +1,4 @@
-"""Azure Storage: cifarml against azure-storage-blob and adlfs, on one Azurite."""
+"""Azure Storage: cifarml against azure-storage-blob and adlfs, on an Azurite emulator."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.environments import environment
 
 
 def storage(work: Path, pairs: int = 3) -> None:
-    """Large blobs, and a second load from storage."""
+    """Large blobs, and a second (cached) load from storage."""
     with azurite(work) as server:
         large, huge = work / "large.bin", work / "huge.bin"
         write_random(large, 60_000_000)
@@ -56,7 +56,7 @@ def storage(work: Path, pairs: int = 3) -> None:
 
 
 def small_blobs(work: Path, rounds: int = 7, counts: Sequence[int] = (2000, 10_000)) -> None:
-    """Many small blobs over a line of 5 ms, against azure-storage-blob in 8 threads and adlfs."""
+    """Many small blobs at a round-trip latency of 5 ms, against azure-storage-blob in 8 threads and adlfs."""
     peers = environment("storage-peers") / "python"
     programs: dict[str, str | Path] = {"our": sys.executable, "sdk": peers, "adlfs": peers}
     names = {"sdk": "azure-storage-blob in 8 threads", "adlfs": "adlfs"}
@@ -101,7 +101,7 @@ def small_blobs(work: Path, rounds: int = 7, counts: Sequence[int] = (2000, 10_0
 
 @contextmanager
 def azurite(work: Path) -> Iterator[dict[str, str]]:
-    """A running Azurite over TLS, and the environment that leads to it."""
+    """Run Azurite over TLS; yield environment variables that point to it."""
     install()
     authority = trustme.CA()
     leaf = authority.issue_cert("127.0.0.1")
@@ -127,7 +127,7 @@ def azurite(work: Path) -> Iterator[dict[str, str]]:
 
 @contextmanager
 def line_to(server: dict[str, str], delay_s: float) -> Iterator[dict[str, str]]:
-    """The environment that leads there over a line with latency, so long each way."""
+    """Relay to a server with a delay in each direction; yield environment variables that point to it."""
     connection = server["AZURE_STORAGE_CONNECTION_STRING"]
     port = connection.partition("127.0.0.1:")[2].partition("/")[0]
     command = [sys.executable, "-m", "tests.benchmarks.line", port, str(delay_s)]
@@ -141,7 +141,7 @@ def line_to(server: dict[str, str], delay_s: float) -> Iterator[dict[str, str]]:
 
 
 def write_random(path: Path, size_bytes: int) -> None:
-    """Write a file that can't be compressed."""
+    """Write an incompressible file."""
     with path.open("wb") as file:
         for start in range(0, size_bytes, 10**7):
             file.write(secrets.token_bytes(min(10**7, size_bytes - start)))

@@ -49,7 +49,7 @@ def test_wrong_usage_exits_with_2(installed: CommandLine, arguments: list[str]) 
         (["predict", "x.png"], "no trained model", "cifarml train"),
         (["predict", "x.png", "--run", "none"], "no run 'none'", "cifarml runs list"),
         (["evaluate", "none"], "no run 'none'", "cifarml runs list"),
-        (["train", "--data", "none"], "no folder or archive none", "drawn"),
+        (["train", "--data", "none"], "no such folder or archive: none", "drawn"),
         (["train", "--data", "drawn:100", "--epochs", "0"], "num_epochs", "passes over"),
         (["train", "--data", "drawn:100", "--name", "../x"], "plain folder name", ""),
         (["train", "--data", "drawn:100", "--preset", "none"], "preset", "tutorial"),

@@ -1,4 +1,4 @@
-"""Dataset: immutable, split once, with a fingerprint."""
+"""Immutability, validation, fingerprint, splits and subsets of `Dataset`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cifarml.errors import DataError
 
 
 def make(num_train: int = 90, num_test: int = 10, num_classes: int = 3, **changes: Any) -> Dataset:
-    """Build a data set with so many images of each class."""
+    """Return a data set with this many training and test images of each class."""
     rng = np.random.default_rng(0)
     count = (num_train + num_test) * num_classes
     labels = np.repeat(np.arange(num_classes), num_train + num_test)
@@ -29,7 +29,7 @@ def make(num_train: int = 90, num_test: int = 10, num_classes: int = 3, **change
     return Dataset(**fields | changes)
 
 
-def test_nothing_in_it_can_be_changed() -> None:
+def test_dataset_is_immutable() -> None:
     images = np.zeros((4, 32, 32, 3), np.uint8)
     dataset = make(1, 1, 2, images=images)
     images[0] = 9
@@ -54,18 +54,18 @@ def test_nothing_in_it_can_be_changed() -> None:
         ({"is_test": np.zeros(6, np.int8)}, "bool"),
         ({"class_names": ("a",)}, "2 to 1000"),
         ({"class_names": tuple(map(str, range(1001)))}, "2 to 1000"),
-        ({"class_names": ("a", "a", "b")}, "differ"),
+        ({"class_names": ("a", "a", "b")}, "unique"),
         ({"class_names": ("a", " ", "b")}, "printable"),
         ({"class_names": ("a", "b\n", "c")}, "printable"),
         ({"class_names": ("a", "x" * 256, "c")}, "255"),
     ],
 )
-def test_what_does_not_fit_is_refused(changes: dict[str, Any], message: str) -> None:
+def test_invalid_fields_are_rejected(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         make(1, 1, 3, **changes)
 
 
-def test_fingerprint_tells_content() -> None:
+def test_fingerprint_depends_on_content_only() -> None:
     dataset = make()
     assert dataset.fingerprint == make(origin="elsewhere", sources=("x",) * 300).fingerprint
     changed = dataset.images.copy()
@@ -80,7 +80,7 @@ def test_fingerprint_tells_content() -> None:
     assert len(dataset.fingerprint) == 64
 
 
-def test_split_keeps_the_three_sets_apart() -> None:
+def test_split_is_disjoint_and_reproducible() -> None:
     dataset = make()
     splits = dataset.split(validation_fraction=0.1, seed=3)
     assert [len(part) for part in splits] == [243, 27, 30]
@@ -95,7 +95,7 @@ def test_split_keeps_the_three_sets_apart() -> None:
     assert other.test.fingerprint == splits.test.fingerprint
 
 
-def test_split_keeps_many_images_for_training() -> None:
+def test_default_validation_set_is_limited() -> None:
     many = make(12_000, 0)
     assert [len(part) for part in many.split()] == [33_501, 2_499, 0]
     assert [len(part) for part in many.split(validation_fraction=0.1)] == [32_400, 3_600, 0]
@@ -104,11 +104,11 @@ def test_split_keeps_many_images_for_training() -> None:
 def test_split_with_few_images() -> None:
     assert [len(part) for part in make(1, 1).split(validation_fraction=0.5)] == [3, 0, 3]
     assert [len(part) for part in make().split(validation_fraction=0)] == [270, 0, 30]
-    with pytest.raises(DataError, match="no images to train on"):
+    with pytest.raises(DataError, match="no training images"):
         make(0, 5).split()
 
 
-def test_subset_is_balanced_and_split_like_the_article() -> None:
+def test_subset_is_balanced_with_a_tenth_for_testing() -> None:
     subset = make(90, 60).subset(60, seed=1)
     assert subset.class_counts().tolist() == [20, 20, 20]
     assert subset.test.class_counts().tolist() == [2, 2, 2]
@@ -116,19 +116,19 @@ def test_subset_is_balanced_and_split_like_the_article() -> None:
     assert subset.fingerprint != make(90, 60).subset(60, seed=2).fingerprint
 
 
-def test_subset_of_a_number_that_does_not_divide() -> None:
+def test_subset_size_not_divisible_by_number_of_classes() -> None:
     counts = make().subset(32).class_counts()
     assert counts.sum() == 32
     assert counts.max() - counts.min() == 1
 
 
-def test_subset_of_one_kind_only() -> None:
+def test_subset_of_training_or_test_images_only() -> None:
     assert make(0, 20).subset(30).is_test.all()
     assert not make(20, 0).subset(30).is_test.any()
 
 
-@pytest.mark.parametrize(("count", "message"), [(5, "at least 6"), (400, "there are"), (-1, "at least 6")])
-def test_subset_out_of_reach(count: int, message: str) -> None:
+@pytest.mark.parametrize(("count", "message"), [(5, "at least 6"), (400, "available"), (-1, "at least 6")])
+def test_subset_size_out_of_range(count: int, message: str) -> None:
     with pytest.raises(DataError, match=message):
         make().subset(count)
 
@@ -139,5 +139,5 @@ def test_take_keeps_the_order() -> None:
     assert taken.labels.tolist() == [0, 0, 2]
 
 
-def test_repr_says_what_it_is() -> None:
+def test_repr() -> None:
     assert repr(make()) == "Dataset('made up': 300 images, 3 classes, 270 train + 30 test)"

@@ -1,4 +1,4 @@
-"""The quick way to decode JPEGs gives what decode_image gives, to the bit, good or bad."""
+"""Equality of the fast JPEG decoder with `decode_image`, for valid and damaged files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.image_files import write_zip
 
 
 def noise(rng: np.random.Generator, mode: str, size: tuple[int, int] = (32, 32)) -> Image.Image:
-    """Noise on a smooth ground, so that all coefficients occur."""
+    """Return noise on a smooth gradient, so that all DCT coefficients occur."""
     channels = len(Image.new(mode, (1, 1)).getbands())
     ground = np.linspace(0, 255, size[0])[None, :, None] * np.linspace(0, 1, size[1])[:, None, None]
     pixels = (ground + rng.normal(0, rng.choice([2, 20, 80]), (size[1], size[0], channels))).clip(0, 255)
@@ -34,7 +34,7 @@ def encode(image: Image.Image, **options: object) -> bytes:
 
 
 def with_segment(content: bytes, marker: int, payload: bytes) -> bytes:
-    """The same JPEG with one more segment after the first marker."""
+    """Return the JPEG with an additional segment after the first marker."""
     return content[:2] + bytes([0xFF, marker]) + (len(payload) + 2).to_bytes(2, "big") + payload + content[2:]
 
 
@@ -107,36 +107,36 @@ def damaged_jpegs() -> list[bytes]:
     return found
 
 
-def alone(content: bytes) -> npt.NDArray[np.uint8] | str:
+def decode_one(content: bytes) -> npt.NDArray[np.uint8] | str:
     try:
         return decode_image(content)
     except ImageError as error:
         return error.message
 
 
-def test_the_quick_way_is_bit_identical() -> None:
-    quick = 0
+def test_fast_decoder_is_bit_identical() -> None:
+    num_fast = 0
     for content in GOOD:
         image = np.zeros((32, 32, 3), np.uint8)
         if _decode_small_jpeg(content, image):
-            quick += 1
+            num_fast += 1
             assert np.array_equal(image, decode_image(content))
-    assert quick > 300
-    assert quick < len(GOOD), "some must be left to decode_image"
+    assert num_fast > 300
+    assert num_fast < len(GOOD), "some must need decode_image"
 
 
 @pytest.mark.parametrize("kind", ["good", "damaged"])
-def test_many_at_once_give_what_each_gives_alone(tmp_path: Path, kind: str) -> None:
+def test_decode_images_equals_decode_image(tmp_path: Path, kind: str) -> None:
     files = {f"{i}.jpg": content for i, content in enumerate(GOOD if kind == "good" else damaged_jpegs())}
-    told: list[Progress] = []
+    steps: list[Progress] = []
     with open_archive(write_zip(tmp_path / "a.zip", files)) as tree:
-        images, bad = decode_images(tree, list(files), on_progress=told.append)
+        images, bad = decode_images(tree, list(files), on_progress=steps.append)
     reasons = {each.name: each.reason for each in bad}
     for image, (name, content) in zip(images, files.items(), strict=True):
-        expected = alone(content)
+        expected = decode_one(content)
         if isinstance(expected, str):
             assert reasons.pop(name) == expected
-            assert not image.any(), "a bad image stays black"
+            assert not image.any(), "a bad image is black"
         else:
             assert np.array_equal(image, expected), name
     assert not reasons
@@ -145,7 +145,7 @@ def test_many_at_once_give_what_each_gives_alone(tmp_path: Path, kind: str) -> N
     else:
         assert 200 < len(bad) < len(files) - 200
         assert [each.name for each in bad] == sorted((p.name for p in bad), key=list(files).index)
-    done = [step.done for step in told]
+    done = [step.done for step in steps]
     assert done == sorted(set(done))
     assert done[-1] == len(files)
-    assert {step.total for step in told} == {len(files)}
+    assert {step.total for step in steps} == {len(files)}

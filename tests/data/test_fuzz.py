@@ -1,4 +1,4 @@
-"""Thousands of damaged files: each ends in a result or in one of our errors, and nothing else happens."""
+"""Fuzz tests: every damaged file gives a result or a cifarml error, without side effects."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NUM_BATCHES = 4000
 
 
 def with_size(kind: str, content: bytes, width: int, height: int) -> bytes:
-    """Claim another size in the header."""
+    """Return the image with another size in its header."""
     data = bytearray(content)
     match kind:
         case "PNG":
@@ -79,7 +79,7 @@ def test_damaged_images() -> None:
 
 
 def tar_with_right_checksums(content: bytes) -> bytes:
-    """Mend the checksums of all blocks that look like headers, so that damage reaches their fields."""
+    """Fix the checksums of all header blocks, so that their damaged fields are parsed."""
     data = bytearray(content)
     for start in range(0, len(data) - 511, 512):
         block = data[start : start + 512]
@@ -143,11 +143,11 @@ def test_damaged_archives(tmp_path: Path, settings: Settings) -> None:
         attempt(outcomes, "load", lambda: load_dataset(archive, settings=settings, skip_bad=True))
         target = parent / str(i)
         attempt(outcomes, "extract", lambda at=target: extract_archive(archive, at, limits=limits))  # type: ignore[misc]
-        there = {path.name for path in parent.iterdir()}
-        assert there <= {target.name}
+        extracted = {path.name for path in parent.iterdir()}
+        assert extracted <= {target.name}
         assert {path.name for path in archive.parent.iterdir()} == {"damaged", "parent"}
         assert not any(path.is_symlink() for path in target.rglob("*"))
-        if there:
+        if extracted:
             target.rename(tmp_path / "made" / target.name)
     for name in ("read", "load", "extract"):
         results, errors = outcomes[f"{name}: result"], outcomes[f"{name}: error"]
@@ -159,7 +159,7 @@ def test_damaged_archives(tmp_path: Path, settings: Settings) -> None:
 
 
 class Memory(FileTree):
-    """Files in memory, as load_official reads them."""
+    """`FileTree` in memory."""
 
     def __init__(self, contents: dict[str, bytes]) -> None:
         self.origin = "memory"
@@ -186,7 +186,7 @@ def test_damaged_batches(name: str) -> None:
     for i in range(NUM_BATCHES // 2):
         if name == "batches.meta" or i % 4 == 0:
             content = mutated(rng, files[name])
-        elif i % 4 == 1:  # around the pixels, where the instructions are
+        elif i % 4 == 1:  # before the pixels, in the opcodes
             content = mutated(rng, pieces[0]) + pieces[1] + pieces[2]
         else:
             content = pieces[0] + pieces[1] + mutated(rng, pieces[2])
@@ -196,5 +196,5 @@ def test_damaged_batches(name: str) -> None:
     assert outcomes["batch: result"] > NUM_BATCHES // 200, outcomes
 
 
-def test_there_are_enough_cases() -> None:
+def test_number_of_cases() -> None:
     assert NUM_IMAGES + NUM_ARCHIVES + NUM_BATCHES >= 5_000

@@ -1,4 +1,4 @@
-"""Data sets as archives, and back."""
+"""Saving of data sets as archives."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cifarml.data.save import save_images
 from cifarml.errors import DataError
 
 
-def test_there_and_back(drawn: Dataset, tmp_path: Path) -> None:
+def test_round_trip_is_lossless_and_reproducible(drawn: Dataset, tmp_path: Path) -> None:
     path = save_images(drawn, tmp_path / "new" / "a.zip")
     back = load_dataset(path)
     assert back.class_names == drawn.class_names
@@ -29,14 +29,14 @@ def test_there_and_back(drawn: Dataset, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", ".hidden", "c:d", " x"])
-def test_classes_that_are_no_folders(drawn: Dataset, tmp_path: Path, name: str) -> None:
+def test_class_names_that_are_not_valid_folder_names(drawn: Dataset, tmp_path: Path, name: str) -> None:
     odd = replace(drawn, class_names=(name, *drawn.class_names[1:]))
     with pytest.raises(DataError, match="folder"):
         save_images(odd, tmp_path / "a.zip")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_file_that_cannot_be_written(drawn: Dataset, tmp_path: Path) -> None:
+def test_unwritable_path(drawn: Dataset, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="can't write"):
         save_images(drawn, tmp_path / "file" / "a.zip")

@@ -1,4 +1,4 @@
-"""What every host of endpoints does, run over each implementation."""
+"""Contract tests of endpoint hosts, run against each implementation."""
 
 from __future__ import annotations
 
@@ -58,20 +58,25 @@ def live(host: EndpointHost, model: RegisteredModel) -> str:
     return "live"
 
 
-def test_an_endpoint_is_made_once(host: EndpointHost) -> None:
-    made = host.create_endpoint("first")
-    assert (made.name, made.state, dict(made.traffic), made.deployments) == ("first", "running", {}, ())
-    assert made.scoring_uri.startswith("http")
-    assert host.create_endpoint("first") == made == host.get_endpoint("first")
-    assert made in host.list_endpoints()
-    with pytest.raises(DeployError, match="no deployment gets traffic"):
+def test_create_endpoint_is_idempotent(host: EndpointHost) -> None:
+    created = host.create_endpoint("first")
+    assert (created.name, created.state, dict(created.traffic), created.deployments) == (
+        "first",
+        "running",
+        {},
+        (),
+    )
+    assert created.scoring_uri.startswith("http")
+    assert host.create_endpoint("first") == created == host.get_endpoint("first")
+    assert created in host.list_endpoints()
+    with pytest.raises(DeployError, match=r"no deployment (gets|receives) traffic"):
         host.invoke("first", image_bytes())
     host.delete("first")
     assert "first" not in {each.name for each in host.list_endpoints()}
 
 
 @pytest.mark.parametrize("name", ["", "ab", "Big", "1st", "a_b", "../../x", "a" * 33, "ends-", "ümlaut"])
-def test_names_that_are_not_allowed(host: EndpointHost, live: str, model: RegisteredModel, name: str) -> None:
+def test_invalid_names_are_rejected(host: EndpointHost, live: str, model: RegisteredModel, name: str) -> None:
     with pytest.raises(DeployError, match="Received"):
         host.create_endpoint(name)
     if len(name) != 2 and name != "ends-":
@@ -79,8 +84,8 @@ def test_names_that_are_not_allowed(host: EndpointHost, live: str, model: Regist
             host.create_deployment(live, name, model)
 
 
-def test_what_is_not_there(host: EndpointHost, live: str) -> None:
-    for ask in (
+def test_missing_endpoints_and_deployments(host: EndpointHost, live: str) -> None:
+    for call in (
         lambda: host.get_endpoint("none"),
         lambda: host.invoke("none", image_bytes()),
         lambda: host.set_traffic("none", {}),
@@ -93,41 +98,38 @@ def test_what_is_not_there(host: EndpointHost, live: str) -> None:
         lambda: host.logs(live, "none"),
     ):
         with pytest.raises(DeployError, match="none"):
-            ask()
+            call()
 
 
-def test_it_answers_as_the_model_does(host: EndpointHost, live: str, trained: Run) -> None:
+def test_invoke_returns_the_prediction_of_the_model(host: EndpointHost, live: str, trained: Run) -> None:
     predictor = trained.predictor()
     for seed, kind in enumerate(("PNG", "JPEG", "WEBP", "GIF", "BMP")):
         file = image_bytes(seed, kind, (40, 48))
-        answer, expected = host.invoke(live, file), predictor.predict(file)
-        assert answer.label == expected.label
-        assert answer.probability == pytest.approx(expected.probability, abs=1e-5)
-        assert answer.probabilities == pytest.approx(expected.probabilities, abs=1e-5)
-        assert list(answer.probabilities) == sorted(
-            answer.probabilities, key=lambda name: -answer.probabilities[name]
+        predicted, expected = host.invoke(live, file), predictor.predict(file)
+        assert predicted.label == expected.label
+        assert predicted.probability == pytest.approx(expected.probability, abs=1e-5)
+        assert predicted.probabilities == pytest.approx(expected.probabilities, abs=1e-5)
+        assert list(predicted.probabilities) == sorted(
+            predicted.probabilities, key=lambda name: -predicted.probabilities[name]
         )
 
 
-def test_images_however_they_are_held(host: EndpointHost, live: str, trained: Run, tmp_path: Path) -> None:
+def test_invoke_accepts_all_image_types(host: EndpointHost, live: str, trained: Run, tmp_path: Path) -> None:
     path = tmp_path / "image.png"
     path.write_bytes(image_bytes(3, size=(40, 48)))
     image = Image.open(path)
     expected = trained.predictor().predict(path).probability
-    for held in (path, str(path), path.read_bytes(), io.BytesIO(path.read_bytes()), image, np.asarray(image)):
-        assert host.invoke(live, held).probability == pytest.approx(expected, abs=1e-5)
+    for each in (path, str(path), path.read_bytes(), io.BytesIO(path.read_bytes()), image, np.asarray(image)):
+        assert host.invoke(live, each).probability == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize("file", [b"", b"no image", image_bytes()[:60], "none.png", np.zeros((2, 2))])
-def test_a_bad_image(host: EndpointHost, live: str, file: ImageLike) -> None:
+def test_invoke_rejects_invalid_images(host: EndpointHost, live: str, file: ImageLike) -> None:
     with pytest.raises(ImageError):
         host.invoke(live, file)
 
 
-def test_what_a_host_says_of_an_endpoint(
-    host: EndpointHost, live: str, model: RegisteredModel, tmp_path: Path
-) -> None:
-    """Commands print it, if there is any, whichever host it is."""
+def test_endpoint_details(host: EndpointHost, live: str, model: RegisteredModel, tmp_path: Path) -> None:
     endpoint = host.get_endpoint(live)
     in_azure = isinstance(host, AzureHost)
     assert bool(host.page_address(live)) is not in_azure
@@ -143,16 +145,16 @@ def test_what_a_host_says_of_an_endpoint(
             host.write_yaml(tmp_path / "plan", live, "ver2", model)
 
 
-def test_a_model_from_nowhere(host: EndpointHost, live: str) -> None:
+def test_unregistered_model_is_rejected(host: EndpointHost, live: str) -> None:
     with pytest.raises((DeployError, RegistryError), match="regist"):
         host.create_deployment(live, "ver3", RegisteredModel("cifar10", "1"))
     assert [each.name for each in host.get_endpoint(live).deployments] == ["ver1"]
 
 
-def test_traffic(host: EndpointHost, live: str, model: RegisteredModel) -> None:
+def test_set_traffic(host: EndpointHost, live: str, model: RegisteredModel) -> None:
     host.create_deployment(live, "ver2", model)
-    assert [each.name for each in host.get_endpoint(live).deployments] == ["ver1", "ver2"], "in order of age"
-    assert host.get_endpoint(live).traffic == {"ver1": 100}, "a new deployment has none"
+    assert [each.name for each in host.get_endpoint(live).deployments] == ["ver1", "ver2"], "the oldest first"
+    assert host.get_endpoint(live).traffic == {"ver1": 100}, "a new deployment receives no traffic"
     with pytest.raises(DeployError, match="already"):
         host.create_deployment(live, "ver2", model)
     for wrong in ({"ver1": 50}, {"ver1": 90, "ver2": 20}, {"ver1": 150, "ver2": -50}):
@@ -169,7 +171,7 @@ def test_traffic(host: EndpointHost, live: str, model: RegisteredModel) -> None:
     assert [each.name for each in host.get_endpoint(live).deployments] == ["ver1"]
 
 
-def test_keys(host: EndpointHost, live: str) -> None:
+def test_read_and_regenerate_key(host: EndpointHost, live: str) -> None:
     key = host.read_key(live)
     assert len(key) >= 32
     assert host.read_key(live) == key
@@ -179,7 +181,7 @@ def test_keys(host: EndpointHost, live: str) -> None:
     host.invoke(live, image_bytes())
 
 
-def test_a_deployment_that_does_not_start(
+def test_failed_deployment(
     host: EndpointHost, live: str, register: Register, tmp_path: Path, trained: Run
 ) -> None:
     damaged = broken_model(trained, tmp_path / "damaged")
@@ -198,7 +200,7 @@ def test_a_deployment_that_does_not_start(
 
 
 def broken_model(run: Run, to: Path) -> Run:
-    """A run in good order whose model is no model."""
+    """Create a run whose model file is valid by its hash, but not an ONNX model."""
     from cifarml.run import ONNX_MODEL, write_manifest
 
     to.mkdir()

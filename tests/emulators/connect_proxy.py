@@ -1,4 +1,4 @@
-"""A CONNECT proxy that leads known host names to local ports and refuses all others."""
+"""CONNECT proxy that maps known host names to local ports and refuses all others."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.emulators.loopback_servers import LoopbackServer, hang_up
 
 
 class ConnectProxy(LoopbackServer):
-    """``hosts`` may change at any time; it counts for connections made afterwards."""
+    """CONNECT proxy; changes of ``hosts`` apply to new connections, ``refused`` lists the other hosts."""
 
     def __init__(self, hosts: dict[str, int]) -> None:
         self.hosts = hosts
@@ -49,7 +49,7 @@ class _Tunnel(socketserver.BaseRequestHandler):
             remote.sendall(head.partition(b"\r\n\r\n")[2])
             try:
                 _pump(self.request, remote)
-            except OSError:  # pass a reset on as a reset
+            except OSError:  # forward a reset as a reset
                 hang_up(remote)
                 hang_up(self.request)
 
@@ -72,6 +72,6 @@ def _pump(one: socket.socket, other: socket.socket) -> None:
 
 
 def _acknowledge(source: socket.socket) -> None:
-    """Acknowledge at once: urllib3 keeps Nagle's algorithm for proxies, and a PUT would wait 40 ms."""
+    """Send the ACK immediately: urllib3 keeps Nagle's algorithm for proxies, and a PUT would wait 40 ms."""
     if sys.platform == "linux":
         source.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)

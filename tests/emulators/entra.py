@@ -1,4 +1,4 @@
-"""What azure.identity asks of login.microsoftonline.com, for one tenant and one client secret."""
+"""Emulator of Entra ID (login.microsoftonline.com) for one tenant and one client secret."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HOST = "login.microsoftonline.com"
 
 
 class Entra(LoopbackServer):
-    """``tokens`` lists each bearer token issued."""
+    """Token endpoint for azure.identity; ``tokens`` lists the issued bearer tokens."""
 
     def __init__(self, tls: ssl.SSLContext) -> None:
         self.tenant_id = str(uuid.uuid4())
@@ -54,7 +54,7 @@ class Entra(LoopbackServer):
         }
 
     def token(self, form: dict[str, str]) -> tuple[int, dict[str, object]]:
-        """Answer a request for a token: the status and the reply."""
+        """Handle a token request; return the status and the JSON body."""
         if form.get("grant_type") != "client_credentials":
             return 400, _error("unsupported_grant_type", "AADSTS70003: The grant type is not supported.")
         if form.get("client_id") != self.client_id:

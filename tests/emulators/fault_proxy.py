@@ -1,4 +1,4 @@
-"""A reverse proxy in front of Azurite that does to chosen requests what networks and services do."""
+"""Reverse proxy in front of Azurite that injects network and service faults into chosen requests."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ BLOCK = 65536
 
 @dataclass
 class Request:
-    """A request as it came; ``number`` starts at 1, header names are in lower case."""
+    """Received request; ``number`` starts at 1, header names are in lower case."""
 
     number: int
     method: str
     path: str
     query: dict[str, str]
     headers: dict[str, str]
-    status: int | None = None  # of the reply, once there is one
+    status: int | None = None  # of the response, if one was sent
 
 
 @dataclass(frozen=True)
 class Status:
-    """Answer with an error of Azure Storage; nothing is forwarded."""
+    """Respond with an error of Azure Storage, without forwarding the request."""
 
     code: int
     error_code: str = "ServerBusy"
@@ -42,49 +42,49 @@ class Status:
 
 @dataclass(frozen=True)
 class CutRequest:
-    """Forward only so many bytes of the request's body, never all, then hang up on both sides."""
+    """Forward only part of the request's body, then reset both connections."""
 
     after_bytes: int
 
 
 @dataclass(frozen=True)
 class CutResponse:
-    """Hang up after so many bytes of the reply's body."""
+    """Reset the connection after a number of bytes of the response's body."""
 
     after_bytes: int
 
 
 @dataclass(frozen=True)
 class Truncate:
-    """End the reply in good order, but so many bytes before its Content-Length."""
+    """Close the connection regularly, but before the response has its Content-Length."""
 
     missing_bytes: int
 
 
 @dataclass(frozen=True)
 class Stall:
-    """Let the request take effect, then wait before the reply; ``reset`` and ``close`` hang up instead."""
+    """Forward the request, then delay the response; ``reset`` and ``close`` reset the connection."""
 
     seconds: float
 
 
 @dataclass(frozen=True)
 class Flip:
-    """Flip a bit of this byte of the reply's body (counted round and round in a shorter body)."""
+    """Flip a bit of one byte of the response's body (index modulo its length)."""
 
     byte_index: int
 
 
 @dataclass(frozen=True)
 class FlipRequest:
-    """Flip a bit of this byte of the request's body (counted round and round in a shorter body)."""
+    """Flip a bit of one byte of the request's body (index modulo its length)."""
 
     byte_index: int
 
 
 @dataclass(frozen=True)
 class LoseReply:
-    """Let the request take effect, then hang up instead of passing the reply on."""
+    """Forward the request, then reset the connection instead of sending the response."""
 
 
 Fault = Status | CutRequest | CutResponse | Truncate | Stall | Flip | FlipRequest | LoseReply
@@ -96,7 +96,7 @@ def no_fault(_: Request) -> Fault | None:
 
 
 class FaultProxy(LoopbackServer):
-    """Forward each request to the port ``target``, with the fault that ``plan`` names for it, if any."""
+    """Forward requests to the port ``target``; ``plan`` returns the fault for a request, or None."""
 
     def __init__(self, target: int, tls: ssl.SSLContext, trust: ssl.SSLContext) -> None:
         self.target = target
@@ -107,7 +107,7 @@ class FaultProxy(LoopbackServer):
         super().__init__(_Forward, tls)
 
     def reset(self, plan: Plan = no_fault) -> None:
-        """Forget the requests seen, end stalls, and follow this plan."""
+        """Clear the recorded requests, end stalls, and set the plan."""
         with self._lock:
             self.over.set()
             self.over = threading.Event()
@@ -130,7 +130,7 @@ class FaultProxy(LoopbackServer):
 
 
 class _Forward(http.server.BaseHTTPRequestHandler):
-    """One client's connection, and one to the target that is kept as long."""
+    """Handler of a client's connection, with a persistent connection to the target."""
 
     protocol_version = "HTTP/1.1"
     server: FaultProxy
@@ -157,13 +157,13 @@ class _Forward(http.server.BaseHTTPRequestHandler):
             self._refuse(request, fault)
             return
         try:
-            reply = self._ask(fault)
+            reply = self._forward(fault)
             request.status = reply.status
             if isinstance(fault, LoseReply):
                 reply.read()
             if isinstance(fault, LoseReply) or (isinstance(fault, Stall) and over.wait(fault.seconds)):
                 raise _HangUp
-            self._pass_on(reply, fault)
+            self._return(reply, fault)
         except (OSError, http.client.HTTPException, _HangUp):
             self.close_connection = True
             self.onward.close()
@@ -177,10 +177,10 @@ class _Forward(http.server.BaseHTTPRequestHandler):
             left -= len(block)
             yield block
         if left:
-            raise _HangUp  # the client went away
+            raise _HangUp  # the client disconnected
 
-    def _ask(self, fault: Fault | None) -> http.client.HTTPResponse:
-        """Send the request on, and return the reply, its body still unread."""
+    def _forward(self, fault: Fault | None) -> http.client.HTTPResponse:
+        """Forward the request; return the response with its body unread."""
         length = int(self.headers.get("Content-Length", 0))
         if "Transfer-Encoding" in self.headers or (isinstance(fault, CutRequest) and not length):
             raise _HangUp
@@ -204,7 +204,7 @@ class _Forward(http.server.BaseHTTPRequestHandler):
         self.used = time.monotonic()
         return reply
 
-    def _pass_on(self, reply: http.client.HTTPResponse, fault: Fault | None) -> None:
+    def _return(self, reply: http.client.HTTPResponse, fault: Fault | None) -> None:
         headers = [
             (name, value)
             for name, value in reply.getheaders()
@@ -252,7 +252,7 @@ class _Forward(http.server.BaseHTTPRequestHandler):
     def _send(
         self, status: int, reason: str, headers: list[tuple[str, str]], blocks: Iterator[bytes]
     ) -> None:
-        """Send a reply; its head and first block go out together, or a client waits 40 ms between them."""
+        """Send a response; head and first block in one write, as a second one would take 40 ms."""
         lines = [f"HTTP/1.1 {status} {reason}", *(f"{name}: {value}" for name, value in headers), "", ""]
         self.connection.sendall("\r\n".join(lines).encode("latin-1") + next(blocks, b""))
         for block in blocks:
@@ -263,7 +263,7 @@ class _Forward(http.server.BaseHTTPRequestHandler):
 
 
 class _HangUp(Exception):  # noqa: N818 - not an error
-    """The connection is to end without a word."""
+    """Signal that the connection must be reset."""
 
 
 def _first(blocks: Iterator[bytes], count: int) -> Iterator[bytes]:

@@ -1,4 +1,4 @@
-"""Fixtures over the emulators of Azure Storage and Azure ML; their libraries are imported on first use."""
+"""Fixtures for the emulators of Azure Storage and Azure ML; their libraries are imported on first use."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StorageBench]:
 
 @pytest.fixture
 def storage(bench: StorageBench, monkeypatch: pytest.MonkeyPatch) -> StorageBench:
-    """The bench without faults, and an environment that leads to it with the account's key."""
+    """Emulated storage account without faults; the environment contains its key and the proxy."""
     for name in list(os.environ):
         if name.startswith(("AZURE_", "CIFARML_STORAGE")) or name.upper() in NETWORK:
             monkeypatch.delenv(name)
@@ -46,7 +46,7 @@ def storage(bench: StorageBench, monkeypatch: pytest.MonkeyPatch) -> StorageBenc
 
 @pytest.fixture
 def client(storage: StorageBench) -> Iterator[BlobServiceClient]:
-    """The real client, which passes neither the proxy nor the faults."""
+    """Azure's client, connected directly to Azurite, without proxy and faults."""
     from azure.storage.blob import BlobServiceClient
 
     with BlobServiceClient(storage.local_url, credential=storage.key) as client:
@@ -55,7 +55,7 @@ def client(storage: StorageBench) -> Iterator[BlobServiceClient]:
 
 @pytest.fixture
 def container(client: BlobServiceClient) -> Iterator[str]:
-    """The name of a new container, deleted afterwards."""
+    """Name of a new container, deleted after the test."""
     name = f"c{uuid.uuid4().hex}"
     client.create_container(name)
     yield name
@@ -64,7 +64,7 @@ def container(client: BlobServiceClient) -> Iterator[str]:
 
 @pytest.fixture
 def log() -> Iterator[io.StringIO]:
-    """All that any library has to say."""
+    """Debug log of cifarml and all libraries."""
     text = io.StringIO()
     handler = logging.StreamHandler(text)
     loggers = [logging.getLogger(name) for name in ("", "azure", "msal", "urllib3", "cifarml")]
@@ -80,13 +80,13 @@ def log() -> Iterator[io.StringIO]:
 
 
 @pytest.fixture
-def no_secret_shows(
+def no_secrets_in_output(
     storage: StorageBench,
     log: io.StringIO,
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[None]:
-    """Look for secrets in all that was logged or printed."""
+    """Assert that nothing logged or printed contains a secret."""
     monkeypatch.setenv("CIFARML_DEBUG", "1")
     yield
     shown = log.getvalue() + "".join(capfd.readouterr())
@@ -105,7 +105,7 @@ def ml_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
 
 @pytest.fixture
 def cloud(ml_cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
-    """An empty workspace, and an environment that leads to it."""
+    """Empty emulated workspace; the environment variables point to it."""
     ml_cloud.reset()
     for name in list(os.environ):
         if name.startswith(FOREIGN) or name.upper() in NETWORK:
@@ -113,14 +113,14 @@ def cloud(ml_cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
     for name, value in ml_cloud.env().items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
-    monkeypatch.setenv("AZUREML_CURRENT_CLOUD", "AzureCloud")  # the client sets it, and then it goes again
+    monkeypatch.setenv("AZUREML_CURRENT_CLOUD", "AzureCloud")  # the client sets it; monkeypatch restores it
     yield ml_cloud
     assert not ml_cloud.crashes, "\n".join(ml_cloud.crashes)
 
 
 @pytest.fixture(scope="module")
 def workspace_of_module(ml_cloud: Cloud) -> Iterator[Cloud]:
-    """An empty workspace, and an environment that leads to it, for all tests of a file."""
+    """Empty emulated workspace for all tests of a module; the environment variables point to it."""
     ml_cloud.reset()
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):

@@ -1,4 +1,4 @@
-"""Small servers on loopback, with or without TLS, that end at once when told to."""
+"""TCP servers on the loopback interface, with or without TLS, that close immediately."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ Client = tuple[str, int]
 
 
 def hang_up(connection: socket.socket) -> None:
-    """End a connection as a crash does: with a reset, not with a goodbye."""
+    """Close a connection with a TCP reset, as a crashed process does."""
     with contextlib.suppress(OSError):
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()
 
 
 class LoopbackServer(socketserver.ThreadingTCPServer):
-    """Serve connections to a free port of 127.0.0.1, one thread for each, until ``close``."""
+    """Threaded TCP server on a free port of 127.0.0.1; it serves until ``close``."""
 
     daemon_threads = True
     allow_reuse_address = True
@@ -51,7 +51,7 @@ class LoopbackServer(socketserver.ThreadingTCPServer):
                 connection.do_handshake()
             super().finish_request(connection, client_address)
         except OSError:
-            pass  # the other side, or close(), ended the connection
+            pass  # the client, or close(), closed the connection
         finally:
             self._open.discard(connection)
             connection.close()

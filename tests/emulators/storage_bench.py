@@ -1,4 +1,4 @@
-"""Azure Storage for tests: Azurite behind genuine host names, a fake Entra and a proxy that does damage."""
+"""Azure Storage for tests: Azurite under the real host names, emulated Entra ID, fault-injecting proxy."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ Mode = Literal["key", "sas", "oauth", "connection-string"]
 
 
 class StorageBench:
-    """One storage account, and all that the real clients need to reach it by its real name."""
+    """Emulated storage account that unmodified clients reach by its real host name."""
 
     account = "cifarmltest"
     host = f"{account}.blob.core.windows.net"
     url = f"https://{host}"
 
     def __init__(self, folder: Path) -> None:
-        """Start everything; ``folder`` receives the certificates."""
+        """Start all servers; write the certificates to ``folder``."""
         install()
         authority = trustme.CA()
         leaf = authority.issue_cert(
@@ -71,7 +71,7 @@ class StorageBench:
         )
 
     def env(self, mode: Mode) -> dict[str, str]:
-        """Environment variables that lead any client here, with the credential of this mode."""
+        """Return environment variables for clients: proxy, certificates and the credential of a mode."""
         network = {
             "HTTPS_PROXY": self.proxy.url,
             "HTTP_PROXY": self.proxy.url,
@@ -94,12 +94,12 @@ class StorageBench:
         return network | credentials[mode]
 
     def secrets(self) -> list[str]:
-        """Every text that must not turn up in anything printed or written."""
+        """Return all strings that must not occur in any output."""
         signature = urllib.parse.parse_qs(self.sas)["sig"][0]
         return [
             self.key,
             signature,
-            urllib.parse.quote(signature),  # as the SDK writes it
+            urllib.parse.quote(signature),  # as in the SDK's URLs
             urllib.parse.quote(signature, safe=""),
             self.entra.client_secret,
             self.connection_string,
@@ -107,7 +107,7 @@ class StorageBench:
         ]
 
     def route(self, faulty: bool) -> None:
-        """Lead new connections to the account through ``faults``, or straight to Azurite."""
+        """Route new connections to the account through ``faults``, or directly to Azurite."""
         self.proxy.hosts[self.host] = self.faults.port if faulty else self.port
 
     def close(self) -> None:

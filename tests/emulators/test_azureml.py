@@ -1,4 +1,4 @@
-"""The emulator of Azure ML is what the real clients take it for; they reach it by the environment alone."""
+"""Tests of the Azure ML emulator with the real clients, configured by environment variables only."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.emulators.azureml.faults import Drop, Kill, LoseReply, Refuse, Reques
 from tests.image_files import image_bytes
 from tests.waiting import wait_until
 
-# azure.ai.ml downloads blobs in a way that azure.storage.blob no longer likes.
+# azure.ai.ml downloads blobs in a way that azure.storage.blob has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:The use of a 'BlobProperties' instance:DeprecationWarning")
 
 SCORE = """
@@ -38,10 +38,10 @@ import json, os, time
 def init():
     print("serving", os.environ["AZUREML_MODEL_DIR"])
 def run(data):
-    asked = json.loads(data)
-    time.sleep(asked.get("sleep", 0))
-    if asked.get("fail"):
-        raise ValueError("as asked")
+    request = json.loads(data)
+    time.sleep(request.get("sleep", 0))
+    if request.get("fail"):
+        raise ValueError("requested failure")
     path = os.environ["AZUREML_MODEL_DIR"]
     model = path.split("azureml-models/")[1]
     return {"model": model, "files": sorted(os.listdir(path)), "as": os.environ["AS"]}
@@ -61,7 +61,7 @@ def client(cloud: Cloud) -> Iterator[Any]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A model folder ``model`` and a code folder ``code``."""
+    """Folder with a model folder ``model`` and a code folder ``code``."""
     (tmp_path / "model/inner").mkdir(parents=True)
     (tmp_path / "model/a.txt").write_text("a")
     (tmp_path / "model/inner/b.bin").write_bytes(bytes(range(256)))
@@ -126,7 +126,7 @@ def score(key: str, body: Any = None, **headers: str) -> requests.Response:
 
 @pytest.fixture
 def live(client: Any, folder: Path) -> str:
-    """The key of an endpoint with a deployment ``blue`` that has all traffic."""
+    """Key of an endpoint whose deployment ``blue`` receives all traffic."""
     register(client, folder / "model")
     environment(client, folder)
     make_endpoint(client)
@@ -139,8 +139,8 @@ def test_models(cloud: Cloud, client: Any, folder: Path) -> None:
     first = register(client, folder / "model", tags={"accuracy": "0.9"}, properties={"p": "q"})
     second = register(client, folder / "model")
     assert (first.version, second.version) == ("1", "2")
-    assert first.path == second.path, "the same content lies in the same place"
-    assert cloud.count("PUT", "LocalUpload") <= 2 + 2, "and is uploaded once"
+    assert first.path == second.path, "the same content has the same path"
+    assert cloud.count("PUT", "LocalUpload") <= 2 + 2, "it is uploaded once"
     assert [model.version for model in client.models.list(name="m")] == ["2", "1"]
     assert client.models.get("m", label="latest").version == "2"
     client.models.archive("m", "2")
@@ -160,11 +160,11 @@ def test_models(cloud: Cloud, client: Any, folder: Path) -> None:
         client.models.get("m", "9")
 
 
-def test_an_endpoint(cloud: Cloud, client: Any, folder: Path, live: str) -> None:
-    answer = score(live)
-    assert answer.json() == {"model": "m/1", "files": ["model"], "as": "blue"}
-    assert answer.headers["azureml-model-deployment"] == "blue"
-    assert answer.headers["x-ms-request-id"]
+def test_endpoint(cloud: Cloud, client: Any, folder: Path, live: str) -> None:
+    response = score(live)
+    assert response.json() == {"model": "m/1", "files": ["model"], "as": "blue"}
+    assert response.headers["azureml-model-deployment"] == "blue"
+    assert response.headers["x-ms-request-id"]
     failed = score(live, {"fail": True})
     assert failed.status_code == 424
     assert failed.headers["ms-azureml-model-error-statuscode"] == "500"
@@ -211,7 +211,7 @@ def test_traffic(cloud: Cloud, client: Any, folder: Path, live: str) -> None:
         score(live)
 
 
-def test_our_own_scoring_script(client: Any, folder: Path, trained: Run) -> None:
+def test_scoring_script_of_cifarml(client: Any, folder: Path, trained: Run) -> None:
     stage_scoring(folder / "staged")
     register(client, trained.path)
     environment(client, folder)
@@ -221,12 +221,12 @@ def test_our_own_scoring_script(client: Any, folder: Path, trained: Run) -> None
     token = client.online_endpoints.get_keys("live").access_token
     url = client.online_endpoints.get("live").scoring_uri
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "image/png"}
-    answer = requests.post(url, image_bytes(), headers=headers, timeout=20)
-    assert answer.status_code == 200, answer.text
-    assert answer.json()["model"] == {"name": "m", "version": "1"}
+    response = requests.post(url, image_bytes(), headers=headers, timeout=20)
+    assert response.status_code == 200, response.text
+    assert response.json()["model"] == {"name": "m", "version": "1"}
 
 
-def test_the_same_content_runs_once(cloud: Cloud, client: Any, folder: Path, live: str) -> None:
+def test_same_content_reuses_the_server(cloud: Cloud, client: Any, folder: Path, live: str) -> None:
     before = cloud.servers.num_started
     deploy(client, folder / "code")
     assert cloud.servers.num_started == before
@@ -256,7 +256,7 @@ def test_failed_deployments(cloud: Cloud, client: Any, folder: Path, live: str) 
         deploy(client, folder / "slow", "slow")
 
 
-def test_one_change_at_a_time(cloud: Cloud, client: Any, live: str) -> None:
+def test_concurrent_changes_conflict(cloud: Cloud, client: Any, live: str) -> None:
     endpoint = client.online_endpoints.get("live")
     cloud.operations.may_begin.clear()
     poller = client.online_endpoints.begin_create_or_update(endpoint)
@@ -267,14 +267,14 @@ def test_one_change_at_a_time(cloud: Cloud, client: Any, live: str) -> None:
     poller.result()
 
 
-def test_bodies_are_checked(cloud: Cloud, client: Any) -> None:
+def test_request_bodies_are_validated(cloud: Cloud, client: Any) -> None:
     token = cloud.new_token()
     url = f"https://management.azure.com{cloud.scope}/onlineEndpoints/live?api-version=2022-05-01"
 
     def put(body: Any) -> str:
-        answer = requests.put(url, json=body, headers={"Authorization": f"Bearer {token}"}, timeout=20)
-        assert answer.status_code == 400, answer.text
-        return str(answer.json()["error"]["message"])
+        response = requests.put(url, json=body, headers={"Authorization": f"Bearer {token}"}, timeout=20)
+        assert response.status_code == 400, response.text
+        return str(response.json()["error"]["message"])
 
     good = {"location": "eastus", "properties": {"authMode": "Key"}}
     assert "$.location is missing" in put({"properties": good["properties"]})
@@ -283,7 +283,7 @@ def test_bodies_are_checked(cloud: Cloud, client: Any) -> None:
     assert "$.properties.weight is unknown" in put(good | {"properties": {"authMode": "Key", "weight": 1}})
 
 
-def test_who_may_do_what(cloud: Cloud, client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_permissions(cloud: Cloud, client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     cloud.denied = {("PUT", "/onlineEndpoints/"), lambda request: request.path.endswith("/models/m")}
     with pytest.raises(
         HttpResponseError, match=r"AuthorizationFailed.*workspaces/onlineEndpoints/write"
@@ -337,7 +337,7 @@ def cluster(cloud: Cloud, client: Any, folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("cluster")
-def test_a_job(cloud: Cloud, client: Any, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_job(cloud: Cloud, client: Any, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from azure.ai.ml import Input, Output
 
     cloud.storage.write("azureml", "given/x.txt", b"content")
@@ -375,7 +375,7 @@ def test_a_job(cloud: Cloud, client: Any, folder: Path, capsys: pytest.CaptureFi
 
 
 @pytest.mark.usefixtures("cluster")
-def test_jobs_that_end_otherwise(cloud: Cloud, client: Any, folder: Path) -> None:
+def test_failed_and_canceled_jobs(cloud: Cloud, client: Any, folder: Path) -> None:
     from azure.ai.ml import Output
     from azure.ai.ml.exceptions import JobException
 
@@ -387,9 +387,9 @@ def test_jobs_that_end_otherwise(cloud: Cloud, client: Any, folder: Path) -> Non
     with pytest.raises(JobException, match="status code 3"):
         client.jobs.stream(failed.name)
     path = cloud.storage.download(f"{where}/kept", folder / "kept")
-    assert path.read_text() == "k\n", "outputs are kept, whatever the exit code"
+    assert path.read_text() == "k\n", "outputs are kept even if the job fails"
     client.jobs.download(failed.name, output_name="made", download_path=str(folder / "got"))
-    assert not list((folder / "got").rglob("kept")), "this client does not know the service's names of types"
+    assert not list((folder / "got").rglob("kept")), "this client does not recognize the service's type names"
     cloud.output_type = "uri_folder"
     client.jobs.download(failed.name, output_name="made", download_path=str(folder / "got"))
     assert (folder / "got/named-outputs/made/kept").read_text() == "k\n"
@@ -402,7 +402,9 @@ def test_jobs_that_end_otherwise(cloud: Cloud, client: Any, folder: Path) -> Non
     assert client.jobs.get(long.name).status == "Canceled"
     with pytest.raises(ResourceNotFoundError, match="ComputeTargetNotFound"):
         submit(client, "ls", folder / "code", compute="none")
-    cloud.default_output = True  # as the service does; then this client signs with what is no key
+    cloud.default_output = (
+        True  # as the service does; this client then signs with a SAS token instead of a key
+    )
     running = submit(client, "sleep 60", folder / "code")
     with pytest.raises(Exception, match=r"padding|base64|Incorrect|AuthenticationFailed|Signature|Failed"):
         client.jobs.stream(running.name)
@@ -459,9 +461,9 @@ def test_prices(cloud: Cloud) -> None:
         (Drop(), (ServiceRequestError, ServiceResponseError)),
     ],
 )
-def test_faults(cloud: Cloud, client: Any, fault: Any, error: Any) -> None:
+def test_injected_faults(cloud: Cloud, client: Any, fault: Any, error: Any) -> None:
     cloud.plan = lambda request: fault if request.method == "PUT" else None
-    client._operation_container  # noqa: B018 - the client is made before anything fails
+    client._operation_container  # noqa: B018 - creates the client before the faults
     with pytest.raises(error):
         make_endpoint(client)
     assert not cloud.endpoints
@@ -471,7 +473,7 @@ def test_faults(cloud: Cloud, client: Any, fault: Any, error: Any) -> None:
     assert numbers == list(range(1, len(numbers) + 1))
 
 
-def test_a_lost_reply_takes_effect(cloud: Cloud, client: Any, folder: Path) -> None:
+def test_request_with_lost_response_takes_effect(cloud: Cloud, client: Any, folder: Path) -> None:
     lost: list[int] = []
 
     def plan(request: Request) -> LoseReply | None:
@@ -481,12 +483,12 @@ def test_a_lost_reply_takes_effect(cloud: Cloud, client: Any, folder: Path) -> N
         return None
 
     cloud.plan = plan
-    environment(client, folder)  # the client asks again
+    environment(client, folder)  # the client retries
     assert cloud.count("PUT", "/environments/") == 2
     assert [*cloud.environments["e"]] == ["1"]
 
 
-def test_a_refusal_of_the_storage(cloud: Cloud, client: Any, folder: Path) -> None:
+def test_storage_permission_denied(cloud: Cloud, client: Any, folder: Path) -> None:
     cloud.plan = lambda one: (
         Refuse(403, "AuthorizationPermissionMismatch") if one.method == "PUT" and "blob" in one.host else None
     )
@@ -496,7 +498,7 @@ def test_a_refusal_of_the_storage(cloud: Cloud, client: Any, folder: Path) -> No
 
 
 @pytest.mark.parametrize("before", [True, False])
-def test_a_killed_client(cloud: Cloud, before: bool) -> None:
+def test_killed_client(cloud: Cloud, before: bool) -> None:
     code = (
         "import requests, os, sys; print(os.getpid(), flush=True); sys.stdin.readline();"
         "requests.put(sys.argv[1], json={'location': 'eastus', 'properties': {'authMode': 'Key'}},"
@@ -515,7 +517,7 @@ def test_a_killed_client(cloud: Cloud, before: bool) -> None:
     assert ("live" in cloud.endpoints) != before
 
 
-def test_images_by_the_same_credential(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_storage_with_the_same_credential(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     from azure.identity import DefaultAzureCredential
     from azure.storage.blob import BlobServiceClient
 
@@ -531,7 +533,7 @@ def test_images_by_the_same_credential(cloud: Cloud, monkeypatch: pytest.MonkeyP
     assert cloud.requests == []
 
 
-def test_secrets_are_known(cloud: Cloud, client: Any, live: str) -> None:
+def test_secrets_are_listed(cloud: Cloud, client: Any, live: str) -> None:
     known = cloud.secrets()
     assert live in known
     assert cloud.bench.key in known

@@ -1,4 +1,4 @@
-"""The bench itself: what the tests beside this file stand on."""
+"""Tests of the emulated storage account and its fault injection."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ CONTENT = bytes(range(256)) * 300
 
 
 def once(fault: Fault) -> Plan:
-    """Do this to the first request only."""
+    """Inject a fault into the first request only."""
     return lambda request: fault if request.number == 1 else None
 
 
 @pytest.fixture
 def faulty(storage: StorageBench, container: str) -> Iterator[Callable[[Fault], BlobServiceClient]]:
-    """A client that never retries, through a proxy that does this to its first request."""
+    """Factory of clients that never retry, and whose first request has the given fault."""
     clients = []
 
     def connect(fault: Fault) -> BlobServiceClient:
@@ -61,7 +61,7 @@ def faulty(storage: StorageBench, container: str) -> Iterator[Callable[[Fault], 
 
 @pytest.mark.parametrize("through_faults", [False, True])
 @pytest.mark.parametrize("mode", ["key", "sas", "oauth", "connection-string"])
-def test_every_credential(
+def test_authentication_methods(
     storage: StorageBench,
     container: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -109,7 +109,7 @@ def test_wrong_credentials(storage: StorageBench, container: str, monkeypatch: p
         credential.get_token("https://storage.azure.com/.default")
 
 
-def test_secrets(storage: StorageBench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secrets_are_listed(storage: StorageBench, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in storage.env("oauth").items():
         monkeypatch.setenv(name, value)
     with DefaultAzureCredential() as credential:
@@ -131,9 +131,7 @@ def test_other_hosts_are_refused(storage: StorageBench) -> None:
     assert storage.proxy.refused == ["other.blob.core.windows.net", "example.org", "http://example.org/"]
 
 
-def test_without_the_authority_nothing_connects(
-    storage: StorageBench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_untrusted_certificate_is_refused(storage: StorageBench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("REQUESTS_CA_BUNDLE")
     monkeypatch.delenv("SSL_CERT_FILE")
     for faulty in (False, True):
@@ -147,7 +145,7 @@ def test_without_the_authority_nothing_connects(
             client.get_account_information()
 
 
-def test_status(
+def test_injected_status(
     faulty: Callable[[Fault], BlobServiceClient],
     storage: StorageBench,
     container: str,
@@ -172,7 +170,7 @@ def test_status(
     ("fault", "stored"),
     [(CutRequest(70_000), False), (CutRequest(len(CONTENT)), False), (LoseReply(), True)],
 )
-def test_put_without_reply(
+def test_put_without_response(
     faulty: Callable[[Fault], BlobServiceClient],
     container: str,
     client: BlobServiceClient,
@@ -183,10 +181,10 @@ def test_put_without_reply(
     with pytest.raises(AzureError):
         sender.get_blob_client(container, "blob").upload_blob(CONTENT)
     assert client.get_blob_client(container, "blob").exists() == stored
-    sender.get_blob_client(container, "blob").upload_blob(CONTENT, overwrite=True)  # and all is well
+    sender.get_blob_client(container, "blob").upload_blob(CONTENT, overwrite=True)
 
 
-def test_flip_request(
+def test_corrupted_request(
     faulty: Callable[[Fault], BlobServiceClient], container: str, client: BlobServiceClient
 ) -> None:
     faulty(FlipRequest(70_000)).get_blob_client(container, "blob").upload_blob(CONTENT)
@@ -207,14 +205,14 @@ def read_all(reply: requests.Response) -> tuple[bytes, Exception | None]:
     try:
         while block := reply.raw.read(1):
             got += block
-    except Exception as error:  # noqa: BLE001 - the caller looks at it
+    except Exception as error:  # noqa: BLE001 - returned to the caller
         return got, error
     return got, None
 
 
 @pytest.mark.parametrize("count", [0, 1, 70_000])
 @pytest.mark.parametrize("fault", [CutResponse, Truncate])
-def test_short_reply(
+def test_short_response(
     storage: StorageBench,
     container: str,
     client: BlobServiceClient,
@@ -230,13 +228,13 @@ def test_short_reply(
         got, error = read_all(reply)
     assert len(got) == wanted
     assert got == CONTENT[:wanted]
-    # how a reset looks to the reader differs between builds of Python and OpenSSL
+    # the exception for a reset differs between builds of Python and OpenSSL
     assert "IncompleteRead" in repr(error) or "ConnectionReset" in repr(error) or wanted == len(CONTENT)
     with get_raw(storage, container) as reply:
         assert read_all(reply) == (CONTENT, None)
 
 
-def test_flip(
+def test_corrupted_response(
     faulty: Callable[[Fault], BlobServiceClient], container: str, client: BlobServiceClient
 ) -> None:
     client.get_blob_client(container, "blob").upload_blob(CONTENT)
@@ -247,7 +245,7 @@ def test_flip(
         list(listing.list_blobs())
 
 
-def test_stall(storage: StorageBench, container: str, client: BlobServiceClient) -> None:
+def test_stalled_response(storage: StorageBench, container: str, client: BlobServiceClient) -> None:
     client.get_blob_client(container, "blob").upload_blob(CONTENT)
     storage.route(faulty=True)
     storage.faults.reset(once(Stall(0.5)))
@@ -259,7 +257,7 @@ def test_stall(storage: StorageBench, container: str, client: BlobServiceClient)
         requests.get(address, timeout=0.3)
 
 
-def test_a_killed_session_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_killed_session_leaves_no_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     code = f"""
 import os, pathlib

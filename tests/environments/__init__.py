@@ -1,6 +1,6 @@
 """Environments of their own for what can't or must not share ours, locked by hashes, made once for each lock.
 
-To lock one anew, in this folder:
+To lock one again, in this folder:
 ``uv pip compile --universal --python-version 3.11 --generate-hashes --no-header NAME.in -o NAME.txt``.
 """
 

@@ -1,4 +1,4 @@
-"""The machine: which devices, which precision, replicas that add up, and memory that runs out."""
+"""Devices, precision, replicas, XLA and out-of-memory errors."""
 
 from __future__ import annotations
 
@@ -25,39 +25,39 @@ from tests.processes import run_on
 from tests.runs import TrainedRuns
 
 ON_CPU = not tf.config.list_physical_devices("GPU")
-only_on_cpu = pytest.mark.skipif(not ON_CPU, reason="is about machines without a GPU")
+only_on_cpu = pytest.mark.skipif(not ON_CPU, reason="requires a machine without a GPU")
 
 
 def run_code(code: str, backend: str, **variables: str) -> dict[str, Any]:
-    """Run a piece of Python on a backend and read the JSON that it prints."""
+    """Run Python code on a backend, and parse the JSON that it prints."""
     found: dict[str, Any] = json.loads(run_on(backend, code, **variables))
     return found
 
 
 @only_on_cpu
 @pytest.mark.parametrize("name", ["auto", "cpu", "CPU", "cpu:0", "cpu:0,0"])
-def test_the_one_device_there_is(name: str) -> None:
+def test_choose_devices_on_cpu(name: str) -> None:
     assert choose_devices(name) == ("cpu:0",)
 
 
 @pytest.mark.parametrize(
     "name", ["gpu:99", "tpu", "cpu:7", "cpu:0,7", "cpu:", "cpu:x", "", "gpu:0,", "cpu:-1"]
 )
-def test_devices_that_are_not_there(name: str) -> None:
+def test_choose_devices_refuses_missing_devices(name: str) -> None:
     with pytest.raises(SettingsError, match="cpu:0") as caught:
         choose_devices(name)
     assert "--device" in str(caught.value.hint)
 
 
 @only_on_cpu
-def test_the_command_line_names_what_there_is(cifarml: CommandLine, tmp_path: Path) -> None:
+def test_command_line_names_available_devices(cifarml: CommandLine, tmp_path: Path) -> None:
     done = cifarml("train", "--data", "drawn:200", "--device", "gpu:0")
     assert done.returncode == 1
-    assert "there is no device 'gpu:0' for tensorflow. There is: cpu:0" in done.stderr
+    assert "tensorflow has no device 'gpu:0'. Available devices: cpu:0" in done.stderr
     assert not (tmp_path / "runs").exists()
 
 
-def test_the_machine_in_one_line() -> None:
+def test_describe_machine_is_one_line() -> None:
     line = describe_machine(("cpu:0",))
     assert "\n" not in line
     assert " core" in line
@@ -68,16 +68,15 @@ def test_the_machine_in_one_line() -> None:
     ("features", "expected"),
     [((), "float32"), (("avx2", "avx512_bf16"), "mixed_bfloat16"), (("amx_bf16",), "mixed_bfloat16")],
 )
-def test_the_precision_fits_the_processor(features: tuple[str, ...], expected: str) -> None:
+def test_precision_depends_on_processor(features: tuple[str, ...], expected: str) -> None:
     assert choose_precision(("cpu:0",), features) == expected
 
 
 @pytest.mark.skipif(
     choose_precision(("cpu:0",)) == "float32",
-    reason=f"this processor has no quick bfloat16: {cpu_features()}",
+    reason=f"this processor has no fast bfloat16: {cpu_features()}",
 )
-def test_the_precision_that_is_chosen_here_trains_the_same(tmp_path: Path) -> None:
-    """The same small recipe in float32 and in what this machine is quickest with, to noise."""
+def test_chosen_precision_trains_like_float32(tmp_path: Path) -> None:
     dataset = load_dataset("drawn:1000")
     losses, right = [], []
     precision: Any
@@ -85,10 +84,10 @@ def test_the_precision_that_is_chosen_here_trains_the_same(tmp_path: Path) -> No
         config = TrainConfig(num_epochs=4, precision=precision, device="cpu", widths=(16, 64, 64))
         run = train_model(config, dataset, tmp_path / precision)
         losses.append(json.loads((run.path / "history.json").read_text())["loss"])
-        answers = run.predictor().predict_images(dataset.images).argmax(axis=1)
-        right.append((answers == dataset.labels).mean())
+        predicted = run.predictor().predict_images(dataset.images).argmax(axis=1)
+        right.append((predicted == dataset.labels).mean())
     assert losses[0] == pytest.approx(losses[1], rel=0.05)
-    assert losses[0] != losses[1], "it was another arithmetic"
+    assert losses[0] != losses[1], "the precision had no effect"
     assert min(right) > 0.4
     assert abs(right[0] - right[1]) < 0.08
 
@@ -117,10 +116,10 @@ print(json.dumps(found))
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", pytest.param("jax", marks=pytest.mark.exhaustive)])
-def test_replicas_train_as_one_device_does(backend: str) -> None:
-    """The same images in the same batches, on one device and on two: the same numbers, to noise.
+def test_two_replicas_train_like_one_device(backend: str) -> None:
+    """The same batches give the same loss on one device and on two, up to noise.
 
-    TensorFlow's replicas normalise half a batch of 40 each, so the noise there is that of such batches.
+    Each of TensorFlow's replicas normalises over half a batch of 40, which adds noise.
     """
     found = run_code(REPLICAS, backend, XLA_FLAGS="--xla_force_host_platform_device_count=2")
     one, both = found["cpu:0"], found["cpu:0,1"]
@@ -157,8 +156,8 @@ print(json.dumps({"differences": differences, "places": places}))
 """
 
 
-def test_replicas_with_equal_shares_do_exactly_what_one_does() -> None:
-    """Each sees the same 16 images, so there is no noise: weights and moving averages agree."""
+def test_replicas_with_equal_batches_match_one_device() -> None:
+    """Each replica receives the same 16 images, so weights and moving averages are equal."""
     found = run_code(SHARED, "tensorflow")
     assert found["places"] == [["CPU:0"], ["CPU:1"], ["CPU:0", "CPU:1"]]
     assert max(found["differences"]) < 1e-3
@@ -181,7 +180,7 @@ except SettingsError as error:
 
 
 @pytest.mark.parametrize(("batch_size", "num_replicas"), [(64, 3), (50, 4), (7, 2), (8, 8), (1000, 3)])
-def test_batches_can_be_shared_out(drawn: Dataset, batch_size: int, num_replicas: int) -> None:
+def test_batches_are_divisible_by_replicas(drawn: Dataset, batch_size: int, num_replicas: int) -> None:
     recipe = Plan.make(TrainConfig(batch_size=batch_size), drawn).recipe
     batches = Batches(drawn, recipe, seed=0, num_replicas=num_replicas)
     sizes = [len(images) for images, _ in batches.epoch(0)]
@@ -191,7 +190,7 @@ def test_batches_can_be_shared_out(drawn: Dataset, batch_size: int, num_replicas
 
 
 def test_four_devices() -> None:
-    """On one of them, and a batch that is too small to be split over all."""
+    """A variable is placed on the chosen device; a batch too small for all devices is an error."""
     found = run_code(ON_FOUR, "jax", XLA_FLAGS="--xla_force_host_platform_device_count=4")
     assert "2" in found["place"]
     assert found["message"] == "batches of 3 images can't be split over 4 devices"
@@ -199,25 +198,25 @@ def test_four_devices() -> None:
 
 
 @only_on_cpu
-def test_the_usual_device_needs_no_context() -> None:
+def test_default_device_needs_no_strategy() -> None:
     with on_devices(("cpu:0",)):
         assert not tf.distribute.has_strategy()
 
 
 class TestXla:
-    def plan(self, drawn: Dataset, device: str, **asked: Any) -> Plan:
-        return Plan.make(TrainConfig(device="cpu", **asked), drawn.train)._replace(devices=(device,))
+    def plan(self, drawn: Dataset, device: str, **settings: Any) -> Plan:
+        return Plan.make(TrainConfig(device="cpu", **settings), drawn.train)._replace(devices=(device,))
 
     @pytest.mark.parametrize(
         ("plain", "compiled", "num_steps", "expected"),
         [
             (Speed(1, 0.01, 0), Speed(20, 0.005, 0), 100_000, True),  # twice as fast
-            (Speed(1, 0.01, 0), Speed(20, 0.005, 0), 3500, False),  # compiling takes longer than that saves
+            (Speed(1, 0.01, 0), Speed(20, 0.005, 0), 3500, False),  # compilation takes longer than it saves
             (Speed(1, 0.01, 0), Speed(2, 0.02, 0), 100_000, False),  # slower
-            (Speed(1, 0.01, 0), Speed(1, 0.001, 0), 100, False),  # soon over in any case
+            (Speed(1, 0.01, 0), Speed(1, 0.001, 0), 100, False),  # too short to matter
         ],
     )
-    def test_it_is_used_where_it_ends_first(
+    def test_xla_is_used_if_it_finishes_first(
         self, drawn: Dataset, plain: Speed, compiled: Speed, num_steps: int, expected: bool
     ) -> None:
         plan = choose_compiler(
@@ -225,7 +224,7 @@ class TestXla:
         )
         assert plan.jit_compile is expected
 
-    def test_with_a_budget_that_counts(self, drawn: Dataset) -> None:
+    def test_time_budget_decides(self, drawn: Dataset) -> None:
         for budget_s, expected in ((600.0, True), (10.0, False)):
             plan = self.plan(drawn, "gpu:0", time_budget_s=budget_s)
             chosen = choose_compiler(
@@ -233,13 +232,13 @@ class TestXla:
             )
             assert chosen.jit_compile is expected
 
-    def test_on_a_cpu_nothing_is_measured(self, drawn: Dataset) -> None:
+    def test_nothing_is_measured_on_a_cpu(self, drawn: Dataset) -> None:
         def never(plan: Plan) -> Speed:
             raise AssertionError("measured")
 
         assert choose_compiler(self.plan(drawn, "cpu:0"), 10**6, never).jit_compile is False
 
-    def test_both_ways_can_be_measured(self, drawn: Dataset) -> None:
+    def test_measure_speed_with_and_without_xla(self, drawn: Dataset) -> None:
         splits = drawn.split(validation_fraction=0.1, seed=0)
         plan = self.plan(drawn, "cpu:0", precision="float32", batch_size=20)
         plan = plan._replace(recipe=plan.recipe.changed(widths=(8,)))
@@ -249,8 +248,8 @@ class TestXla:
             assert speed.validation_s > 0
 
 
-def test_memory_that_tensorflow_does_not_get() -> None:
-    """A real refusal: 64 TiB of ones."""
+def test_tensorflow_out_of_memory() -> None:
+    """Allocating 64 TiB raises a real error."""
 
     total = tf.function(lambda rows: tf.reduce_sum(tf.ones((rows, 1 << 20)) + 1))
     with (
@@ -270,7 +269,7 @@ from cifarml.errors import TrainingError
 random, count = np.random.default_rng(0), 20_000
 images = random.integers(0, 256, (count, 32, 32, 3), np.uint8)
 dataset = Dataset(images, np.arange(count) % 2, ("a", "b"), ("",) * count, np.arange(count) < 20, "noise")
-keras.ops.convert_to_numpy(keras.ops.ones((8, 8)) @ keras.ops.ones((8, 8)))  # its libraries are loaded
+keras.ops.convert_to_numpy(keras.ops.ones((8, 8)) @ keras.ops.ones((8, 8)))  # loads its libraries
 resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + (1 << 30), -1))
 with tempfile.TemporaryDirectory() as folder:
     try:
@@ -280,9 +279,9 @@ with tempfile.TemporaryDirectory() as folder:
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="limits the memory as Linux does")
-def test_a_training_that_does_not_fit_into_memory() -> None:
-    """On JAX: TensorFlow's oneDNN kernels don't survive that on a CPU."""
+@pytest.mark.skipif(sys.platform != "linux", reason="requires RLIMIT_AS of Linux")
+def test_training_out_of_memory() -> None:
+    """It runs on JAX, since TensorFlow's oneDNN kernels crash when out of memory on a CPU."""
     message, hint, cause = run_code(JAX_WITHOUT_MEMORY, "jax")
     assert message == "there is not enough memory on cpu:0 for batches of 16,384 images"
     assert hint == "try smaller ones: --batch-size 8192"
@@ -299,7 +298,7 @@ def test_a_training_that_does_not_fit_into_memory() -> None:
         (ValueError("something else"), False),
     ],
 )
-def test_what_says_that_memory_is_used_up(error: Exception, expected: bool) -> None:
+def test_is_out_of_memory(error: Exception, expected: bool) -> None:
     assert is_out_of_memory(error) is expected
     with (
         pytest.raises(TrainingError if expected else type(error)),
@@ -308,13 +307,13 @@ def test_what_says_that_memory_is_used_up(error: Exception, expected: bool) -> N
         raise error
 
 
-def test_no_batch_is_smaller_than_one() -> None:
+def test_oom_hint_for_a_batch_of_one() -> None:
     with pytest.raises(TrainingError) as caught, oom_hint(1, ("cpu:0",)):
         raise MemoryError
     assert caught.value.hint == "try another --device"
 
 
-def test_the_numbers_of_a_run_name_its_devices(trained_runs: TrainedRuns) -> None:
+def test_config_of_a_run_names_its_devices(trained_runs: TrainedRuns) -> None:
     run = trained_runs.get("on_cpu", num_epochs=1, device="cpu", widths=(8,))
     chosen = json.loads((run.path / "config.json").read_text())
     assert chosen["machine"] == {"devices": ["cpu:0"], "jit_compile": False, "time_budget": None}

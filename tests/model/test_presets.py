@@ -1,4 +1,4 @@
-"""The networks: their size, what goes in and what comes out, on both backends."""
+"""Networks of the presets: layers, inputs, outputs and custom kernels, on both backends."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from cifarml.model.test_time_augmentation import ALONE, MIRRORED, MOVED, View
 from cifarml.train.config import PresetName
 
 
-def test_tutorial_has_the_articles_parameters() -> None:
+def test_tutorial_has_the_parameters_of_the_article() -> None:
     assert build_model("tutorial", num_classes=10).count_params() == 1_250_858
 
 
-def test_tutorial_has_the_articles_layers() -> None:
+def test_tutorial_has_the_layers_of_the_article() -> None:
     kinds = [type(layer).__name__ for layer in build_model("tutorial", 10).layers]
     block = ["Conv2D", "Conv2D", "MaxPooling2D", "Dropout"]
     assert kinds == ["Rescaling", *block, *block, "Flatten", "Dense", "Dropout", "Dense"]
@@ -42,7 +42,7 @@ def test_tutorial_has_the_articles_layers() -> None:
 
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("num_classes", [2, 10, 1000])
-def test_raw_pixels_in_probabilities_out(preset: str, num_classes: int) -> None:
+def test_model_maps_pixels_to_probabilities(preset: str, num_classes: int) -> None:
     model = build_model(preset, num_classes)
     pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
     probabilities = keras.ops.convert_to_numpy(model(pixels))
@@ -53,24 +53,24 @@ def test_raw_pixels_in_probabilities_out(preset: str, num_classes: int) -> None:
     assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-5)
 
 
-def test_scaling_lies_inside() -> None:
-    """What leaves the first layer, and so enters the first convolution, is 0..1."""
+def test_first_layer_rescales_pixels() -> None:
+    """The input of the first convolution is in the range 0 to 1."""
     pixels = np.array([0, 51, 255], np.uint8).reshape(3, 1, 1, 1) * np.ones((1, 32, 32, 3), np.uint8)
     out = keras.ops.convert_to_numpy(build_model("tutorial", 10).layers[0](pixels))
     assert np.allclose(out[:, 0, 0, 0], [0, 0.2, 1])
 
 
-@pytest.mark.parametrize("widths", [(30, 40), (8,)])  # whitened channels are 24
-def test_a_block_passes_on_what_comes_in_at_first(widths: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("widths", [(30, 40), (8,)])  # there are 24 whitened channels
+def test_convolutions_are_initialised_to_the_identity(widths: tuple[int, ...]) -> None:
     random = np.random.default_rng(0)
     for layer in build_network(10, widths).layers:
         if isinstance(layer, QuickConv2D):
             images = random.normal(size=(2, 9, 9, layer.kernel.shape[2])).astype(np.float32)
-            passed = min(layer.kernel.shape[2:])
+            identity = min(layer.kernel.shape[2:])
             layer.pooled = False
-            given = keras.ops.convert_to_numpy(layer(images))
-            np.testing.assert_allclose(given[..., :passed], images[..., :passed], rtol=1e-6)
-            assert (np.abs(given[..., passed:]).max(axis=(0, 1, 2)) > 0).all()
+            outputs = keras.ops.convert_to_numpy(layer(images))
+            np.testing.assert_allclose(outputs[..., :identity], images[..., :identity], rtol=1e-6)
+            assert (np.abs(outputs[..., identity:]).max(axis=(0, 1, 2)) > 0).all()
 
 
 def trained_network(
@@ -88,48 +88,48 @@ def trained_network(
 
 
 @pytest.mark.parametrize("activation", ["relu", "silu"])
-def test_what_is_served_answers_as_what_was_trained(drawn: Dataset, activation: str) -> None:
-    """Without batch normalisation, in Keras' own layers; the mean over an image and its mirror image."""
+def test_serving_network_matches_trained_network(drawn: Dataset, activation: str) -> None:
+    """It has only built-in Keras layers without batch normalisation, and averages over mirror images."""
     network = trained_network(drawn, "float32", activation)
     logits = [network.predict(images, verbose=0) for images in (drawn.images, drawn.images[:, :, ::-1])]
     for temperature in (1.0, 2.5):
         served = to_serve(network, views=MIRRORED, temperature=temperature)
-        answered = served.predict(drawn.images, verbose=0)
+        predicted = served.predict(drawn.images, verbose=0)
         expected = keras.ops.convert_to_numpy(keras.ops.softmax((logits[0] + logits[1]) / 2 / temperature))
-        assert np.abs(answered - expected).max() < 1e-5
-        assert np.abs(answered - served.predict(drawn.images[:, :, ::-1], verbose=0)).max() < 1e-5
+        assert np.abs(predicted - expected).max() < 1e-5
+        assert np.abs(predicted - served.predict(drawn.images[:, :, ::-1], verbose=0)).max() < 1e-5
         kinds = {type(layer) for layer in served.get_layer("body").layers}
         assert all(kind.__module__.startswith("keras.") for kind in kinds)
         assert keras.layers.BatchNormalization not in kinds
 
 
 @pytest.mark.parametrize("views", [ALONE, MIRRORED, MOVED])
-def test_the_answer_is_the_mean_over_the_views(drawn: Dataset, views: Sequence[View]) -> None:
+def test_prediction_is_the_mean_over_the_views(drawn: Dataset, views: Sequence[View]) -> None:
     network = build_network(10, (8,), images=drawn.images)
-    answered = to_serve(network, views=views).predict(drawn.images[:5], verbose=0)
+    predicted = to_serve(network, views=views).predict(drawn.images[:5], verbose=0)
     logits: Any = 0
     for mirrored, moved, share in views:
         seen = drawn.images[:5, :, ::-1] if mirrored else drawn.images[:5]
         seen = np.pad(seen, ((0, 0), (1, 1), (1, 1), (0, 0)), "reflect")[:, 1 + moved :, 1 + moved :]
         logits += share * network.predict(seen[:, :32, :32], verbose=0)
     assert sum(view.share for view in views) == 1
-    assert np.abs(answered - keras.ops.convert_to_numpy(keras.ops.softmax(logits))).max() < 1e-5
+    assert np.abs(predicted - keras.ops.convert_to_numpy(keras.ops.softmax(logits))).max() < 1e-5
     mirrored = to_serve(network, views=views).predict(drawn.images[:5, :, ::-1], verbose=0)
-    assert (np.abs(answered - mirrored).max() < 1e-5) == (views is not ALONE)
+    assert (np.abs(predicted - mirrored).max() < 1e-5) == (views is not ALONE)
 
 
-def test_best_looks_at_more_views(drawn: Dataset) -> None:
+def test_best_averages_over_shifted_views(drawn: Dataset) -> None:
     recipe = best.choose_recipe(100, 10).changed(widths=(8,))
     network = best.build(10, recipe, images=drawn.images)
-    answers, moved = (
+    predicted, shifted = (
         make(network, temperature=2.0).predict(drawn.images[:5], verbose=0)
         for make in (best.to_serve, partial(to_serve, views=MOVED))
     )
-    assert (answers == moved).all()
+    assert (predicted == shifted).all()
 
 
-def test_reduced_precision_learns_the_same(drawn: Dataset) -> None:
-    """The same batches in the same order: the same accuracy to some images, the same answers to noise."""
+def test_reduced_precision_trains_like_float32(drawn: Dataset) -> None:
+    """The same batches give nearly the same accuracy and predictions."""
     exact, reduced = (trained_network(drawn, name, num_epochs=12) for name in ("float32", "mixed_bfloat16"))
     right = [
         (network.predict(drawn.images, verbose=0).argmax(axis=1) == drawn.labels).mean()
@@ -142,7 +142,7 @@ def test_reduced_precision_learns_the_same(drawn: Dataset) -> None:
 
 
 @pytest.mark.parametrize("scale", [True, False])
-def test_the_fused_normalisation_is_keras_own(scale: bool) -> None:
+def test_fused_batch_normalisation_matches_keras(scale: bool) -> None:
     inputs = np.random.default_rng(0).normal(3, 2, (40, 5, 5, 6)).astype(np.float32)
     ours, theirs = (
         kind(momentum=0.6, epsilon=1e-3, scale=scale)
@@ -152,12 +152,12 @@ def test_the_fused_normalisation_is_keras_own(scale: bool) -> None:
         one, other = (layer(inputs, training=True) for layer in (ours, theirs))
         assert np.abs(one - other).max() < 1e-4
     for one, other in zip(ours.get_weights(), theirs.get_weights(), strict=True):
-        assert np.allclose(one, other, rtol=2e-3)  # the kernel's variance is that of a sample of n - 1
+        assert np.allclose(one, other, rtol=2e-3)  # the kernel divides the variance by n - 1
     assert np.abs(ours(inputs) - theirs(inputs)).max() < 1e-2
 
 
 def gradients(layer: keras.Layer, inputs: np.ndarray) -> tuple[list[np.ndarray], set[str]]:
-    """Return what a layer gives, the gradients of images and kernel, and the operations that took it."""
+    """Return the output of a layer, the gradients of images and kernel, and the types of its operations."""
     import tensorflow as tf
 
     @tf.function(input_signature=[tf.TensorSpec([None, *inputs.shape[1:]])])  # type: ignore[untyped-decorator]
@@ -175,24 +175,24 @@ def gradients(layer: keras.Layer, inputs: np.ndarray) -> tuple[list[np.ndarray],
 
 @pytest.mark.parametrize("pooled", [False, True])
 @pytest.mark.parametrize(
-    ("precision", "side", "channels", "way"),
+    ("precision", "side", "channels", "algorithm"),
     [
-        ("float32", 3, 64, "products"),
-        ("float32", 7, 64, "products"),
-        ("float32", 14, 64, "products"),
-        ("float32", 15, 64, "products when pooled"),
-        ("float32", 7, 8, "usual"),
-        ("float32", 16, 64, "usual"),
-        ("mixed_bfloat16", 3, 6, "convolutions"),
-        ("mixed_bfloat16", 7, 6, "convolutions"),
-        ("mixed_bfloat16", 8, 6, "convolutions"),
-        ("mixed_bfloat16", 9, 6, "usual"),
+        ("float32", 3, 64, "winograd"),
+        ("float32", 7, 64, "winograd"),
+        ("float32", 14, 64, "winograd"),
+        ("float32", 15, 64, "winograd when pooled"),
+        ("float32", 7, 8, "default"),
+        ("float32", 16, 64, "default"),
+        ("mixed_bfloat16", 3, 6, "convolution"),
+        ("mixed_bfloat16", 7, 6, "convolution"),
+        ("mixed_bfloat16", 8, 6, "convolution"),
+        ("mixed_bfloat16", 9, 6, "default"),
     ],
 )
-def test_the_convolution_and_its_gradients_are_those_of_keras(
-    precision: str, side: int, channels: int, way: str, pooled: bool
+def test_convolution_and_gradients_match_keras(
+    precision: str, side: int, channels: int, algorithm: str, pooled: bool
 ) -> None:
-    """For any number of images; which way was taken is read from the graph."""
+    """The algorithm is detected from the operations of the graph."""
     random = np.random.default_rng(0)
     count = {3: 5, 7: 1, 9: 4}.get(side, 33)
     inputs = random.normal(size=(count, side, side, channels)).astype(np.float32)
@@ -204,30 +204,28 @@ def test_the_convolution_and_its_gradients_are_those_of_keras(
     for layer in (ours, theirs):
         layer.build(inputs.shape)
     theirs.set_weights(ours.get_weights())
-    (expected, usual), (received, kinds) = gradients(theirs, inputs), gradients(ours, inputs)
-    assert {"Conv2D", "Conv2DBackpropFilter"} <= usual
-    if way == "products when pooled":
-        way = "products" if pooled else "usual"
-    assert ("Conv2DBackpropFilter" in kinds) == (way == "usual")
-    assert ("Conv2D" in kinds) == (way != "products")
+    (expected, default), (received, kinds) = gradients(theirs, inputs), gradients(ours, inputs)
+    assert {"Conv2D", "Conv2DBackpropFilter"} <= default
+    if algorithm == "winograd when pooled":
+        algorithm = "winograd" if pooled else "default"
+    assert ("Conv2DBackpropFilter" in kinds) == (algorithm == "default")
+    assert ("Conv2D" in kinds) == (algorithm != "winograd")
     assert ours.compute_output_shape(inputs.shape) == received[0].shape
     for one, other in zip(received, expected, strict=True):
         assert one.shape == other.shape
         differences = np.abs(one - other) / np.abs(other).max()
-        most = 2e-4 if precision == "float32" else 0.01
-        if pooled:  # of two pixels that are nearly equal, either may be the larger one
-            assert np.quantile(differences, 0.99) <= max(most, 5e-3)
+        tolerance = 2e-4 if precision == "float32" else 0.01
+        if pooled:  # either of two nearly equal pixels may be the maximum
+            assert np.quantile(differences, 0.99) <= max(tolerance, 5e-3)
         else:
-            assert differences.max() <= most
+            assert differences.max() <= tolerance
 
 
 @pytest.mark.parametrize(
-    ("activation", "precision", "quick"),
+    ("activation", "precision", "is_fused"),
     [("silu", "float32", True), ("silu", "mixed_bfloat16", False), ("relu", "float32", False)],
 )
-def test_the_activation_and_its_gradient_are_those_of_keras(
-    activation: str, precision: str, quick: bool
-) -> None:
+def test_activation_and_gradient_match_keras(activation: str, precision: str, is_fused: bool) -> None:
     import tensorflow as tf
 
     values = tf.constant(np.linspace(-90, 90, 1001, dtype=np.float32).reshape(-1, 7, 11))
@@ -247,17 +245,17 @@ def test_the_activation_and_its_gradient_are_those_of_keras(
         kinds.append({operation.type for operation in graph.get_operations()})
     for one, other in zip(*found, strict=True):
         assert one == pytest.approx(other, rel=1e-5, abs=1e-6)
-    assert (kinds[0] != kinds[1]) == quick
+    assert (kinds[0] != kinds[1]) == is_fused
 
 
-def test_a_layer_can_be_made_of_its_settings() -> None:
+def test_layer_can_be_restored_from_its_config() -> None:
     layer = QuickConv2D(5, 3, padding="same", pooled=True)
     assert QuickConv2D.from_config(layer.get_config()).pooled is True
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14])
-def test_products_at_points_lose_few_digits(size: int) -> None:
-    """Against sums in float64."""
+def test_winograd_convolution_is_precise(size: int) -> None:
+    """The reference is a direct convolution in float64."""
     random = np.random.default_rng(size)
     images = random.normal(size=(3, size, size, 48)).astype(np.float32)
     kernel = random.normal(size=(3, 3, 48, 5)).astype(np.float32)
@@ -268,7 +266,7 @@ def test_products_at_points_lose_few_digits(size: int) -> None:
     assert (received - expected).std() < 3e-5 * expected.std()
 
 
-def test_whitened_pixels_say_different_things(drawn: Dataset) -> None:
+def test_whitened_pixels_are_uncorrelated(drawn: Dataset) -> None:
     filters = whitening_filters(drawn.images)
     assert filters.shape == (2, 2, 3, 24)
     assert np.array_equal(filters[..., :12], -filters[..., 12:])
@@ -280,13 +278,13 @@ def test_whitened_pixels_say_different_things(drawn: Dataset) -> None:
     assert np.diag(second).max() < 1.02
 
 
-def test_images_of_one_colour_can_be_whitened() -> None:
+def test_whitening_filters_of_uniform_images_are_finite() -> None:
     assert np.isfinite(whitening_filters(np.full((3, 32, 32, 3), 200, np.uint8))).all()
 
 
 @pytest.mark.parametrize("num_images", [1, 500, 1800, 9_999, 10_000, 50_000])
 @pytest.mark.parametrize("preset", PRESETS)
-def test_every_number_of_images_has_a_recipe(preset: str, num_images: int) -> None:
+def test_choose_recipe_for_any_number_of_images(preset: str, num_images: int) -> None:
     recipe = PRESETS[preset].choose_recipe(num_images, 10)
     assert recipe.changed(num_epochs=2).num_epochs == 2
     with pytest.raises(SettingsError, match="num_epochs"):
@@ -295,25 +293,25 @@ def test_every_number_of_images_has_a_recipe(preset: str, num_images: int) -> No
 
 @pytest.mark.parametrize("num_images", [500, 50_000])
 @pytest.mark.parametrize("preset", PRESETS)
-def test_wider_networks_want_more_epochs(preset: str, num_images: int) -> None:
+def test_wider_networks_need_more_epochs(preset: str, num_images: int) -> None:
     sizes = PRESETS[preset].sizes(num_images)
     assert sizes[0].least_epochs == 0
     assert list(sizes) == sorted(sizes, key=lambda size: size.least_epochs)
     assert list(sizes) == sorted(sizes, key=lambda size: sum(size.widths))
 
 
-def test_the_config_names_the_presets_that_exist() -> None:
+def test_config_lists_all_presets() -> None:
     assert set(get_args(PresetName)) == set(PRESETS)
 
 
 @pytest.mark.parametrize(("preset", "num_classes"), [("nothing", 10), ("tutorial", 1), ("tutorial", 1001)])
-def test_what_can_not_be_built(preset: str, num_classes: int) -> None:
+def test_build_model_refuses_invalid_arguments(preset: str, num_classes: int) -> None:
     with pytest.raises(SettingsError):
         build_model(preset, num_classes)
 
 
-def test_a_tiny_epoch_on_jax() -> None:
-    """The same code trains there; the export agrees with the model."""
+def test_training_on_jax() -> None:
+    """The export agrees with the model."""
     code = """
 import sys, tempfile, pathlib
 import keras

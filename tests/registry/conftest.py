@@ -1,4 +1,4 @@
-"""An empty registry on this machine."""
+"""Fixtures of the registry tests."""
 
 from __future__ import annotations
 
@@ -11,4 +11,5 @@ from cifarml.registry.local.registry import LocalRegistry
 
 @pytest.fixture
 def local_registry(own_cache: Path) -> LocalRegistry:
+    """Empty local registry."""
     return LocalRegistry()

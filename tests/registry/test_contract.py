@@ -1,4 +1,4 @@
-"""What every registry of models does."""
+"""Contract tests of model registries, run against each implementation."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from tests.runs import MakeRun
 
 @pytest.fixture(params=["local", "azure"])
 def registry(request: pytest.FixtureRequest) -> ModelRegistry:
-    found: ModelRegistry
+    registry: ModelRegistry
     if request.param == "azure":
         request.getfixturevalue("workspace_of_module").reset()
-        found = AzureRegistry()
+        registry = AzureRegistry()
     else:
-        found = request.getfixturevalue("local_registry")
-    return found
+        registry = request.getfixturevalue("local_registry")
+    return registry
 
 
 def test_register_and_get(registry: ModelRegistry, make_run: MakeRun, tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_register_and_get(registry: ModelRegistry, make_run: MakeRun, tmp_path: 
     assert str(other) == "pets:1"
     assert registry.list_models() == [first, second, other]
     assert registry.list_models("cifar10") == [first, second]
-    assert registry.list_models("nobody") == []
+    assert registry.list_models("unknown") == []
     with pytest.raises(RegistryError, match=r"no version '7'; it has 1 \(champion\), 2 \(challenger\)"):
         registry.get("cifar10", "7")
 
@@ -63,7 +63,7 @@ def test_download(registry: ModelRegistry, make_run: MakeRun, tmp_path: Path) ->
     assert registry.download(model, tmp_path / "copy").path == copy.path
     assert [path.name for path in tmp_path.iterdir() if path.name != "runs"] == ["copy"]
     (tmp_path / "copy" / "model.onnx").write_bytes(b"other")
-    with pytest.raises(RegistryError, match="holds something else"):
+    with pytest.raises(RegistryError, match="contains other files"):
         registry.download(model, tmp_path / "copy")
     (tmp_path / "file").write_text("mine")
     with pytest.raises(RegistryError):
@@ -77,7 +77,7 @@ def test_open(registry: ModelRegistry, make_run: MakeRun) -> None:
     for each in (model, registry.get(), registry.list_models()[0], registry.set_alias(model, "best")):
         assert registry.open(each).sha256 == each.open_run().sha256 == run.sha256
         assert Run.open(each).path == registry.open(each).path
-    with pytest.raises(RegistryError, match="their content differs"):
+    with pytest.raises(RegistryError, match="differ in content"):
         registry.open(dataclasses.replace(model, run_sha256="0" * 64))
     with pytest.raises(RegistryError, match="no version '7'"):
         registry.open(dataclasses.replace(model, version="7"))
@@ -88,7 +88,7 @@ def test_open(registry: ModelRegistry, make_run: MakeRun) -> None:
 
 
 def test_damaged_files_are_not_opened(registry: ModelRegistry, make_run: MakeRun) -> None:
-    """In the cache they are fetched again; in the registry itself, registering puts them back."""
+    """The cache fetches them again; in the local registry, registering the run restores them."""
     model = registry.register(make_run(1))
     (model.open_run().path / "model.onnx").write_bytes(b"damaged")
     if isinstance(registry, LocalRegistry):
@@ -122,10 +122,10 @@ def test_delete(registry: ModelRegistry, make_run: MakeRun) -> None:
     assert registry.list_models() == [first]
     with pytest.raises(RegistryError, match="no version '2'"):
         registry.delete(second)
-    assert registry.register(make_run(2)).version == "3"  # a number is never given twice
+    assert registry.register(make_run(2)).version == "3"  # numbers are never reused
 
 
-def test_damaged_runs_are_refused(registry: ModelRegistry, make_run: MakeRun) -> None:
+def test_damaged_runs_are_rejected(registry: ModelRegistry, make_run: MakeRun) -> None:
     run = make_run(1)
     (run.path / "model.onnx").write_bytes(b"changed")
     with pytest.raises(ModelFileError, match="changed after training"):
@@ -136,7 +136,7 @@ def test_damaged_runs_are_refused(registry: ModelRegistry, make_run: MakeRun) ->
 
 
 @pytest.mark.parametrize("name", ["", "../x", "a/b", ".hidden", "-x", "a b", "ä", "x" * 129, "a\0b", "a\n"])
-def test_names_that_are_none(registry: ModelRegistry, make_run: MakeRun, name: str) -> None:
+def test_invalid_model_names_are_rejected(registry: ModelRegistry, make_run: MakeRun, name: str) -> None:
     with pytest.raises(RegistryError, match="name must be"):
         registry.register(make_run(1), name)
     with pytest.raises(RegistryError, match="name must be"):
@@ -144,7 +144,7 @@ def test_names_that_are_none(registry: ModelRegistry, make_run: MakeRun, name: s
     assert registry.list_models() == []
 
 
-def test_models_as_people_type_them() -> None:
+def test_parse_model() -> None:
     assert parse_model("cifar10:3") == ("cifar10", "3")
     assert parse_model("pets@challenger") == ("pets", "challenger")
     assert parse_model("pets") == ("pets", "champion")

@@ -1,4 +1,4 @@
-"""The gate: who is better, told in words, and nobody calls noise an improvement."""
+"""Promotion gate: McNemar's test, recall per class, calibration, concurrent promotion."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def test_images() -> Dataset:
 
 @pytest.fixture(scope="session")
 def good(trained_runs: TrainedRuns) -> Run:
-    """A real run that is much better than `trained`."""
+    """Trained run with a much higher accuracy than `trained`."""
     return trained_runs.get("good", "drawn:800", num_epochs=4, widths=(16, 32, 32))
 
 
-def compared(only_first: int, only_second: int, *, num_images: int = 1000) -> Comparison:
+def comparison_of(only_first: int, only_second: int, *, num_images: int = 1000) -> Comparison:
     figures = ModelFigures("m:1", "a" * 64, "f" * 64, 0.5, 1.0, 0.05, {"cat": 0.6, "dog": 0.4})
     gain = (only_second - only_first) / num_images
     second = dataclasses.replace(figures, name="m:2", run_sha256="b" * 64, accuracy=0.5 + gain)
@@ -58,79 +58,84 @@ def binomial_p(won: int, lost: int) -> float:
 
 @pytest.mark.parametrize(("lost", "won"), [(0, 0), (0, 1), (5, 5), (3, 12), (40, 70), (0, 6), (200, 150)])
 def test_p_value(lost: int, won: int) -> None:
-    """By the textbook: twice the smaller tail of the binomial distribution with one half."""
-    assert compared(lost, won).p_value == pytest.approx(binomial_p(won, lost), rel=1e-9)
+    """Two-sided exact binomial test: twice the smaller tail at probability 0.5."""
+    assert comparison_of(lost, won).p_value == pytest.approx(binomial_p(won, lost), rel=1e-9)
 
 
 def test_interval() -> None:
-    low, high = compared(30, 70).interval
+    low, high = comparison_of(30, 70).interval
     assert low < 0.04 < high
     assert high - low == pytest.approx(2 * 1.96 * math.sqrt(100 - 1.6) / 1000, rel=0.02)
-    wide = compared(3, 7, num_images=100).interval
+    wide = comparison_of(3, 7, num_images=100).interval
     assert wide[0] < 0 < wide[1]
-    assert compared(0, 0).interval[0] < 0 < compared(0, 0).interval[1]
+    assert comparison_of(0, 0).interval[0] < 0 < comparison_of(0, 0).interval[1]
 
 
 @pytest.mark.parametrize(
-    ("lost", "won", "said"),
-    [(10, 30, "beyond the noise"), (10, 15, "within the noise"), (15, 10, "no gain"), (5, 5, "no gain")],
+    ("lost", "won", "verdict"),
+    [
+        (10, 30, "significantly better"),
+        (10, 15, "not significantly better"),
+        (15, 10, "not better"),
+        (5, 5, "not better"),
+    ],
 )
-def test_better_not_by_chance(lost: int, won: int, said: str) -> None:
-    check = check_gate(compared(lost, won))[1]
-    assert said in check.reason
-    assert check.holds == (said == "beyond the noise")
-    assert f"right about {won} images" in check.reason
+def test_accuracy_check(lost: int, won: int, verdict: str) -> None:
+    check = check_gate(comparison_of(lost, won))[1]
+    assert check.reason.startswith(f"{verdict}: ")
+    assert check.holds == (verdict == "significantly better")
+    assert f"correct on {won} images" in check.reason
 
 
-def test_noise_alone_seldom_passes() -> None:
-    """Two equally good models: the gate holds for at most 1 in 40, as the half of 1 in 20 that is a gain."""
+def test_false_positive_rate() -> None:
+    """Equally good models pass in at most 1 of 40 cases: half of the significance level of 1 in 20."""
     rng = np.random.default_rng(7)
     wins = rng.binomial(100, 0.5, size=2000)
-    passed = sum(not failed(compared(100 - int(won), int(won))) for won in wins)
+    passed = sum(not failed(comparison_of(100 - int(won), int(won))) for won in wins)
     assert passed / 2000 < 0.025 + 3 * math.sqrt(0.025 / 2000)
 
 
-def test_a_class_loses() -> None:
-    both = compared(10, 60)
+def test_recall_check() -> None:
+    both = comparison_of(10, 60)
     second = dataclasses.replace(both.second, recall={"cat": 0.8, "dog": 0.29})
     worse = dataclasses.replace(both, second=second)
-    assert failed(worse) == ["no class loses"]
+    assert failed(worse) == ["recall per class"]
     (reason,) = (check.reason for check in check_gate(worse) if not check.holds)
     assert "dog (40% to 29% of 500 images)" in reason
     assert failed(worse, GateLimits(max_class_loss=0.11)) == []
-    assert failed(both, GateLimits(max_class_loss=0)) == [], "equal is no loss"
+    assert failed(both, GateLimits(max_class_loss=0)) == [], "equal recall passes"
 
 
-def test_calibration() -> None:
-    both = compared(10, 60)
+def test_calibration_check() -> None:
+    both = comparison_of(10, 60)
     off = dataclasses.replace(both, second=dataclasses.replace(both.second, calibration_error=0.08))
-    assert failed(off) == ["calibration no worse"]
+    assert failed(off) == ["calibration"]
     assert failed(off, GateLimits(max_calibration_loss=0.04)) == []
 
 
-def test_trained_on_other_images() -> None:
-    both = compared(10, 60)
+def test_different_training_data_is_reported() -> None:
+    both = comparison_of(10, 60)
     other = dataclasses.replace(both, second=dataclasses.replace(both.second, trained_on="e" * 64))
-    assert "new to both" in check_gate(other)[0].reason
-    assert "new to both" not in check_gate(both)[0].reason
+    assert "training data differ" in check_gate(other)[0].reason
+    assert "training data differ" not in check_gate(both)[0].reason
 
 
 def test_calibration_error() -> None:
-    """Who says 0.8 and is right 8 of 10 times is off by nothing; who is always right, by 0.2."""
+    """Confidence 0.8 has error 0 at an accuracy of 80 %, and error 0.2 at 100 %."""
 
     def calibration_error(probabilities: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> float:
         return measure_reliability(probabilities, labels).calibration_error
 
-    sure = np.tile(np.array([[0.8, 0.2]], np.float32), (10, 1))
-    assert calibration_error(sure, np.array([0] * 8 + [1] * 2)) == pytest.approx(0, abs=1e-6)
-    assert calibration_error(sure, np.zeros(10, np.int64)) == pytest.approx(0.2, abs=1e-6)
+    confident = np.tile(np.array([[0.8, 0.2]], np.float32), (10, 1))
+    assert calibration_error(confident, np.array([0] * 8 + [1] * 2)) == pytest.approx(0, abs=1e-6)
+    assert calibration_error(confident, np.zeros(10, np.int64)) == pytest.approx(0.2, abs=1e-6)
     certain = np.tile(np.array([[1.0, 0.0]], np.float32), (10, 1))
     assert calibration_error(certain, np.ones(10, np.int64)) == pytest.approx(1.0)
-    two_bins = np.concatenate([sure, certain])
+    two_bins = np.concatenate([confident, certain])
     assert calibration_error(two_bins, np.zeros(20, np.int64)) == pytest.approx(0.1, abs=1e-6)
 
 
-def test_real_models(good: Run, trained: Run, test_images: Dataset) -> None:
+def test_gate_with_trained_models(good: Run, trained: Run, test_images: Dataset) -> None:
     both = compare_on_dataset(trained, good, test_images, names=("old", "new"))
     assert both.second.accuracy - both.first.accuracy == pytest.approx(
         (both.num_only_second - both.num_only_first) / both.num_images
@@ -140,11 +145,11 @@ def test_real_models(good: Run, trained: Run, test_images: Dataset) -> None:
     json.dumps(both.to_json(), allow_nan=False)
     same = compare_on_dataset(good, good, test_images)
     assert (same.num_only_first, same.num_only_second, same.p_value) == (0, 0, 1.0)
-    assert failed(same) == ["better, not by chance"]
+    assert failed(same) == ["accuracy"]
 
 
-@pytest.mark.filterwarnings("ignore")  # SQLAlchemy warns of the way MLflow uses it
-def test_logged_and_promoted(good: Run, trained: Run, test_images: Dataset) -> None:
+@pytest.mark.filterwarnings("ignore")  # SQLAlchemy warns about its use by MLflow
+def test_promotion_logs_a_comparison_run(good: Run, trained: Run, test_images: Dataset) -> None:
     registry = LocalRegistry()
     old, new = registry.register(trained), registry.register(good)
     limits = GateLimits(max_class_loss=1, max_calibration_loss=1)
@@ -159,23 +164,25 @@ def test_logged_and_promoted(good: Run, trained: Run, test_images: Dataset) -> N
     experiment = client.get_experiment_by_name("cifar10")
     assert experiment
     runs = client.search_runs([experiment.experiment_id], "tags.kind = 'comparison'")
-    assert [run.info.run_name for run in runs] == ["cifar10:1 and cifar10:2"], "again is the same run"
+    assert [run.info.run_name for run in runs] == ["cifar10:1 and cifar10:2"], (
+        "repeating it logs no second run"
+    )
     metrics = runs[0].data.metrics
     assert metrics["cifar10_1/accuracy"] == pytest.approx(done.comparison.first.accuracy)
     assert metrics["cifar10_2/accuracy"] == pytest.approx(done.comparison.second.accuracy)
     assert metrics["p_value"] == pytest.approx(done.comparison.p_value)
     assert {f"cifar10_2/recall_{name}" for name in CLASS_NAMES} <= set(metrics)
-    assert len(registry.list_runs()) == 2, "a comparison is no training run"
+    assert len(registry.list_runs()) == 2, "comparisons are not training runs"
 
-    with pytest.raises(GateError, match="no gain") as caught:
+    with pytest.raises(GateError, match="not better") as caught:
         promote_if_better(registry, old, test_images)
-    assert "cifar10:2 stays" in caught.value.message
+    assert "cifar10:2 remains champion" in caught.value.message
     assert registry.get("cifar10", "champion").version == new.version
-    assert promote_if_better(registry, new, test_images).comparison is None, "it is the champion already"
+    assert promote_if_better(registry, new, test_images).comparison is None, "already champion"
 
 
-class Overtaken(LocalRegistry):
-    """A registry where somebody else promotes meanwhile."""
+class ConcurrentlyPromoted(LocalRegistry):
+    """Registry in which another version is promoted during the comparison."""
 
     def insert_run(self, run: RunRecord) -> str:
         run_id = super().insert_run(run)
@@ -183,8 +190,8 @@ class Overtaken(LocalRegistry):
         return run_id
 
 
-def test_somebody_else_promotes_meanwhile(good: Run, trained: Run, tmp_path: Path) -> None:
-    registry = Overtaken()
+def test_concurrent_promotion_is_detected(good: Run, trained: Run, tmp_path: Path) -> None:
+    registry = ConcurrentlyPromoted()
     registry.register(trained)
     new = registry.register(good)
     shutil.copytree(good.path, tmp_path / "third")
@@ -198,12 +205,12 @@ def test_somebody_else_promotes_meanwhile(good: Run, trained: Run, tmp_path: Pat
     assert registry.get("cifar10", "champion").version == "3"
 
 
-def test_what_cannot_be_compared(trained: Run, drawn: Dataset, tmp_path: Path) -> None:
+def test_invalid_comparisons(trained: Run, drawn: Dataset, tmp_path: Path) -> None:
     with pytest.raises(DataError):
         compare_on_dataset(trained, trained, drawn.take(np.array([], np.int64)))
-    strange = dataclasses.replace(drawn, class_names=tuple("abcdefghij"))
-    with pytest.raises(DataError, match="does not know 'a'"):
-        compare_on_dataset(trained, trained, strange)
+    unknown = dataclasses.replace(drawn, class_names=tuple("abcdefghij"))
+    with pytest.raises(DataError, match="has no class 'a'"):
+        compare_on_dataset(trained, trained, unknown)
     registry = LocalRegistry()
     model = registry.register(trained)
     second = registry.set_alias(model, "challenger")
@@ -220,13 +227,13 @@ def run_ok(cifarml: CommandLine, *arguments: object) -> str:
     return done.stdout
 
 
-def test_command_line(cifarml: CommandLine, good: Run, trained: Run) -> None:
+def test_compare_and_promote_commands(cifarml: CommandLine, good: Run, trained: Run) -> None:
     for run in (trained, good):
         run_ok(cifarml, "models", "register", run.path)
     data: Sequence[object] = ("--data", "drawn:2000:5", "-q")
-    told = run_ok(cifarml, "models", "compare", "champion", "challenger", *data)
+    output = run_ok(cifarml, "models", "compare", "champion", "challenger", *data)
     for part in ("recall of ship", "95 % confidence", "McNemar", "calibration"):
-        assert part in told
+        assert part in output
     document = json.loads(run_ok(cifarml, "models", "compare", "1", "2", *data, "--json"))
     assert [each["name"] for each in document["models"]] == ["cifar10:1", "cifar10:2"]
     assert {"name", "holds", "reason"} == set(document["checks"][0])
@@ -237,11 +244,11 @@ def test_command_line(cifarml: CommandLine, good: Run, trained: Run) -> None:
     run_ok(cifarml, "models", "promote", "2")
     refused = cifarml("models", "promote", "1", "--if-better", *data)
     assert refused.returncode == 1
-    assert "cifar10:2 stays" in refused.stderr
+    assert "cifar10:2 remains champion" in refused.stderr
     assert "cifarml models promote cifar10:1" in refused.stderr
 
 
-def test_runs_list_shows_what_was_logged(cifarml: CommandLine, trained: Run, tmp_path: Path) -> None:
+def test_runs_list_shows_logged_runs(cifarml: CommandLine, trained: Run, tmp_path: Path) -> None:
     copy = Run.open(shutil.copytree(trained.path, tmp_path / "elsewhere" / "trained"))
     run_ok(cifarml, "models", "register", copy.path)
     (found,) = json.loads(run_ok(cifarml, "runs", "list", "--json"))

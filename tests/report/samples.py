@@ -1,4 +1,4 @@
-"""Datasets and predicted probabilities to draw plots and reports of."""
+"""Sample data sets and predicted probabilities for plots and reports."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def make_names(count: int) -> tuple[str, ...]:
 
 
 def make_probabilities(dataset: Dataset, wrong: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-    """Say the true class with 80 %, or the next one at the indices in ``wrong``."""
+    """Predict the true class, or the next one at the indices in `wrong`, with 80 % confidence."""
     count, classes = len(dataset), len(dataset.class_names)
     predicted = dataset.labels.copy()
     predicted[wrong] = (predicted[wrong] + 1) % classes

@@ -1,4 +1,4 @@
-"""The page of a run: all that it tells, whole by itself, and harmless whatever the names are."""
+"""HTML report of a run: content, self-containment, escaping and accessibility."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ ORIGIN = "</title><script>document.title='owned'</script>\u202eevil\n/tmp/\udcff
 
 
 class Parsed(HTMLParser):
-    """What a page is made of."""
+    """Tags and text of a page."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class Parsed(HTMLParser):
 def make_page(
     folder: Path, test: Dataset, probabilities: npt.NDArray[np.float32], **changes: Any
 ) -> tuple[Path, Parsed]:
-    """Write the files that a training leaves, and the page of them."""
+    """Write the files of a run folder and its report."""
     evaluation = evaluate_probabilities(probabilities, test.labels, test.class_names)
     folder.mkdir(parents=True)
     machine = {"devices": ["cpu:0"], "jit_compile": False, "time_budget": None}
@@ -110,14 +110,14 @@ def make_page(
     return path, Parsed(path.read_text(encoding="utf-8"))
 
 
-def test_every_training_leaves_the_page(trained: Run, drawn: Dataset) -> None:
+def test_training_writes_report(trained: Run, drawn: Dataset) -> None:
     page = Parsed(trained.read("report.html").decode())
     assert len(trained.read("report.html")) < 2_000_000
     config, environment = trained.read_json("config.json"), trained.read_json("environment.json")
     probabilities = trained.predictor().predict_images(drawn.test.images)
     error = measure_reliability(probabilities, drawn.test.labels).calibration_error
-    for told in (
-        f"test accuracy {100 * trained.info['test_accuracy']:.1f} % of 20 images",
+    for expected in (
+        f"test accuracy {100 * trained.info['test_accuracy']:.1f} % on 20 images",
         f"calibration error {100 * error:.1f} %",
         f"{trained.info['images_per_second']:,.0f} images/s",
         f"learning rate {config['learning_rate']}",
@@ -127,11 +127,11 @@ def test_every_training_leaves_the_page(trained: Run, drawn: Dataset) -> None:
         environment["platform"],
         f"cifarml explain image.png --run {trained.path.name}",
     ):
-        assert told in page.text, told
-    assert len(page.images("image/svg+xml")) == 4, "two curves, the matrix, one reliability diagram"
+        assert expected in page.text, expected
+    assert len(page.images("image/svg+xml")) == 4, "2 learning curves, matrix, 1 reliability diagram"
 
 
-def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
+def test_report_is_self_contained(tmp_path: Path) -> None:
     test = make_dataset(100, make_names(10))
     path, page = make_page(tmp_path / "run", test, make_probabilities(test, np.arange(40)))
     assert path.stat().st_size < 600_000
@@ -145,74 +145,74 @@ def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
     assert "default-src 'none'" in policy
 
 
-def test_the_surest_mistakes_are_shown(tmp_path: Path) -> None:
+def test_most_confident_mistakes_are_shown(tmp_path: Path) -> None:
     test = make_dataset(60, ("cat", "dog", "emu"))
     probabilities = make_probabilities(test, np.arange(0, 60, 2))
-    sure = np.array([10, 4, 58])
-    for place, confidence in zip(sure, (0.99, 0.97, 0.95), strict=True):
+    confident = np.array([10, 4, 58])
+    for place, confidence in zip(confident, (0.99, 0.97, 0.95), strict=True):
         wrong = int((test.labels[place] + 1) % 3)
         probabilities[place] = (1 - confidence) / 2
         probabilities[place, wrong] = confidence
     _, page = make_page(tmp_path / "run", test, probabilities)
     images = [np.asarray(Image.open(io.BytesIO(each))) for each in page.images("image/png")]
     assert len(images) == 24
-    for place, image in zip(sure.tolist(), images, strict=False):
+    for place, image in zip(confident.tolist(), images, strict=False):
         np.testing.assert_array_equal(image, test.images[place])
     first = int(test.labels[10])
     names = test.class_names
-    assert f"{names[(first + 1) % 3]} 99 % is {names[first]} 0 % 10 " in page.text
-    assert "The 24 of 30 wrong answers" in page.text
+    assert f"{names[(first + 1) % 3]} 99 % true: {names[first]} 0 % 10 " in page.text
+    assert "The 24 of 30 wrong predictions" in page.text
 
 
-def test_the_classes_and_what_they_are_taken_for(tmp_path: Path) -> None:
+def test_confusions_and_class_metrics(tmp_path: Path) -> None:
     test = make_dataset(30, ("cat", "dog", "emu"))
     _, page = make_page(tmp_path / "run", test, make_probabilities(test, np.arange(0, 12, 3)))
-    assert "cat for dog : 4 of 10 images" in page.text
+    assert "cat predicted as dog : 4 of 10 images" in page.text
     assert "cat 100.0 % 60.0 % 75.0 % 10" in page.text
     assert "dog 71.4 % 100.0 % 83.3 % 10" in page.text
 
 
-def test_calibration_before_and_after(tmp_path: Path) -> None:
+def test_calibration_before_and_after_temperature_scaling(tmp_path: Path) -> None:
     test = make_dataset(400, ("cat", "dog"))
     random = np.random.default_rng(0)
-    probabilities = make_probabilities(test, random.permutation(400)[:80])  # 80 % sure, 80 % right
+    probabilities = make_probabilities(test, random.permutation(400)[:80])  # 80 % confidence and accuracy
     raw = scale_probabilities(probabilities, 0.4)
     before = measure_reliability(raw, test.labels).calibration_error
     assert before > 0.15
-    # The raw probabilities, divided by 2.5, are those that are served; the page finds its way back.
+    # The served probabilities are scaled with temperature 2.5; the report reverts the scaling.
     _, page = make_page(tmp_path / "run", test, probabilities, temperature=2.5)
-    assert f"goes from {100 * before:.1f} % to 0.0 % ." in page.text
-    assert "divides its logits by 2.50" in page.text
+    assert f"from {100 * before:.1f} % to 0.0 % ." in page.text
+    assert "divides the logits by 2.50" in page.text
     assert len(page.images("image/svg+xml")) == 5
     texts = [" ".join((each.get("alt") or "").split()) for _, each in page.tags]
     diagrams = [each for each in texts if each.startswith("Reliability")]
     assert [re.findall(r"[\d.]+ %", alt) for alt in diagrams] == [[f"{100 * before:.1f} %"], ["0.0 %"]]
 
 
-def test_nothing_wrong_no_validation_and_interrupted(tmp_path: Path) -> None:
+def test_interrupted_run_without_mistakes_and_validation(tmp_path: Path) -> None:
     test = make_dataset(20, ("cat", "dog"))
     _, page = make_page(
         tmp_path / "run", test, make_probabilities(test, np.array([], np.int64)), interrupted=True
     )
-    assert "test accuracy 100.0 % of 20 images; with 95 % confidence 83.9 % to 100.0 %" in page.text
-    assert "It named every test image rightly" in page.text
-    assert "confident mistakes" not in page.text
-    assert "No images were set apart" in page.text
+    assert "test accuracy 100.0 % on 20 images; 95 % confidence interval 83.9 % to 100.0 %" in page.text
+    assert "All test images are classified correctly" in page.text
+    assert "Most confident mistakes" not in page.text
+    assert "No validation images were used" in page.text
     assert "was interrupted" in page.text
     assert "temperature 1" in page.text
 
 
-def test_images_that_were_left_out(tmp_path: Path) -> None:
+def test_skipped_images_are_listed(tmp_path: Path) -> None:
     test = make_dataset(20, ("cat", "dog"))
     skipped = [{"name": f"<b>{n}.png", "reason": "damaged"} for n in range(50)]
     probabilities = make_probabilities(test, np.arange(3))
     _, page = make_page(tmp_path / "run", test, probabilities, skipped=skipped)
     assert "<b>19.png : damaged" in page.text
-    assert "and 30 others" in page.text
-    assert "50 images" in page.text
+    assert "and 30 more" in page.text
+    assert "50 unreadable images" in page.text
 
 
-def test_a_thousand_classes_stay_small(tmp_path: Path) -> None:
+def test_report_of_1000_classes_is_small(tmp_path: Path) -> None:
     test = make_dataset(2000, make_names(1000))
     path, page = make_page(tmp_path / "run", test, make_probabilities(test, np.arange(900)))
     assert path.stat().st_size < 2_000_000
@@ -239,16 +239,16 @@ def test_hostile_names_in_a_browser(tmp_path: Path, browser: Browser, scheme: An
     path, parsed = make_page(tmp_path / "run", test, make_probabilities(test, np.arange(60, 80)))
     assert not {"script", "b"} & {tag for tag, _ in parsed.tags}
     page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
-    page.on("dialog", lambda dialog: asked.append(dialog.message))
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.on("dialog", lambda dialog: requests.append(dialog.message))
     page.goto(path.as_uri())
-    assert [each[:40] for each in asked if not each.startswith("data:")] == [path.as_uri()[:40]]
-    assert "\\udcff.png" in parsed.text, "a name that is no Unicode"
+    assert [each[:40] for each in requests if not each.startswith("data:")] == [path.as_uri()[:40]]
+    assert "\\udcff.png" in parsed.text, "a file name that is not Unicode"
     assert page.title().startswith("run: ")
     shown = page.locator("tbody th[scope=row] bdi").all_inner_texts()
     assert tuple(shown) == HOSTILE
-    assert page.evaluate("document.documentElement.scrollWidth") <= width, "nothing sticks out"
+    assert page.evaluate("document.documentElement.scrollWidth") <= width, "no horizontal overflow"
     assert page.evaluate("[...document.images].every((each) => each.naturalWidth > 0)")
     page.close()
 
@@ -256,7 +256,7 @@ def test_hostile_names_in_a_browser(tmp_path: Path, browser: Browser, scheme: An
 @in_a_browser
 @quiet
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_keeps_nobody_out(trained: Run, browser: Browser, scheme: Any) -> None:
+def test_report_is_accessible(trained: Run, browser: Browser, scheme: Any) -> None:
     page = browser.new_page(color_scheme=scheme)
     page.goto((trained.path / "report.html").as_uri())
     found = Axe().run(page)

@@ -1,4 +1,4 @@
-"""The live plot: in a real kernel, and its error elsewhere."""
+"""Live plot in a notebook kernel, and its error outside notebooks."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ CELL = """
 import cifarml
 from cifarml.progress import Progress
 
-told = []
-plot = cifarml.live_plot(told.append)
-plot(Progress("training", 0, 30, line="what was chosen"))
+received = []
+plot = cifarml.live_plot(received.append)
+plot(Progress("training", 0, 30, line="settings"))
 for epoch in range(1, 4):
     plot(Progress("training", 10 * epoch - 5, 30, detail="..."))
     curves = {"loss": [2.0, 1.5, 1.0][:epoch], "accuracy": [0.2, 0.4, 0.6][:epoch]}
     plot(Progress("training", 10 * epoch, 30, line="an epoch", history=curves))
 plot(Progress("writing the run", 0, 4, unit="steps"))
-assert len(told) == 8, len(told)
+assert len(received) == 8, len(received)
 """
 
 
-def test_one_image_that_ends_with_all_epochs() -> None:
+def test_live_plot_updates_one_image() -> None:
     notebook: Any = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)])  # type: ignore[no-untyped-call]
     NotebookClient(notebook, timeout=120).execute()
     (shown,) = notebook.cells[0].outputs
@@ -42,7 +42,7 @@ def test_one_image_that_ends_with_all_epochs() -> None:
     assert np.array_equal(np.asarray(last), np.asarray(Image.open(expected)))
 
 
-def test_elsewhere_it_says_what_to_use() -> None:
+def test_live_plot_outside_notebook() -> None:
     with pytest.raises(SettingsError, match="notebook") as raised:
         live_plot()
     assert "show_progress" in str(raised.value.hint)

@@ -64,7 +64,7 @@ def words(figure: Figure) -> list[str]:
 
 
 def titles(figure: Figure) -> list[Text]:
-    """Return the texts at the images."""
+    """Return the titles above the images."""
     return [text for text in figure.axes[0].texts if text.get_text()]
 
 
@@ -81,7 +81,7 @@ def overlaps(figure: Figure) -> int:
     )
 
 
-def test_image_grid_shows_a_hundred_images_under_their_names() -> None:
+def test_image_grid_shows_100_images_with_class_names() -> None:
     dataset = make_dataset(120, make_names(10))
     figure = grids.image_grid(dataset)
     saved(figure)
@@ -100,7 +100,7 @@ def test_image_grid_keeps_every_pixel() -> None:
     assert image.get_interpolation() == "nearest"
 
 
-def test_the_seed_chooses_the_images() -> None:
+def test_seed_chooses_images() -> None:
     dataset = make_dataset(300, make_names(300))
     first, again, other = (grids.image_grid(dataset, num_images=20, seed=seed) for seed in (1, 1, 2))
     assert words(first) == words(again)
@@ -116,7 +116,7 @@ def test_fewer_images_need_fewer_rows(count: int, rows: int) -> None:
     assert f"{count} image{'s' if count > 1 else ''}, 2 classes" in words(figure)
 
 
-def test_exactly_the_wrong_predictions_are_red() -> None:
+def test_wrong_predictions_are_red() -> None:
     dataset = make_dataset(100, make_names(10))
     wrong = np.array([3, 30, 31, 99])
     figure = grids.prediction_grid(dataset, make_probabilities(dataset, wrong))
@@ -127,7 +127,7 @@ def test_exactly_the_wrong_predictions_are_red() -> None:
     expected = [
         line
         for label in dataset.labels[wrong].tolist()
-        for line in (f"{names[(label + 1) % 10]} 80 %", f"is {names[label]}")
+        for line in (f"{names[(label + 1) % 10]} 80 %", f"true: {names[label]}")
     ]
     assert sorted(red) == sorted(expected)
     assert len(dark) == 96
@@ -136,7 +136,7 @@ def test_exactly_the_wrong_predictions_are_red() -> None:
     assert overlaps(figure) == 0
 
 
-def test_a_red_frame_stands_around_a_wrong_image_only() -> None:
+def test_wrong_images_have_a_red_frame() -> None:
     dataset = make_dataset(2, ("cat", "dog"))
     order = np.random.default_rng(0).permutation(2)
     figure = grids.prediction_grid(dataset, make_probabilities(dataset, order[:1]))
@@ -145,16 +145,16 @@ def test_a_red_frame_stands_around_a_wrong_image_only() -> None:
     top = mosaic.shape[0] - 34
     red = [int(grids.WRONG[i : i + 2], 16) for i in (1, 3, 5)]
     assert (mosaic[top - 1, 1:35] == red).all()
-    assert (mosaic[top + 32, 1:35] == red).all(), "the lowest row has its whole frame"
+    assert (mosaic[top + 32, 1:35] == red).all(), "the frame of the bottom row is complete"
     assert (mosaic[top - 1, 36:] == 255).all()
 
 
-def test_prediction_heading_tells_the_share_right_of_the_shown_and_of_all() -> None:
+def test_prediction_grid_heading_shows_accuracy() -> None:
     dataset = make_dataset(200, make_names(4))
     shown = np.random.default_rng(5).permutation(200)[:50]
     figure = grids.prediction_grid(dataset, make_probabilities(dataset, shown[:10]), num_images=50, seed=5)
-    assert "40 of 50 shown right (80.0 %)" in words(figure)
-    assert any(word.startswith("200 images in all: 95.0 % right") for word in words(figure))
+    assert "40 of 50 images correct (80.0 %)" in words(figure)
+    assert any(word.startswith("accuracy on all 200 images: 95.0 %") for word in words(figure))
 
 
 @pytest.mark.parametrize("classes", [2, 1000])
@@ -162,17 +162,17 @@ def test_prediction_grid_with_few_and_many_classes(classes: int) -> None:
     dataset = make_dataset(12, make_names(classes))
     figure = grids.prediction_grid(dataset, make_probabilities(dataset, np.arange(12)))
     saved(figure)
-    assert "0 of 12 shown right (0.0 %)" in words(figure)
+    assert "0 of 12 images correct (0.0 %)" in words(figure)
 
 
-def test_prediction_grid_survives_nan() -> None:
+def test_prediction_grid_with_nan() -> None:
     dataset = make_dataset(4, ("cat", "dog"))
     figure = grids.prediction_grid(dataset, np.full((4, 2), np.nan, np.float32))
     saved(figure)
     assert "cat nan %" in words(figure)
 
 
-def test_hostile_names_are_drawn_short_and_as_they_are() -> None:
+def test_hostile_names_are_shortened_and_literal() -> None:
     dataset = make_dataset(40, HOSTILE, origin="C:\\new\n$x^ 猫" + "o" * 5000)
     probabilities = make_probabilities(dataset, np.arange(20))
     figures = [
@@ -192,28 +192,28 @@ def test_hostile_names_are_drawn_short_and_as_they_are() -> None:
         assert all(left >= -1 and right <= width + 1 for left, _, right, _ in spans(figure))
 
 
-def test_signs_without_a_glyph_leave_the_number_of_the_class() -> None:
+def test_missing_glyphs_are_replaced_by_class_number() -> None:
     dataset = make_dataset(2, ("cat", "\U00020000"))  # a rare ideograph
     assert "#1 ▯" in words(grids.image_grid(dataset))
 
 
 @pytest.mark.parametrize("num_images", [0, -1, 1001])
-def test_a_grid_refuses_a_senseless_number_of_images(num_images: int) -> None:
+def test_grid_with_invalid_number_of_images(num_images: int) -> None:
     with pytest.raises(SettingsError, match="num_images must be 1 to 1000"):
         grids.image_grid(make_dataset(4, ("cat", "dog")), num_images=num_images)
 
 
-def test_a_grid_of_nothing_is_refused() -> None:
+def test_grid_of_empty_data_set() -> None:
     with pytest.raises(DataError, match="no images to show"):
         grids.image_grid(make_dataset(0, ("cat", "dog")))
 
 
-def test_probabilities_of_another_shape_are_refused() -> None:
+def test_prediction_grid_with_wrong_shape() -> None:
     with pytest.raises(DataError, match=r"must be of shape \(4, 2\)"):
         grids.prediction_grid(make_dataset(4, ("cat", "dog")), np.zeros((4, 3), np.float32))
 
 
-def test_learning_curves_show_percent_names_and_the_best_epochs() -> None:
+def test_learning_curves_show_percent_names_and_best_epochs() -> None:
     figure = report.learning_curves(
         {
             "loss": [2.0, 1.5, 1.0, 0.5],
@@ -234,7 +234,7 @@ def test_learning_curves_show_percent_names_and_the_best_epochs() -> None:
     assert overlaps(figure) == 0
 
 
-def test_learning_curves_without_validation_mark_no_best_epoch() -> None:
+def test_learning_curves_without_validation() -> None:
     figure = report.learning_curves({"loss": [2.0, 1.0], "accuracy": [0.2, 0.4]})
     saved(figure)
     assert "validation" not in words(figure)
@@ -250,7 +250,7 @@ def test_learning_curves_of_one_epoch(same: bool) -> None:
     assert overlaps(figure) == 0
 
 
-def test_learning_curves_survive_values_that_are_not_finite() -> None:
+def test_learning_curves_with_non_finite_values() -> None:
     nan, inf = float("nan"), float("inf")
     figure = report.learning_curves(
         {
@@ -265,8 +265,8 @@ def test_learning_curves_survive_values_that_are_not_finite() -> None:
 
 
 @pytest.mark.parametrize("history", [{}, {"loss": [], "accuracy": []}])
-def test_learning_curves_of_nothing_are_refused(history: dict[str, list[float]]) -> None:
-    with pytest.raises(DataError, match="one epoch at least"):
+def test_learning_curves_without_epochs(history: dict[str, list[float]]) -> None:
+    with pytest.raises(DataError, match="at least one epoch"):
         report.learning_curves(history)
 
 
@@ -286,19 +286,19 @@ def test_confusion_matrix_of_any_size(classes: int) -> None:
     np.testing.assert_array_equal(np.asarray(image.get_array())[1, :2], [1, 0])
 
 
-def test_confusion_matrix_tells_percent_count_recall_and_precision() -> None:
+def test_confusion_matrix_shows_percent_count_recall_and_precision() -> None:
     labels = np.array([0] * 300 + [1])
     probabilities = np.eye(3, dtype=np.float32)[[0] * 299 + [1, 1]]
     shown = words(
         report.confusion_matrix(evaluate_probabilities(probabilities, labels, ("cat", "dog", "emu")))
     )
-    assert "99.7 % of 301 images right" in shown
+    assert "Accuracy 99.7 % on 301 images" in shown
     assert {"299", "< 1 %", "50 %"} <= set(shown)
     assert shown.count("–") == 2
 
 
 @pytest.mark.parametrize("key", ["accuracy", "loss"])
-def test_one_learning_curve_alone(key: Any) -> None:
+def test_single_learning_curve(key: Any) -> None:
     figure = report.learning_curve(
         {"loss": [2.0, 1.0], "accuracy": [0.2, 0.4], f"val_{key}": [1.0, 0.5]}, key
     )
@@ -310,39 +310,43 @@ def test_one_learning_curve_alone(key: Any) -> None:
     assert overlaps(figure) == 0
 
 
-def test_reliability_diagram_shows_right_and_sure() -> None:
-    """10 images at 60 %, 9 of them right; 10 at 100 %, 5 of them right."""
+def test_reliability_diagram_shows_accuracy_and_confidence() -> None:
+    """10 images at 60 % confidence, 9 of them correct; 10 at 100 %, 5 of them correct."""
     probabilities = np.array([[0.6, 0.4]] * 10 + [[1.0, 0.0]] * 10, np.float32)
     labels = np.array([0] * 9 + [1] + [0] * 5 + [1] * 5)
     figure = reliability.reliability_diagram({"now": measure_reliability(probabilities, labels, num_bins=5)})
     saved(figure)
     upper, lower = figure.axes
-    right, gap = upper.containers
-    assert [bar.get_height() for bar in right] == pytest.approx([0.6, 0.5])
+    accuracy, gap = upper.containers
+    assert [bar.get_height() for bar in accuracy] == pytest.approx([0.6, 0.5])
     assert [bar.get_height() for bar in gap] == pytest.approx([0.3, 0.5])
-    assert [to_hex(bar.get_facecolor()) for bar in gap] == ["#8fc1e3", "#e8a87c"], "too modest, too sure"
+    assert [to_hex(bar.get_facecolor()) for bar in gap] == ["#8fc1e3", "#e8a87c"], (
+        "underconfident, overconfident"
+    )
     assert [bar.get_height() for bar in lower.containers[0]] == pytest.approx([0, 0, 0, 0.5, 0.5])
-    assert {"now", "off by 40.0 % on average"} <= set(words(figure))
+    assert {"now", "expected calibration error 40.0 %"} <= set(words(figure))
     assert overlaps(figure) == 0
 
 
 def test_reliability_diagrams_side_by_side() -> None:
     one = Reliability(np.array([3, 0]), np.array([0.4, 0.0]), np.array([0.5, 0.0]))
-    figure = reliability.reliability_diagram({"before temperature scaling": one, "as it is served": one})
+    figure = reliability.reliability_diagram(
+        {f"{when} temperature scaling": one for when in ("before", "after")}
+    )
     saved(figure)
     assert len(figure.axes) == 4
     assert overlaps(figure) == 0
-    with pytest.raises(DataError, match="one panel at least"):
+    with pytest.raises(DataError, match="at least one panel"):
         reliability.reliability_diagram({})
 
 
-def test_a_notebook_gets_an_image() -> None:
+def test_notebook_representation_is_png() -> None:
     figure = report.learning_curves({"loss": [1.0], "accuracy": [0.5]})
     png = figure._repr_png_()  # type: ignore[attr-defined]
     assert Image.open(io.BytesIO(png)).format == "PNG"
 
 
-def test_nothing_global_changes_and_global_settings_change_nothing() -> None:
+def test_figures_are_independent_of_global_state() -> None:
     dataset = make_dataset(12, ("cat", "dog"))
     probabilities = make_probabilities(dataset, np.arange(3))
     np.random.seed(7)

@@ -1,4 +1,4 @@
-"""Thousands of mutated requests: each gets an answer of the contract, and no memory stays behind."""
+"""Fuzz test of the scoring script: every response follows the schema, and memory does not leak."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The scoring script: what it answers, what it refuses, and what it needs."""
+"""Tests of the scoring script: responses, errors, schema and startup."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from tests.goldens import JSON, Golden, asked, colour_run, encoded, goldens, pla
 
 GOLDENS = goldens()
 NAMES = [golden.name for golden in GOLDENS]
-ELSEWHERE = {"wrong_method", "broken_body", "model_failed"}
-"""Codes that no request of the goldens leads to; tests of their own do."""
+NOT_IN_GOLDENS = {"wrong_method", "broken_body", "model_failed"}
+"""Error codes that have tests of their own instead of a golden."""
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The model of the goldens, where Azure ML would put it."""
+    """The model of the goldens, in the folder layout of Azure ML."""
     return colour_run(tmp_path_factory.mktemp("azureml-models") / "cifar10" / "3").path
 
 
@@ -43,7 +43,7 @@ def serving(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     score.init()
 
 
-# Answers
+# Responses
 
 
 @pytest.mark.usefixtures("serving")
@@ -54,7 +54,7 @@ def test_goldens(golden: Golden) -> None:
 
 
 @pytest.mark.parametrize("golden", GOLDENS, ids=NAMES)
-def test_goldens_are_what_their_names_say(golden: Golden) -> None:
+def test_goldens_match_their_names(golden: Golden) -> None:
     code = golden.name.partition(":")[0]
     if code == "ok":
         assert golden.status == 200
@@ -64,24 +64,24 @@ def test_goldens_are_what_their_names_say(golden: Golden) -> None:
 
 
 def test_every_code_has_a_golden() -> None:
-    assert {golden.name.partition(":")[0] for golden in GOLDENS} == {"ok", *CODES} - ELSEWHERE
+    assert {golden.name.partition(":")[0] for golden in GOLDENS} == {"ok", *CODES} - NOT_IN_GOLDENS
 
 
-def test_all_at_once_gives_the_same_answers(serving: None) -> None:
-    """Good and bad requests in one call: none changes the answer to another."""
+def test_batch_gives_the_same_responses(serving: None) -> None:
+    """In a batch of valid and invalid requests, none affects the response to another."""
     answers = score.answer([(golden.content_type, golden.body) for golden in GOLDENS])
     for golden, (status, content) in zip(GOLDENS, answers, strict=True):
         golden.check(status, content)
     assert score.answer([]) == []
 
 
-def test_the_classes_of_a_list_stand_in_order(serving: None) -> None:
+def test_list_keeps_its_order(serving: None) -> None:
     names = ["ship", "frog", "deer", "truck"]
     ((_, content),) = score.answer([(JSON, asked(images=[encoded(plain(name)) for name in names]))])
     assert [entry["result"] for entry in json.loads(content)["predictions"]] == names
 
 
-def test_nothing_of_a_request_stands_in_an_error(serving: None) -> None:
+def test_errors_do_not_quote_the_request(serving: None) -> None:
     secret = "geheim"
     for content_type, body in (
         (JSON, asked(imagebase64=secret + "!")),
@@ -99,18 +99,18 @@ def test_nothing_of_a_request_stands_in_an_error(serving: None) -> None:
         assert encoded(secret.encode())[:6].encode() not in content
 
 
-def test_run_in_a_plain_call(serving: None) -> None:
+def test_run_accepts_json_text(serving: None) -> None:
     text = asked(imagebase64=encoded(plain("ship"))).decode()
     assert score.run(text)["result"] == score.run(text.encode())["result"] == "ship"
     assert score.run("{}")["error"]["code"] == "wrong_fields"
     assert score.run("\ud800")["error"]["code"] == "not_json"
 
 
-# The contract
+# Schema
 
 
 @pytest.mark.parametrize("golden", GOLDENS, ids=NAMES)
-def test_answers_keep_the_contract(golden: Golden) -> None:
+def test_responses_match_the_models(golden: Golden) -> None:
     content = json.dumps(golden.answer)
     assert golden.status in SCORE_RESPONSES
     if golden.status != 200:
@@ -124,9 +124,9 @@ def test_answers_keep_the_contract(golden: Golden) -> None:
 
 @pytest.mark.parametrize(
     "golden",
-    [golden for golden in GOLDENS if golden.name.startswith(("ok", "wrong_fields", "too_many_pict"))],
+    [golden for golden in GOLDENS if golden.name.startswith(("ok", "wrong_fields", "too_many_images"))],
 )
-def test_the_schema_allows_what_is_answered_and_nothing_else(golden: Golden) -> None:
+def test_request_schema_accepts_only_valid_requests(golden: Golden) -> None:
     contents = SCORE_REQUEST["requestBody"]["content"]
     kind = golden.content_type.partition(";")[0].lower() or JSON
     if kind != JSON:
@@ -136,7 +136,7 @@ def test_the_schema_allows_what_is_answered_and_nothing_else(golden: Golden) -> 
         assert validator.is_valid(json.loads(golden.body.decode("utf-8-sig"))) == golden.name.startswith("ok")
 
 
-def test_answers_validate_against_the_openapi_document() -> None:
+def test_responses_match_the_openapi_document() -> None:
     app = FastAPI()
 
     @app.post("/score", openapi_extra=SCORE_REQUEST, responses=SCORE_RESPONSES, response_model=None)
@@ -162,7 +162,7 @@ def test_answers_validate_against_the_openapi_document() -> None:
         {"more": 1},
     ],
 )
-def test_the_contract_refuses_other_answers(change: dict[str, object]) -> None:
+def test_models_reject_invalid_responses(change: dict[str, object]) -> None:
     answer = {
         "result": "ship",
         "probability": 0.9,
@@ -172,15 +172,15 @@ def test_the_contract_refuses_other_answers(change: dict[str, object]) -> None:
     ImageAnswer.model_validate_json(json.dumps(answer))
     with pytest.raises(ValueError, match="validation error"):
         ImageAnswer.model_validate_json(json.dumps(answer | change))
-    with pytest.raises(ValueError, match="no code of ours"):
+    with pytest.raises(ValueError, match="unknown error code"):
         ErrorAnswer.model_validate({"error": {"code": "odd", "message": ""}})
 
 
-# The start
+# Startup
 
 
-def test_the_run_may_lie_in_a_folder_of_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model that was registered as a folder keeps the folder's name in Azure ML."""
+def test_run_in_a_subfolder_of_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Azure ML keeps the folder name of a model that was registered as a folder."""
     colour_run(tmp_path / "sketch" / "12" / "2026-11-23_12-00-00_tutorial")
     monkeypatch.setenv(score.MODEL_DIR, f"{tmp_path}/sketch/12/")
     score.init()
@@ -197,16 +197,16 @@ def flip(file: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (shutil.rmtree, "there is no model folder"),
+        (shutil.rmtree, "the model folder .* does not exist"),
         (lambda path: flip(path / "model.onnx"), "model.onnx was changed after training"),
         (lambda path: (path / "model.onnx").unlink(), "can't read .*model.onnx"),
         (lambda path: (path / "manifest.json").write_text("{"), "manifest.json is damaged"),
-        (lambda path: (path / "manifest.json").unlink(), "holds neither a manifest.json nor one folder"),
-        (lambda path: (path / "model.pkl").touch(), "'model.pkl' has no place"),
-        (lambda path: [(path / "a").mkdir(), (path / "b").mkdir()], "'[ab]' has no place"),
+        (lambda path: (path / "manifest.json").unlink(), "must contain manifest.json, or exactly one folder"),
+        (lambda path: (path / "model.pkl").touch(), "'model.pkl' is not allowed"),
+        (lambda path: [(path / "a").mkdir(), (path / "b").mkdir()], "'[ab]' is not allowed"),
     ],
 )
-def test_a_damaged_model_fails_at_the_start_in_one_line(
+def test_damaged_model_fails_at_startup_with_one_log_line(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -223,12 +223,12 @@ def test_a_damaged_model_fails_at_the_start_in_one_line(
     (record,) = caplog.records
     assert record.levelno == logging.ERROR
     assert "\n" not in record.getMessage()
-    with pytest.raises(RuntimeError, match="init"):  # nor does the former model go on
+    with pytest.raises(RuntimeError, match="init"):  # the previous model is unloaded, too
         score.answer([])
 
 
 @pytest.mark.parametrize("value", [None, "", "/"])
-def test_without_a_model_folder(monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
+def test_missing_model_folder(monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
     monkeypatch.delenv(score.MODEL_DIR, raising=False)
     if value is not None:
         monkeypatch.setenv(score.MODEL_DIR, value)
@@ -237,7 +237,7 @@ def test_without_a_model_folder(monkeypatch: pytest.MonkeyPatch, value: str | No
 
 
 @pytest.mark.parametrize("flaw", ["nan", "crash"])
-def test_a_model_that_fails_harms_no_wrong_request_and_no_later_one(
+def test_failing_model_affects_only_its_own_requests(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, flaw: str
 ) -> None:
     monkeypatch.setenv(score.MODEL_DIR, str(colour_run(tmp_path / "cifar10" / "5", flaw=flaw).path))
@@ -257,15 +257,13 @@ def test_a_model_that_fails_harms_no_wrong_request_and_no_later_one(
     assert score.answer([("image/png", plain("ship"))])[0][0] == 200
 
 
-def test_a_model_that_can_not_answer_at_all_fails_at_the_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_broken_model_fails_at_startup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(score.MODEL_DIR, str(colour_run(tmp_path / "m" / "1", flaw="always nan").path))
-    with pytest.raises(ModelFileError, match="can't answer"):
+    with pytest.raises(ModelFileError, match="failed on a test image"):
         score.init()
 
 
-def test_errors_cross_a_process_border() -> None:
+def test_errors_can_be_pickled() -> None:
     for error in (ImageError("odd", code="not_an_image"), RequestError("not_json", "odd")):
         copy = pickle.loads(pickle.dumps(error))
         assert (type(copy), copy.code, copy.message) == (type(error), error.code, "odd")

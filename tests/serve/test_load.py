@@ -1,4 +1,4 @@
-"""An endpoint under load, under fire, and after its server was killed."""
+"""Load, fuzz and recovery tests of an endpoint."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MAX_GROWTH_BYTES = 8 << 20
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalHost]:
-    """A host whose endpoint answers with the model of the goldens."""
+    """Host with an endpoint that serves the model of the goldens."""
     host = LocalHost(tmp_path_factory.mktemp("load") / "endpoints")
     host.create_endpoint("live")
     run = colour_run(tmp_path_factory.mktemp("model") / "colours")
@@ -57,14 +57,14 @@ def server_pid(host: LocalHost) -> int:
 
 
 def processes(host: LocalHost) -> list[psutil.Process]:
-    """The server and its workers."""
+    """Return the server process and its workers."""
     server = psutil.Process(server_pid(host))
     return [server, *server.children(recursive=True)]
 
 
 @pytest.mark.parametrize("golden", goldens(), ids=lambda golden: golden.name)
-def test_goldens_through_the_server(host: LocalHost, golden: Golden) -> None:
-    """As from score.py itself, but that a body that is too large is not even read."""
+def test_goldens(host: LocalHost, golden: Golden) -> None:
+    """Responses equal those of score.py; a body that is too large is rejected before it is read."""
     if golden.name.startswith("too_large"):
         refused = Caller(host, "live").raw(
             b"POST /score HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\nauthorization: Bearer "
@@ -79,7 +79,7 @@ def test_goldens_through_the_server(host: LocalHost, golden: Golden) -> None:
 
 
 class Client:
-    """Sends one mutated request after the other over one connection, as long as it is kept."""
+    """Client that sends mutated requests over one keep-alive connection."""
 
     def __init__(self, caller: Caller, seed: int) -> None:
         self.rng = np.random.default_rng(seed)
@@ -102,9 +102,9 @@ class Client:
 
 
 def test_mutated_requests_over_http(host: LocalHost) -> None:
-    """No 5xx, only responses of the contract, no process replaced, no memory leak.
+    """Responses follow the schema, none is a 5xx, no process is replaced, and memory does not leak.
 
-    Memory may grow in one round, if more requests coincide than before; a leak grows in each.
+    Memory may grow in one round if more requests coincide than before; a leak grows in every round.
     """
     caller = Caller(host, "live")
     clients = [Client(caller, seed) for seed in range(NUM_CLIENTS)]
@@ -123,8 +123,8 @@ def test_mutated_requests_over_http(host: LocalHost) -> None:
     assert min(after - before for before, after in pairwise(memory_bytes)) < MAX_GROWTH_BYTES, memory_bytes
 
 
-def test_the_openapi_document(host: LocalHost) -> None:
-    """Schemathesis asks whatever the document allows, and what it doesn't; answers are as it says."""
+def test_openapi_document(host: LocalHost) -> None:
+    """Schemathesis sends valid and invalid requests; responses conform to the OpenAPI document."""
     caller = Caller(host, "live")
     checks = (
         "not_a_server_error,status_code_conformance,content_type_conformance,"
@@ -146,8 +146,8 @@ def test_the_openapi_document(host: LocalHost) -> None:
     assert done.returncode == 0, done.stdout.replace(caller.key, "KEY")[-6000:]
 
 
-def test_killed_under_load_and_started_again(host: LocalHost) -> None:
-    """Address, key, deployments and traffic stay; only requests in flight fail."""
+def test_restart_after_a_kill_under_load(host: LocalHost) -> None:
+    """Address, key, deployments and traffic are restored; only requests in flight fail."""
     caller = Caller(host, "live")
     workers = processes(host)[1:]
     with Steady(caller, clients=8) as steady:
@@ -160,10 +160,10 @@ def test_killed_under_load_and_started_again(host: LocalHost) -> None:
     assert endpoint.scoring_uri.endswith(f":{caller.port}/score")
     assert host.get_endpoint("live").traffic == {"v3": 100}
     _, alive = psutil.wait_procs(workers, timeout=10)
-    assert alive == [], "its workers ended with it"
+    assert alive == [], "the workers exited with the server"
 
 
-def test_another_program_has_its_port(host: LocalHost) -> None:
+def test_restart_on_another_port(host: LocalHost) -> None:
     port = Caller(host, "live").port
     kill_server(host)
     with socket.socket() as other:
@@ -175,8 +175,8 @@ def test_another_program_has_its_port(host: LocalHost) -> None:
         assert Caller(host, "live").score(plain("ship")).json()["result"] == "ship"
 
 
-def test_a_model_that_was_damaged_on_disk(host: LocalHost, tmp_path: Path) -> None:
-    """It is refused at the next start, and says so; another deployment goes on."""
+def test_model_damaged_on_disk(host: LocalHost, tmp_path: Path) -> None:
+    """It fails to start, with the reason in its log; the other deployment handles all requests."""
     other = register_copies(colour_run(tmp_path / "colours"), tmp_path, 4)[3]
     host.create_deployment("live", "other", other)
     host.set_traffic("live", {"v3": 50, "other": 50})
@@ -198,8 +198,8 @@ def test_a_model_that_was_damaged_on_disk(host: LocalHost, tmp_path: Path) -> No
     host.delete("live", "other")
 
 
-def test_a_full_disk(host: LocalHost, trained: Run, tmp_path: Path) -> None:
-    """No file may grow beyond 64 kB, as on a disk without room: it is said, and all stays as it was."""
+def test_full_disk(host: LocalHost, trained: Run, tmp_path: Path) -> None:
+    """Deploying on a full disk (simulated by a 64 kB file size limit) fails and changes nothing."""
     register_copies(trained, tmp_path, 1)
     code = f"""
 import resource
@@ -224,8 +224,8 @@ except DeployError as error:
     assert Caller(host, "live").score(plain("dog")).json()["result"] == "dog"
 
 
-def test_a_clock_that_goes_back(host: LocalHost, tmp_path: Path) -> None:
-    """Nothing that is known of an endpoint hangs on its files being older than now."""
+def test_clock_set_back(host: LocalHost, tmp_path: Path) -> None:
+    """An endpoint works even if its files have modification times in the future."""
     for path in host.folder("live").rglob("*"):
         os.utime(path, (time.time() + 86_400,) * 2, follow_symlinks=False)
     assert host.get_endpoint("live").traffic == {"v3": 100}

@@ -1,4 +1,4 @@
-"""The server of an endpoint, asked as any program, browser or attacker would."""
+"""Tests of an endpoint's server over HTTP: routes, access control, limits and concurrency."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PUBLIC = ["/", "/health/live", "/health/ready", "/openapi.json", "/docs", "/samp
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory, trained: Run) -> Iterator[LocalHost]:
-    """A host with one endpoint, whose v1 has 90 % of the traffic and v2 has 10 %."""
+    """Host with one endpoint: v1 receives 90 % of the traffic, v2 10 %."""
     host = LocalHost(tmp_path_factory.mktemp("server") / "endpoints", patience_s=1.5)
     host.create_endpoint("live")
     for model in register_copies(trained, tmp_path_factory.mktemp("models"), 2):
@@ -55,13 +55,13 @@ def test_score(caller: Caller) -> None:
     assert answer.headers["azureml-model-deployment"] == f"v{document['model']['version']}"
 
 
-def test_a_raw_image_gives_the_same(caller: Caller) -> None:
+def test_raw_image_gives_the_same_prediction(caller: Caller) -> None:
     named = {"azureml-model-deployment": "v1"}
     raw = caller.ask("POST", "/score", image_bytes(), {"content-type": "image/png"} | named)
     assert raw.json() == caller.score(image_bytes(), **named).json()
 
 
-def test_only_with_the_key(caller: Caller, host: LocalHost) -> None:
+def test_key_is_required(caller: Caller, host: LocalHost) -> None:
     for method, path in (
         *(("POST", "/score"), ("POST", "/seen"), ("GET", "/metrics")),
         *(("GET", "/control/endpoint"), ("POST", "/control/key"), ("GET", "/none"), ("GET", "//score")),
@@ -71,7 +71,7 @@ def test_only_with_the_key(caller: Caller, host: LocalHost) -> None:
             assert refused.status == 401, (path, key)
             assert refused.code == "unauthorized"
             assert caller.key not in refused.body.decode()
-    assert caller.ask("GET", "/control/endpoint").status == 401, "the callers' key changes nothing"
+    assert caller.ask("GET", "/control/endpoint").status == 401, "a client key is no admin key"
     for scheme in ("Basic ", "bearer", ""):
         assert (
             caller.ask("GET", "/metrics", headers={"authorization": scheme + caller.key}, key=None).status
@@ -81,7 +81,7 @@ def test_only_with_the_key(caller: Caller, host: LocalHost) -> None:
 
 
 @pytest.mark.parametrize("path", PUBLIC)
-def test_what_is_public(caller: Caller, path: str) -> None:
+def test_public_paths(caller: Caller, path: str) -> None:
     answer = caller.ask("GET", path, key=None)
     assert answer.status in {200, 307}
     assert answer.headers["x-content-type-options"] == "nosniff"
@@ -92,22 +92,22 @@ def test_what_is_public(caller: Caller, path: str) -> None:
 @pytest.mark.parametrize(
     "name", ["evil.example", "127.0.0.1.evil.example", "evil.example:80", "", "localhost.", "[::1]"]
 )
-def test_other_names_for_this_machine_are_refused(caller: Caller, name: str) -> None:
-    """A web page can give 127.0.0.1 a name of its own; then the browser takes us for that page's server."""
+def test_unknown_host_is_rejected(caller: Caller, name: str) -> None:
+    """DNS rebinding: a web page can resolve its own host name to 127.0.0.1."""
     refused = caller.ask("GET", "/health/live", headers={"host": name})
     assert (refused.status, refused.code) == (421, "wrong_host")
     assert caller.ask("GET", "/health/live", headers={"host": f"localhost:{caller.port}"}).status == 200
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", "https://127.0.0.1", "http://localhost"])
-def test_other_sites_are_refused(caller: Caller, origin: str) -> None:
+def test_cross_origin_request_is_rejected(caller: Caller, origin: str) -> None:
     refused = caller.score(origin=origin)
     assert (refused.status, refused.code) == (403, "wrong_origin")
     assert "access-control-allow-origin" not in refused.headers
     assert caller.score(origin=f"http://127.0.0.1:{caller.port}").status == 200
 
 
-def test_a_deployment_by_name(caller: Caller) -> None:
+def test_request_to_a_named_deployment(caller: Caller) -> None:
     for name in ("v1", "v2"):
         assert caller.score(azureml_model_deployment=name).headers["azureml-model-deployment"] == name
     unknown = caller.score(azureml_model_deployment="v3")
@@ -115,18 +115,18 @@ def test_a_deployment_by_name(caller: Caller) -> None:
     assert "'v3'" in unknown.json()["error"]["message"]
 
 
-def test_traffic_is_divided_exactly(caller: Caller) -> None:
+def test_traffic_shares_are_exact(caller: Caller) -> None:
     answered = [caller.score().headers["azureml-model-deployment"] for _ in range(100)]
     assert answered.count("v2") == 10
 
 
-def test_a_body_that_is_too_large(caller: Caller) -> None:
+def test_body_too_large(caller: Caller) -> None:
     refused = caller.ask("POST", "/score", b"x" * ((16 << 20) + 1))
     assert (refused.status, refused.code) == (413, "too_large")
     head = f"POST /score HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {caller.key}\r\n"
-    told = caller.raw(f"{head}content-length: 99999999999999999999999\r\n\r\n".encode())
-    assert b"400" in told.split(b"\r\n")[0] or b"413" in told.split(b"\r\n")[0]
-    with caller.connect() as connection:  # without saying how large
+    received = caller.raw(f"{head}content-length: 99999999999999999999999\r\n\r\n".encode())
+    assert b"400" in received.split(b"\r\n")[0] or b"413" in received.split(b"\r\n")[0]
+    with caller.connect() as connection:  # no Content-Length
         connection.sendall(f"{head}transfer-encoding: chunked\r\n\r\n".encode())
         chunk = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
         try:
@@ -139,12 +139,12 @@ def test_a_body_that_is_too_large(caller: Caller) -> None:
     assert caller.score().status == 200
 
 
-def test_headers_that_are_too_large(caller: Caller) -> None:
+def test_headers_too_large(caller: Caller) -> None:
     for header in (b"x: " + b"y" * 40_000, b"\r\n".join(b"x%d: y" % i for i in range(8000))):
-        told = caller.raw(b"GET /health/live HTTP/1.1\r\nhost: localhost\r\n" + header + b"\r\n\r\n")
-        assert told.startswith(b"HTTP/1.1 431 ")
-        assert b"headers_too_large" in told
-    with caller.connect() as connection, pytest.raises(ConnectionError):  # one that never ends
+        received = caller.raw(b"GET /health/live HTTP/1.1\r\nhost: localhost\r\n" + header + b"\r\n\r\n")
+        assert received.startswith(b"HTTP/1.1 431 ")
+        assert b"headers_too_large" in received
+    with caller.connect() as connection, pytest.raises(ConnectionError):  # a header that never ends
         connection.sendall(b"GET / HTTP/1.1\r\nx: " + b"y" * 10_000_000)
     chunked = b"POST /score HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n0\r\n"
     with caller.connect() as connection, pytest.raises(ConnectionError):  # trailers that never end
@@ -152,8 +152,8 @@ def test_headers_that_are_too_large(caller: Caller) -> None:
     assert caller.raw(b"\x16\x03\x01 this is TLS\r\n\r\n").startswith(b"HTTP/1.1 400 ")
 
 
-def test_a_large_body_with_a_wrong_key(caller: Caller) -> None:
-    """The client can send all of it and then reads why it is refused."""
+def test_large_body_with_a_wrong_key(caller: Caller) -> None:
+    """The client can send the whole body and then reads the error response."""
     refused = caller.ask("POST", "/score", b"x" * (12 << 20), key="wrong")
     assert (refused.status, refused.code) == (401, "unauthorized")
 
@@ -186,13 +186,13 @@ def test_request_ids(caller: Caller, folder: Path) -> None:
     assert line["deployment"] in {"v1", "v2"}
 
 
-def test_no_secret_and_no_image_is_written_down(caller: Caller, host: LocalHost, folder: Path) -> None:
+def test_no_secret_or_image_is_logged(caller: Caller, host: LocalHost, folder: Path) -> None:
     marked = b"\x89PNG" + b"marked image" * 20
     caller.ask("POST", f"/score?key={caller.key}", marked)
     caller.ask("GET", f"/{caller.key}"[:10], key=None)
     caller.ask("POST", "/score", json.dumps({"imagebase64": base64.b64encode(marked).decode()}).encode())
     write_log(caller)
-    assert not folder.stat().st_mode & 0o077, "nobody else can look into it"
+    assert not folder.stat().st_mode & 0o077, "only the owner can open it"
     assert not (folder / "key").stat().st_mode & 0o077
     shown = repr(host.get_endpoint("live")) + repr(host.list_endpoints())
     control_key = json.loads((folder / "server.json").read_text())["control_key"]
@@ -212,7 +212,7 @@ def test_no_secret_and_no_image_is_written_down(caller: Caller, host: LocalHost,
         assert control_key.encode() not in content
 
 
-def test_a_new_key_voids_the_old_one(host: LocalHost, caller: Caller) -> None:
+def test_new_key_invalidates_the_old_one(host: LocalHost, caller: Caller) -> None:
     old = caller.key
     caller.key = host.read_key("live", regenerate=True)
     assert caller.score().status == 200
@@ -235,7 +235,7 @@ def test_metrics(caller: Caller) -> None:
     assert figures['cifarml_traffic_percent{deployment="v2"}'] == "10.0"
 
 
-def test_what_the_network_sees(caller: Caller) -> None:
+def test_seen(caller: Caller) -> None:
     file = image_bytes(3, "JPEG", (200, 100))
     seen = caller.ask("POST", "/seen", file)
     assert (seen.status, seen.headers["content-type"]) == (200, "image/png")
@@ -253,7 +253,7 @@ def test_samples(caller: Caller) -> None:
     assert caller.ask("GET", "/samples/unicorn.png").status == 404
 
 
-def test_what_is_not_there(caller: Caller) -> None:
+def test_unknown_path_or_method(caller: Caller) -> None:
     for method, path, status, code in (
         ("GET", "/none", 404, "not_found"),
         ("GET", "/score", 405, "wrong_method"),
@@ -264,7 +264,7 @@ def test_what_is_not_there(caller: Caller) -> None:
         assert (answer.status, answer.code) == (status, code)
 
 
-def test_a_hundred_callers_at_once(caller: Caller) -> None:
+def test_a_hundred_concurrent_clients(caller: Caller) -> None:
     with ThreadPoolExecutor(100) as pool:
         answers = list(
             pool.map(lambda number: (number % 7, caller.score(image_bytes(number % 7))), range(600))
@@ -272,21 +272,21 @@ def test_a_hundred_callers_at_once(caller: Caller) -> None:
     assert {answer.status for _, answer in answers} == {200}
     by_image = {(number, json.dumps(answer.json()["probabilities"])) for number, answer in answers}
     assert len({number for number, _ in by_image}) == 7
-    for number, shares in by_image:  # in batches of any size, each gets its own answer
+    for number, shares in by_image:  # batching does not mix up responses
         alone = caller.score(image_bytes(number)).json()["probabilities"]
         assert json.loads(shares) == pytest.approx(alone, abs=1e-5)
 
 
-def test_too_many_wait(host: LocalHost, caller: Caller, trained: Run, tmp_path: Path) -> None:
-    """What finds the line full is told to come again, and nothing fails."""
+def test_full_queue_returns_429(host: LocalHost, caller: Caller, trained: Run, tmp_path: Path) -> None:
+    """Requests beyond the queue limit get 429 with Retry-After; queued ones succeed."""
     slow = LocalHost(host.folder("live").parent, script=faulty(tmp_path, "waits"))
     slow.create_deployment("live", "slow", register_copies(trained, tmp_path, 1)[0])
     go = tmp_path / "go"
     with ThreadPoolExecutor(400) as pool:
-        asked = [pool.submit(caller.score, azureml_model_deployment="slow") for _ in range(400)]
-        next(as_completed(asked))  # nothing is answered before go: this one was refused
+        futures = [pool.submit(caller.score, azureml_model_deployment="slow") for _ in range(400)]
+        next(as_completed(futures))  # the script waits for go, so the first to complete was rejected
         go.touch()
-        answers = [future.result() for future in asked]
+        answers = [future.result() for future in futures]
     host.delete("live", "slow")
     refused = [answer for answer in answers if answer.status != 200]
     assert {(answer.status, answer.code) for answer in refused} == {(429, "busy")}
@@ -294,8 +294,8 @@ def test_too_many_wait(host: LocalHost, caller: Caller, trained: Run, tmp_path: 
     assert caller.score().status == 200
 
 
-def test_slow_callers_are_hung_up_on(caller: Caller) -> None:
-    """Many connections that send a byte now and then hold nobody up, and are closed."""
+def test_slow_clients_are_disconnected(caller: Caller) -> None:
+    """Many connections that send a byte now and then (slowloris) block no one else, and are closed."""
     connections = [caller.connect() for _ in range(60)]
     head = b"GET /health/live HTTP/1.1\r\nhost: localhost\r\n"
     body = f"POST /score HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {caller.key}\r\n".encode()
@@ -315,7 +315,7 @@ def test_slow_callers_are_hung_up_on(caller: Caller) -> None:
                 closed.setdefault(number, b"")
     for connection in connections:
         connection.close()
-    assert sum(b"408" in told for told in closed.values()) > 30
+    assert sum(b"408" in received for received in closed.values()) > 30
 
 
 def write_log(caller: Caller) -> None:

@@ -24,26 +24,26 @@ def answer(requests):
     return [(200, kind.encode()) for kind, _ in requests]
 
 def find_pipe():
-    '''Return the file that only the worker's main function should write to.'''
+    '''Return the output pipe, which only the worker's main function should write to.'''
     frame = sys._getframe()
     while "answers" not in frame.f_locals:
         frame = frame.f_back
     return frame.f_locals["answers"].fileno()
 """
 INVALID = {
-    "no pairs": LENGTH.pack(3) + b"[3]",
-    "a pair that is cut off": LENGTH.pack(12) + struct.pack("<II", 3, 100) + b"200b",
-    "too few": pack([]),
-    "too many": pack([(b"200", b""), (b"200", b"")]),
-    "no number": pack([(b"good", b"")]),
-    "no status": pack([(b"7", b"")]),
-    "a number of many digits": pack([(b"9" * 1_000_000, b"")]),
-    "a frame without end": LENGTH.pack(2**40),
+    "not pairs": LENGTH.pack(3) + b"[3]",
+    "truncated pair": LENGTH.pack(12) + struct.pack("<II", 3, 100) + b"200b",
+    "too few responses": pack([]),
+    "too many responses": pack([(b"200", b""), (b"200", b"")]),
+    "status is not a number": pack([(b"good", b"")]),
+    "invalid status": pack([(b"7", b"")]),
+    "status with a million digits": pack([(b"9" * 1_000_000, b"")]),
+    "oversized frame": LENGTH.pack(2**40),
 }
 
 
 def run(folder: Path, use: Callable[[WorkerProcess], Awaitable[None]]) -> None:
-    """Start a worker, use and kill it."""
+    """Start a worker, use it, then kill it."""
     script = folder / "script.py"
     script.write_text(SCRIPT)
 
@@ -58,7 +58,7 @@ def run(folder: Path, use: Callable[[WorkerProcess], Awaitable[None]]) -> None:
     uvloop.run(start_and_use())
 
 
-def test_a_batch(tmp_path: Path) -> None:
+def test_send_batch(tmp_path: Path) -> None:
     async def use(worker: WorkerProcess) -> None:
         bodies = [b"", b"#" * 5_000_000, b"print('hello', flush=True)"]
         requests = [(f"{number}".encode(), body) for number, body in enumerate(bodies)]
@@ -69,20 +69,20 @@ def test_a_batch(tmp_path: Path) -> None:
     assert "hello" in (tmp_path / "worker.log").read_text()
 
 
-@pytest.mark.parametrize("what", list(INVALID))
-def test_invalid_responses(tmp_path: Path, what: str) -> None:
+@pytest.mark.parametrize("invalid", list(INVALID))
+def test_invalid_responses(tmp_path: Path, invalid: str) -> None:
     async def use(worker: WorkerProcess) -> None:
         with pytest.raises(WorkerError, match="invalid response") as caught:
-            await worker.send_batch([(b"", f"os.write(pipe, {INVALID[what]!r})".encode())], 60)
+            await worker.send_batch([(b"", f"os.write(pipe, {INVALID[invalid]!r})".encode())], 60)
         assert not caught.value.hung
 
     run(tmp_path, use)
 
 
 @pytest.mark.parametrize("code", ["os._exit(0)", "os.kill(os.getpid(), 9)", "raise SystemExit", "1 / 0"])
-def test_a_worker_that_ends(tmp_path: Path, code: str) -> None:
+def test_worker_exits(tmp_path: Path, code: str) -> None:
     async def use(worker: WorkerProcess) -> None:
-        with pytest.raises(WorkerError, match="its process ended"):
+        with pytest.raises(WorkerError, match="the worker process exited"):
             await worker.send_batch([(b"", code.encode())], 60)
 
     run(tmp_path, use)
@@ -94,13 +94,13 @@ def test_a_worker_that_ends(tmp_path: Path, code: str) -> None:
         "time.sleep(3600)",
         f"os.write(pipe, {pack([(b'200', b'body')])[:-2]!r}); time.sleep(3600)",
     ],
-    ids=["silent", "in the middle of a message"],
+    ids=["before the frame", "in the middle of the frame"],
 )
-def test_a_worker_that_hangs(tmp_path: Path, code: str) -> None:
+def test_worker_hangs(tmp_path: Path, code: str) -> None:
     """The timeout fires: no read blocks the event loop."""
 
     async def use(worker: WorkerProcess) -> None:
-        with pytest.raises(WorkerError, match="no answer came in 1 s") as caught:
+        with pytest.raises(WorkerError, match="no response within 1 s") as caught:
             await worker.send_batch([(b"", code.encode())], 1)
         assert caught.value.hung
 

@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ EVERY = {
     "label_smoothing": 0.2, "widths": [8, 16], "dropout": 0.1, "flip": False, "shift": 1, "cutout": 4,
     "distortion": 0.1, "colour": 0.2, "mixing": 0.3, "pruning": 0.2,
 }  # fmt: skip
-"""A value for each setting of a recipe that no preset chooses."""
+"""For each hyperparameter, a value that no preset chooses."""
 
 
 INTEGERS = ("num_epochs", "batch_size", "shift", "cutout", "seed")
@@ -88,7 +89,11 @@ def test_unknown_names(settings: Any) -> None:
             settings.model_validate(values)
 
 
-def test_a_recipe_needs_what_a_preset_chooses() -> None:
+def test_every_setting_is_documented() -> None:
+    assert re.findall(r"^ {8}(\w+): ", str(TrainConfig.__doc__), re.M)[:-1] == list(TrainConfig.model_fields)
+
+
+def test_a_recipe_requires_the_fields_that_a_preset_chooses() -> None:
     with pytest.raises(SettingsError, match="batch_size: Field required"):
         Recipe.model_validate({"num_epochs": 1})
 
@@ -126,7 +131,7 @@ def test_a_finished_run_can_be_repeated(narrow: Run, tmp_path: Path, drawn: Data
     for name in ("loss", "val_loss"):
         before, after, differ = (each.read_json("history.json")[name] for each in (narrow, again, other))
         assert after == pytest.approx(before, rel=1e-3)
-        assert differ[0] != pytest.approx(before[0], rel=1e-3), "the seed decides"
+        assert differ[0] != pytest.approx(before[0], rel=1e-3), "another seed, other results"
 
 
 def test_flags_override_the_file(cifarml: CommandLine, tmp_path: Path) -> None:
@@ -179,11 +184,11 @@ def test_json_by_suffix_else_toml(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.toml", b"", "holds no settings"),
-        ("a.toml", b"# nothing\n", "holds no settings"),
+        ("a.toml", b"", "contains no settings"),
+        ("a.toml", b"# nothing\n", "contains no settings"),
         ("a.json", b"", "not valid JSON"),
-        ("a.json", b"[1, 2]", "holds no settings"),
-        ("a.json", b"{}", "holds no settings"),
+        ("a.json", b"[1, 2]", "contains no settings"),
+        ("a.json", b"{}", "contains no settings"),
         ("a.json", b'{"seed": 1', "not valid JSON"),
         ("a.json", b"[" * 100_000, "not valid JSON"),
         ("a.json", b'{"seed": ' + b"9" * 5000 + b"}", "not valid JSON"),

@@ -1,4 +1,4 @@
-"""PreciseBN: batch-normalization statistics are recomputed after training."""
+"""Precise batch norm: running statistics recomputed after training."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def planned(images: Dataset, **settings: Any) -> Plan:
 
 
 def by_hand(network: keras.Model, images: np.ndarray) -> list[np.ndarray]:
-    """Return mean and variance of what each normalisation gets, while each goes by this batch."""
+    """Return mean and variance of each normalisation's input, with the statistics of this batch."""
     found, values = [], keras.ops.convert_to_tensor(images)
     for layer in network.layers:
         if isinstance(layer, NORMALISATION):
@@ -47,8 +47,8 @@ def test_statistics_are_averaged_over_batches_of_plain_images(drawn: Dataset) ->
     seen: list[Progress] = []
     recompute_batchnorm_statistics(network, train, plan, seen.append)
 
-    only_moved = plan.recipe.changed(mixing=0.0, colour=0.0, cutout=0, pruning=0.0, batch_size=256)
-    batches = [images for images, _ in Batches(train, only_moved, seed=3).epoch(0)]
+    shifted = plan.recipe.changed(mixing=0.0, colour=0.0, cutout=0, pruning=0.0, batch_size=256)
+    batches = [images for images, _ in Batches(train, shifted, seed=3).epoch(0)]
     expected = np.mean([np.concatenate(by_hand(network, images)) for images in batches], axis=0)
     layers = [layer for layer in network.layers if isinstance(layer, NORMALISATION)]
     found = np.concatenate(
@@ -79,7 +79,7 @@ def test_a_network_without_batchnorm_is_unchanged(drawn: Dataset) -> None:
 
 
 @pytest.mark.parametrize("preset", ["fast", "tutorial"])
-def test_a_time_budget_includes_it(preset: PresetName, drawn: Dataset) -> None:
+def test_a_time_budget_includes_precise_batchnorm(preset: PresetName, drawn: Dataset) -> None:
     plan = Plan.make(TrainConfig(preset=preset), drawn.train)
     speed = measure_speed(plan, drawn.split(seed=0), seconds=0.0)
     assert (speed.finish_s > speed.step_s) == (preset == "fast")

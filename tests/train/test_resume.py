@@ -1,4 +1,4 @@
-"""Resuming: runs that were killed at any moment end as if they had not been."""
+"""Resuming: a run killed at any moment gives the same results as an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ def dataset() -> Dataset:
 
 
 def content(folder: Path) -> dict[str, str]:
-    """The SHA-256 of each file, but for the lock, which is empty anyway."""
+    """Return the SHA-256 of each file except the lock, which is empty."""
     paths = [path for path in folder.rglob("*") if path.is_file() and path.name != "lock"]
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
 def figures(run_dir: Path) -> tuple[Any, ...]:
-    """All figures of a finished run that don't depend on the time."""
+    """Return all results of a finished run that don't depend on time."""
     Run.open(run_dir).verify()
     info = dict(Run.open(run_dir).info)
     for name in ("run", "created", "training_s", "images_per_second"):
@@ -64,13 +64,13 @@ def figures(run_dir: Path) -> tuple[Any, ...]:
 
 
 def stop_at(text: str) -> Callable[[Progress], None]:
-    """An on_progress that ends the training by an error, as soon as a text is told."""
+    """Return an ``on_progress`` that stops training with an error once ``text`` is reported."""
 
-    def tell(progress: Progress) -> None:
+    def stop(progress: Progress) -> None:
         if text in f"{progress.task} {progress.done} {progress.line}":
             raise ZeroDivisionError
 
-    return tell
+    return stop
 
 
 def begin(run_dir: Path, dataset: Dataset, until: str, **config: Any) -> Path:
@@ -92,7 +92,7 @@ def begun_once(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Pa
 
 @pytest.fixture
 def begun(begun_once: Path, tmp_path: Path) -> Path:
-    """A run whose checkpoint holds the first of two epochs."""
+    """An unfinished run with a checkpoint of the first of two epochs."""
     return Path(shutil.copytree(begun_once, tmp_path / "runs" / "begun"))
 
 
@@ -110,11 +110,11 @@ def ended(tmp_path_factory: pytest.TempPathFactory, begun_once: Path, dataset: D
         pytest.param("tutorial", {}, marks=pytest.mark.exhaustive),
     ],
 )
-def test_killed_at_random_moments(
+def test_runs_killed_at_random_moments_are_resumed(
     preset: PresetName, settings: dict[str, Any], tmp_path: Path, dataset: Dataset
 ) -> None:
-    """``fast``, which leaves out what it knows here, is in mixed_bfloat16 where the processor has it;
-    ``tutorial`` has dropout and RMSprop."""
+    """``fast`` covers data pruning and mixed_bfloat16 (if the processor supports it), and ``tutorial``
+    dropout and RMSprop."""
     config = TrainConfig(preset=preset, num_epochs=EPOCHS, **settings)
     whole = train_model(config, dataset, tmp_path / "whole")
     chance = random.Random(preset)
@@ -125,9 +125,9 @@ def test_killed_at_random_moments(
         return len(training.lines()) >= num_lines
 
     moments: list[Callable[[], bool]] = [
-        lambda: bool(list(tmp_path.glob(".killed.*"))),  # while the run folder is made
+        lambda: bool(list(tmp_path.glob(".killed.*"))),  # while the run folder is created
         (run_dir / "config.json").exists,  # before there is a checkpoint
-        (run_dir / ".state.zip.partial").exists,  # while one is written
+        (run_dir / ".state.zip.partial").exists,  # while a checkpoint is written
         lambda: after(chance.randint(2, 2 * EPOCHS)),
         (run_dir / "history.json").exists,  # while the run is finished
         (run_dir / ".manifest.json.partial").exists,
@@ -146,9 +146,9 @@ def test_killed_at_random_moments(
         with pytest.raises(ModelFileError, match="unfinished"):
             Run.open(run_dir)
     else:
-        told: list[Progress] = []
-        resume_training(run_dir, dataset, on_progress=told.append)
-        assert not [each for each in told if "epoch 1/" in each.line], "the first epoch is not trained again"
+        reports: list[Progress] = []
+        resume_training(run_dir, dataset, on_progress=reports.append)
+        assert not [each for each in reports if "epoch 1/" in each.line], "the first epoch is not repeated"
     assert figures(run_dir) == figures(whole.path)
     assert {path.name for path in run_dir.iterdir()} == {path.name for path in whole.path.iterdir()}
 
@@ -184,7 +184,7 @@ def test_resuming_on_jax_differs_less_than_two_seeds() -> None:
 
 @pytest.mark.exhaustive
 def test_a_killed_training_keeps_its_time_budget(tmp_path: Path) -> None:
-    """What was used before the kill counts; the time in which nobody trained does not."""
+    """The time used before the kill counts; the time until the run is resumed does not."""
     training = Training(tmp_path / "run", "drawn:400", time_budget_s=20)
     assert training.kill_when(lambda: sum("epoch" in line for line in training.lines()) >= 4)
     with zipfile.ZipFile(tmp_path / "run" / "checkpoint" / "state.zip") as state:
@@ -195,19 +195,21 @@ def test_a_killed_training_keeps_its_time_budget(tmp_path: Path) -> None:
     assert not run.info["interrupted"]
 
 
-def test_a_run_without_a_checkpoint_starts_again(begun: Path, ended: Path, dataset: Dataset) -> None:
+def test_a_run_without_a_checkpoint_restarts(begun: Path, ended: Path, dataset: Dataset) -> None:
     (begun / "checkpoint" / "state.zip").unlink()
     assert list_runs(begun.parent)[0].info == {"num_epochs": 0, "planned_epochs": 2}
     resume_training(begun, dataset)
     assert figures(begun) == figures(ended)
 
 
-def test_an_ended_training_is_only_finished(tmp_path: Path, dataset: Dataset, ended: Path) -> None:
+def test_a_run_with_all_epochs_is_finished_without_training(
+    tmp_path: Path, dataset: Dataset, ended: Path
+) -> None:
     run_dir = begin(tmp_path / "run", dataset, "writing the run 1", preset="tutorial")
     (run_dir / "model.keras").write_bytes(b"half of ")
-    told: list[Progress] = []
+    reports: list[Progress] = []
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, limits[1]))  # as a full disk: the write fails
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, limits[1]))  # writes fail, as on a full disk
     try:
         with pytest.raises(TrainingError, match="can't write the run folder") as caught:
             resume_training(run_dir, dataset)
@@ -215,23 +217,23 @@ def test_an_ended_training_is_only_finished(tmp_path: Path, dataset: Dataset, en
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert str(caught.value.hint).endswith(f"cifarml train --resume {run_dir}")
     assert list_runs(tmp_path)[0].state == "unfinished"
-    resume_training(run_dir, dataset, on_progress=told.append)
-    assert not [each for each in told if each.task == "training" and each.done]
+    resume_training(run_dir, dataset, on_progress=reports.append)
+    assert not [each for each in reports if each.task == "training" and each.done]
     assert figures(run_dir) == figures(ended)
 
 
-def test_killed_just_before_the_manifest_got_its_name(ended: Path, tmp_path: Path, dataset: Dataset) -> None:
+def test_a_run_killed_before_its_manifest_is_renamed(ended: Path, tmp_path: Path, dataset: Dataset) -> None:
     run_dir = Path(shutil.copytree(ended, tmp_path / "run"))
     (run_dir / "manifest.json").rename(run_dir / ".manifest.json.partial")
     assert list_runs(tmp_path)[0].state == "unfinished"
-    told: list[Progress] = []
-    resume_training(run_dir, dataset, on_progress=told.append)
-    assert told == []
+    reports: list[Progress] = []
+    resume_training(run_dir, dataset, on_progress=reports.append)
+    assert reports == []
     assert content(run_dir) == content(ended)
 
 
 def test_a_full_disk(begun: Path, ended: Path, dataset: Dataset) -> None:
-    """What can't be written is said; the checkpoint from before stays, and no half one."""
+    """The error names the cause, the previous checkpoint is kept, and no partial file remains."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = content(begun)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, limits[1]))
@@ -241,9 +243,8 @@ def test_a_full_disk(begun: Path, ended: Path, dataset: Dataset) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert content(begun) == before
-    assert f"make room, or let it be written; then resume with: cifarml train --resume {begun}" in str(
-        caught.value.hint
-    )
+    resume = f"free disk space or fix the permissions, then resume with: cifarml train --resume {begun}"
+    assert caught.value.hint == resume
     resume_training(begun, dataset)
     assert figures(begun) == figures(ended)
 
@@ -257,7 +258,7 @@ def test_too_little_memory(begun: Path, dataset: Dataset) -> None:
     assert str(begun) in str(caught.value.hint)
 
 
-@pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="wants a folder that nobody can write")
+@pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="requires a folder that not even root can write")
 def test_a_folder_that_cannot_be_written(dataset: Dataset) -> None:
     with pytest.raises(TrainingError, match="can't write the run folder /sys/kernel/run: ") as caught:
         train_model(TrainConfig(preset="tutorial", num_epochs=1), dataset, "/sys/kernel/run")
@@ -277,9 +278,9 @@ def test_other_images_are_refused(begun: Path) -> None:
 def test_a_finished_run_is_unchanged(ended: Path, dataset: Dataset, tmp_path: Path) -> None:
     before = content(ended)
     for run in (ended, str(ended), Run.open(ended)):
-        with pytest.raises(TrainingError, match="finished already"):
+        with pytest.raises(TrainingError, match="already finished"):
             resume_training(run, dataset)
-    with pytest.raises(TrainingError, match="finished already"):
+    with pytest.raises(TrainingError, match="already finished"):
         find_unfinished_run(ended, tmp_path)
     assert content(ended) == before
     assert not (ended / "checkpoint").exists()
@@ -287,19 +288,17 @@ def test_a_finished_run_is_unchanged(ended: Path, dataset: Dataset, tmp_path: Pa
 
 def test_other_folders_are_unchanged(dataset: Dataset, tmp_path: Path) -> None:
     (tmp_path / "mine" / "checkpoint").mkdir(parents=True)
-    (tmp_path / "mine" / "checkpoint" / "weights").write_text("of somebody else")
+    (tmp_path / "mine" / "checkpoint" / "weights").write_text("other data")
     for path in (tmp_path / "mine", tmp_path / "none"):
         with pytest.raises(TrainingError, match=r"no config\.json"):
             resume_training(path, dataset)
-    assert content(tmp_path / "mine") == {
-        "checkpoint/weights": hashlib.sha256(b"of somebody else").hexdigest()
-    }
+    assert content(tmp_path / "mine") == {"checkpoint/weights": hashlib.sha256(b"other data").hexdigest()}
     assert not (tmp_path / "none").exists()
 
 
-def test_a_run_that_is_being_trained(tmp_path: Path, dataset: Dataset) -> None:
+def test_a_run_that_is_being_trained_is_refused(tmp_path: Path, dataset: Dataset) -> None:
     training = Training(tmp_path / "alive", DATA, num_epochs=10_000)
-    wait_until(training.lines)  # its folder is there a moment before it is locked
+    wait_until(training.lines)  # the folder exists shortly before it is locked
     try:
         assert list_runs(tmp_path)[0].state == "training"
         with pytest.raises(TrainingError, match="being trained by another process"):
@@ -330,7 +329,7 @@ def about(**values: Any) -> Callable[[Path], object]:
 
 
 def put(make: Callable[[Path], object]) -> Callable[[Path], object]:
-    """Put something else in its place."""
+    """Replace the checkpoint by something else."""
 
     def change(state: Path) -> None:
         state.unlink()
@@ -366,21 +365,21 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "text": (lambda state: state.write_text("epoch 3"), "can't be used"),
     "cut": (lambda state: state.write_bytes(state.read_bytes()[:-100_000]), "can't be used"),
     "cut in front": (lambda state: state.write_bytes(state.read_bytes()[100:]), "can't be used"),
-    "a folder": (put(Path.mkdir), "it is no file"),
-    "a pipe": (put(os.mkfifo), "it is no file"),
+    "a folder": (put(Path.mkdir), "it is not a file"),
+    "a pipe": (put(os.mkfifo), "it is not a file"),
     "a pickle": (lambda state: state.write_bytes(pickle.dumps(Hostile())), "can't be used"),
     "a pickle within": (lambda state: rewrite(state, lambda m: m.update({"3": pickled()})), "can't be used"),
-    "far too large": (lambda state: os.truncate(state, 2**40), "too many"),
-    "a bomb": (
+    "far too large": (lambda state: os.truncate(state, 2**40), "too large for this network"),
+    "a zip bomb": (
         lambda state: rewrite(
             state, lambda m: m.update({"about.json": b" " * 2**24}), compression=zipfile.ZIP_DEFLATED
         ),
-        "about.json is not what it should be",
+        "about.json is too large or compressed",
     ),
-    "one more": (lambda state: rewrite(state, lambda m: m.update(x=b"")), "the variables of this network"),
-    "one less": (lambda state: rewrite(state, lambda m: m.pop("4")), "the variables of this network"),
+    "an extra file": (lambda state: rewrite(state, lambda m: m.update(x=b"")), "variables of this network"),
+    "a missing variable": (lambda state: rewrite(state, lambda m: m.pop("4")), "variables of this network"),
     "shorter": (lambda state: rewrite(state, lambda m: m.update({"4": m["4"][:-4]})), "can't be used"),
-    "no JSON": (lambda state: rewrite(state, lambda m: m.update({"about.json": b"{"})), "Invalid JSON"),
+    "invalid JSON": (lambda state: rewrite(state, lambda m: m.update({"about.json": b"{"})), "Invalid JSON"),
     "deep JSON": (lambda state: rewrite(state, lambda m: m.update({"about.json": b"[" * 9**6})), "JSON"),
     "NaN seconds": (about(training_s=float("nan")), "training_s: Input should be a finite number"),
     "NaN history": (about(history={"loss": [float("nan")]}), "history"),
@@ -388,16 +387,16 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "few epochs": (about(history={"loss": [1.0], "accuracy": []}), "a value for each epoch"),
     "unknown": (about(run="rm -rf"), "run: Extra"),
     "other format": (about(format="cifarml-checkpoint/2"), "format"),
-    "other shapes": (about(variables=[["float32", [10**12]]]), "have not the shapes"),
+    "other shapes": (about(variables=[["float32", [10**12]]]), "have other shapes"),
     "other plan": (about(plan={"preset": "fast"}), "other settings"),
     "NaN plan": (about(plan={"learning_rate": float("nan")}), "other settings"),
     "other images": (about(fingerprint="0" * 64), "other images"),
-    "other keras": (about(made_with={"backend": "tensorflow", "keras": "3.1.0"}), "begun with .*keras 3.1.0"),
-    "other backend": (about(made_with={"backend": "jax"}), "begun with backend jax"),
+    "other keras": (about(made_with={"backend": "tensorflow", "keras": "3.1.0"}), "requires .*keras 3.1.0"),
+    "other backend": (about(made_with={"backend": "jax"}), "requires backend jax"),
     "other settings": (edit("config.json", '"seed": 0', '"seed": 1'), "other settings"),
     "other preset": (edit("config.json", "tutorial", "fast"), "can't be used"),
-    "a setting more": (edit("config.json", '"seed"', '"speed": 3, "seed"'), "speed"),
-    "no settings": (edit("config.json", "{", "[{"), "is damaged"),
+    "an unknown setting": (edit("config.json", '"seed"', '"speed": 3, "seed"'), "speed"),
+    "invalid settings": (edit("config.json", "{", "[{"), "is damaged"),
     "no fingerprint": (edit("dataset.json", "fingerprint", "finger"), "is damaged"),
 }  # fmt: skip
 
@@ -412,11 +411,11 @@ def test_damaged_and_hostile_checkpoints(kind: str, begun: Path, dataset: Datase
     assert caught.value.hint
     assert (content(begun) if before else {}) == before
     assert not Path("/tmp/cifarml-was-here").exists()
-    assert [run.state for run in list_runs(begun.parent)] == ["unfinished"], "the list stands any of them"
+    assert [run.state for run in list_runs(begun.parent)] == ["unfinished"], "the run is still listed"
 
 
 def test_mutated_checkpoints(begun: Path, dataset: Dataset) -> None:
-    """Whatever bytes change: either it is refused, or what is read is what was written."""
+    """With any bytes changed, a checkpoint is either refused or read as it was written."""
     splits = dataset.split()
     config = TrainConfig(preset="tutorial", num_epochs=2)
     plan = Plan.make(config, splits.train)
@@ -430,7 +429,7 @@ def test_mutated_checkpoints(begun: Path, dataset: Dataset) -> None:
         refused = 0
         for _ in range(60):
             mutated = bytearray(whole)
-            # Most of it is numbers; what says how to read them stands at both ends.
+            # Most bytes are weights; the metadata is at both ends of the file.
             place = chance.choice(
                 [chance.randrange(3000), -chance.randrange(1, 3000), chance.randrange(len(whole))]
             )
@@ -447,7 +446,7 @@ def test_mutated_checkpoints(begun: Path, dataset: Dataset) -> None:
 
 
 def test_a_checkpoint_contains_all_state(begun: Path, dataset: Dataset) -> None:
-    """Weights, batch normalisation, seeds of dropout, momentum, and the steps that the rate follows."""
+    """Weights, running statistics, dropout seeds, momentum, and the step count."""
     splits = dataset.split()
     plan = Plan.make(TrainConfig(preset="tutorial", num_epochs=2), splits.train)
     keras.utils.set_random_seed(99)
@@ -459,7 +458,7 @@ def test_a_checkpoint_contains_all_state(begun: Path, dataset: Dataset) -> None:
     assert int(network.optimizer.iterations) == 3
     seeds = [np.asarray(each).tolist() for each in network.variables if "seed_generator" in each.path]
     assert len(seeds) == 3
-    assert all(drawn > 0 for _, drawn in seeds), "dropout has drawn, and would draw the same again"
+    assert all(drawn > 0 for _, drawn in seeds), "dropout continues its random sequence"
 
 
 def test_checkpoints_take_a_small_share_of_the_time() -> None:
@@ -476,12 +475,12 @@ def test_checkpoints_take_a_small_share_of_the_time() -> None:
     for epoch in range(100):
         now[0] += 1.0
         callback.on_epoch_end(epoch)
-    assert len(saved) == 8, "after the first epoch, the last, and every 15 s between"
+    assert len(saved) == 8, "after the first epoch, the last, and every 15 s in between"
 
 
 def test_a_diverging_training_names_the_step(tmp_path: Path, dataset: Dataset) -> None:
     config = TrainConfig(preset="tutorial", num_epochs=50, learning_rate=10, batch_size=8)
-    with pytest.raises(TrainingError, match=r"diverged in epoch \d+, by step [\d,]+: the loss is") as caught:
+    with pytest.raises(TrainingError, match=r"diverged in epoch \d+ \(step [\d,]+\): the loss is") as caught:
         train_model(config, dataset, tmp_path / "run")
     assert "--learning-rate 1e+00" in str(caught.value.hint)
     with pytest.raises(ModelFileError, match="unfinished"):
@@ -502,34 +501,34 @@ def test_no_secret_is_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         source.write(tmp_path)
         assert Source.read(tmp_path) == source.model_copy(update={"data": kept})
     (tmp_path / "checkpoint" / "source.json").write_text('{"data": 3}')
-    with pytest.raises(TrainingError, match="where the images come from") as caught:
+    with pytest.raises(TrainingError, match="can't read the source of the images") as caught:
         Source.read(tmp_path)
     assert "--data" in str(caught.value.hint)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_sigterm_in_a_finaliser(begun: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Python drops what is raised there; the next progress tells it again."""
+    """Python drops an exception raised in a finaliser; the next progress report raises it again."""
 
     class Held:
         def __del__(self) -> None:
             signal.raise_signal(signal.SIGTERM)
 
     def train(run_dir: Path) -> None:
-        with explain_termination(run_dir, lambda _: None) as tell:
+        with explain_termination(run_dir, lambda _: None) as report:
             held = Held()
             del held
-            tell(Progress("training", 1, 2))
+            report(Progress("training", 1, 2))
 
-    for run_dir, told in ((begun, "Resume with: "), (tmp_path / "none", "The training had not started.")):
+    for run_dir, printed in ((begun, "Resume with: "), (tmp_path / "none", "The training had not started.")):
         with pytest.raises(typer.Exit) as caught:
             train(run_dir)
         assert caught.value.exit_code == 143
-        assert told in capsys.readouterr().err
+        assert printed in capsys.readouterr().err
 
 
 def test_command_line(cifarml: CommandLine, tmp_path: Path, dataset: Dataset) -> None:
-    """Ended by SIGTERM, listed, refused with other flags and images, resumed from another folder."""
+    """A run is ended by SIGTERM, listed, refused with other flags, and resumed from another folder."""
     save_images(dataset, tmp_path / "images.zip")
     flags = ["--data", "images.zip", "--preset", "tutorial", "--epochs", "8", "--name", "one"]
     errors = tmp_path / "errors"

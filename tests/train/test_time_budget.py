@@ -29,7 +29,7 @@ STEPS = 176
 
 
 class Clock:
-    """Time that goes on only when it is told to."""
+    """Clock whose time is set by the test."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -39,7 +39,7 @@ class Clock:
 
 
 class Machine:
-    """Takes a second to compile, and for each step a time that grows with the width to a power."""
+    """Simulated machine: a second to compile, and a time per step that is a power of the width."""
 
     def __init__(self, step_s: float, power: float = 1.4) -> None:
         self.clock, self.step_s, self.power = Clock(), step_s, power
@@ -69,7 +69,7 @@ def test_a_larger_budget_chooses_a_wider_network() -> None:
 @pytest.mark.parametrize("power", [1.0, 1.5, 2.0])
 @pytest.mark.parametrize("budget_s", [60, 150, 600, 3000])
 def test_the_widest_network_that_fits_is_chosen(budget_s: float, power: float) -> None:
-    """Whatever a wider network costs on this machine, and where there is time enough to find it out."""
+    """It holds for any cost of wider networks, and if there is time enough to measure it."""
     machine = Machine(0.05, power)
     size, plan = machine.plan(budget_s)
     if size.widths in machine.measured:
@@ -95,7 +95,7 @@ def test_a_budget_that_is_too_short_names_the_least() -> None:
         Machine(0.05).plan(1.5)
     least = str(caught.value.hint).split()[-1]
     assert least.endswith("s")
-    Machine(0.05).plan(float(least[:-1]))  # and that works
+    Machine(0.05).plan(float(least[:-1]))  # this budget is sufficient
 
 
 def rate(cycle: OneCycle, step: int) -> float:
@@ -103,38 +103,38 @@ def rate(cycle: OneCycle, step: int) -> float:
 
 
 class Trained:
-    """A training on an imagined machine: its steps, their rates, and the time it took."""
+    """Simulated training: the learning rate of each step, and the time it took."""
 
     def __init__(
         self,
         budget_s: float,
         step_s: Callable[[float], float],
         *,
-        look_s: Callable[[float], float] = lambda _: 0.0,
+        validation_s: Callable[[float], float] = lambda _: 0.0,
         finish_s: float = 0.0,
         expected_step_s: float = 0.1,
         steps_an_epoch: int = 100,
     ) -> None:
         self.clock = Clock()
-        speed = Speed(1.0, expected_step_s, look_s(0), finish_s)
+        speed = Speed(1.0, expected_step_s, validation_s(0), finish_s)
         scheduler = BudgetScheduler(TimePlan(budget_s, 0.0, speed, 1.0), steps_an_epoch, clock=self.clock)
-        pace = scheduler.begin(ScheduleState(0, 0, 0), 0)
+        state = scheduler.begin(ScheduleState(0, 0, 0), 0)
         self.clock.now += 1.0
-        asked: list[tuple[ScheduleState, int]] = []
+        seen: list[tuple[ScheduleState, int]] = []
         while not scheduler.ended:
-            asked.append((pace, scheduler.step))
+            seen.append((state, scheduler.step))
             self.clock.now += step_s(self.clock.now - 1000)
             if scheduler.finish_step():
-                pace = scheduler.update()
+                state = scheduler.update()
             if scheduler.step % steps_an_epoch == 0 or scheduler.ended:
                 scheduler.begin_validation()
-                self.clock.now += look_s(self.clock.now - 1000)
+                self.clock.now += validation_s(self.clock.now - 1000)
                 scheduler.end_validation()
-                pace = scheduler.update()
+                state = scheduler.update()
             assert scheduler.step < 100_000
         self.took_s = self.clock.now + finish_s - 1000
-        paces, steps = zip(*asked, strict=True)
-        cycle = OneCycle(1.0, 0.2, np.asarray(paces, np.float32).T)  # all steps at once
+        states, steps = zip(*seen, strict=True)
+        cycle = OneCycle(1.0, 0.2, np.asarray(states, np.float32).T)  # all steps at once
         self.rates: list[float] = keras.ops.convert_to_numpy(cycle(np.asarray(steps))).tolist()
 
 
@@ -144,17 +144,17 @@ DRIFTS: dict[str, Callable[[float], float]] = {
     "four times as fast": lambda _: 0.025,
     "slower and slower": lambda now: 0.05 + now / 300,
     "faster and faster": lambda now: 0.3 / (1 + now / 10),
-    "by turns": lambda now: 0.05 if int(now / 7) % 2 else 0.2,
+    "alternating": lambda now: 0.05 if int(now / 7) % 2 else 0.2,
     "slow at the end": lambda now: 0.1 if now < 50 else 0.5,
 }
 
 
 @pytest.mark.parametrize("drift", DRIFTS)
-@pytest.mark.parametrize(("look_s", "finish_s"), [(0.0, 0.0), (2.0, 0.0), (0.0, 8.0)])
+@pytest.mark.parametrize(("validation_s", "finish_s"), [(0.0, 0.0), (2.0, 0.0), (0.0, 8.0)])
 def test_the_budget_is_kept_and_the_learning_rate_decays_to_0(
-    drift: str, look_s: float, finish_s: float
+    drift: str, validation_s: float, finish_s: float
 ) -> None:
-    trained = Trained(60, DRIFTS[drift], look_s=lambda _: look_s, finish_s=finish_s)
+    trained = Trained(60, DRIFTS[drift], validation_s=lambda _: validation_s, finish_s=finish_s)
     assert trained.took_s == pytest.approx(60, rel=0.05)
     assert max(trained.rates) > 0.8
     assert trained.rates[-1] < 0.05
@@ -164,14 +164,14 @@ def test_the_budget_is_kept_and_the_learning_rate_decays_to_0(
 
 
 def once_after(moment: float, seconds: float, *, usually: float) -> Callable[[float], float]:
-    """Say how long something takes: the same always, but for the first time after a moment."""
+    """Return a function of time that is constant, except at the first call after a moment."""
     waiting = [seconds]
     return lambda now: waiting.pop() if now > moment and waiting else usually
 
 
 @pytest.mark.parametrize("moment", [10, 30, 50])
 def test_the_learning_rate_decays_to_0_after_a_suspension(moment: float) -> None:
-    """A laptop that sleeps through the rest of its time: the decay is short, but it is there."""
+    """If a laptop sleeps through the rest of the budget, the decay is compressed, not skipped."""
     trained = Trained(60, once_after(moment, 300.0, usually=0.1))
     assert trained.rates[-1] < 0.1
     assert trained.took_s - 300 < 60 * 1.1
@@ -179,9 +179,9 @@ def test_the_learning_rate_decays_to_0_after_a_suspension(moment: float) -> None
 
 @pytest.mark.parametrize("moment", [5, 7, 9])
 def test_one_slow_validation_does_not_end_a_training_early(moment: float) -> None:
-    """As if all further looks were going to take as long, too."""
-    look_s = once_after(moment, 3.0, usually=0.1)
-    trained = Trained(15, lambda _: 0.2, look_s=look_s, expected_step_s=0.2, steps_an_epoch=6)
+    """The estimate does not assume that all further validation passes are as slow."""
+    validation_s = once_after(moment, 3.0, usually=0.1)
+    trained = Trained(15, lambda _: 0.2, validation_s=validation_s, expected_step_s=0.2, steps_an_epoch=6)
     assert trained.took_s == pytest.approx(15, rel=0.05)
     assert trained.rates[-1] < 0.05
 
@@ -196,12 +196,12 @@ def test_a_resumed_training_continues_its_schedule() -> None:
         if first.finish_step():
             first.update()
     kept = first.update()
-    clock.now += 5000  # nobody was at home
+    clock.now += 5000  # until the run is resumed
     second = BudgetScheduler(plan, 100, clock=clock)
     clock.now += 0.5
-    pace = second.begin(ScheduleState(*np.asarray(kept, np.float32).tolist()), 300)
-    assert pace.share == pytest.approx(kept.share, abs=1e-5)
-    assert pace.used_s == pytest.approx(30.5, abs=1e-3)
+    state = second.begin(ScheduleState(*np.asarray(kept, np.float32).tolist()), 300)
+    assert state.share == pytest.approx(kept.share, abs=1e-5)
+    assert state.used_s == pytest.approx(30.5, abs=1e-3)
     while not second.ended:
         clock.now += 0.1
         if second.finish_step():
@@ -223,21 +223,21 @@ def test_a_plan_survives_json(drawn: Dataset) -> None:
 
 
 def test_a_plan_describes_its_reasons(drawn: Dataset) -> None:
-    def why(num_images: int, widths: tuple[int, ...] = (), **asked: Any) -> str:
-        plan = Plan.make(TrainConfig(**asked), drawn)
+    def why(num_images: int, widths: tuple[int, ...] = (), **settings: Any) -> str:
+        plan = Plan.make(TrainConfig(**settings), drawn)
         if widths:
             timing = TimePlan(60, 1.0, Speed(1.0, 0.1, 0.0), 4.0)
             plan = plan._replace(time=timing, recipe=plan.recipe.changed(widths=widths))
-        return plan.describe(num_images).splitlines()[2]
+        return plan.describe(num_images).splitlines()[-1]
 
     assert "fewer than 10,000 images" in why(200)
     assert "10,000 images or more" in why(10_000)
-    assert "would want" not in why(50_000)
-    assert "64/256/256 would want 8 epochs or more" in why(50_000, (32, 128, 128))
-    assert "would want" not in why(50_000, (64, 256, 256))
+    assert "need at least" not in why(50_000)
+    assert "widths 64/256/256 need at least 8 epochs" in why(50_000, (32, 128, 128))
+    assert "need at least" not in why(50_000, (64, 256, 256))
     assert "bfloat16" in why(200)
-    assert "bfloat16" not in why(200, precision="float32"), "that was asked for"
-    assert why(200, preset="tutorial") == "Why: all of it is as in the article"
+    assert "bfloat16" not in why(200, precision="float32"), "it was requested"
+    assert why(200, preset="tutorial") == "Why: the article uses these settings"
 
 
 @pytest.mark.parametrize("values", [[], {}, {"budget_s": "long"}, {"budget_s": 1, "measuring_s": 1}, 7])
@@ -249,13 +249,13 @@ def test_invalid_time_plans(drawn: Dataset, values: object) -> None:
 
 
 def has_ended(optimizer: keras.optimizers.Optimizer) -> bool:
-    pace = ScheduleState(*np.asarray(keras.ops.convert_to_numpy(optimizer.schedule_state)).tolist())
-    return pace.has_ended(int(optimizer.iterations))
+    state = ScheduleState(*np.asarray(keras.ops.convert_to_numpy(optimizer.schedule_state)).tolist())
+    return state.has_ended(int(optimizer.iterations))
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "rmsprop"])
 def test_the_schedule_state_is_a_variable_of_the_optimizer(optimizer: str, drawn: Dataset) -> None:
-    """So a checkpoint of its variables holds it."""
+    """Checkpoints save the optimizer's variables."""
     from cifarml.model.presets import PRESETS
 
     recipe = PRESETS["fast" if optimizer == "muon" else "tutorial"].choose_recipe(160, 10)
@@ -278,7 +278,7 @@ def test_widths_of_the_config_are_not_searched(drawn: Dataset) -> None:
     assert plan.recipe.widths == (8,)
     assert plan.time is not None
     assert plan.time.num_epochs > 1
-    assert "would want" not in plan.describe(len(splits.train))
+    assert "need at least" not in plan.describe(len(splits.train))
 
 
 def test_without_a_budget_the_schedule_counts_steps() -> None:
@@ -288,16 +288,16 @@ def test_without_a_budget_the_schedule_counts_steps() -> None:
 
 
 def test_training_keeps_its_time_budget(tmp_path: Path) -> None:
-    """It gets twice the time that this machine needs at least; how it is kept is tested above, on a clock."""
+    """The budget is twice the minimum on this machine; its precision is tested above on a simulated clock."""
     dataset = load_dataset("drawn:400")
     settings: dict[str, Any] = {"widths": (8, 16), "batch_size": 40}
-    with pytest.raises(TrainingError, match=r"^0\.01 s are too short: .* about \d+ s here$") as caught:
+    with pytest.raises(TrainingError, match=r"0\.01 s is too short: .* about \d+ s here$") as caught:
         train_model(TrainConfig(time_budget_s=0.01, **settings), dataset, tmp_path / "run")
     assert not list(tmp_path.iterdir())
     budget_s = 2 * float(str(caught.value.hint).rpartition("--time-budget ")[2].removesuffix("s"))
-    told: list[Progress] = []
+    reports: list[Progress] = []
     config = TrainConfig(time_budget_s=budget_s, **settings)
-    run = train_model(config, dataset, tmp_path / "run", on_progress=told.append)
+    run = train_model(config, dataset, tmp_path / "run", on_progress=reports.append)
     assert run.info["interrupted"] is False
     chosen = json.loads((run.path / "config.json").read_text())
     history = json.loads((run.path / "history.json").read_text())
@@ -305,10 +305,10 @@ def test_training_keeps_its_time_budget(tmp_path: Path) -> None:
     assert chosen["machine"]["time_budget"]["budget_s"] == budget_s
     assert 0 < chosen["machine"]["time_budget"]["measuring_s"] < budget_s
     assert chosen["machine"]["time_budget"]["speed"]["step_s"] > 0
-    (line,) = [progress.line for progress in told if progress.line.startswith("fast")]
+    (line,) = [progress.line for progress in reports if progress.line.startswith("fast")]
     assert line.startswith(f"fast in {budget_s:g} s: ")
     assert "images/s" in line
-    done = [progress.done for progress in told if progress.task == "training"]
+    done = [progress.done for progress in reports if progress.task == "training"]
     assert done == sorted(done)
 
 
@@ -333,18 +333,18 @@ network = compile_network(plan, batches)
 keep_time = TimeBudgetCallback(scheduler, network.optimizer)
 network.fit(**feed_training(batches), epochs=10_000, callbacks=[keep_time], verbose=0)
 optimizer = network.optimizer
-pace = np.asarray(keras.ops.convert_to_numpy(optimizer.schedule_state)).tolist()
+state = np.asarray(keras.ops.convert_to_numpy(optimizer.schedule_state)).tolist()
 steps = int(optimizer.iterations)
 rates = [float(keras.ops.convert_to_numpy(optimizer._learning_rate(step))) for step in (steps - 1, steps)]
-print(json.dumps({"pace": pace, "steps": steps, "counted": scheduler.step, "rates": rates}))
+print(json.dumps({"state": state, "steps": steps, "counted": scheduler.step, "rates": rates}))
 """
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", pytest.param("jax", marks=pytest.mark.exhaustive)])
 def test_the_compiled_step_reads_the_schedule_state_on_each_backend(backend: str) -> None:
-    """The variable is changed in the midst of an epoch, and the compiled step goes by it."""
+    """The variable changes within an epoch, and the compiled step uses the new value."""
     found: dict[str, Any] = json.loads(run_on(backend, TRAIN))
-    share, step, share_a_step, used_s = found["pace"]
+    share, step, share_a_step, used_s = found["state"]
     assert found["steps"] == found["counted"] > 10
     assert used_s == pytest.approx(8, rel=0.05)
     assert share + (found["steps"] - step) * share_a_step == pytest.approx(1, abs=0.05)
@@ -352,8 +352,7 @@ def test_the_compiled_step_reads_the_schedule_state_on_each_backend(backend: str
     assert found["rates"][1] < 1e-6
 
 
-def test_the_step_reads_the_schedule_state(drawn: Dataset) -> None:
-    """At the end of the schedule a step changes nothing."""
+def test_a_step_after_the_schedule_has_ended_changes_nothing(drawn: Dataset) -> None:
     from cifarml.train.network import compile_network
     from cifarml.train.plan import Plan
 
@@ -364,8 +363,8 @@ def test_the_step_reads_the_schedule_state(drawn: Dataset) -> None:
     batches = plan.batches(drawn.train)
     network = compile_network(plan, batches)
     kept = network.get_layer("logits").get_weights()[0]
-    for pace, changed in ((ScheduleState(1.0, 0, 0.01), False), (ScheduleState(0.5, 0, 0.01), True)):
-        network.optimizer.schedule_state.assign(np.array(pace, np.float32))
+    for state, changed in ((ScheduleState(1.0, 0, 0.01), False), (ScheduleState(0.5, 0, 0.01), True)):
+        network.optimizer.schedule_state.assign(np.array(state, np.float32))
         network.fit(**feed_training(batches) | {"steps_per_epoch": 1}, verbose=0)
         assert (network.get_layer("logits").get_weights()[0] != kept).any() == changed
 
@@ -413,8 +412,8 @@ def test_command_line(cifarml: CommandLine, tmp_path: Path) -> None:
     short = cifarml("train", "--data", "drawn:200", "--time-budget", "0.1")
     assert short.returncode == 1
     assert "too short" in short.stderr
-    asked = ("--data", "az://images/b.zip", "--time-budget", "2m", "--device", "gpu", "--yaml", "plan")
-    plan = cifarml("train", "--compute", "gpu", *asked, env={"AZURE_STORAGE_ACCOUNT": "images"})
+    flags = ("--data", "az://images/b.zip", "--time-budget", "2m", "--device", "gpu", "--yaml", "plan")
+    plan = cifarml("train", "--compute", "gpu", *flags, env={"AZURE_STORAGE_ACCOUNT": "images"})
     assert plan.returncode == 0, plan.stderr
     texts = [path.read_text() for path in (tmp_path / "plan").rglob("*.yml")]
     assert any("'--config' 'train.json'" in text for text in texts)

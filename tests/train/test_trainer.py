@@ -66,14 +66,14 @@ def test_keras_and_onnx_agree(trained: Run, drawn: Dataset) -> None:
 
 def test_an_export_that_differs_is_refused(tmp_path: Path, drawn: Dataset) -> None:
     class Fickle(keras.layers.Layer):  # type: ignore[misc]
-        """Gives something else when it is exported than when it is called."""
+        """Layer whose exported output differs from its eager output."""
 
         def call(self, inputs: object) -> object:
             import tensorflow as tf
 
             return inputs if tf.executing_eagerly() else keras.ops.flip(inputs, axis=-1)
 
-    # Called eagerly it is itself; Sequential builds it symbolically, the export sees the flipped graph.
+    # Eager calls return the input; the export traces the flipped graph.
     base = keras.Sequential(
         [
             keras.Input((32, 32, 3), dtype="uint8"),
@@ -93,13 +93,13 @@ def test_an_export_that_differs_is_refused(tmp_path: Path, drawn: Dataset) -> No
 def test_training_learns(tmp_path: Path) -> None:
     dataset = load_dataset("drawn:1200")
     config = TrainConfig(num_epochs=5, widths=(16, 64, 64))
-    told: list[Progress] = []
-    run = train_model(config, dataset, tmp_path / "run", on_progress=told.append)
+    reports: list[Progress] = []
+    run = train_model(config, dataset, tmp_path / "run", on_progress=reports.append)
     assert run.info["test_accuracy"] > 0.4, "chance is 0.1"
-    training = [progress for progress in told if progress.task == "training"]
+    training = [progress for progress in reports if progress.task == "training"]
     assert training[-1].done == training[-1].total == 5 * run.read_json("dataset.json")["num_train"]
-    chosen, *lines = [progress.line for progress in training if progress.line]
-    assert chosen.startswith("fast: 5 epochs of ")
+    plan, *lines = [progress.line for progress in training if progress.line]
+    assert plan.startswith("fast: 5 epochs of ")
     assert [line[:9] for line in lines] == [f"epoch {i}/5" for i in range(1, 6)]
     done = [progress.done for progress in training]
     assert done == sorted(done)
@@ -127,7 +127,7 @@ def test_a_folder_that_cannot_be_created(tmp_path: Path, drawn: Dataset) -> None
 def test_no_test_images(tmp_path: Path, drawn: Dataset) -> None:
     with pytest.raises(DataError, match="no test images"):
         train_model(TrainConfig(num_epochs=1), drawn.train, tmp_path / "run")
-    with pytest.raises(DataError, match="no images to train on"):
+    with pytest.raises(DataError, match="no training images"):
         train_model(TrainConfig(num_epochs=1), drawn.test, tmp_path / "run")
     assert not list(tmp_path.iterdir())
 
@@ -149,13 +149,13 @@ def test_ctrl_c_in_a_finaliser(tmp_path: Path, drawn: Dataset) -> None:
         def __del__(self) -> None:
             signal.raise_signal(signal.SIGINT)  # Python drops the KeyboardInterrupt that this raises here
 
-    def tell(progress: Progress) -> None:
+    def interrupt(progress: Progress) -> None:
         if progress.line.startswith("epoch   2/"):
             del (left := [Finalised()])[:]
             assert not left
 
     config = TrainConfig(preset="tutorial", num_epochs=500)
-    run = train_model(config, drawn, tmp_path / "run", on_progress=tell)
+    run = train_model(config, drawn, tmp_path / "run", on_progress=interrupt)
     assert run.info["interrupted"] is True
     assert run.info["num_epochs"] < 10
 

@@ -42,19 +42,19 @@ SMALL = TrainConfig(num_epochs=2, widths=(8,), precision="float32")
 
 
 def trials_of(folder: Path) -> list[optuna.trial.FrozenTrial]:
-    """Read a search with nothing of ours, as any user of Optuna may."""
+    """Read the trials of a search with Optuna alone."""
     return optuna.load_study(study_name="cifarml", storage=f"sqlite:///{folder / 'study.db'}").trials
 
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory: pytest.TempPathFactory, drawn: Dataset) -> tuple[TuneResult, list[Progress]]:
-    told: list[Progress] = []
+    reports: list[Progress] = []
     folder = tmp_path_factory.mktemp("tuning") / "a b#{c}"
-    return tune_model(SMALL, drawn, folder, num_trials=3, on_progress=told.append), told
+    return tune_model(SMALL, drawn, folder, num_trials=3, on_progress=reports.append), reports
 
 
 def test_search_result(searched: tuple[TuneResult, list[Progress]], drawn: Dataset) -> None:
-    result, told = searched
+    result, reports = searched
     assert [trial.number for trial in result.trials] == [0, 1, 2]
     assert [trial.is_own for trial in result.trials] == [True, False, False]
     assert {trial.ended for trial in result.trials} == {"finished"}
@@ -68,8 +68,9 @@ def test_search_result(searched: tuple[TuneResult, list[Progress]], drawn: Datas
     assert result.gain == (result.best.accuracy or 0) - (result.own.accuracy or 0)
     assert 0 <= (result.p_value or 0) <= 1
     assert json.loads(json.dumps(result.to_json()))["best"]["number"] == result.best.number
-    assert [progress.line[:7] for progress in told if progress.line][1:] == ["trial 0", "trial 1", "trial 2"]
-    done = [progress.done for progress in told]
+    lines = [progress.line[:7] for progress in reports if progress.line]
+    assert lines[1:] == ["trial 0", "trial 1", "trial 2"]
+    done = [progress.done for progress in reports]
     assert done == sorted(done)
 
 
@@ -88,7 +89,7 @@ def test_a_search_is_resumed(searched: tuple[TuneResult, list[Progress]], drawn:
     before, folder = searched[0].trials, searched[0].settings_file.parent
     searched[0].settings_file.unlink()
     same = tune_model(SMALL, drawn, folder, num_trials=3)
-    assert same.trials == before, "there is nothing left to do"
+    assert same.trials == before, "all trials are done already"
     assert TrainConfig.load(same.settings_file).num_epochs == 2
     more = tune_model(SMALL, drawn, folder, num_trials=4)
     assert more.trials[:3] == before
@@ -119,10 +120,10 @@ def test_other_images_are_refused(searched: tuple[TuneResult, list[Progress]]) -
 
 
 def test_bad_trials_are_pruned_and_test_images_are_not_needed(drawn: Dataset, tmp_path: Path) -> None:
-    """After four perfect trials no real one keeps up; that of the preset's own settings ends all the same."""
+    """After four perfect trials any real one is pruned, except that of the preset's own settings."""
     config = TrainConfig(num_epochs=4, widths=(4,), precision="float32")
     dataset = drawn.train
-    with pytest.raises(TrainingError, match="no trial ends"):  # which has made the file
+    with pytest.raises(TrainingError, match="no trial finished"):  # it creates the file
         tune_model(config, dataset, tmp_path, time_budget_s=1e-9)
     study = optuna.load_study(study_name="cifarml", storage=f"sqlite:///{tmp_path / 'study.db'}")
     assert not study.trials
@@ -137,7 +138,7 @@ def test_bad_trials_are_pruned_and_test_images_are_not_needed(drawn: Dataset, tm
 
 
 def ticking(seconds: float) -> Callable[[], float]:
-    """Return a clock that is so many seconds further each time it is read."""
+    """Return a clock that advances by a number of seconds whenever it is read."""
     ticks = itertools.count()
     return lambda: next(ticks) * seconds
 
@@ -151,19 +152,19 @@ def test_the_time_budget_is_kept(
     assert "--time-budget" in str(caught.value.hint)
     (trial,) = trials_of(tmp_path)
     assert (trial.user_attrs["ended"], trial.user_attrs["own"]) == ("out of time", True)
-    assert len(trial.intermediate_values) == 2, "it is seen as soon as an epoch's time is known"
+    assert len(trial.intermediate_values) == 2, "it stops as soon as the time per epoch is known"
     folder = searched[0].settings_file.parent
-    before = tune_model(SMALL, drawn, folder, num_trials=1).trials  # those of other tests, too
+    before = tune_model(SMALL, drawn, folder, num_trials=1).trials  # including those of other tests
     budget_s = 5.0
     more = tune_model(SMALL, drawn, folder, time_budget_s=budget_s, clock=ticking(0.1))
     durations = [trial.duration_s or 0 for trial in more.trials[len(before) :]]
     assert len(durations) >= 1
-    assert sum(durations[:-1]) <= 1.1 * budget_s, "none begins that could not end"
+    assert sum(durations[:-1]) <= 1.1 * budget_s, "no trial starts that would not fit"
 
 
-def test_a_trial_ends_within_an_epoch_when_the_time_is_over(tmp_path: Path) -> None:
+def test_a_trial_stops_within_an_epoch_when_the_budget_is_used_up(tmp_path: Path) -> None:
     slow = TrainConfig(num_epochs=3, widths=(64,), batch_size=1, precision="float32")
-    with pytest.raises(TrainingError, match="no trial ends in 3 s"):
+    with pytest.raises(TrainingError, match="no trial finished in 3 s"):
         tune_model(slow, load_dataset("drawn:1000"), tmp_path, time_budget_s=3, clock=ticking(1.0))
     (trial,) = trials_of(tmp_path)
     assert trial.user_attrs["ended"] == "out of time"
@@ -180,13 +181,13 @@ def test_out_of_memory_trials(drawn: Dataset, tmp_path: Path) -> None:
     assert [trial.user_attrs["ended"] for trial in trials_of(tmp_path)] == ["out of memory"]
 
 
-def test_the_baseline_is_tried_until_it_has_ended(tmp_path: Path) -> None:
+def test_the_baseline_is_repeated_until_it_finishes(tmp_path: Path) -> None:
     study = Study(tmp_path, {}, pruner=optuna.pruners.NopPruner(), seed=0)
     space = {"x": optuna.distributions.FloatDistribution(0, 1)}
-    for ended in ("out of time", "interrupted", "left behind", "finished"):
+    for ended in ("out of time", "interrupted", "lost", "finished"):
         trial = study.ask_trial(space, {"x": 0.5})
         assert (trial.params["x"], trial.user_attrs.get("own")) == (0.5, True)
-        if ended != "left behind":
+        if ended != "lost":
             study.tell(trial, ended, 0.1 if ended == "finished" else None)
     assert "own" not in study.ask_trial(space, {"x": 0.5}).user_attrs
     assert [trial.state.name for trial in study.trials] == ["PRUNED", "FAIL", "FAIL", "COMPLETE", "RUNNING"]
@@ -199,10 +200,10 @@ def test_invalid_budgets(drawn: Dataset, tmp_path: Path, budget_s: float) -> Non
     assert not list(tmp_path.iterdir())
 
 
-def test_no_validation_images(drawn: Dataset, tmp_path: Path) -> None:
+def test_invalid_arguments(drawn: Dataset, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="number of trials"):
         tune_model(SMALL, drawn, tmp_path, num_trials=0)
-    with pytest.raises(DataError, match="no images are left"):
+    with pytest.raises(DataError, match="requires validation images"):
         tune_model(TrainConfig(validation_fraction=0), drawn, tmp_path)
     (tmp_path / "file").write_text("mine")
     with pytest.raises(TrainingError, match="can't write"):
@@ -226,13 +227,13 @@ def other_study(path: Path) -> None:
     optuna.create_study(study_name="theirs", storage=f"sqlite:///{path}")
 
 
-def torn_study(path: Path) -> None:
+def truncated_study(path: Path) -> None:
     Study(path.parent, {}, pruner=optuna.pruners.NopPruner(), seed=0)
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
 
 
-def spoilt_study(path: Path) -> None:
+def corrupt_study(path: Path) -> None:
     Study(path.parent, {}, pruner=optuna.pruners.NopPruner(), seed=0)
     content = bytearray(path.read_bytes())
     content[4096:20480] = np.random.default_rng(0).bytes(16384)
@@ -249,8 +250,8 @@ def spoilt_study(path: Path) -> None:
         Path.mkdir,
         some_database,
         other_study,
-        torn_study,
-        spoilt_study,
+        truncated_study,
+        corrupt_study,
     ],
 )
 def test_invalid_study_files(tmp_path: Path, make: Callable[[Path], object]) -> None:
@@ -279,10 +280,10 @@ for _ in range(int(sys.argv[2])):
 """
 
 
-def test_two_at_once_and_one_is_killed(tmp_path: Path) -> None:
-    """Nothing that was told is lost, no two get the same trial, the own settings come once."""
+def test_concurrent_processes_share_a_study_when_one_is_killed(tmp_path: Path) -> None:
+    """No finished trial is lost, no two processes get the same trial, and the baseline runs once."""
     command = [sys.executable, "-c", RACE, str(tmp_path)]
-    told: dict[int, float] = {}
+    finished: dict[int, float] = {}
     for _ in range(2):
         steady, killed = (
             subprocess.Popen([*command, count], stdout=subprocess.PIPE, text=True) for count in ("6", "10000")
@@ -295,14 +296,14 @@ def test_two_at_once_and_one_is_killed(tmp_path: Path) -> None:
         lines += steady.communicate(timeout=200)[0].splitlines()
         assert steady.returncode == 0
         for number, x in (line.split() for line in lines if len(line.split()) == 2):
-            assert int(number) not in told
-            told[int(number)] = float(x)
+            assert int(number) not in finished
+            finished[int(number)] = float(x)
     study = Study(tmp_path, {"data": 1}, pruner=optuna.pruners.NopPruner(), seed=0)
     with closing(sqlite3.connect(tmp_path / "study.db")) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     assert [trial.number for trial in study.trials] == list(range(len(study.trials)))
-    assert len(told) >= 2 * 7
-    for position, value in told.items():
+    assert len(finished) >= 2 * 7
+    for position, value in finished.items():
         trial = study.trials[position]
         assert trial.state == optuna.trial.TrialState.COMPLETE
         assert trial.value == pytest.approx(value)
@@ -315,15 +316,15 @@ def test_two_at_once_and_one_is_killed(tmp_path: Path) -> None:
 TUNE = """
 from cifarml import TrainConfig, load_dataset, tune_model
 config = TrainConfig(num_epochs=2, widths=(8,), precision="float32")
-def tell(progress):
+def report(progress):
     if progress.line:
         print(progress.line, flush=True)
-result = tune_model(config, load_dataset("drawn:200"), "study", on_progress=tell)
-print("whole", result.interrupted, flush=True)
+result = tune_model(config, load_dataset("drawn:200"), "study", on_progress=report)
+print("interrupted", result.interrupted, flush=True)
 """
 
 
-def test_two_searches_at_once_one_killed_and_one_interrupted(tmp_path: Path, drawn: Dataset) -> None:
+def test_concurrent_searches_with_one_killed_and_one_interrupted(tmp_path: Path, drawn: Dataset) -> None:
     outputs = [tmp_path / "killed", tmp_path / "interrupted"]
     both = [
         start_code(TUNE, env=os.environ, cwd=tmp_path, output=output, errors=output.with_suffix(".errors"))
@@ -338,13 +339,13 @@ def test_two_searches_at_once_one_killed_and_one_interrupted(tmp_path: Path, dra
     for process in both:
         process.join()
     lines = [line for output in outputs for line in output.read_text().splitlines()]
-    assert lines[-1] == "whole True", "Ctrl-C ends it with what was found"
-    told = {line.split()[1] for line in lines if " finished " in line}
-    assert len(told) == sum(" finished " in line for line in lines) >= 2, "no two have had the same trial"
+    assert lines[-1] == "interrupted True", "after Ctrl-C, the search returns its result so far"
+    reported = {line.split()[1] for line in lines if " finished " in line}
+    assert len(reported) == sum(" finished " in line for line in lines) >= 2, "no trial ran twice"
     assert TrainConfig.load(tmp_path / "study" / "best.toml").num_epochs == 2
     kept = {str(trial.number) for trial in trials_of(tmp_path / "study") if trial.value is not None}
-    assert told <= kept
-    assert len(kept - told) <= 1, "the killed one may have kept one that it had not told yet"
+    assert reported <= kept
+    assert len(kept - reported) <= 1, "the killed process may have stored a trial without reporting it"
     pruned = sum(trial.state.name == "PRUNED" for trial in trials_of(tmp_path / "study"))
     result = tune_model(SMALL, drawn, tmp_path / "study", num_trials=len(kept) + pruned + 1)
     assert {trial.ended for trial in result.trials} <= {"finished", "pruned", "killed", "interrupted"}
@@ -375,9 +376,9 @@ def test_command_line(cifarml: CommandLine, tmp_path: Path) -> None:
     done = cifarml(*arguments, "--name", "mine")
     assert done.returncode == 0, done.stderr
     assert not done.stderr
-    answer = json.loads(done.stdout)
-    assert answer["best"]["is_own"] is True
-    assert Path(answer["settings_file"]) == tmp_path / "runs" / "tuning" / "mine" / "best.toml"
+    result = json.loads(done.stdout)
+    assert result["best"]["is_own"] is True
+    assert Path(result["settings_file"]) == tmp_path / "runs" / "tuning" / "mine" / "best.toml"
     refused = cifarml(*arguments, "--name", "../mine")
     assert refused.returncode == 1
     assert "plain folder name" in refused.stderr
@@ -403,11 +404,11 @@ def test_printed_result(
 
 
 def test_p_value() -> None:
-    """McNemar's exact test by hand: 10 against 0 images has p = 2 / 2^10, times the four other trials."""
+    """McNemar's exact test, computed by hand: 10 to 0 images is p = 2 / 2^10, times four other trials."""
 
     def trial(number: int, right: int) -> optuna.trial.FrozenTrial:
-        told = {"ended": "finished", "right": encode_bits(np.arange(100) < right)}
-        made = optuna.create_trial(value=right / 100, user_attrs=told | ({} if number else {"own": True}))
+        stored = {"ended": "finished", "right": encode_bits(np.arange(100) < right)}
+        made = optuna.create_trial(value=right / 100, user_attrs=stored | ({} if number else {"own": True}))
         made.number = number
         return made
 
@@ -433,7 +434,7 @@ def test_ctrl_c_is_delayed_during_transactions() -> None:
             write()
         assert steps == ["written"]
         assert len(noted) == 1
-        with contextlib.suppress(KeyboardInterrupt):  # as Python does in a finaliser
+        with contextlib.suppress(KeyboardInterrupt):  # as Python drops it in a finaliser
             signal.raise_signal(signal.SIGINT)
         assert len(noted) == 2
     with pytest.raises(KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""The Azure ML workspace: what cifarml makes there, what it costs, and how it goes away again.
+"""Azure ML workspace: compute clusters, datastores, jobs, prices, permissions and error translation.
 
-azure.ai.ml takes seconds to import, so it is imported where it is first used.
+azure.ai.ml takes seconds to import, so it is imported on first use.
 """

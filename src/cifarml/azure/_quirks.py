@@ -1,4 +1,4 @@
-"""Work around faults of azure-ai-ml; tests/azure/test_quirks.py fails when one can be deleted."""
+"""Workarounds for bugs in azure-ai-ml; tests/azure/test_quirks.py fails when one is obsolete."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _GRAMMAR: Final = "rfc3987_syntax"
 
 @functools.cache
 def import_client() -> None:
-    """Import azure-ai-ml without a parser that is never used.
+    """Import azure-ai-ml without an unused parser that is slow to import.
 
-    If Jupyter is installed, importing jsonschema, which the client does, builds grammars of internationalized
-    addresses: 2.8 of 5.3 s (https://github.com/python-jsonschema/jsonschema/issues/1428).
+    If Jupyter is installed, importing jsonschema, a dependency of the client, builds grammars of
+    internationalized URLs: 2.8 of 5.3 s (https://github.com/python-jsonschema/jsonschema/issues/1428).
     """
     modules: dict[str, Any] = sys.modules
-    before = modules.setdefault(_GRAMMAR, None)  # for Python, a package that is not installed
+    before = modules.setdefault(_GRAMMAR, None)  # None makes `import` raise ModuleNotFoundError
     try:
         import azure.ai.ml  # noqa: F401
     finally:
@@ -37,9 +37,9 @@ def import_client() -> None:
 
 
 def create_client(credential: TokenCredential, subscription: str, group: str, workspace: str) -> MLClient:
-    """Create a client whose uploads fail with an error and which leaves the environment as it was.
+    """Create a client whose failed uploads raise, without changing the environment variables.
 
-    Without a progress bar, errors of an upload are lost, and the client waits for ever
+    Without a progress bar, upload errors are lost, and the client hangs
     (https://github.com/Azure/azure-sdk-for-python/issues/48269). Its constructor sets a variable that child
     processes would inherit (since https://github.com/Azure/azure-sdk-for-python/pull/28780).
     """
@@ -57,10 +57,10 @@ def create_client(credential: TokenCredential, subscription: str, group: str, wo
 
 
 class _Output:
-    """Standard output and error, without what the client prints.
+    """Suppress the client's output to standard output and standard error.
 
-    It prints dots to standard output while it polls (https://github.com/Azure/azure-cli/issues/27424), and a
-    progress bar to standard error. The streams are global: the first thread redirects, the last restores.
+    The client prints dots while it polls (https://github.com/Azure/azure-cli/issues/27424), and a progress
+    bar. The streams are global: the first thread redirects them, the last one restores them.
     """
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ class _Output:
 
     @contextlib.contextmanager
     def dropped(self) -> Iterator[None]:
-        """Drop what is printed in the block."""
+        """Discard output printed in the block."""
         with self._lock:
             if not self._depth:
                 self._streams = (sys.stdout, sys.stderr)
@@ -86,7 +86,7 @@ class _Output:
 
     @contextlib.contextmanager
     def visible(self) -> Iterator[None]:
-        """Show what is printed in the block, within :meth:`dropped`, too."""
+        """Show output printed in the block, even inside :meth:`dropped`."""
         stdout, stderr = self._streams if self._depth else (sys.stdout, sys.stderr)
         with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
             yield

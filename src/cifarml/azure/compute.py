@@ -1,4 +1,4 @@
-"""Clusters of an Azure ML workspace: machines that are there while a job runs, and not paid otherwise."""
+"""Compute clusters of an Azure ML workspace, which scale down to zero nodes when idle."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from cifarml.azure.yaml_files import SCHEMA, new_folder, write_documents
 from cifarml.errors import CloudError, SettingsError
 
 DEFAULT_SIZE: Final = "Standard_NC4as_T4_v3"
-"""The smallest machine with an NVIDIA GPU: one T4, four cores."""
+"""Smallest VM size with an NVIDIA GPU: one T4, four cores."""
 
 
 @dataclass(frozen=True)
 class ClusterOptions:
-    """What a cluster is made of.
+    """Options of a compute cluster; the minimum number of nodes is always 0.
 
     Args:
-        size: Size of its machines.
-        max_nodes: How many there may be at once; the least is none.
-        idle_minutes: How long a machine is kept after its last job.
-        low_priority: Cheaper machines, which Azure may take away at any time.
+        size: VM size of the nodes.
+        max_nodes: Maximum number of nodes.
+        idle_minutes: Minutes before an idle node is released.
+        low_priority: Use cheaper low-priority VMs, which Azure may preempt at any time.
 
     Raises:
-        SettingsError: If one is out of range.
+        SettingsError: If an option is out of range.
     """
 
     size: str = DEFAULT_SIZE
@@ -39,29 +39,29 @@ class ClusterOptions:
 
     def __post_init__(self) -> None:
         if not 1 <= self.max_nodes <= 100:
-            raise SettingsError(f"--max must be 1 to 100 machines. Received: {self.max_nodes}")
+            raise SettingsError(f"--max must be 1 to 100 nodes. Received: {self.max_nodes}")
         if not 1 <= self.idle_minutes <= 60:
             raise SettingsError(f"--idle-minutes must be 1 to 60. Received: {self.idle_minutes}")
         if not re.fullmatch(r"\w{3,64}", self.size):
             raise SettingsError(
-                f"--size must be a size of virtual machines. Received: {self.size[:64]!r}",
+                f"--size must be a VM size. Received: {self.size[:64]!r}",
                 hint=f"such as {DEFAULT_SIZE}; az ml compute list-sizes --type AmlCompute lists them",
             )
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """A cluster of the workspace.
+    """Compute cluster of the workspace.
 
     Args:
-        name: Its name.
-        size: Size of its machines.
-        min_nodes: How many are always there, and paid.
-        max_nodes: How many there may be.
-        idle_minutes: How long a machine is kept after its last job.
-        low_priority: Whether Azure may take machines away.
-        state: ``succeeded``, ``creating``, ``failed`` and so on.
-        is_ours: Whether cifarml made it.
+        name: Name in the workspace.
+        size: VM size of the nodes.
+        min_nodes: Number of nodes that always run and are billable.
+        max_nodes: Maximum number of nodes.
+        idle_minutes: Minutes before an idle node is released.
+        low_priority: Whether Azure may preempt the nodes.
+        state: Provisioning state: ``succeeded``, ``creating``, ``failed`` and so on.
+        is_ours: Whether cifarml created the cluster.
     """
 
     name: str
@@ -75,21 +75,21 @@ class Cluster:
 
 
 def check_cluster_name(name: str) -> str:
-    """Return a cluster's name, if Azure takes it.
+    """Return a cluster's name if it is valid in Azure.
 
     Raises:
-        SettingsError: If not.
+        SettingsError: If it is not.
     """
     if not re.fullmatch(r"[a-zA-Z](?:[a-zA-Z0-9-]{0,30}[a-zA-Z0-9])", name):
         raise SettingsError(
-            "a cluster's name has 2 to 32 letters, digits and hyphens, a letter first, no hyphen last. "
-            f"Received: {name[:64]!r}"
+            "a cluster name must have 2 to 32 letters, digits and hyphens, start with a letter and not end "
+            f"with a hyphen. Received: {name[:64]!r}"
         )
     return name
 
 
 def write_cluster_yaml(folder: Path, name: str, options: ClusterOptions) -> list[Path]:
-    """Write a cluster as a file that ``az ml compute create`` takes.
+    """Write the specification of a cluster for ``az ml compute create``.
 
     Raises:
         CloudError: If the folder is not empty, or can't be written.
@@ -98,26 +98,24 @@ def write_cluster_yaml(folder: Path, name: str, options: ClusterOptions) -> list
 
 
 def create_cluster(workspace: AzureWorkspace, name: str, options: ClusterOptions) -> Cluster:
-    """Make a cluster without machines, or change the one of that name that we made.
+    """Create a compute cluster, or update an existing one that cifarml created.
 
     Raises:
-        SettingsError: If the name can't be one, or belongs to a cluster that we did not make.
-        CloudError: If Azure refuses.
+        SettingsError: If the name is invalid, or belongs to a cluster that cifarml did not create.
+        CloudError: If a request fails.
     """
     import yaml
 
     there = _find_cluster(workspace, check_cluster_name(name))
     if there is not None and not there.is_ours:
-        raise SettingsError(
-            f"the workspace has a compute {name} that cifarml did not make", "take another name"
-        )
+        raise SettingsError(f"compute {name} exists and was not created by cifarml", "use another name")
     try:
-        with workspace.calling(f"make cluster {name}"):
+        with workspace.calling(f"create cluster {name}"):
             from azure.ai.ml import load_compute
 
             wanted: Any = load_compute(io.StringIO(yaml.safe_dump(_describe_cluster(name, options))))
             poller = workspace.client.compute.begin_create_or_update(wanted)
-            workspace.wait(poller, f"cluster {name} is being made")
+            workspace.wait(poller, f"creating cluster {name}")
     except CloudError as error:
         with suppress(CloudError):
             if (made := _find_cluster(workspace, name)) and made.state == "succeeded":
@@ -128,10 +126,10 @@ def create_cluster(workspace: AzureWorkspace, name: str, options: ClusterOptions
 
 
 def list_clusters(workspace: AzureWorkspace) -> list[Cluster]:
-    """Return the clusters of the workspace, sorted by name.
+    """List the compute clusters of the workspace, sorted by name.
 
     Raises:
-        CloudError: If Azure refuses.
+        CloudError: If a request fails.
     """
     with workspace.calling("list the clusters"):
         found: list[Any] = list(workspace.client.compute.list())
@@ -140,57 +138,60 @@ def list_clusters(workspace: AzureWorkspace) -> list[Cluster]:
 
 
 def get_cluster(workspace: AzureWorkspace, name: str) -> Cluster:
-    """Return a cluster.
+    """Get a compute cluster by name.
 
     Raises:
-        CloudError: If there is none, or Azure refuses.
+        CloudError: If it does not exist, or a request fails.
     """
     found = _find_cluster(workspace, check_cluster_name(name))
     if found is None:
         raise CloudError(
-            f"there is no cluster {name} in workspace {workspace.name}",
-            "list them with: cifarml compute list; make one with: cifarml compute create NAME",
+            f"cluster {name} does not exist in workspace {workspace.name}",
+            "list the clusters: cifarml compute list; create one: cifarml compute create NAME",
             code="ComputeNotFound",
         )
     return found
 
 
 def delete_cluster(workspace: AzureWorkspace, name: str) -> None:
-    """Delete a cluster that we made.
+    """Delete a compute cluster that cifarml created.
 
     Raises:
-        SettingsError: If we did not make it.
-        CloudError: If there is none, or Azure refuses.
+        SettingsError: If cifarml did not create it.
+        CloudError: If it does not exist, or a request fails.
     """
     if not get_cluster(workspace, name).is_ours:
-        raise SettingsError(f"cifarml did not make {name}, and does not delete it", "az ml compute delete")
+        raise SettingsError(
+            f"can't delete cluster {name}: it was not created by cifarml",
+            f"delete it with: az ml compute delete --name {name}",
+        )
     try:
         with workspace.calling(f"delete cluster {name}"):
             poller = workspace.client.compute.begin_delete(name)
-            workspace.wait(poller, f"cluster {name} is being deleted")
+            workspace.wait(poller, f"deleting cluster {name}")
     except CloudError:
         if _find_cluster(workspace, name) is not None:
             raise
 
 
 def add_sizes(workspace: AzureWorkspace, error: CloudError) -> None:
-    """Add to an error about quota which sizes would fit."""
+    """Add the VM sizes that fit the remaining quota to the hint of a quota error."""
     if error.code in {"OutOfQuota", "QuotaExceeded"}:
         with suppress(CloudError):
             if fitting := _fitting_sizes(workspace):
-                error.hint = f"these sizes fit into what is left: {', '.join(fitting[:5])}. Or: {error.hint}"
+                error.hint = f"sizes that fit the remaining quota: {', '.join(fitting[:5])}. Or: {error.hint}"
 
 
 def _fitting_sizes(workspace: AzureWorkspace) -> list[str]:
-    """Return sizes with no more cores than the quota has left, the largest first."""
-    with workspace.calling("look at the quota"):
+    """Return the VM sizes that fit the remaining quota, the largest first."""
+    with workspace.calling("read the quota"):
         compute = workspace.client.compute
         left: dict[str, int] = {}
         for usage in compute.list_usage(location=workspace.location):
-            said = vars(usage)  # some of what the service says has no attribute of the client's
-            name: Any = said["name"]
+            fields = vars(usage)  # some fields of the response are not declared as attributes
+            name: Any = fields["name"]
             name = name["value"] if isinstance(name, dict) else getattr(name, "value", name)
-            left[str(name).lower()] = int(said["limit"]) - int(said["currentValue"])
+            left[str(name).lower()] = int(fields["limit"]) - int(fields["currentValue"])
         total = left.get("totaldedicatedcores", 0)
         fitting = [
             (int(size["vCPUs"]), str(size["name"]))
@@ -216,7 +217,7 @@ def _describe_cluster(name: str, options: ClusterOptions) -> dict[str, Any]:
 
 
 def _find_cluster(workspace: AzureWorkspace, name: str) -> Cluster | None:
-    found = workspace.find(f"look at cluster {name}", lambda: workspace.client.compute.get(name))
+    found = workspace.find(f"get cluster {name}", lambda: workspace.client.compute.get(name))
     return None if found is None else _parse_cluster(found)
 
 

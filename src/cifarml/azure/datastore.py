@@ -1,4 +1,4 @@
-"""The workspace's own storage: what jobs leave there, and what they write while they run."""
+"""Datastores of the workspace, and the logs of jobs in them."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from cifarml.azure.workspace import AzureWorkspace
 from cifarml.settings import Settings
 
 DEFAULT_STORE: Final = "workspaceblobstore"
-"""The datastore that every workspace has."""
+"""Default datastore of every workspace."""
 
 _LOGS: Final = "workspaceartifactstore"
 _LOG: Final = "ExperimentRun/dcid.{}/user_logs/std_log.txt"
-"""Where a command job's log lies, as the studio shows it under Outputs + logs."""
+"""Path of a command job's log, which the studio shows under Outputs + logs."""
 
 
 class Datastore(NamedTuple):
-    """A container of the workspace's storage account, and how to access it.
+    """Container of the workspace's storage account, with its credentials.
 
     Attributes:
         url: ``https://ACCOUNT.blob.core.windows.net/CONTAINER``.
-        sas: A shared access signature, if the workspace gives one.
-        settings: How to sign in otherwise.
+        sas: Shared access signature, if the workspace issues one.
+        settings: Storage settings to authenticate with otherwise.
     """
 
     url: str
@@ -32,18 +32,18 @@ class Datastore(NamedTuple):
     settings: Settings
 
     def address(self, name: str) -> str:
-        """Return the address of a blob, or of all under a name; never to be shown."""
+        """Return the address of a blob or folder; it may contain a secret, so never show it."""
         address = f"{self.url}/{quote(name)}"
         return f"{address}?{self.sas.get_secret_value()}" if self.sas else address
 
 
 def open_datastore(workspace: AzureWorkspace, name: str) -> Datastore:
-    """Return a datastore with the workspace's own access to it, or else with ours.
+    """Get a datastore, with the workspace's credentials for it or else the user's.
 
     Raises:
-        CloudError: If Azure refuses.
+        CloudError: If a request fails.
     """
-    with workspace.calling("look at the workspace's storage"):
+    with workspace.calling(f"get datastore {name}"):
         store: Any = workspace.client.datastores.get(name, include_secrets=True)
         host = f"{store.account_name}.blob.{store.endpoint or 'core.windows.net'}"
         url = f"https://{host}/{store.container_name}"
@@ -59,7 +59,7 @@ def open_datastore(workspace: AzureWorkspace, name: str) -> Datastore:
 
 
 class JobLog:
-    """Log of a job, by its name, read on from where it was left."""
+    """Log of a job, read incrementally."""
 
     def __init__(self, workspace: AzureWorkspace, job: str) -> None:
         self._workspace = workspace
@@ -67,18 +67,18 @@ class JobLog:
         self._blob: Any = None
         self._offset = 0
 
-    def read_on(self) -> bytes:
-        """Return what was written since the last time.
+    def read_new(self) -> bytes:
+        """Return the bytes that were added since the last call.
 
         Raises:
-            CloudError: If Azure refuses.
+            CloudError: If a request fails.
         """
         from azure.core.exceptions import ClientAuthenticationError
 
         with self._workspace.calling(f"read the log of {self._job}"):
             try:
                 content = self._read_log()
-            except ClientAuthenticationError:  # the signature is for an hour, the job may take longer
+            except ClientAuthenticationError:  # the SAS expires after an hour
                 self._blob = None
                 content = self._read_log()
         self._offset += len(content)
@@ -90,7 +90,7 @@ class JobLog:
         self._blob = self._blob or self._open()
         try:
             size = int(self._blob.get_blob_properties().size)
-        except ResourceNotFoundError:  # nothing is written yet
+        except ResourceNotFoundError:  # no log yet
             return b""
         if size <= self._offset:
             return b""

@@ -1,4 +1,4 @@
-"""Translate Azure ML's errors: what they mean and what to do about them."""
+"""Translate Azure ML errors into `CloudError`s with a cause and a hint."""
 
 from __future__ import annotations
 
@@ -11,58 +11,61 @@ from cifarml.cloud_errors import ErrorMeaning, connection_error, service_error, 
 from cifarml.errors import CloudError
 
 _DOCTOR: Final = "see: cifarml doctor --target azure"
-_THROTTLED: Final = ("the service is throttled: too many requests", "try again in some minutes")
+_THROTTLED: Final = ("requests are throttled (429)", "try again in a few minutes")
 _OUT_OF_QUOTA: Final = (
-    "there is not enough quota",
-    "see what is left: az vm list-usage --location {location} -o table; ask for more in the portal under "
-    "Quotas, Machine learning; or take a smaller size. Managed endpoints set a fifth of the cores apart for "
-    "upgrades",
+    "not enough quota",
+    "see the usage: az vm list-usage --location {location} -o table; request more in the portal under "
+    "Quotas, Machine learning; or use a smaller size. Managed endpoints reserve an extra 20 % of the cores "
+    "for upgrades",
 )
 _MEANINGS: Final[dict[str, ErrorMeaning]] = {
     "AuthorizationFailed": (
-        "you have no right to do this",
-        'ask for a role: az role assignment create --role "AzureML Data Scientist" --assignee YOUR_NAME '
-        "--scope {scope}   (docs/azure-setup.md says which command needs what)",
+        "permission denied",
+        'assign a role: az role assignment create --role "AzureML Data Scientist" --assignee YOUR_NAME '
+        "--scope {scope}   (permissions of each command: docs/guides/azure-setup.md)",
     ),
     "LinkedAuthorizationFailed": (
-        "you have no right to use what it refers to",
-        "see docs/azure-setup.md for the rights of each command",
+        "permission denied on a linked resource",
+        "permissions of each command: docs/guides/azure-setup.md",
     ),
     "SubscriptionNotFound": (
-        "there is no subscription {subscription}, or you can't see it",
-        "yours are: az account list -o table",
+        "subscription {subscription} does not exist, or this identity has no access to it",
+        "list yours: az account list -o table",
     ),
     "ResourceGroupNotFound": (
-        "there is no resource group {group} in the subscription",
-        "yours are: az group list -o table",
+        "resource group {group} does not exist in the subscription",
+        "list yours: az group list -o table",
     ),
     "WorkspaceNotFound": (
-        "there is no workspace {workspace} in resource group {group}",
-        "yours are: az ml workspace list -o table; settings: cifarml config show",
+        "workspace {workspace} does not exist in resource group {group}",
+        "list yours: az ml workspace list -o table; settings: cifarml config show",
     ),
     "TooManyRequests": _THROTTLED,
     "ServerBusy": _THROTTLED,
     "OutOfQuota": _OUT_OF_QUOTA,
     "QuotaExceeded": _OUT_OF_QUOTA,
     "OutOfCapacity": (
-        "Azure has no free machines of this size in {location} now",
-        "try later, or take another size",
+        "Azure has no capacity for this VM size in {location} at the moment",
+        "try again later, or use another size",
     ),
     "NameNotAvailable": (
-        "the name is taken in {location}; names of endpoints are unique in a region",
-        "take another one: --name NAME",
+        "the endpoint name is already in use in {location}; endpoint names are unique within a region",
+        "use another name: --name NAME",
     ),
-    "Conflict": ("it is being changed by another operation", "wait until that is done, and try again"),
+    "Conflict": (
+        "another operation on the resource is in progress",
+        "wait until it has finished, and try again",
+    ),
     "ImageBuildFailure": (
         "the environment's image could not be built",
-        "its log is in the studio under Environments, cifarml-scoring",
+        "see its build log in the studio under Environments, cifarml-scoring",
     ),
     "ResourceNotReady": (
-        "the container crashed, or did not answer its probes",
-        "look at: cifarml endpoint logs",
+        "the container crashed, or failed its liveness or readiness probe",
+        "see its log: cifarml endpoint logs",
     ),
-    "InternalServerError": ("internal service error", "try again in some minutes"),
-    "ServiceUnavailable": ("the service is not available", "try again in some minutes"),
+    "InternalServerError": ("internal service error", "try again in a few minutes"),
+    "ServiceUnavailable": ("the service is unavailable", "try again in a few minutes"),
 }
 _CODES_BY_STATUS: Final = {
     403: "AuthorizationFailed",
@@ -83,7 +86,7 @@ _SECRET: Final = re.compile(
 
 
 def is_missing(error: Exception) -> bool:
-    """Tell whether the service says that a resource does not exist, though its workspace does."""
+    """Return whether an error means that a resource is missing from an existing workspace."""
     from azure.core.exceptions import HttpResponseError
 
     status = error.status_code if isinstance(error, HttpResponseError) else None
@@ -93,13 +96,13 @@ def is_missing(error: Exception) -> bool:
 def translate_error(
     error: Exception, action: str, names: Mapping[str, str], kind: type[CloudError] = CloudError
 ) -> CloudError:
-    """Return what a failure of Azure's libraries means.
+    """Translate an exception of Azure's libraries; unknown types are raised again.
 
     Args:
-        error: Whatever they raised.
-        action: What was tried.
+        error: The exception.
+        action: Attempted action, for the message "can't ACTION: REASON".
         names: ``location``, ``subscription``, ``group``, ``workspace`` and ``scope``, for the hints.
-        kind: What to return.
+        kind: Class of the error to return.
     """
     from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError
 
@@ -113,8 +116,8 @@ def translate_error(
         return connection_error(action, error, kind=kind)
     if isinstance(error, AttributeError | TypeError | LookupError | ValueError):
         return kind(
-            f"can't {action}: Azure's answer is not what its client expects ({type(error).__name__})",
-            "try again; CIFARML_DEBUG=1 shows more",
+            f"can't {action}: unexpected response from Azure ({type(error).__name__})",
+            "try again; for details set CIFARML_DEBUG=1",
         )
     raise error
 
@@ -126,13 +129,15 @@ def _response_error(error: Any, action: str, names: Mapping[str, str], kind: typ
     if missing := _missing_scope(text):
         code = missing
     meaning = _MEANINGS.get(code) or _MEANINGS.get(_CODES_BY_STATUS.get(int(error.status_code or 0), ""))
-    detail = "" if host.endswith("blob.core.windows.net") else _redact(text)  # storage repeats signatures
+    detail = (
+        "" if host.endswith("blob.core.windows.net") else _redact(text)
+    )  # storage errors can contain SAS signatures
     if meaning is None:
         meaning = ("", _DOCTOR)
-        detail = detail or f"the service answers {error.status_code} {code}".strip()
+        detail = detail or f"the service returned {error.status_code} {code}".strip()
     elif denied := _DENIED.search(text):
         names = {**names, "scope": denied[2] or names["scope"]}
-        detail = f"it takes {denied[1]}"
+        detail = f"requires {denied[1]}"
     elif code in {"TooManyRequests", "InternalServerError", "ServiceUnavailable", "WorkspaceNotFound"}:
         detail = ""
     headers = getattr(response, "headers", None) or {}
@@ -140,7 +145,7 @@ def _response_error(error: Any, action: str, names: Mapping[str, str], kind: typ
 
 
 def _service_text(error: Any) -> str:
-    """Return the service's own words; MLflow's API has a shape of errors of its own."""
+    """Return the service's message; errors of the MLflow API have their own format."""
     if error.error is None and error.response is not None:
         try:
             body = error.response.json()
@@ -152,7 +157,7 @@ def _service_text(error: Any) -> str:
 
 
 def _service_code(error: Any) -> str:
-    """Return the service's error code; a failed operation has it in its text only."""
+    """Return the service's error code; failed operations have it only in the message."""
     code = str(getattr(error.error, "code", "") or "")
     if code in _MEANINGS:
         return code
@@ -174,31 +179,31 @@ def _missing_scope(text: str) -> str:
 
 
 def _redact(text: str) -> str:
-    """Return the service's words in one line, without what could be a secret."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", text)  # colours
+    """Return the service's message in one line, with possible secrets redacted."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", text)  # ANSI colors
     text = re.split(r"\n(?:Code|Message|Exception Details|Target|Additional Information|Content):", text)[0]
     text = re.sub(r"^\((?:None|\w+)\)\s*", "", text.strip())
     return " ".join(_SECRET.sub("...", text).split())[:600].rstrip(".")
 
 
 _LOG_CAUSES: Final = (
-    (r"ModuleNotFoundError: No module named '([\w.]+)'", "the environment lacks the library {0}"),
+    (r"ModuleNotFoundError: No module named '([\w.]+)'", "the environment does not contain the library {0}"),
     (r"the model can't be served: (.{1,200})", "the model can't be served: {0}"),
-    (r"MemoryError|Out of memory|OOMKilled|Killed", "it ran out of memory: take a larger --instance-type"),
+    (r"MemoryError|Out of memory|OOMKilled|Killed", "out of memory: use a larger --instance-type"),
     (
         r"AuthorizationPermissionMismatch|AuthorizationFailure|does not have (?:permission|authorization)",
-        "the endpoint's identity may not read the model: give it Storage Blob Data Reader on the workspace's "
-        "storage account (docs/azure-setup.md)",
+        "the endpoint's managed identity cannot read the model: assign it Storage Blob Data Reader on the "
+        "workspace's storage account (docs/guides/azure-setup.md)",
     ),
-    (r"WORKER TIMEOUT", "a request took too long and its worker was ended"),
-    (r"No space left on device", "its disk is full: take a larger --instance-type"),
+    (r"WORKER TIMEOUT", "a request timed out, and its worker process was killed"),
+    (r"No space left on device", "the disk is full: use a larger --instance-type"),
     (r"(?m)^(?!UserScript)(\w[\w.]*(?:Error|Exception)): (.{1,200})", "{0}: {1}"),
 )
 
 
 def diagnose_log(log: str) -> str | None:
-    """Return the usual cause of what a container wrote before it failed; None if it is not known."""
+    """Return the likely cause of a container's failure from its log; None if it is not known."""
     for pattern, cause in _LOG_CAUSES:
-        if found := re.search(pattern, log):  # what comes first is the cause of the rest
+        if found := re.search(pattern, log):  # the first match is the cause of the later ones
             return cause.format(*(group or "" for group in found.groups()))
     return None

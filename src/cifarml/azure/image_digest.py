@@ -1,8 +1,8 @@
-"""Digest of a container image, from its registry.
+"""Look up the digest of a container image in its registry.
 
-Azure ML advises to name its images by the tag ``latest``, so that they receive security updates
-(https://learn.microsoft.com/azure/machine-learning/concept-vulnerability-management). The digest that
-the tag stands for is kept with what runs on the image instead.
+Azure ML recommends the tag ``latest`` for its images, so that they receive security updates
+(https://learn.microsoft.com/azure/machine-learning/concept-vulnerability-management). For reproducibility,
+the digest is stored as a tag of the deployment or job.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final
 import requests
 
 DIGEST_TAG: Final = "image_digest"
-"""Tag of deployments and jobs; its value is ``"unknown"`` if the registry did not answer."""
+"""Tag of deployments and jobs; its value is ``"unknown"`` if the lookup failed."""
 
 _TIMEOUT_S: Final = 5.0
 _MANIFESTS: Final = ", ".join(
@@ -29,14 +29,14 @@ _MANIFESTS: Final = ", ".join(
 
 
 def find_image_digest(image: str, on_failure: Callable[[str], None]) -> str:
-    """Look up the digest that the tag of a public image stands for now.
+    """Look up the current digest of a public image's tag.
 
     Args:
         image: Registry, repository and tag, such as ``"mcr.microsoft.com/azureml/name:latest"``.
-        on_failure: Called with one line if it can't be looked up.
+        on_failure: Called with a message if the lookup fails.
 
     Returns:
-        Such as ``"sha256:1f0c..."``; ``"unknown"`` if it can't be looked up.
+        The digest, such as ``"sha256:1f0c..."``; ``"unknown"`` if the lookup fails.
     """
     host, _, name = image.partition("/")
     repository, _, tag = name.partition(":")

@@ -1,4 +1,4 @@
-"""Check permissions: the least rights of each command, as a table that docs and doctor share."""
+"""Permissions that each command requires, and a check of those granted in the workspace."""
 
 from __future__ import annotations
 
@@ -51,19 +51,19 @@ _VERBS: Final[Mapping[str, Mapping[str, str]]] = {
     },
 }
 
-RIGHTS: Final[Mapping[str, tuple[str, ...]]] = {
+REQUIRED_ACTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     command: tuple(f"{_P}{kind}{verb}" for kind, verbs in kinds.items() for verb in verbs.split())
     for command, kinds in _VERBS.items()
 }
-"""What each command does in Azure Resource Manager; the operations are listed at
+"""Azure Resource Manager actions that each command requires; see
 https://learn.microsoft.com/azure/role-based-access-control/permissions/ai-machine-learning"""
 
 
 def check_workspace(workspace: AzureWorkspace) -> Iterator[tuple[str, CloudError | None]]:
-    """Sign in, look at the workspace, and compare our rights with what each command needs.
+    """Check the sign-in, the workspace, and the permissions that each command requires.
 
     Yields:
-        What was looked at, and None where all is well, or what is missing.
+        The name of a check, and None if it passed, otherwise the error.
     """
     try:
         with workspace.calling("sign in"):
@@ -71,31 +71,31 @@ def check_workspace(workspace: AzureWorkspace) -> Iterator[tuple[str, CloudError
         yield "sign in", None
         _ = workspace.info
         yield "workspace", None
-        with workspace.calling("read the own rights"):
+        with workspace.calling("read the granted permissions"):
             path = "/providers/Microsoft.Authorization/permissions"
-            answer = workspace.request("GET", path, version="2022-04-01")
-            granted = list(map(dict, answer["value"]))
+            response = workspace.request("GET", path, version="2022-04-01")
+            granted = list(map(dict, response["value"]))
     except CloudError as error:
         yield "rights", error
         return
-    for command, actions in RIGHTS.items():
+    for command, actions in REQUIRED_ACTIONS.items():
         missing = [action for action in actions if not any(_allows(each, action) for each in granted)]
-        yield command, _lacking(workspace, command, missing) if missing else None
+        yield command, _permission_error(workspace, command, missing) if missing else None
 
 
-def _lacking(workspace: AzureWorkspace, command: str, missing: list[str]) -> CloudError:
+def _permission_error(workspace: AzureWorkspace, command: str, missing: list[str]) -> CloudError:
     role = "AzureML Compute Operator" if command.startswith("compute") else "AzureML Data Scientist"
     shown = ", ".join(action.removeprefix(_P) for action in missing[:4])
     more = f" and {len(missing) - 4} more" if len(missing) > 4 else ""
     return CloudError(
-        f"you lack: {shown}{more}",
+        f"missing permissions: {shown}{more}",
         f'az role assignment create --role "{role}" --assignee YOUR_NAME --scope {workspace.resource_id}',
         code="AuthorizationFailed",
     )
 
 
 def _allows(permission: Mapping[str, Any], action: str) -> bool:
-    """Tell whether a permission, which somebody has by a role or by a group, includes an action."""
+    """Return whether a granted permission includes an action."""
     actions, excluded = permission.get("actions", ()), permission.get("notActions", ())
     return _matches(actions, action) and not _matches(excluded, action)
 

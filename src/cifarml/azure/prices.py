@@ -1,4 +1,4 @@
-"""What a machine costs by the hour, from Azure's public price list."""
+"""Hourly VM prices from the Azure Retail Prices API."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _TIMEOUT_S: Final = 10.0
 
 
 class Price(NamedTuple):
-    """A price, or why there is none.
+    """Hourly price of a VM, or the reason that it is unknown.
 
     Attributes:
-        per_hour: Of one machine in an hour; None where it is not known.
-        currency: Such as ``"USD"``.
-        reason: Why it is not known.
+        per_hour: Price of one VM per hour; None if unknown.
+        currency: Currency code, such as ``"USD"``.
+        reason: Reason that the price is unknown.
     """
 
     per_hour: float | None
@@ -27,7 +27,7 @@ class Price(NamedTuple):
     reason: str = ""
 
     def format(self, count: int = 1) -> str:
-        """Return what so many machines cost, for people."""
+        """Format the price of a number of VMs."""
         if self.per_hour is None:
             return f"price not known: {self.reason}"
         return f"{count * self.per_hour:.3f} {self.currency} an hour"
@@ -35,21 +35,21 @@ class Price(NamedTuple):
 
 @functools.cache
 def find_price(size: str, region: str, *, low_priority: bool = False) -> Price:
-    """Return the pay-as-you-go price of a Linux machine.
+    """Look up the pay-as-you-go price of a Linux VM.
 
     Args:
-        size: Such as ``"Standard_F2s_v2"``.
-        region: Such as ``"eastus"``.
-        low_priority: The price of one that may be taken away at any time.
+        size: VM size, such as ``"Standard_F2s_v2"``.
+        region: Azure region, such as ``"eastus"``.
+        low_priority: Price of a low-priority VM.
     """
-    asked = f"armRegionName eq '{region}' and armSkuName eq '{size}' and priceType eq 'Consumption'"
+    query = f"armRegionName eq '{region}' and armSkuName eq '{size}' and priceType eq 'Consumption'"
     try:
         response = requests.get(
-            _LIST, params={"$filter": f"serviceName eq 'Virtual Machines' and {asked}"}, timeout=_TIMEOUT_S
+            _LIST, params={"$filter": f"serviceName eq 'Virtual Machines' and {query}"}, timeout=_TIMEOUT_S
         )
         response.raise_for_status()
         items: list[dict[str, Any]] = response.json()["Items"]
-        found = [item for item in items if _is_it(item, low_priority=low_priority)]
+        found = [item for item in items if _is_hourly_linux(item, low_priority=low_priority)]
         if not found:
             return Price(None, reason=f"the price list has no {size} in {region}")
         cheapest = min(found, key=lambda item: float(item["retailPrice"]))
@@ -57,10 +57,10 @@ def find_price(size: str, region: str, *, low_priority: bool = False) -> Price:
     except requests.RequestException as error:
         return Price(None, reason=f"prices.azure.com can't be reached ({type(error).__name__})")
     except (ValueError, LookupError, TypeError, AttributeError):
-        return Price(None, reason="prices.azure.com answers something else than a price list")
+        return Price(None, reason="unexpected response from prices.azure.com")
 
 
-def _is_it(item: dict[str, Any], *, low_priority: bool) -> bool:
+def _is_hourly_linux(item: dict[str, Any], *, low_priority: bool) -> bool:
     name = f"{item['productName']} {item['skuName']}"
     if "Windows" in name or "Spot" in name or item["unitOfMeasure"] != "1 Hour":
         return False

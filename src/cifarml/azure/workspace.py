@@ -1,4 +1,4 @@
-"""An Azure ML workspace, and the client that talks to it."""
+"""Azure ML workspace: client, credential, error translation and long-running operations."""
 
 from __future__ import annotations
 
@@ -22,30 +22,36 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 OnWait = Callable[[str], None]
-"""Called now and then with what is being waited for."""
+"""Called with a progress line while an operation runs."""
 
 TAG: Final = "cifarml"
-"""Tag of everything that cifarml creates; its value is the version of cifarml."""
+"""Tag of every resource that cifarml creates; its value is the version of cifarml."""
 
 _ARM: Final = "https://management.azure.com"
 _API_VERSION: Final = "2024-04-01"
-_TELL_EVERY_S: Final = 30.0
+_REPORT_EVERY_S: Final = 30.0
 _CONNECTION_TIMEOUT_S: Final = 20
 _READ_TIMEOUT_S: Final = 60
 
 
 class AzureWorkspace:
-    """An Azure ML workspace, named by settings or Azure ML's config.json; it is contacted on first use.
+    """Azure ML workspace, identified by settings or Azure ML's `config.json`; contacted on first use.
 
     Args:
-        settings: Which workspace; from the environment if omitted.
-        on_wait: Called every half minute with what is being waited for.
+        settings: Subscription, resource group and workspace; default: from the environment.
+        on_wait: Called with a progress line, every 30 seconds while an operation runs.
 
     Raises:
-        SettingsError: If no workspace is set, or a part of its resource id is not a valid name.
+        SettingsError: If no workspace is set, or a part of its resource ID is not a valid name.
 
     Example:
-        >>> AzureWorkspace().client.models.list("cifar10")  # doctest: +SKIP
+        ```python
+        from cifarml import AzureWorkspace
+
+        workspace = AzureWorkspace()
+        with workspace.calling("list the models"):
+            versions = list(workspace.client.models.list("cifar10"))
+        ```
     """
 
     def __init__(self, settings: Settings | None = None, *, on_wait: OnWait = lambda _: None) -> None:
@@ -70,7 +76,7 @@ class AzureWorkspace:
 
     @property
     def resource_id(self) -> str:
-        """The resource id in Azure Resource Manager."""
+        """Resource ID in Azure Resource Manager."""
         return (
             f"/subscriptions/{self.subscription_id}/resourceGroups/{self.resource_group}"
             f"/providers/Microsoft.MachineLearningServices/workspaces/{self.name}"
@@ -78,39 +84,49 @@ class AzureWorkspace:
 
     @cached_property
     def credential(self) -> TokenCredential:
-        """Environment, managed identity or az login, in the order of `DefaultAzureCredential`."""
+        """`DefaultAzureCredential`: environment variables, managed identity, `az login` and so on."""
         from azure.identity import DefaultAzureCredential
 
-        logging.getLogger("azure.identity").setLevel(logging.CRITICAL)  # it is in our own error
+        logging.getLogger("azure.identity").setLevel(logging.CRITICAL)  # the CloudError contains it
         credential: TokenCredential = DefaultAzureCredential()
         return credential
 
     @cached_property
     def client(self) -> MLClient:
-        """The Azure ML client; call it inside :meth:`calling`."""
+        """The `azure.ai.ml.MLClient` of the workspace; call it inside `calling`."""
         return create_client(self.credential, self.subscription_id, self.resource_group, self.name)
 
     @cached_property
     def info(self) -> Any:
-        """The workspace as the service describes it: location, storage account, tracking URI."""
-        with self.calling(f"look at workspace {self.name}"):
+        """The `azure.ai.ml.entities.Workspace`: location, storage account, MLflow tracking URI.
+
+        Raises:
+            CloudError: If the workspace does not exist, or the request fails.
+        """
+        with self.calling(f"get workspace {self.name}"):
             return self.client.workspaces.get(self.name)
 
     @property
     def location(self) -> str:
-        """The region, such as ``eastus``."""
+        """Azure region, such as `eastus`."""
         return str(self.info.location)
 
     @contextlib.contextmanager
     def calling(self, action: str, kind: type[CloudError] = CloudError) -> Iterator[None]:
-        """Call the client in the block: what it prints is dropped, what it raises becomes a `CloudError`.
+        """Context manager for calls of the client: suppress its output, translate its exceptions.
 
         Args:
-            action: What is tried, as in "can't ...".
-            kind: What is raised.
+            action: Attempted action, for the message "can't ACTION: REASON".
+            kind: Class of the error to raise.
 
         Raises:
-            CloudError: Of that kind.
+            CloudError: An instance of `kind`, if the client raises.
+
+        Example:
+            ```python
+            with workspace.calling("list the clusters"):
+                clusters = list(workspace.client.compute.list())
+            ```
         """
         import_client()
         try:
@@ -118,14 +134,27 @@ class AzureWorkspace:
                 yield
         except CifarMLError:
             raise
-        except Exception as error:  # noqa: BLE001  # the client raises all sorts of them
+        except Exception as error:  # noqa: BLE001  # the client raises many types
             raise translate_error(error, action, self._names, kind) from None
 
     def find(self, action: str, get: Callable[[], _T], kind: type[CloudError] = CloudError) -> _T | None:
-        """Return what a call of the client returns; None if the resource does not exist.
+        """Get a resource with the client.
+
+        Args:
+            action: Attempted action, for the message "can't ACTION: REASON".
+            get: Calls the client.
+            kind: Class of the error to raise.
+
+        Returns:
+            The result of `get`, or None if the resource does not exist.
 
         Raises:
-            CloudError: Of that kind; see :meth:`calling`.
+            CloudError: An instance of `kind`, if the client raises another error.
+
+        Example:
+            ```python
+            cluster = workspace.find("get cluster gpu", lambda: workspace.client.compute.get("gpu"))
+            ```
         """
         with self.calling(action, kind):
             try:
@@ -137,7 +166,7 @@ class AzureWorkspace:
 
     @property
     def _names(self) -> dict[str, str]:
-        """Names of the workspace that hints refer to; nothing is sent to find them."""
+        """Placeholders of the hints; reading them sends no request."""
         return {
             "location": str(getattr(self.__dict__.get("info"), "location", "REGION")),
             "subscription": self.subscription_id,
@@ -147,22 +176,39 @@ class AzureWorkspace:
         }
 
     def report(self, line: str) -> None:
-        """Pass on a line to whoever is told what is waited for; works inside :meth:`calling`, too."""
+        """Call `on_wait` with a progress line; its output is visible inside `calling`, too.
+
+        Args:
+            line: Text for the user.
+        """
         with CLIENT_OUTPUT.visible():
             self._on_wait(line)
 
     def wait(self, poller: Any, what: str) -> Any:
-        """Wait for a long-running operation and report now and then; call it in the block, too.
+        """Wait for a long-running operation, with progress reports; call it inside `calling`.
+
+        Args:
+            poller: The `azure.core.polling.LROPoller` of the operation.
+            what: Description of the operation, for the reports.
 
         Returns:
-            Its result.
+            The result of the operation.
+
+        Raises:
+            azure.core.exceptions.AzureError: If the operation fails.
+
+        Example:
+            ```python
+            with workspace.calling("delete cluster gpu"):
+                workspace.wait(workspace.client.compute.begin_delete("gpu"), "deleting cluster gpu")
+            ```
         """
         waited_s = 0.0
         while not poller.done():
-            poller.wait(_TELL_EVERY_S)
+            poller.wait(_REPORT_EVERY_S)
             if not poller.done():
-                waited_s += _TELL_EVERY_S
-                self.report(f"{what}, for {waited_s / 60:.1f} minutes now")
+                waited_s += _REPORT_EVERY_S
+                self.report(f"{what}: {waited_s / 60:.1f} minutes elapsed")
         return poller.result()
 
     def request(
@@ -174,18 +220,27 @@ class AzureWorkspace:
         version: str = _API_VERSION,
         **options: Any,
     ) -> Any:
-        """Send a request for which the client has no method; call it in the block, too.
+        """Send a request that the client has no method for; call it inside `calling`.
 
         Args:
             method: HTTP method.
-            url: Path below the resource id, such as ``/onlineEndpoints/x/listKeys``, or the URL of another
-                service that takes the same tokens.
-            values: JSON values to send.
-            version: The api-version of a path.
+            url: Path below the resource ID, such as `/onlineEndpoints/x/listKeys`, or the URL of another
+                service that accepts the same tokens.
+            values: JSON body of the request.
+            version: `api-version` of the path.
             options: Options of azure-core's policies.
 
         Returns:
-            The JSON values of the response; None if it is empty.
+            The JSON body of the response; None if it is empty.
+
+        Raises:
+            azure.core.exceptions.AzureError: If the request fails.
+
+        Example:
+            ```python
+            with workspace.calling("list the datastores"):
+                datastores = workspace.request("GET", "/datastores")["value"]
+            ```
         """
         from azure.core.rest import HttpRequest
 
@@ -207,16 +262,16 @@ class AzureWorkspace:
 
 
 def state_name(value: object) -> str:
-    """Return a state in lower case; the client returns some as strings and some as members of an enum."""
+    """Return a state in lower case; the client has both strings and enum members."""
     return str(getattr(value, "value", value)).lower()
 
 
 def _name(settings: Settings, setting: str) -> str:
-    """Return a part of the resource id if it is a valid name: it becomes part of URLs."""
+    """Return a part of the resource ID after validation, because it becomes part of URLs."""
     text = str(getattr(settings, setting))
     if not re.fullmatch(r"[A-Za-z0-9_.()-]{1,90}", text) or text.endswith("."):
         raise SettingsError(
-            f"{setting} must be a name of letters, digits, hyphens, dots and underscores. "
+            f"{setting} must contain only letters, digits, hyphens, dots and underscores. "
             f"Received: {text[:90]!r}",
             hint="copy it from the workspace's config.json",
         )

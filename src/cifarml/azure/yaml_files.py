@@ -1,4 +1,4 @@
-"""YAML files for ``az ml``."""
+"""YAML specifications for ``az ml``."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ SCHEMA: Final = "https://azuremlschemas.azureedge.net/latest/{}.schema.json"
 
 
 def new_folder(folder: Path) -> Path:
-    """Make a folder, or return one that is empty.
+    """Create a folder, unless it exists and is empty.
 
     Raises:
-        CloudError: If it holds something, or can't be made.
+        CloudError: If it is not empty, or can't be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
-            raise CloudError(f"{folder} is not empty", "name a new folder")
+            raise CloudError(f"{folder} is not empty", "pass a new folder")
     except OSError as error:
         raise CloudError(f"can't write to {folder}: {error.strerror}") from error
     return folder
 
 
 def write_documents(folder: Path, documents: dict[str, dict[str, Any]]) -> list[Path]:
-    """Write documents as YAML files, in the order of the mapping from file names."""
+    """Write documents as YAML files; return their paths."""
     import yaml
 
     for name, document in documents.items():

@@ -1,1 +1,1 @@
-"""Images and labels: from a source to a `Dataset`."""
+"""Loading of labelled images from folders, archives and Azure Blob Storage."""

@@ -1,4 +1,4 @@
-"""Decoded images of large sources, kept so that the second load takes no time."""
+"""Cache of decoded images for large sources."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from cifarml.data.dataset import Dataset, Fingerprint
 from cifarml.errors import CifarMLError
 
 _logger = logging.getLogger(__name__)
-_KEPT: Final = 8
-"""As many data sets stay in the cache; the ones not used for longest go."""
+_MAX_ENTRIES: Final = 8
+"""Maximum number of cached data sets; the least recently used ones are evicted."""
 
 
 def read_cached(folder: Path, key: str, origin: str) -> Dataset | None:
-    """Return the data set that was cached under ``key``; None if it is missing or damaged."""
+    """Return the data set cached under `key`, or None if the entry is missing or damaged."""
     path = folder / f"{key}.npy"
     try:
         with path.open("rb") as file:
@@ -41,16 +41,16 @@ def read_cached(folder: Path, key: str, origin: str) -> Dataset | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, LookupError, TypeError, EOFError, MemoryError, CifarMLError) as error:
-        _logger.warning("decoding again, since the cached images in %s are damaged: %s", path, error)
+        _logger.warning("cached images in %s are damaged, decoding again: %s", path, error)
         return None
     return dataset
 
 
 class CacheWriter:
-    """Caches a data set under a key (nothing if it is empty), writing images while others are decoded.
+    """Context manager that writes a data set to the cache while its images are being decoded.
 
-    A failure to write (full disk, another process writes) is only logged. Nothing is cached unless
-    :meth:`finish` is reached.
+    An empty key disables caching. A failure to write (full disk, lock held by another process) is only
+    logged. The entry is stored by `finish`; without it, nothing is cached.
     """
 
     def __init__(self, folder: Path, key: str, num_images: int, class_names: tuple[str, ...]) -> None:
@@ -78,11 +78,11 @@ class CacheWriter:
         return self
 
     def add(self, images: npt.NDArray[np.uint8]) -> None:
-        """Take the next images, uint8 of shape (B, 32, 32, 3), which must not change any more."""
+        """Write the next images, uint8 of shape (B, 32, 32, 3); the array must not be modified afterwards."""
         self._submit(self._write, images)
 
     def finish(self, dataset: Dataset) -> None:
-        """Keep the data set whose images have all been added."""
+        """Store the data set, whose images must all have been added."""
         if not self._key:
             return
         try:
@@ -98,8 +98,8 @@ class CacheWriter:
             np.save(self._file, np.frombuffer(json.dumps(about).encode(), np.uint8))
             self._file.close()
             self._partial.replace(self._folder / f"{self._key}.npy")
-            kept = sorted(self._folder.glob("*.npy"), key=lambda path: path.stat().st_mtime)
-            for path in kept[:-_KEPT]:
+            entries = sorted(self._folder.glob("*.npy"), key=lambda path: path.stat().st_mtime)
+            for path in entries[:-_MAX_ENTRIES]:
                 path.unlink(missing_ok=True)
         except OSError as error:
             self._stop_writing(error)
@@ -113,9 +113,9 @@ class CacheWriter:
         self._file.write(images.data)
 
     def _stop_writing(self, error: OSError) -> None:
-        _logger.warning("the decoded images are not kept for the next time: %s", error)
+        _logger.warning("decoded images are not cached: %s", error)
         self._key = ""
 
     def __exit__(self, *error: object) -> None:
-        with suppress(OSError):  # what could not be flushed is no longer wanted
+        with suppress(OSError):  # a partial file that can't be flushed is discarded anyway
             self._stack.close()

@@ -1,4 +1,4 @@
-"""Would training on these images go wrong? Counts, sizes, duplicates, unreadable files."""
+"""Data checks: class counts, image sizes, duplicates, train/test leakage and unreadable files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cifarml.settings import load_settings
 
 
 class ClassCount(NamedTuple):
-    """How many images there are of a class."""
+    """Number of training and test images of a class."""
 
     name: str
     train: int
@@ -27,19 +27,19 @@ class ClassCount(NamedTuple):
 
 
 class SourceCheck(NamedTuple):
-    """What was found in a source.
+    """Result of a data check.
 
     Attributes:
         dataset: The readable images.
-        classes: Images by class.
-        sizes: How many image files have which width and height, the most frequent first; empty where
-            the source holds no image files (drawn, official archives).
+        classes: Number of images of each class.
+        sizes: ((width, height), number of image files), the most frequent size first; empty if the source
+            has no image files (drawings, official CIFAR-10 archives).
         unreadable: Images that can't be read.
         duplicates: Groups of images with the same pixels and label, all in train or all in test.
         leaks: Groups of images with the same pixels, some in train and some in test.
         conflicts: Groups of images with the same pixels and different labels.
-        problems: Why training would be wrong, in words; empty where it would be right.
-        warnings: What is odd but does no great harm.
+        problems: Messages about defects that invalidate training or its test accuracy; empty if none.
+        warnings: Messages about minor defects.
     """
 
     dataset: Dataset
@@ -53,7 +53,7 @@ class SourceCheck(NamedTuple):
     warnings: tuple[str, ...]
 
     def to_json(self) -> dict[str, object]:
-        """Return what was found as plain JSON values."""
+        """Return the result as JSON-serializable values."""
         found = self._asdict()
         del found["dataset"]
         return {
@@ -68,25 +68,44 @@ class SourceCheck(NamedTuple):
 
 
 def check_source(source: str | Path, *, on_progress: OnProgress = ignore_progress) -> SourceCheck:
-    """Load a source, leaving out what can't be read, and check it.
+    """Load a source, skipping unreadable images, and check it for problems.
 
     Args:
-        source: As for :func:`cifarml.load_dataset`.
+        source: As for `cifarml.load_dataset`.
         on_progress: Called while images are read.
+
+    Returns:
+        The counts, problems and warnings.
 
     Raises:
         DataError: If the source can't be loaded at all.
+        CloudError: If Azure Storage denies access or can't be reached.
+
+    Example:
+        ```python
+        result = cifarml.check_source("images.zip")
+        print(result.problems, result.warnings)
+        ```
     """
     dataset = load_dataset(source, skip_bad=True, on_progress=on_progress)
     return check_dataset(dataset, sizes=_count_sizes(source))
 
 
 def check_dataset(dataset: Dataset, *, sizes: Counter[tuple[int, int]] | None = None) -> SourceCheck:
-    """Check a data set that is loaded already.
+    """Check a loaded data set for problems.
 
     Args:
-        dataset: What to check.
-        sizes: Widths and heights of the files it was read from, if known.
+        dataset: The data set.
+        sizes: Number of image files by (width, height), if known.
+
+    Returns:
+        The counts, problems and warnings.
+
+    Example:
+        ```python
+        dataset = cifarml.load_dataset("drawn:200")
+        cifarml.check_dataset(dataset).problems  # ()
+        ```
     """
     tests = dataset.test.class_counts().tolist()
     counts = tuple(
@@ -110,13 +129,13 @@ def check_dataset(dataset: Dataset, *, sizes: Counter[tuple[int, int]] | None = 
                 duplicates.append(names)
     problems = [
         *_format_count(len(dataset.skipped), "image can't be read", "images can't be read"),
-        *_format_count(len(leaks), "image is in train and in test", "images are in train and in test"),
-        *_format_count(len(conflicts), "image has several labels", "images have several labels"),
-        *(f"class {count.name!r} has no images to train on" for count in counts if not count.train),
+        *_format_count(len(leaks), "image is in both train and test", "images are in both train and test"),
+        *_format_count(len(conflicts), "image has conflicting labels", "images have conflicting labels"),
+        *(f"class {count.name!r} has no training images" for count in counts if not count.train),
         *(f"class {count.name!r} has no test images" for count in counts if not count.test),
     ]
     warnings = [
-        *_format_count(len(duplicates), "image is there more than once", "images are there more than once"),
+        *_format_count(len(duplicates), "image is duplicated", "images are duplicated"),
         *_imbalance(counts),
     ]
     return SourceCheck(
@@ -140,13 +159,16 @@ def _imbalance(counts: tuple[ClassCount, ...]) -> list[str]:
     least, most = (pick(counts, key=lambda count: count.train) for pick in (min, max))
     if most.train <= 10 * max(least.train, 1):
         return []
-    return [f"{most.name!r} has {most.train:,} images to train on and {least.name!r} only {least.train:,}"]
+    return [
+        f"imbalanced classes: {most.name!r} has {most.train:,} training images, "
+        f"{least.name!r} only {least.train:,}"
+    ]
 
 
 def _count_sizes(source: str | Path) -> Counter[tuple[int, int]]:
-    """Count the widths and heights of the image files of a source, without decoding them."""
+    """Count the image files of a source by width and height, without decoding them."""
     sizes: Counter[tuple[int, int]] = Counter()
-    if not is_blob_address(source) and not Path(source).exists():  # drawn, or cifar10
+    if not is_blob_address(source) and not Path(source).exists():  # drawings or "cifar10"
         return sizes
     with open_source(*locate_source(source, load_settings())) as tree:
         if not is_official(tree.files):
@@ -154,5 +176,5 @@ def _count_sizes(source: str | Path) -> Counter[tuple[int, int]]:
                 try:
                     sizes[image_size(tree.read(name))] += 1
                 except ImageError:
-                    continue  # it is listed among the unreadable ones
+                    continue  # reported as unreadable
     return sizes

@@ -1,4 +1,4 @@
-"""The immutable data set that flows from the images to the training."""
+"""Immutable data set of labelled images."""
 
 from __future__ import annotations
 
@@ -17,15 +17,14 @@ from cifarml.errors import DataError
 _T = TypeVar("_T", bound=np.generic)
 
 MAX_CLASSES = 1000
-_ENOUGH = 2500
-"""So many validation images tell an accuracy of 90 % to 0.6 points (one standard error); the rest is for
-training."""
+_MAX_VALIDATION = 2500
+"""Enough validation images for a standard error of 0.6 points at 90 % accuracy; the rest is for training."""
 TEST_FRACTION = 0.1
-"""The article's share of test images: numbers 181-200 of each 200."""
+"""Share of test images in the article: numbers 181-200 of each 200."""
 
 
 class BadImage(NamedTuple):
-    """An image that was left out, and why."""
+    """An unreadable image that was skipped, and the reason."""
 
     name: str
     reason: str
@@ -33,25 +32,26 @@ class BadImage(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
-    """Labelled images, all of one size. Nothing in it can be changed.
+    """Immutable data set of labelled images, all of the same size.
 
     Args:
-        images: uint8, shape (N, 32, 32, 3), red-green-blue, 0 to 255.
-        labels: int64, shape (N,), indices into ``class_names``.
-        class_names: 2 to 1000 different names.
-        sources: Where each image came from, N texts.
-        is_test: bool, shape (N,): the images that the source sets apart for testing.
-        origin: Where the whole came from, for people to read.
-        skipped: Images that could not be read and were left out.
+        images: uint8, shape (N, 32, 32, 3), RGB, 0 to 255.
+        labels: int64, shape (N,), indices into `class_names`.
+        class_names: 2 to 1000 unique names.
+        sources: N strings, the file name or other source of each image.
+        is_test: bool, shape (N,), True for images in the test set.
+        origin: Human-readable name of the source, such as a path.
+        skipped: Unreadable images that were skipped.
 
     Raises:
-        DataError: If shapes, dtypes, labels or names don't fit together.
+        DataError: If shapes, dtypes, labels or names are invalid or inconsistent.
 
     Example:
-        >>> from cifarml import load_dataset
-        >>> dataset = load_dataset("drawn:200")
-        >>> dataset.images.shape
-        (200, 32, 32, 3)
+        ```python
+        dataset = cifarml.load_dataset("drawn:200")
+        dataset.images.shape  # (200, 32, 32, 3)
+        len(dataset.train), len(dataset.test)  # (180, 20)
+        ```
     """
 
     images: npt.NDArray[np.uint8]
@@ -68,11 +68,11 @@ class Dataset:
         _check_array("labels", self.labels, np.int64, (count,))
         _check_array("is_test", self.is_test, np.bool_, (count,))
         if len(self.sources) != count:
-            raise DataError(f"sources must name each of the {count} images. Received: {len(self.sources)}")
+            raise DataError(f"sources must have an entry per image, {count}. Received: {len(self.sources)}")
         check_class_names(self.class_names)
         if count and not (self.labels.min() >= 0 and self.labels.max() < len(self.class_names)):
             raise DataError(
-                f"labels must lie in 0..{len(self.class_names) - 1}. "
+                f"labels must be in 0..{len(self.class_names) - 1}. "
                 f"Received: {self.labels.min()}..{self.labels.max()}"
             )
         for field in ("images", "labels", "is_test"):
@@ -90,27 +90,48 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 (hexadecimal) of pixels, labels, split and class names, in their order."""
+        """SHA-256 of the class names, pixels, labels and train/test split, hexadecimal."""
         fingerprint = Fingerprint(len(self), self.class_names)
         fingerprint.add(self.images)
         return fingerprint.finish(self.labels, self.is_test)
 
     @property
     def train(self) -> Dataset:
-        """The images to learn from (validation included)."""
+        """The training images, including those for validation."""
         return self.take(np.flatnonzero(~self.is_test))
 
     @property
     def test(self) -> Dataset:
-        """The images that are looked at once, at the end."""
+        """The test images, for a single evaluation after training."""
         return self.take(np.flatnonzero(self.is_test))
 
     def class_counts(self) -> npt.NDArray[np.int64]:
-        """Count the images of each class: int64, shape (number of classes,)."""
+        """Count the images of each class.
+
+        Returns:
+            int64, shape (number of classes,).
+
+        Example:
+            ```python
+            dict(zip(dataset.class_names, dataset.class_counts().tolist()))
+            ```
+        """
         return np.bincount(self.labels, minlength=len(self.class_names)).astype(np.int64)
 
     def take(self, indices: npt.NDArray[np.int64]) -> Dataset:
-        """Return a data set of the images at ``indices`` (int64, shape (M,)), in that order."""
+        """Select images by index.
+
+        Args:
+            indices: int64, shape (M,).
+
+        Returns:
+            A data set of these M images, in the order of `indices`.
+
+        Example:
+            ```python
+            first_ten = dataset.take(np.arange(10))
+            ```
+        """
         return dataclasses.replace(
             self,
             images=_owned(self.images[indices]),
@@ -121,29 +142,53 @@ class Dataset:
         )
 
     def relabel(self, labels: npt.NDArray[np.int64], class_names: tuple[str, ...]) -> Dataset:
-        """Return the same images with other labels (int64, shape (N,)), which number other classes."""
+        """Replace the labels and class names.
+
+        Args:
+            labels: int64, shape (N,), indices into `class_names`.
+            class_names: 2 to 1000 unique names.
+
+        Returns:
+            A data set of the same images with the new labels.
+
+        Raises:
+            DataError: If labels or names are invalid.
+
+        Example:
+            ```python
+            animals = (2, 3, 4, 5, 6, 7)  # bird, cat, deer, dog, frog, horse
+            is_animal = np.isin(dataset.labels, animals).astype(np.int64)
+            two_classes = dataset.relabel(is_animal, ("vehicle", "animal"))
+            ```
+        """
         return dataclasses.replace(self, labels=labels, class_names=class_names)
 
     def subset(self, num_images: int, *, seed: int = 0) -> Dataset:
-        """Take images at random, balanced over the classes.
+        """Draw a random subset, balanced over the classes.
 
-        Of each class a tenth (at least one) comes from the test images and the rest from the others,
-        as the article splits its 2000; a source with one kind only gives just that kind.
+        A tenth of each class (at least one image) is drawn from the test images and the rest from the
+        training images, like the article's 2000. A data set without test images gives only training images,
+        and vice versa.
 
         Args:
-            num_images: How many images in all; classes differ by one at the most.
-            seed: The same seed takes the same images.
+            num_images: Number of images in total; class sizes differ by at most one.
+            seed: Random seed; the same seed selects the same images.
 
         Returns:
-            The smaller data set, images in their old order.
+            The subset, with its images in their original order.
 
         Raises:
-            DataError: If a class has too few images, or ``num_images`` is too small to train on.
+            DataError: If a class has too few images, or `num_images` is less than two per class.
+
+        Example:
+            ```python
+            small = dataset.subset(100, seed=1)
+            ```
         """
         num_classes = len(self.class_names)
         if num_images < 2 * num_classes:
             raise DataError(
-                f"a subset needs 2 images a class, at least {2 * num_classes}. Received: {num_images}"
+                f"a subset needs 2 images per class, at least {2 * num_classes}. Received: {num_images}"
             )
         rng = np.random.default_rng(seed)
         shares = np.full(num_classes, num_images // num_classes)
@@ -155,49 +200,53 @@ class Dataset:
             parts = {"": share - num_test, "test ": num_test} if both else {"": share}
             for kind, wanted in parts.items():
                 of_kind = self.is_test == bool(kind) if both else True
-                there = np.flatnonzero((self.labels == label) & of_kind)
-                if len(there) < wanted:
+                available = np.flatnonzero((self.labels == label) & of_kind)
+                if len(available) < wanted:
                     raise DataError(
                         f"a balanced subset of {num_images:,} needs {wanted:,} {kind}images of "
-                        f"{self.class_names[label]!r}; there are {len(there):,}",
-                        hint="ask for fewer images: --subset N",
+                        f"{self.class_names[label]!r}, but only {len(available):,} are available",
+                        hint="choose a smaller subset: --subset N",
                     )
-                chosen.append(rng.permutation(there)[:wanted])
+                chosen.append(rng.permutation(available)[:wanted])
         return self.take(np.sort(np.concatenate(chosen)))
 
     def split(self, *, validation_fraction: float | None = None, seed: int = 0) -> DatasetSplits:
-        """Split into train, validation and test images.
+        """Split into training, validation and test sets.
 
-        The test images are those that the source sets apart. Validation images are drawn at random
-        from the others, the same share of each class, and at least one image of each class stays to
-        train on.
+        The test set is taken from the source. Validation images are drawn at random from the other images,
+        stratified by class; at least one training image remains in each class.
 
         Args:
-            validation_fraction: Share of the images that are not test images, 0 to 0.5; None stands for a
-                tenth, or for so much less as makes 2500 images.
-            seed: The same seed gives the same split.
+            validation_fraction: Share of the images outside the test set, 0 to 0.5; if None, a tenth, but
+                at most 2500 images.
+            seed: Random seed; the same seed gives the same split.
 
         Returns:
-            The three sets; no image is in two of them.
+            The three disjoint data sets.
 
         Raises:
-            DataError: If a class has no image to train on.
+            DataError: If a class has no training images.
+
+        Example:
+            ```python
+            train, validation, test = dataset.split(validation_fraction=0.2)
+            ```
         """
         if validation_fraction is None:
-            validation_fraction = min(0.1, _ENOUGH / max(1, int(np.count_nonzero(~self.is_test))))
+            validation_fraction = min(0.1, _MAX_VALIDATION / max(1, int(np.count_nonzero(~self.is_test))))
         rng = np.random.default_rng(seed)
         train: list[npt.NDArray[np.int64]] = []
         validation: list[npt.NDArray[np.int64]] = []
         for label, name in enumerate(self.class_names):
-            there = rng.permutation(np.flatnonzero((self.labels == label) & ~self.is_test))
-            if not len(there):
+            members = rng.permutation(np.flatnonzero((self.labels == label) & ~self.is_test))
+            if not len(members):
                 raise DataError(
-                    f"{self.origin}: class {name!r} has no images to train on",
-                    hint="see what is there with: cifarml data check SOURCE",
+                    f"{self.origin}: class {name!r} has no training images",
+                    hint="check the data: cifarml data check SOURCE",
                 )
-            num_validation = min(round(len(there) * validation_fraction), len(there) - 1)
-            validation.append(there[:num_validation])
-            train.append(there[num_validation:])
+            num_validation = min(round(len(members) * validation_fraction), len(members) - 1)
+            validation.append(members[:num_validation])
+            train.append(members[num_validation:])
         return DatasetSplits(
             train=self.take(np.sort(np.concatenate(train))),
             validation=self.take(np.sort(np.concatenate(validation))),
@@ -206,25 +255,25 @@ class Dataset:
 
 
 class Fingerprint:
-    """Computes :attr:`Dataset.fingerprint` as the images come in."""
+    """Incremental computation of `Dataset.fingerprint`."""
 
     def __init__(self, num_images: int, class_names: tuple[str, ...]) -> None:
         header = {"shape": (num_images, *IMAGE_SHAPE), "class_names": class_names}
         self._digest = hashlib.sha256(json.dumps(header, ensure_ascii=False).encode())
 
     def add(self, images: npt.NDArray[np.uint8]) -> None:
-        """Take the next images, uint8 of shape (B, 32, 32, 3)."""
+        """Update the fingerprint with the next images, uint8 of shape (B, 32, 32, 3)."""
         self._digest.update(np.ascontiguousarray(images).data)
 
     def finish(self, labels: npt.NDArray[np.int64], is_test: npt.NDArray[np.bool_]) -> str:
-        """Return the fingerprint of all the images with these labels and this split."""
+        """Return the fingerprint of all images, with their labels and train/test split."""
         for array in (labels.astype("<i8", copy=False), is_test):
             self._digest.update(np.ascontiguousarray(array).data)
         return self._digest.hexdigest()
 
 
 class DatasetSplits(NamedTuple):
-    """Three data sets with no image in common."""
+    """Disjoint training, validation and test sets."""
 
     train: Dataset
     validation: Dataset
@@ -232,15 +281,15 @@ class DatasetSplits(NamedTuple):
 
 
 def check_class_names(names: tuple[str, ...]) -> None:
-    """Raise DataError unless there are 2 to 1000 different, printable names."""
+    """Raise DataError unless there are 2 to 1000 unique, printable names."""
     if not 2 <= len(names) <= MAX_CLASSES:
         shown = f": {names[0]!r}" if len(names) == 1 else ""
         raise DataError(
             f"a data set needs 2 to {MAX_CLASSES} classes. Received: {len(names)}{shown}",
-            hint="put the images of each class into a folder of its own, or name them CLASS_NUMBER.png",
+            hint="put the images of each class into a separate folder, or name them CLASS_NUMBER.png",
         )
     if len(set(names)) != len(names):
-        raise DataError(f"class names must differ. Received: {sorted(names)[:20]}")
+        raise DataError(f"class names must be unique. Received: {sorted(names)[:20]}")
     for name in names:
         if not name.strip() or not name.isprintable() or len(name) > 255:
             raise DataError(f"a class name must be 1 to 255 printable characters. Received: {name[:300]!r}")
@@ -255,7 +304,7 @@ def _check_array(name: str, array: npt.NDArray[np.generic], dtype: type, shape: 
 
 
 def _owned(array: npt.NDArray[_T]) -> npt.NDArray[_T]:
-    """Mark an array that nobody else holds as read-only, so that it need not be copied."""
+    """Make a newly created array read-only, so that it need not be copied."""
     array.setflags(write=False)
     return array
 

@@ -1,4 +1,4 @@
-"""Many images at once: every file of a source to one array."""
+"""Multithreaded decoding of image files into one array."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cifarml.images import decode_image
 from cifarml.progress import OnProgress, Progress, ignore_progress
 
 OnBlock = Callable[[npt.NDArray[np.uint8]], None]
-"""Takes images, uint8 of shape (B, 32, 32, 3)."""
+"""Callback that receives decoded images, uint8 of shape (B, 32, 32, 3)."""
 
 _BLOCK_BYTES = 4 * 2**20
 _BLOCK_IMAGES = 1024
@@ -32,12 +32,16 @@ def decode_images(
     on_block: OnBlock = lambda _: None,
     on_progress: OnProgress = ignore_progress,
 ) -> tuple[npt.NDArray[np.uint8], list[BadImage]]:
-    """Decode images of a source, several at a time, reading ahead no more than a few blocks.
+    """Decode image files in parallel, with at most a few blocks in memory at a time.
 
-    Calls ``on_block`` with each part of the result, in order, as soon as it is decoded.
+    Args:
+        tree: Where to read the files from.
+        names: Names of the N files, preferably in the order of `tree.files`.
+        on_block: Called with each block of decoded images, in order.
+        on_progress: Called after each block.
 
     Returns:
-        uint8 of shape (N, 32, 32, 3), black where an image is bad, and the bad images.
+        The images, uint8 of shape (N, 32, 32, 3), all zeros for an unreadable one, and the unreadable ones.
     """
     images = np.zeros((len(names), *IMAGE_SHAPE), np.uint8)
     bad: dict[int, str] = {}
@@ -73,7 +77,7 @@ def decode_images(
 
 
 def _decode_chunk(chunk: dict[int, bytes], images: npt.NDArray[np.uint8]) -> dict[int, str]:
-    """Decode into ``images`` and return what is wrong with which image."""
+    """Decode into `images` and return the error message of each bad image, by position."""
     bad = {}
     for position, content in chunk.items():
         try:
@@ -85,13 +89,16 @@ def _decode_chunk(chunk: dict[int, bytes], images: npt.NDArray[np.uint8]) -> dic
 
 
 def _decode_small_jpeg(content: bytes, image: npt.NDArray[np.uint8]) -> bool:
-    """Decode a plain 32x32 JPEG into ``image``, five times as fast as Pillow and to the same pixels.
+    """Decode a plain 32x32 JPEG into `image`, five times as fast as Pillow and to the same pixels.
 
-    Handing the bytes to another thread would take longer. Returns False for everything else, and for whatever
-    libjpeg warns about, which decode_image must judge; the content of ``image`` is undefined then.
+    This takes less time than handing the bytes to another thread.
+
+    Returns:
+        True if decoded. False for any other file, and if libjpeg warns: `image` is then undefined, and
+        `decode_image` must be used.
     """
     if not content.startswith(b"\xff\xd8") or b"Exif\0" in content or b"dobe" in content:
-        return False  # no JPEG, or perhaps turned (EXIF, XMP) or of unusual colours (Adobe's marker)
+        return False  # not a JPEG, or possibly rotated (EXIF, XMP) or in another color space (Adobe marker)
     try:
         return bool(simplejpeg.decode_jpeg(content, buffer=image).shape == IMAGE_SHAPE)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Named files to read images from: a folder or an archive, seen alike."""
+"""Common interface to the files of a folder, an archive or a blob container."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from typing import Final, Protocol, Self
 from cifarml.errors import DataError, ImageError
 
 MAX_FILE_BYTES: Final = 512 * 2**20
-"""No single file is read that is larger: the longest official batch has 31 MB, a large photo 20 MB."""
+"""Maximum size of a file to read; the largest official batch has 31 MB, a large photo 20 MB."""
 
 
 class FileTree(Protocol):
-    """Files by name, wherever they are stored. Reading them in the order of ``files`` is fastest.
+    """Protocol for a read-only collection of files.
 
     Attributes:
-        origin: Where they are stored, for people to read.
-        files: Size in bytes of each file by its name, parts separated by ``/``.
-        folders: Names of all folders, empty ones included.
+        origin: Human-readable location of the files.
+        files: Size of each file in bytes, by its name with `/` as separator; files are read fastest in this
+            order.
+        folders: Names of all folders, including empty ones.
     """
 
     origin: str
@@ -30,11 +31,11 @@ class FileTree(Protocol):
         """Return the content of a file.
 
         Raises:
-            ImageError: If it can't be read.
+            ImageError: If the file can't be read.
         """
 
     def key(self) -> str:
-        """Return a hash that changes whenever a file does; empty if that takes reading the files."""
+        """Return a hash of the files' metadata that changes when a file changes, or "" if unavailable."""
         return ""
 
     def close(self) -> None:
@@ -48,12 +49,12 @@ class FileTree(Protocol):
 
 
 class Folder(FileTree):
-    """The files below a folder, in the order of their names; links are followed, but not in circles."""
+    """The files below a folder, sorted by name; links are followed, except those to a parent folder."""
 
     def __init__(self, path: Path) -> None:
         self.origin = str(path)
         self.files: dict[str, int] = {}
-        self._found: dict[str, tuple[str, int]] = {}  # path and time of change
+        self._found: dict[str, tuple[str, int]] = {}  # path and modification time
         folders: set[str] = set()
         try:
             self._scan(path, "", folders, frozenset())
@@ -66,7 +67,7 @@ class Folder(FileTree):
         above |= {(here.st_dev, here.st_ino)}
         with os.scandir(path) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
-                # A name that is not UTF-8 is shown with escapes, so that it can be printed.
+                # Escape bytes that are not UTF-8, so that the name can be printed.
                 name = prefix + os.fsencode(entry.name).decode("utf-8", "backslashreplace")
                 if entry.is_dir():
                     found = entry.stat()
@@ -79,7 +80,7 @@ class Folder(FileTree):
                     self._found[name] = entry.path, found.st_mtime_ns
 
     def read(self, name: str) -> bytes:
-        """Return the content of a file; see FileTree."""
+        """Return the content of a file; see `FileTree.read`."""
         try:
             with Path(self._found[name][0]).open("rb") as file:
                 if os.fstat(file.fileno()).st_size > MAX_FILE_BYTES:
@@ -89,7 +90,7 @@ class Folder(FileTree):
             raise ImageError(f"can't be read: {error.strerror}") from error
 
     def key(self) -> str:
-        """Return a SHA-256 of names, sizes and times of change, without reading the files."""
+        """Return the SHA-256 of all names, sizes and modification times."""
         digest = hashlib.sha256()
         for name, size in self.files.items():
             digest.update(f"{name}\0{size}\0{self._found[name][1]}\0".encode())

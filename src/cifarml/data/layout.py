@@ -1,4 +1,4 @@
-"""From file names to labels: which images there are, of which class, to train on or to test with."""
+"""Labels and train/test split of images, derived from file names."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from cifarml.images import SUFFIXES
 _FLAT_NAME: Final = re.compile(r"(?P<class_name>.+)_(?P<number>\d+)")
 _SPLITS: Final = {"train": False, "test": True}
 _HINT: Final = (
-    "name the images CLASS_NUMBER.png in one folder, or give each class a folder of its own, "
-    "in train/ and test/ if you like; see docs/data.md"
+    "name the images CLASS_NUMBER.png in one folder, or use a folder for each class, "
+    "optionally inside train/ and test/; see docs/guides/own-images.md"
 )
 
 
 class Layout(NamedTuple):
-    """Labels of N images, in the order in which the source lists them; the classes are sorted."""
+    """Names, labels and split of N images, in the order of the source; class names are sorted."""
 
     class_names: tuple[str, ...]
     names: tuple[str, ...]
@@ -32,26 +32,29 @@ class Layout(NamedTuple):
 
 
 class _Place(NamedTuple):
-    """Where an image belongs."""
+    """Class and split of an image."""
 
     class_name: str
-    is_test: bool | None  # None: the source does not say
+    is_test: bool | None  # None: not specified by the source
 
 
 def find_layout(files: Iterable[str], folders: Collection[str]) -> Layout:
-    """Derive the labels from the names.
+    """Derive labels and train/test split from file and folder names.
 
-    Two layouts are known: ``<class>_<number>.png`` all in one folder, and a folder for each class, which
-    may be in ``train`` and ``test``. Folders around them don't matter; hidden files and files that
-    are not images are ignored. If the source has no test images of its own, the last tenth of
-    each class by number becomes the test set.
+    Two layouts are supported: files named `<class>_<number>.png`, and a folder for each class. Both can be
+    inside `train` and `test` folders. Enclosing folders, hidden files and files other than images are
+    ignored. If no images are marked as test images, the last tenth of each class by number is the test set.
+
+    Args:
+        files: Names of all files, with `/` as separator.
+        folders: Names of all folders, including empty ones.
 
     Raises:
-        DataError: If there are no images, or no labels in their names, or too few of a class.
+        DataError: If there are no images, their names contain no labels, or a class has too few images.
     """
     names = [name for name in files if _is_image(name)]
     if not names:
-        raise DataError(f"no images there (files that end in {', '.join(sorted(SUFFIXES))})", _HINT)
+        raise DataError(f"no images found (files that end in {', '.join(sorted(SUFFIXES))})", _HINT)
     parent_of = [name.rpartition("/")[0] for name in names]
     parents = set(parent_of)
     wrapper = _common_folder(parents)
@@ -71,17 +74,24 @@ def find_layout(files: Iterable[str], folders: Collection[str]) -> Layout:
         places = [place_of[parent] for parent in parent_of]
     else:
         shown = ", ".join(sorted(parent or "(top)" for parent in parents)[:6])
-        raise DataError(f"the folders are of no known layout. Received images in: {shown}", _HINT)
+        raise DataError(f"unknown folder layout. Received images in: {shown}", _HINT)
     return _build_layout(names, places)
 
 
 def last_tenth(
     labels: npt.NDArray[np.int64], num_classes: int, order: Sequence[int] | None = None
 ) -> npt.NDArray[np.bool_]:
-    """Mark the last tenth of each class, at least one image, as test images: bool, shape (N,).
+    """Mark the last tenth of each class (at least one image) as test images.
 
-    This is the article's split (numbers 1-180 of each 200 train, 181-200 test), for any number. ``order``
-    lists the N positions in the order that counts; by default, they are in order.
+    This generalizes the article's split: of each 200 images, 1-180 are for training and 181-200 for testing.
+
+    Args:
+        labels: int64, shape (N,).
+        num_classes: Number of classes.
+        order: The N positions in sorted order; 0 to N-1 if omitted.
+
+    Returns:
+        bool, shape (N,), True for test images.
     """
     ordered = np.arange(len(labels)) if order is None else np.asarray(order)
     is_test = np.zeros(len(labels), np.bool_)
@@ -92,7 +102,7 @@ def last_tenth(
 
 
 def natural_key(name: str) -> list[tuple[bool, int, str]]:
-    """Sort key that puts ``cat_2`` before ``cat_10``."""
+    """Natural sort key, which orders `cat_2` before `cat_10`."""
     return [(part.isdigit(), int(part) if part.isdecimal() else 0, part) for part in re.split(r"(\d+)", name)]
 
 
@@ -103,7 +113,7 @@ def _is_image(name: str) -> bool:
 
 
 def _common_folder(parents: Collection[str]) -> PurePosixPath:
-    """Return the innermost folder that holds all of them."""
+    """Return the innermost folder that contains all given folders."""
     common = PurePosixPath(min(parents))
     while not all(PurePosixPath(parent).is_relative_to(common) for parent in parents):
         common = common.parent
@@ -116,27 +126,28 @@ def _is_test(folder: str) -> bool | None:
 
 def _parse_flat_names(names: list[str], is_test: dict[str, bool | None]) -> list[_Place]:
     places = []
-    without = []
+    unlabelled = []
     for name in names:
         parent, _, base = name.rpartition("/")
         if match := _FLAT_NAME.fullmatch(base[: base.rfind(".")]):
             places.append(_Place(match["class_name"], is_test[parent]))
         else:
-            without.append(name)
-    if without:
+            unlabelled.append(name)
+    if unlabelled:
         raise DataError(
-            f"{len(without):,} of {len(names):,} images have no label: {', '.join(map(repr, without[:5]))}",
+            f"{len(unlabelled):,} of {len(names):,} images have no label: "
+            f"{', '.join(map(repr, unlabelled[:5]))}",
             _HINT,
         )
     return places
 
 
-def _check_empty_classes(used: Collection[str], beside: Collection[str], folders: Collection[str]) -> None:
-    """Raise where a class folder holds no image: a label without images."""
+def _check_empty_classes(used: Collection[str], parents: Collection[str], folders: Collection[str]) -> None:
+    """Raise DataError if a class folder contains no images."""
     empty = [
         folder
         for folder in folders
-        if (folder.rpartition("/")[0] or ".") in beside
+        if (folder.rpartition("/")[0] or ".") in parents
         and folder not in used
         and not folder.rpartition("/")[2].startswith((".", "__"))
     ]
@@ -155,11 +166,11 @@ def _build_layout(names: list[str], places: list[_Place]) -> Layout:
     labels = np.fromiter(map(number.__getitem__, places), np.int64, len(places))
     counts = np.bincount(labels)
     if counts.min() < 2:
-        alone = [name for name, count in zip(class_names, counts, strict=True) if count < 2]
+        too_few = [name for name, count in zip(class_names, counts, strict=True) if count < 2]
         raise DataError(
-            f"classes with a single image: {', '.join(map(repr, alone[:5]))}; "
-            "each needs at least two, one to train on and one to test with",
-            hint="add images of these classes, or remove them",
+            f"classes with a single image: {', '.join(map(repr, too_few[:5]))}; "
+            "each class needs at least two, one for training and one for testing",
+            hint="add images to these classes, or remove the classes",
         )
     if any(place.is_test for place in known):
         tests = {place: bool(place.is_test) for place in known}

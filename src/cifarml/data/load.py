@@ -1,4 +1,4 @@
-"""From the name of a source to a Dataset."""
+"""Loading of a `Dataset` from any source."""
 
 from __future__ import annotations
 
@@ -43,30 +43,37 @@ def load_dataset(
     settings: Settings | None = None,
     on_progress: OnProgress = ignore_progress,
 ) -> Dataset:
-    """Load labelled images.
+    """Load a data set of labelled images.
+
+    The format is detected from the content of the source:
+
+    - a folder, .zip, .tar.gz or .tar of images that are named `<class>_<number>.png` or in class folders;
+    - an official CIFAR-10 archive, or a folder that it was extracted to;
+    - either of these in Azure Blob Storage, as `"az://CONTAINER/NAME"` or an https URL (downloaded once);
+    - `"cifar10"`, the official archive (downloaded once);
+    - `"drawn[:COUNT[:SEED]]"`, synthetic drawings of the CIFAR-10 classes.
 
     Args:
-        source: A folder, .zip, .tar.gz or .tar of images named ``<class>_<number>.png`` or in class
-            folders; an official CIFAR-10 archive; either of them in Azure Blob Storage
-            (``"az://CONTAINER/NAME"`` or an https URL; fetched once); ``"cifar10"`` (downloaded once); or
-            ``"drawn[:COUNT[:SEED]]"``, drawings of our own. What it is, is seen by looking at it.
-        subset: Take only so many images, balanced over the classes.
-        seed: Which images the subset takes.
-        skip_bad: Leave out images that can't be read instead of raising.
-        settings: Where the cache is; from the environment when left out.
+        source: A path, an address or one of the names above.
+        subset: Number of images in a random subset, balanced over the classes; all images if omitted.
+        seed: Random seed of the subset.
+        skip_bad: Skip unreadable images instead of raising `ImageError`.
+        settings: Settings, such as the cache folder; read from the environment if omitted.
         on_progress: Called while images are read.
 
     Returns:
-        The data set, with its split into train and test.
+        The data set, with its train/test split.
 
     Raises:
         DataError: If the source is missing, damaged, unsafe or unlabelled.
-        ImageError: If images can't be read; it names them all (up to 20).
-        CloudError: If Azure Storage refuses, or can't be reached.
+        ImageError: If images are unreadable; the message lists up to 20 of them.
+        CloudError: If Azure Storage denies access or can't be reached.
 
     Example:
-        >>> load_dataset("drawn:2000").class_names[:3]
-        ('airplane', 'automobile', 'bird')
+        ```python
+        dataset = cifarml.load_dataset("drawn:2000", subset=200)
+        dataset.class_names[:3]  # ('airplane', 'automobile', 'bird')
+        ```
     """
     dataset = _load_source(source, skip_bad, settings or load_settings(), on_progress)
     return dataset if subset is None else dataset.subset(subset, seed=seed)
@@ -75,27 +82,27 @@ def load_dataset(
 def locate_source(
     source: str | Path, settings: Settings, *, on_progress: OnProgress = ignore_progress
 ) -> tuple[str, Path | FileTree]:
-    """Fetch a source that is not on this machine.
+    """Make a source available locally, downloading it if it is remote.
 
     Returns:
-        The source for people to read, without secrets, and its path or its files.
+        The source's human-readable name, without secrets, and its path or files.
     """
     if source == "cifar10":
         source = download_official(settings, on_progress=on_progress)
     elif isinstance(source, str) and is_blob_address(source):
-        from cifarml.data.blob.source import open_blobs  # imports Azure's libraries
+        from cifarml.data.blob.source import open_blobs  # deferred: imports Azure's libraries
 
         return open_blobs(source, settings, on_progress=on_progress)
     return str(source), Path(source)
 
 
 def is_path(source: str) -> bool:
-    """Tell whether a source is a path on this machine, rather than an address or a name of ours."""
+    """Return whether a source is a local path, not a blob address, `cifar10` or `drawn`."""
     return source != "cifar10" and not _DRAWN.fullmatch(source) and not is_blob_address(source)
 
 
 def open_source(origin: str, place: Path | FileTree) -> FileTree:
-    """Open what locate_source has found: a folder or an archive."""
+    """Open a source returned by `locate_source`."""
     if not isinstance(place, Path):
         return place
     try:
@@ -104,7 +111,7 @@ def open_source(origin: str, place: Path | FileTree) -> FileTree:
         known = is_archive(place)
     except FileNotFoundError:
         raise DataError(
-            f"there is no folder or archive {origin}",
+            f"no such folder or archive: {origin}",
             hint="a source is a path, az://CONTAINER/NAME, cifar10 or drawn:2000; see cifarml data show -h",
         ) from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
@@ -121,12 +128,12 @@ def _load_source(source: str | Path, skip_bad: bool, settings: Settings, on_prog
     origin, place = locate_source(source, settings, on_progress=on_progress)
     cache = settings.cache_dir / "decoded"
     key = ""
-    with suppress(OSError, ValueError):  # open_source says what is wrong
+    with suppress(OSError, ValueError):  # open_source reports the error
         if isinstance(place, Path) and place.is_file():
             with place.open("rb") as file:
                 key = f"{hashlib.file_digest(file, 'sha256').hexdigest()}-{DECODER_VERSION}"
     if key and (dataset := read_cached(cache, key, origin)):
-        return dataset  # without so much as opening the archive
+        return dataset  # the archive need not be opened
     with _gc_disabled(), open_source(origin, place) as tree:
         if len(tree.files) < _CACHED_FILES and sum(tree.files.values()) < _CACHED_BYTES:
             key = ""
@@ -153,38 +160,38 @@ def _decode_tree(
     tree: FileTree,
     skip_bad: bool,
     on_progress: OnProgress,
-    keep: Callable[[int, tuple[str, ...]], CacheWriter],
+    open_cache: Callable[[int, tuple[str, ...]], CacheWriter],
 ) -> Dataset:
     if is_official(tree.files):
         dataset = load_official(tree, on_progress=on_progress)
-        with keep(len(dataset), dataset.class_names) as kept:
-            kept.add(dataset.images)
-            kept.finish(dataset)
+        with open_cache(len(dataset), dataset.class_names) as cache:
+            cache.add(dataset.images)
+            cache.finish(dataset)
         return dataset
     try:
         layout = find_layout(tree.files, tree.folders)
     except DataError as error:
         raise DataError(f"{tree.origin}: {error.message}", error.hint) from error
-    with keep(len(layout.names), layout.class_names) as kept:
-        images, bad = decode_images(tree, layout.names, on_block=kept.add, on_progress=on_progress)
+    with open_cache(len(layout.names), layout.class_names) as cache:
+        images, bad = decode_images(tree, layout.names, on_block=cache.add, on_progress=on_progress)
         if bad and not skip_bad:
             raise _bad_images_error(tree.origin, bad, len(layout.names))
         dataset = _to_dataset(tree.origin, layout, images, bad)
         if not bad:
-            kept.finish(dataset)
+            cache.finish(dataset)
         return dataset
 
 
 def _to_dataset(origin: str, layout: Layout, images: npt.NDArray[np.uint8], bad: list[BadImage]) -> Dataset:
     names, labels, is_test = layout.names, layout.labels, layout.is_test
     if bad:
-        left_out = {image.name for image in bad}
-        good = np.array([name not in left_out for name in names])
+        skipped = {image.name for image in bad}
+        good = np.array([name not in skipped for name in names])
         images, labels, is_test = images[good], labels[good], is_test[good]
-        names = tuple(name for name in names if name not in left_out)
+        names = tuple(name for name in names if name not in skipped)
         if empty := set(range(len(layout.class_names))) - set(labels.tolist()):
             missing = ", ".join(repr(layout.class_names[label]) for label in sorted(empty)[:5])
-            raise DataError(f"{origin}: no image can be read of the classes {missing}")
+            raise DataError(f"{origin}: classes without readable images: {missing}")
     for array in (images, labels, is_test):
         array.setflags(write=False)
     return Dataset(images, labels, layout.class_names, names, is_test, origin, tuple(bad))
@@ -196,5 +203,5 @@ def _bad_images_error(origin: str, bad: list[BadImage], count: int) -> ImageErro
         lines.append(f"  and {len(bad) - _SHOWN_BAD:,} more")
     return ImageError(
         f"{origin}: {len(bad):,} of {count:,} images can't be read:\n" + "\n".join(lines),
-        hint="mend or remove them, or go on without them: --skip-bad",
+        hint="repair or remove them, or skip them: --skip-bad",
     )

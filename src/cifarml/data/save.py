@@ -1,4 +1,4 @@
-"""A data set as an archive of image files, which load_dataset reads back unchanged."""
+"""Export of a data set to a zip of image files, a lossless round trip with `load_dataset`."""
 
 from __future__ import annotations
 
@@ -19,22 +19,31 @@ _UNSAFE: Final = frozenset('/\\:*?"<>|\0')
 
 
 def save_images(dataset: Dataset, path: str | Path, *, on_progress: OnProgress = ignore_progress) -> Path:
-    """Save the images as PNG files in a zip: ``train/<class>/00001.png`` and ``test/<class>/...``.
+    """Save the images as PNG files in a zip: `train/<class>/00001.png` and `test/<class>/...`.
 
-    The same images always give the same bytes, so what is in storage already is not sent again. An existing
-    file is replaced only when all is written. Returns the path.
+    The write is atomic. The output is reproducible: the same images always give the same bytes, so that an
+    unchanged archive is not uploaded again.
+
+    Args:
+        dataset: The images to save.
+        path: The zip file to write; an existing one is replaced.
+        on_progress: Called while images are saved.
+
+    Returns:
+        The path.
 
     Raises:
-        DataError: If the name of a class can't be a folder's, or the file can't be written.
+        DataError: If a class name is not a valid folder name, or the file can't be written.
 
     Example:
-        >>> save_images(load_dataset("drawn:200"), "drawings.zip")  # doctest: +SKIP
-        PosixPath('drawings.zip')
+        ```python
+        save_images(cifarml.load_dataset("drawn:200"), "drawings.zip")
+        ```
     """
     path = Path(path)
     for name in dataset.class_names:
         if not _UNSAFE.isdisjoint(name) or name.startswith(".") or name != name.strip():
-            raise DataError(f"the class {name!r} can't be the name of a folder")
+            raise DataError(f"class name {name!r} is not a valid folder name")
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     seen = Counter[str]()
     try:
@@ -47,7 +56,7 @@ def save_images(dataset: Dataset, path: str | Path, *, on_progress: OnProgress =
                     seen[folder] += 1
                     file = io.BytesIO()
                     Image.fromarray(image).save(file, "PNG")
-                    # A new ZipInfo, since the default one contains the time of day.
+                    # A new ZipInfo has a fixed time stamp; the default one has the current time.
                     member = zipfile.ZipInfo(f"{folder}/{seen[folder]:05d}.png")
                     archive.writestr(member, file.getvalue())
                     if i % 100 == 0:

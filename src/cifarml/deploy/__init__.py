@@ -1,1 +1,1 @@
-"""Models as endpoints that answer over HTTP."""
+"""Deployment of models to HTTP endpoints."""

@@ -1,4 +1,4 @@
-"""Endpoint host protocol, and the endpoints and deployments that it returns."""
+"""Endpoint host protocol and its data types: endpoints and deployments."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from cifarml.predict import Prediction
 from cifarml.registry.base import RegisteredModel
 
 DEFAULT_ENDPOINT: Final = "cifar10"
-"""Default name of the endpoint."""
+"""Default endpoint name."""
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """A model behind an endpoint.
+    """Model served by an endpoint.
 
     Args:
-        name: Its name, which ends in the model's version.
+        name: Name of the deployment, which contains the model's version.
         model: The model, ``name:version``.
         state: ``ready``, ``starting``, ``failed`` or ``stopped``.
-        created_at: When it was created, with a time zone.
-        run_sha256: Hash of its run, which identifies the content; empty if unknown.
-        num_requests: Number of requests since it started, if the host counts them.
-        num_errors: How many of them failed.
-        memory_bytes: Its memory use, if the host measures it.
-        config_fingerprint: Identifies its configuration apart from the model.
-        instance_type: Size of its machines, if it has its own.
+        created_at: Creation time, with a time zone.
+        run_sha256: Hash of the run's content; empty if unknown.
+        num_requests: Number of requests since its start, if the host counts them.
+        num_errors: Number of failed requests.
+        memory_bytes: Memory use, if the host measures it.
+        config_fingerprint: Hash of the configuration, without the model.
+        instance_type: VM size, if the deployment has its own machines.
         instance_count: Number of machines.
     """
 
@@ -49,20 +49,20 @@ class Deployment:
 
     @property
     def machines(self) -> str:
-        """Its machines, to be shown; empty if it has none of its own."""
+        """Count and size of the machines: ``1 x Standard_F2s_v2``; empty if it has none of its own."""
         return f"{self.instance_count} x {self.instance_type}" if self.instance_type else ""
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Address that serves predictions, and the deployments behind it.
+    """HTTP endpoint for predictions, with the deployments behind it.
 
     Args:
-        name: Its name: 3 to 32 characters, lower-case letters, digits and hyphens, a letter first.
-        scoring_uri: Where requests are posted.
+        name: 3 to 32 lower-case letters, digits and hyphens, beginning with a letter.
+        scoring_uri: URL for prediction requests.
         state: ``running`` or ``stopped``.
-        traffic: Share of the requests of each deployment, in percent; they add up to 0 or 100.
-        deployments: Its deployments, the oldest first.
+        traffic: Traffic share of each deployment, in percent; the shares add up to 0 or 100.
+        deployments: The deployments, the oldest first.
     """
 
     name: str
@@ -72,27 +72,27 @@ class Endpoint:
     deployments: tuple[Deployment, ...]
 
     def find(self, deployment: str) -> Deployment:
-        """Return the deployment of that name.
+        """Return a deployment by name.
 
         Raises:
-            DeployError: If there is none.
+            DeployError: If it does not exist.
         """
         for each in self.deployments:
             if each.name == deployment:
                 return each
         raise DeployError(
             f"endpoint {self.name} has no deployment {deployment!r}",
-            hint=f"see which there are: cifarml endpoint show {self.name}",
+            hint=f"list them with: cifarml endpoint show {self.name}",
         )
 
 
-def read_answer(endpoint: str, deployment: str | None, status: int, answer: Any) -> Prediction:
-    """Return the prediction in an endpoint's answer about one image, or raise the error that it contains.
+def parse_response(endpoint: str, deployment: str | None, status: int, answer: Any) -> Prediction:
+    """Parse the response to a request with one image: return the prediction or raise the error.
 
     Raises:
         ImageError: If the endpoint can't read the image.
-        EndpointTimeoutError: If the deployment did not answer in time.
-        DeployError: If it failed, or the answer is invalid.
+        EndpointTimeoutError: If the deployment did not respond in time.
+        DeployError: If it failed, or the response is invalid.
     """
     try:
         if status == 200:
@@ -100,50 +100,50 @@ def read_answer(endpoint: str, deployment: str | None, status: int, answer: Any)
             return Prediction(answer["result"], float(answer["probability"]), dict(ranked))
         message = f"endpoint {endpoint}: {answer['error']['message']} ({status})"
     except (LookupError, TypeError, AttributeError, ValueError):
-        asked = f"deployment {deployment}" if deployment else "its deployment"
-        raise DeployError(f"endpoint {endpoint}: invalid response of {asked} ({status})") from None
+        source = f" from deployment {deployment}" if deployment else ""
+        raise DeployError(f"endpoint {endpoint}: invalid response{source} ({status})") from None
     if status in {400, 413, 415, 422}:
         raise ImageError(message)
     if status in {408, 504}:
-        raise EndpointTimeoutError(message, hint=f"look at: cifarml endpoint logs {endpoint}")
-    raise DeployError(message, hint=f"look at: cifarml endpoint show {endpoint}")
+        raise EndpointTimeoutError(message, hint=f"see: cifarml endpoint logs {endpoint}")
+    raise DeployError(message, hint=f"see: cifarml endpoint show {endpoint}")
 
 
 class EndpointHost(Protocol):
-    """Hosts endpoints and their deployments, as Azure ML's managed online endpoints do.
+    """Host of endpoints and their deployments, modelled on Azure ML's managed online endpoints.
 
-    Implementations are subclasses; what not every host offers has a default here.
+    Implementations are subclasses; features that not every host has are implemented here as no-ops.
     """
 
     name_prefix: str
-    """Prefix of the names of new deployments; the model's version follows."""
+    """Prefix of new deployment names, followed by the model's version."""
 
     @property
     def config_fingerprint(self) -> str:
-        """Identifies how new deployments are configured, apart from the model."""
+        """Hash of the configuration of new deployments, without the model."""
 
     def list_endpoints(self) -> list[Endpoint]:
         """Return all endpoints, sorted by name."""
 
     def get_endpoint(self, name: str) -> Endpoint:
-        """Return an endpoint.
+        """Return an endpoint by name.
 
         Raises:
-            DeployError: If there is none of that name.
+            DeployError: If it does not exist.
         """
 
     def create_endpoint(self, name: str) -> Endpoint:
-        """Create an endpoint without deployments, or return the existing one, running.
+        """Create an endpoint without deployments; start and return it if it exists.
 
         Raises:
-            DeployError: If the name is not allowed, or the endpoint can't be created.
+            DeployError: If the name is invalid, or the endpoint can't be created.
         """
 
     def create_deployment(self, endpoint: str, deployment: str, model: RegisteredModel) -> None:
-        """Start a model behind an endpoint, without any traffic; return when it is ready.
+        """Create a deployment without traffic, and wait until it is ready.
 
         Raises:
-            DeployError: If it did not become ready; its logs can still be read, and it can be deleted.
+            DeployError: If it does not become ready. It still exists: read its logs, then delete it.
             ModelFileError: If the model's files are damaged.
         """
 
@@ -152,70 +152,70 @@ class EndpointHost(Protocol):
 
         Args:
             endpoint: The endpoint.
-            image: A path, bytes, file object, ``PIL.Image.Image`` or uint8 array. The bytes of a file are
-                sent as they are, images and arrays as PNG.
-            deployment: The deployment that answers; chosen by traffic by default.
+            image: A path, bytes, file object, ``PIL.Image.Image`` or uint8 array. Files are sent unchanged,
+                images and arrays as PNG.
+            deployment: The deployment to query; by default chosen according to the traffic shares.
 
         Raises:
-            ImageError: If the image can't be read, here or by the endpoint.
-            EndpointTimeoutError: If there was no answer in time.
-            DeployError: If there is no such endpoint or deployment, or it fails.
+            ImageError: If the image is invalid.
+            EndpointTimeoutError: If there is no response in time.
+            DeployError: If the endpoint or deployment does not exist, or fails.
         """
 
     def read_key(self, endpoint: str, *, regenerate: bool = False) -> str:
-        """Return the key that callers send; ``regenerate`` creates a new one, which voids the old one.
+        """Return the endpoint's key; ``regenerate`` creates a new one and invalidates the old one.
 
         Raises:
-            DeployError: If there is no such endpoint.
+            DeployError: If the endpoint does not exist.
         """
 
     def page_address(self, endpoint: str) -> str:  # noqa: ARG002
-        """Return the address of the endpoint's web page, with the key; empty if it has no page."""
+        """Return the URL of the endpoint's web page, including the key; empty if it has no page."""
         return ""
 
     def costs(self, endpoint: Endpoint | None = None) -> str:  # noqa: ARG002
-        """Return what an endpoint costs, or a new deployment would; empty if nothing."""
+        """Describe the costs of an endpoint, or by default of a new deployment; empty if it is free."""
         return ""
 
     def set_traffic(self, endpoint: str, traffic: Mapping[str, int]) -> None:
-        """Divide the requests among the deployments, all at once.
+        """Set the traffic shares of all deployments atomically.
 
         Raises:
-            DeployError: If shares don't add up to 0 or 100, or a deployment is missing or not ready.
+            DeployError: If the shares don't add up to 0 or 100, or a deployment is missing or not ready.
         """
 
     def set_mirror(self, endpoint: str, mirror: Mapping[str, int]) -> None:
-        """Send copies of a share of the requests to a deployment; nobody sees its answers.
+        """Mirror a share of the requests to a deployment, whose responses are discarded.
 
         Args:
             endpoint: The endpoint.
-            mirror: The deployment with its share, 1 to 50 percent; empty to end it.
+            mirror: The deployment with its share, 1 to 50 percent; empty to stop mirroring.
 
         Raises:
-            DeployError: If the host can't.
+            DeployError: If the host does not support it.
         """
 
     def logs(self, endpoint: str, deployment: str, *, tail: int = 50) -> str:
-        """Return the last lines that a deployment has logged.
+        """Return the last ``tail`` lines of a deployment's log.
 
         Raises:
-            DeployError: If there is none of that name.
+            DeployError: If the deployment does not exist.
         """
 
     def storage_logs(self, endpoint: str, deployment: str, *, tail: int = 50) -> str:  # noqa: ARG002
-        """Return the last lines logged while a deployment's files were fetched; empty if none are fetched."""
+        """Return the last lines of the storage initializer's log; empty if the host has none."""
         return ""
 
     def write_yaml(self, folder: Path, endpoint: str, deployment: str, model: RegisteredModel) -> list[Path]:
-        """Write a deployment as files for the cloud's own command line, without creating anything.
+        """Write a deployment as YAML files for the cloud provider's command line, without creating resources.
 
         Raises:
-            DeployError: If the host can't, or the folder can't be written.
+            DeployError: If the host does not support it, or the folder can't be written.
         """
 
     def delete(self, endpoint: str, deployment: str | None = None) -> None:
-        """Delete a deployment without traffic, or an endpoint with all that belongs to it.
+        """Delete a deployment without traffic, or an endpoint with all its deployments.
 
         Raises:
-            DeployError: If there is none of that name, or the deployment has traffic.
+            DeployError: If it does not exist, or the deployment receives traffic.
         """

@@ -1,1 +1,1 @@
-"""Metrics, calibration and comparisons of models and runs."""
+"""Metrics, calibration and comparison of models and runs."""

@@ -1,4 +1,4 @@
-"""Making a model as confident as it is right."""
+"""Confidence calibration by temperature scaling."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import numpy.typing as npt
 _MOST: Final = 10.0
 _HALVINGS: Final = 24
 _LEAST_IMAGES: Final = 50
-"""One number is fitted; on fewer images than these it would be mostly chance."""
+"""With fewer images the fitted temperature would be mostly noise."""
 
 
 def fit_temperature(probabilities: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> float:
-    """Return what a model's logits should be divided by, so that its probabilities fit the images best.
+    """Fit the softmax temperature that minimises the cross-entropy on held-out images.
 
-    Temperature scaling: the cross-entropy on images that were not trained on is made least (Guo et al.,
-    "On Calibration of Modern Neural Networks", ICML 2017, section 4.2). No label changes by it.
+    Temperature scaling (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, section 4.2)
+    divides the logits by the temperature. It does not change any predicted label.
 
     Args:
-        probabilities: The softmax of the logits, float32, shape (N, classes).
+        probabilities: Softmax of the logits, float32, shape (N, classes).
         labels: int64, shape (N,).
 
     Returns:
-        The temperature, 0.1 to 10; 1, which changes nothing, where there are fewer than 50 images.
+        The temperature, 0.1 to 10; 1, which has no effect, if there are fewer than 50 images.
     """
     if len(labels) < _LEAST_IMAGES:
         return 1.0
@@ -46,9 +46,9 @@ def fit_temperature(probabilities: npt.NDArray[np.float32], labels: npt.NDArray[
 def scale_probabilities(
     probabilities: npt.NDArray[np.float32], temperature: float
 ) -> npt.NDArray[np.float32]:
-    """Return what the probabilities are when the logits are divided by a temperature.
+    """Return the probabilities after dividing the logits by a temperature.
 
-    Rows of float32 (N, classes) add up to 1 before and after; ``1 / temperature`` undoes it.
+    Arrays are float32, shape (N, classes), with rows that sum to 1; ``1 / temperature`` reverts the scaling.
     """
     tiny = np.finfo(np.float32).tiny
     logits = np.log(np.maximum(probabilities.astype(np.float64), tiny)) / temperature

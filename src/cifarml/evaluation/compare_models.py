@@ -1,4 +1,4 @@
-"""Two models on the same images: what each reached, and whether the difference is more than noise."""
+"""Comparison of two models on the same images, with a significance test."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ _HASHES: Final = {"run_sha256", "trained_on"}
 
 @dataclass(frozen=True)
 class ModelFigures:
-    """What one of two models reached on the images that both were asked about.
+    """Metrics of one of two compared models.
 
     Args:
-        name: What it is called, such as ``cifar10:2``.
-        run_sha256: Hash of its run.
-        trained_on: Fingerprint of the data set that it was trained on; empty where it isn't known.
-        accuracy: Share of right labels, 0 to 1.
+        name: Display name, such as ``cifar10:2``.
+        run_sha256: Hash of the model's run.
+        trained_on: Fingerprint of its training data set; empty if unknown.
+        accuracy: Accuracy, 0 to 1.
         loss: Mean cross-entropy, in nats.
         calibration_error: Expected calibration error, 0 to 1.
-        recall: For each class, the share of its images that were named rightly.
+        recall: Recall of each class, 0 to 1.
     """
 
     name: str
@@ -44,7 +44,7 @@ class ModelFigures:
 
     @classmethod
     def of_run(cls, name: str, run: Run, evaluation: Evaluation, calibration_error: float) -> Self:
-        """Return the figures of a run that was evaluated."""
+        """Collect the metrics of an evaluated run."""
         return cls(
             name,
             run.sha256,
@@ -58,16 +58,16 @@ class ModelFigures:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two models on the same images: the one in use, and the one that may replace it.
+    """Comparison of two models on the same images, usually champion and challenger.
 
     Args:
-        first: The one in use.
-        second: The other one.
-        data: Where the images are from.
+        first: Metrics of the current model (champion).
+        second: Metrics of its possible replacement (challenger).
+        data: Source of the images.
         fingerprint: SHA-256 of the images and labels.
-        class_counts: How many images there are of each class.
-        num_only_first: How many images only the first names rightly.
-        num_only_second: How many only the second.
+        class_counts: Number of images of each class.
+        num_only_first: Number of images that only the first model classifies correctly.
+        num_only_second: Number of images that only the second model classifies correctly.
     """
 
     first: ModelFigures
@@ -80,19 +80,20 @@ class Comparison:
 
     @property
     def num_images(self) -> int:
-        """How many images there are."""
+        """Number of compared images."""
         return sum(self.class_counts.values())
 
     @property
     def p_value(self) -> float:
-        """How often chance alone makes two equally good models differ so much."""
+        """p-value of McNemar's exact test."""
         return mcnemar_p_value(self.num_only_first, self.num_only_second)
 
     @property
     def interval(self) -> tuple[float, float]:
-        """What accuracy the second gains, as an interval of 95 % confidence, -1 to 1.
+        """95 % confidence interval of the accuracy gain of the second model, -1 to 1.
 
-        Wald's with half an image added to each cell (Agresti and Min, Statistics in Medicine 24, 2005).
+        Wald interval with half an image added to each cell (Agresti and Min, Statistics in Medicine 24,
+        2005).
         """
         first, second, n = self.num_only_first + 0.5, self.num_only_second + 0.5, self.num_images + 2
         gain = (second - first) / n
@@ -101,37 +102,37 @@ class Comparison:
 
     @property
     def disagreement(self) -> str:
-        """How many images only one of them names rightly, in words."""
+        """Sentence with the number of images that only one of the models classifies correctly."""
         return (
-            f"{self.second.name} is right about {self.num_only_second:,} images where {self.first.name} is "
-            f"wrong, and the other way round about {self.num_only_first:,}"
+            f"{self.second.name} is correct on {self.num_only_second:,} images that {self.first.name} gets "
+            f"wrong, {self.first.name} on {self.num_only_first:,} that {self.second.name} gets wrong"
         )
 
     @property
     def p_value_text(self) -> str:
-        """What :attr:`p_value` says, in words."""
-        return f"chance alone makes such a difference with probability {self.p_value:.2g} (McNemar's test)"
+        """p-value and name of the test, for display."""
+        return f"p = {self.p_value:.2g} (McNemar's test)"
 
     @property
     def gain_text(self) -> str:
-        """What :attr:`interval` says, in words."""
+        """Sentence with the confidence interval of the accuracy gain."""
         low, high = self.interval
         return (
-            f"The accuracy of {self.second.name} minus that of {self.first.name} is "
-            f"{low:+.1%} to {high:+.1%} (95 % confidence)."
+            f"Accuracy gain of {self.second.name} over {self.first.name}: "
+            f"{low:+.1%} to {high:+.1%} (95 % confidence interval)."
         )
 
     @property
     def summary(self) -> str:
-        """Whether one is better than the other, in words; a p-value above 0.05 is taken for noise."""
-        how = "better" if self.num_only_second > self.num_only_first else "worse"
-        said = f"{self.second.name} is {how} than {self.first.name}, beyond noise"
+        """Verdict on which model is better, if any; differences are significant up to p = 0.05."""
+        relation = "better" if self.num_only_second > self.num_only_first else "worse"
+        verdict = f"{self.second.name} is significantly {relation} than {self.first.name}"
         if self.p_value > _MAX_P_VALUE:
-            said = "No difference beyond noise"
-        return f"{said}: {self.disagreement}; {self.p_value_text}. {self.gain_text}"
+            verdict = "No significant difference"
+        return f"{verdict}: {self.disagreement}; {self.p_value_text}. {self.gain_text}"
 
     def to_json(self) -> dict[str, Any]:
-        """Return the figures as plain JSON values."""
+        """Return the comparison as plain JSON values."""
         return {
             "data": self.data,
             "fingerprint": self.fingerprint,
@@ -158,14 +159,14 @@ def compare_on_dataset(
     """Compare the predictions of two models on the same images.
 
     Args:
-        first: The model in use: a run, the path of its folder, or a registered model.
-        second: The model that may replace it.
-        dataset: The images, all of which are used: pass ``dataset.test`` for the test images only.
-        names: Names of the models in the result.
+        first: The current model: a run, the path of its folder, or a registered model.
+        second: Its possible replacement.
+        dataset: The images, all of which are used; pass ``dataset.test`` for the test images only.
+        names: Display names of the models.
         on_progress: Called after every batch.
 
     Raises:
-        DataError: If there are no images, or images of a class that one of the models doesn't know.
+        DataError: If there are no images, or images of a class that one of the models was not trained on.
         ModelFileError: If a model is damaged.
     """
     figures, right = [], []

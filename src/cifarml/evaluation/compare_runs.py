@@ -1,4 +1,4 @@
-"""Two runs side by side: settings, figures, and whether one is better than the other."""
+"""Comparison of the settings and metrics of two runs."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from cifarml.run import ONNX_MODEL, Run, RunLike
 from cifarml.run_folders import ANSWERS, CONFIG, METRICS, shown_settings
 
 _SHOWN: Final = ("training_s", "images_per_second", "num_parameters")
-_UNKNOWN: Final = "Nobody knows which is better"
+_UNKNOWN: Final = "Cannot tell which is better"
 
 
 class Answers(NamedTuple):
-    """What a model answered on its test images, kept in a run folder, so that runs can be compared.
+    """Predictions of a model on its test images, stored in its run folder for comparisons.
 
     Attributes:
-        fingerprint: That of the test images: equal where two runs were asked about the same.
-        labels: int64, shape (N,): what the images are.
-        predicted: int64, shape (N,): what the model named.
+        fingerprint: Fingerprint of the test images, equal if two runs were tested on the same images.
+        labels: True labels, int64, shape (N,).
+        predicted: Predicted labels, int64, shape (N,).
     """
 
     fingerprint: str
@@ -39,28 +39,28 @@ class Answers(NamedTuple):
 
     @classmethod
     def read(cls, run: Run) -> Self | None:
-        """Read the answers in a run folder; None if an earlier version has kept none."""
+        """Read the predictions from a run folder; None if an earlier version stored none."""
         if ANSWERS not in run.files:
             return None
         values = run.read_json(ANSWERS)
         try:
             labels, predicted = (np.array(values[name], np.int64) for name in ("labels", "predicted"))
             if labels.ndim != 1 or labels.shape != predicted.shape:
-                raise ValueError("labels and answers must be as many")
+                raise ValueError("expected as many labels as predictions")
             return cls(str(values["fingerprint"]), labels, predicted)
         except (LookupError, TypeError, ValueError, OverflowError) as error:
             raise ModelFileError(f"{run.path / ANSWERS} is damaged: {error}") from error
 
 
 class RunFigures(NamedTuple):
-    """What a run reached, and with what.
+    """Metrics, settings and size of a run.
 
     Attributes:
-        figures: Accuracy, loss, calibration error and recalls, on its own test images.
-        class_counts: How many of those there are of each class.
-        config: Its settings.
-        info: The entries of its manifest, such as ``training_s``.
-        model_bytes: Size of its ONNX model.
+        figures: Accuracy, loss, calibration error and recall on its own test images.
+        class_counts: Number of test images of each class.
+        config: Settings of the training.
+        info: Entries of the manifest, such as ``training_s``.
+        model_bytes: Size of the ONNX model.
     """
 
     figures: ModelFigures
@@ -71,7 +71,7 @@ class RunFigures(NamedTuple):
 
     @classmethod
     def read(cls, run: Run, name: str) -> Self:
-        """Read a run folder; the run is called ``name``.
+        """Read a run folder; ``name`` is the display name of the run.
 
         Raises:
             ModelFileError: If a file is missing, changed or damaged.
@@ -85,19 +85,19 @@ class RunFigures(NamedTuple):
             for shown in _SHOWN:
                 float(info[shown])
         except (LookupError, TypeError, ValueError, AttributeError) as error:
-            raise ModelFileError(f"the figures in {run.path} are damaged: {error!r}") from error
+            raise ModelFileError(f"the metrics in {run.path} are damaged: {error!r}") from error
         return cls(figures, counts, settings, info, len(run.read(ONNX_MODEL)))
 
 
 class RunComparison(NamedTuple):
-    """Two runs side by side.
+    """Comparison of two runs.
 
     Attributes:
-        first: One of them.
-        second: The other.
-        differing: The settings that differ, each with the value of both; None where one has no such setting.
-        comparison: Both on the same images; None where no images are known that both were asked about.
-        verdict: Whether one is better than the other, or why nobody knows, in words.
+        first: The first run.
+        second: The second run.
+        differing: Both values of each setting that differs; None if a run does not have the setting.
+        comparison: Comparison on the same images; None if the runs were tested on different images.
+        verdict: Sentence that says which run is better, or why that is unknown.
     """
 
     first: RunFigures
@@ -115,25 +115,32 @@ def compare_runs(
     names: tuple[str, str] | None = None,
     on_progress: OnProgress = ignore_progress,
 ) -> RunComparison:
-    """Lay two runs side by side, and say whether one is better or the difference is noise.
+    """Compare two runs, and test whether the difference in accuracy is significant (McNemar's test).
 
-    Runs that were tested on the same images are compared by the answers that each has kept. With other
-    images, or for runs that kept none, both models are asked again.
+    By default the stored predictions of both runs on the same test images are compared. With `dataset`, both
+    models predict its images.
 
     Args:
-        first: One model: a run, the path of its folder, or a registered model.
-        second: The other one.
-        dataset: Images to ask both about, all of which are used; their own test images when left out.
-        names: What the runs are called; as their folders when left out.
+        first: A run, the path of its folder, or a registered model.
+        second: The other run.
+        dataset: Images for the comparison, all of which are used. By default the test images of the runs.
+        names: Display names of the runs. By default the names of their folders.
         on_progress: Called after every batch.
 
+    Returns:
+        The metrics of both runs, the settings that differ, and a verdict.
+
     Raises:
-        DataError: If there are no images in ``dataset``, or of a class that one of the models doesn't know.
-        ModelFileError: If a run is damaged.
+        DataError: If `dataset` has no images, or images of a class that one of the models was not trained
+            on.
+        ModelFileError: If a run is missing or damaged.
 
     Example:
-        >>> compare_runs("runs/a", "runs/b").verdict  # doctest: +SKIP
-        'No difference beyond noise: ...'
+        ```python
+        comparison = compare_runs("runs/first", "runs/second")
+        print(comparison.verdict)
+        print(comparison.differing)
+        ```
     """
     first, second = Run.open(first), Run.open(second)
     names = names or (first.path.name, second.path.name)
@@ -153,10 +160,10 @@ def compare_runs(
 def _compare_answers(
     a: RunFigures, b: RunFigures, first: Answers | None, second: Answers | None
 ) -> Comparison | str:
-    """Compare what two runs answered; or say why that can't be done."""
+    """Compare stored predictions, or return the reason why they cannot be compared."""
     if first is None or second is None:
         without = a if first is None else b
-        return f"{_UNKNOWN}: {without.figures.name} has kept no answers on its test images"
+        return f"{_UNKNOWN}: {without.figures.name} has no stored predictions on its test images"
     if first.fingerprint != second.fingerprint or len(first.labels) != len(second.labels):
         tested = [
             f"{run.figures.name} on {len(answers.labels):,} of {run.info.get('dataset')}"

@@ -1,4 +1,4 @@
-"""Evaluation of a trained model on a data set."""
+"""Evaluate a trained model on a data set."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from cifarml.run import Run, RunLike
 
 
 class EvaluatedDataset(NamedTuple):
-    """Evaluation of a model on a data set.
+    """Result of evaluating a model on a data set.
 
     Attributes:
         evaluation: The metrics.
-        dataset: The images, with labels numbered as the model numbers its classes.
+        dataset: The images, with labels in the order of the model's classes.
         probabilities: The model's predictions, float32, shape (N, classes).
     """
 
@@ -32,31 +32,33 @@ class EvaluatedDataset(NamedTuple):
 def evaluate_model(
     model: Predictor | RunLike, dataset: Dataset, *, on_progress: OnProgress = ignore_progress
 ) -> EvaluatedDataset:
-    """Predict every image of a data set and compare with the labels.
+    """Evaluate a model on every image of a data set.
 
     Args:
         model: A run, the path of its folder, a registered model, or a loaded predictor.
-        dataset: The images; their classes are matched with the model's by name. All are used:
-            pass ``dataset.test`` for the test images only.
+        dataset: The images; classes are matched with those of the model by name. All images are used; pass
+            `dataset.test` for the test images only.
         on_progress: Called after every batch.
 
     Returns:
-        Metrics and predictions.
+        Metrics and predicted probabilities.
 
     Raises:
-        DataError: If there are no images, or images of a class that the model doesn't know.
+        DataError: If there are no images, or images of a class that the model was not trained on.
         ModelFileError: If the model is missing or damaged.
 
     Example:
-        >>> evaluate_model("runs/first", load_dataset("cifar10").test).evaluation.accuracy  # doctest: +SKIP
-        0.715
+        ```python
+        result = evaluate_model("runs/first", load_dataset("cifar10").test)
+        print(result.evaluation.accuracy, result.evaluation.macro_f1)
+        ```
     """
     predictor = model if isinstance(model, Predictor) else Run.open(model).predictor()
     unknown = sorted(set(dataset.class_names) - set(predictor.class_names))
     if unknown:
         raise DataError(
-            f"the model does not know {', '.join(map(repr, unknown[:5]))}; "
-            f"it knows {', '.join(predictor.class_names[:10])}"
+            f"the model has no class {', '.join(map(repr, unknown[:5]))}; "
+            f"its classes are {', '.join(predictor.class_names[:10])}"
         )
     numbers = np.array([predictor.class_names.index(name) for name in dataset.class_names])
     dataset = dataset.relabel(numbers[dataset.labels], predictor.class_names)

@@ -1,4 +1,4 @@
-"""How good predictions are: the figures of a run and of an evaluation."""
+"""Classification metrics and calibration error."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cifarml.errors import DataError
 
 
 class ClassMetrics(NamedTuple):
-    """Figures of one class; 0 where a figure has no meaning (nothing of that class, or never predicted)."""
+    """Metrics of one class; undefined ones (no images, or never predicted) are 0."""
 
     name: str
     num_images: int
@@ -22,12 +22,12 @@ class ClassMetrics(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """Figures of a model on a set of labelled images.
+    """Metrics of a model on labelled images.
 
     Attributes:
-        accuracy: Share of right labels, 0 to 1.
+        accuracy: Accuracy, 0 to 1.
         loss: Mean cross-entropy, in nats.
-        num_images: How many images were asked.
+        num_images: Number of images.
         classes: Precision, recall and F1 of each class, in the order of the labels.
         confusion: int64, shape (classes, classes): row is the true label, column the predicted one.
     """
@@ -40,11 +40,11 @@ class Evaluation(NamedTuple):
 
     @property
     def macro_f1(self) -> float:
-        """Mean F1 over the classes."""
+        """Mean F1 of the classes."""
         return float(np.mean([metrics.f1 for metrics in self.classes]))
 
     def to_json(self) -> dict[str, object]:
-        """Return the figures as plain JSON values."""
+        """Return the metrics as plain JSON values."""
         return {
             "accuracy": self.accuracy,
             "loss": self.loss,
@@ -56,7 +56,7 @@ class Evaluation(NamedTuple):
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """Return what :meth:`to_json` gave."""
+        """Restore an evaluation from the result of :meth:`to_json`."""
         classes = tuple(ClassMetrics(**metrics) for metrics in values["classes"])
         confusion = np.array(values["confusion"], np.int64)
         return cls(values["accuracy"], values["loss"], values["num_images"], classes, confusion)
@@ -65,20 +65,20 @@ class Evaluation(NamedTuple):
 def evaluate_probabilities(
     probabilities: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], class_names: tuple[str, ...]
 ) -> Evaluation:
-    """Compare predicted probabilities with the true labels.
+    """Compute metrics from predicted probabilities and true labels.
 
     Args:
-        probabilities: float32, shape (N, classes), rows that add up to 1.
+        probabilities: float32, shape (N, classes), rows that sum to 1.
         labels: int64, shape (N,), N at least 1.
         class_names: The classes, in the order of the labels.
 
     Raises:
-        DataError: If there are no images, or the shapes don't fit.
+        DataError: If there are no images, or the shapes do not match.
     """
     num_classes = len(class_names)
     if not len(labels) or probabilities.shape != (len(labels), num_classes):
         raise DataError(
-            f"an evaluation needs images, and a probability for each of {num_classes} classes. "
+            f"an evaluation requires images, and a probability for each of {num_classes} classes. "
             f"Received: {len(labels)} labels, probabilities of shape {probabilities.shape}"
         )
     predicted = probabilities.argmax(axis=1)
@@ -104,12 +104,12 @@ def evaluate_probabilities(
 
 
 class Reliability(NamedTuple):
-    """How often a model is right, by how sure it is; every array is of shape (bins,).
+    """Accuracy by bin of confidence (reliability diagram); arrays have shape (bins,).
 
     Attributes:
-        num_images: int64: how many images fall into each bin of confidence.
-        confidence: float64: their mean confidence, 0 to 1; 0 where there are none.
-        accuracy: float64: the share of them that is named rightly; 0 where there are none.
+        num_images: Number of images in each bin, int64.
+        confidence: Mean confidence in each bin, 0 to 1, float64; 0 for an empty bin.
+        accuracy: Accuracy in each bin, 0 to 1, float64; 0 for an empty bin.
     """
 
     num_images: npt.NDArray[np.int64]
@@ -118,7 +118,7 @@ class Reliability(NamedTuple):
 
     @property
     def calibration_error(self) -> float:
-        """Expected calibration error: the mean gap between confidence and accuracy, 0 to 1."""
+        """Expected calibration error: mean gap between confidence and accuracy, 0 to 1."""
         gaps = np.abs(self.confidence - self.accuracy)
         return float((self.num_images * gaps).sum() / self.num_images.sum())
 
@@ -126,14 +126,14 @@ class Reliability(NamedTuple):
 def measure_reliability(
     probabilities: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], *, num_bins: int = 15
 ) -> Reliability:
-    """Measure how often a model is right, in bins of confidence of equal width.
+    """Measure the accuracy in confidence bins of equal width.
 
     Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, equations 1 to 3; 15 bins as there.
 
     Args:
-        probabilities: float32, shape (N, classes), rows that add up to 1.
+        probabilities: float32, shape (N, classes), rows that sum to 1.
         labels: int64, shape (N,), N at least 1.
-        num_bins: How many bins of confidence.
+        num_bins: Number of bins.
     """
     confidence = probabilities.max(axis=1).astype(np.float64)
     right = (probabilities.argmax(axis=1) == labels).astype(np.float64)

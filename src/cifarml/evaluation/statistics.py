@@ -1,4 +1,4 @@
-"""Whether a figure, or the difference of two, is more than chance."""
+"""Significance test and confidence interval for accuracies."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import math
 from typing import Final
 
 Z_95: Final = 1.959964
-"""Quantile of the normal distribution for an interval of 95 %."""
+"""Quantile of the normal distribution for a 95 % confidence interval."""
 
 
 def mcnemar_p_value(num_only_first: int, num_only_second: int) -> float:
-    """Return how often chance alone makes two equally good models differ so much.
+    """Return the two-sided p-value of McNemar's exact test.
 
-    McNemar's test in its exact form (McNemar, Psychometrika 12, 1947; for classifiers: Dietterich, Neural
-    Computation 10(7), 1998): twice the lower tail of a binomial distribution.
+    It is twice the lower tail of a binomial distribution (McNemar, Psychometrika 12, 1947; for classifiers:
+    Dietterich, Neural Computation 10(7), 1998).
 
     Args:
         num_only_first: Number of images that only the first model classifies correctly.
-        num_only_second: Number of images that only the second does.
+        num_only_second: Number of images that only the second model classifies correctly.
 
     Returns:
-        A probability, 0 to 1; 1 if they differ about no image.
+        The p-value, 0 to 1; 1 if the models agree on every image.
     """
     differing = num_only_first + num_only_second
     ways = tail = 1  # binomial coefficients, as exact integers
@@ -31,9 +31,11 @@ def mcnemar_p_value(num_only_first: int, num_only_second: int) -> float:
 
 
 def wilson_interval(num_right: int, num_images: int) -> tuple[float, float]:
-    """Return between what a share lies with 95 % confidence (E. B. Wilson, JASA 22, 1927).
+    """Return the 95 % Wilson score interval of an accuracy, 0 to 1 (E. B. Wilson, JASA 22, 1927).
 
-    Two shares, 0 to 1, for ``num_right`` of ``num_images``, of which there is one at least.
+    Args:
+        num_right: Number of correctly classified images.
+        num_images: Number of images, at least 1.
     """
     share, weight = num_right / num_images, Z_95**2 / num_images
     middle = (share + weight / 2) / (1 + weight)

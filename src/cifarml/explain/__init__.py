@@ -1,1 +1,1 @@
-"""Why a model said that: where in an image the reasons lie."""
+"""Explanation of predictions with Grad-CAM heat maps."""

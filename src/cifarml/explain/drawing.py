@@ -1,4 +1,4 @@
-"""Figure of an explanation: the image, its heat map, and the most probable classes."""
+"""Figure of a Grad-CAM explanation: image, heat map and the most probable classes."""
 
 from __future__ import annotations
 
@@ -28,19 +28,20 @@ from cifarml.report.figure import (
 _SIDE = 2.8
 _NAMES = 1.5
 _BARS = 1.9
-"""Inches: the side of an image, and the width of names and of bars."""
+"""Side of an image, width of the class names and width of the bars, in inches."""
 _HEAT = "inferno"
 _MAX_SIDE = 480
-"""Pixels: more of an image are not drawn."""
+"""Maximum side of the drawn image in pixels; a larger image is scaled down."""
 
 
 def explanation_figure(explanation: Explanation, image: ImageLike, *, num_classes: int = 5) -> Figure:
-    """Draw the image, the image under its heat map, and the most probable classes.
+    """Draw an image, its Grad-CAM heat map as an overlay, and the most probable classes.
 
     Args:
-        explanation: From :func:`cifarml.explain_image`.
-        image: The image that was explained, as for :func:`cifarml.explain_image`.
-        num_classes: How many classes to show, at least 1; the explained one is among them.
+        explanation: The result of `cifarml.explain_image`.
+        image: The image that was explained, as for `cifarml.explain_image`.
+        num_classes: Number of most probable classes to show, at least 1; the explained class is added if it
+            is not among them.
 
     Returns:
         The figure.
@@ -49,8 +50,10 @@ def explanation_figure(explanation: Explanation, image: ImageLike, *, num_classe
         ImageError: If the image can't be read.
 
     Example:
-        >>> explanation = explain_image("runs/first", "ship.png")  # doctest: +SKIP
-        >>> explanation_figure(explanation, "ship.png").savefig("why.png")  # doctest: +SKIP
+        ```python
+        explanation = cifarml.explain_image("runs/first", "ship.png")
+        cifarml.explanation_figure(explanation, "ship.png").savefig("ship_explained.png")
+        ```
     """
     file = encode_image(image)  # a file object can be read only once
     pixels = decode_image(file, side=max(32, min(_MAX_SIDE, *image_size(file))))
@@ -70,16 +73,16 @@ def explanation_figure(explanation: Explanation, image: ImageLike, *, num_classe
     rows, columns = explanation.heat.shape
     name = fit(drawable(explanation.class_name), 10, 3.0)
     if explanation.heat.any():
-        meaning = f"what speaks for {name}: the brighter, the more"
+        meaning = f"Grad-CAM evidence for {name}: brighter means stronger"
     else:
-        meaning = f"nothing here speaks for {name}"
-    meaning += f" (Grad-CAM, in {rows}x{columns} places)"
+        meaning = f"Grad-CAM found no evidence for {name}"
+    meaning += f" ({rows}x{columns} heat map)"
     write_heading(figure, [f"{fit(drawable(label), 15, 6.0)} {share}", meaning])
     return figure
 
 
 def _overlaid(image: npt.NDArray[np.uint8], heat: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """Return the image in grey with the heat over it: float64, shape (S, S, 3), 0 to 1."""
+    """Return the image in grey with the heat map as an overlay: float64, shape (S, S, 3), 0 to 1."""
     side = (image.shape[1], image.shape[0])
     smooth = np.asarray(Image.fromarray(heat).resize(side, Image.Resampling.BICUBIC)).clip(0, 1)
     grey = (image / 255.0 @ np.array([0.299, 0.587, 0.114]))[..., np.newaxis]  # luma, ITU-R BT.601

@@ -1,4 +1,4 @@
-"""Grad-CAM heat maps: which places of an image speak for a class."""
+"""Grad-CAM heat maps: evidence for a class by image region."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from cifarml.run import KERAS_MODEL, Run, RunLike
 _CONVOLUTIONS: Final = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D)
 _ACTIVATIONS: Final = (keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.ELU, keras.layers.Activation)
 _TOLERANCE: Final = 5e-3
-"""The network that is taken apart may differ from the one that answers by so much in a probability."""
+"""Maximum difference in a probability between the split network and the served model."""
 
 
 class Explanation(NamedTuple):
@@ -29,9 +29,9 @@ class Explanation(NamedTuple):
 
     Attributes:
         prediction: The model's prediction for the image.
-        class_name: The class that is explained.
-        heat: float32, shape (h, w), 0 to 1: how much each place speaks for the class, as coarse as the last
-            convolution sees the image, over all of its square. All zeros where nothing speaks for it.
+        class_name: The explained class.
+        heat: float32, shape (h, w), 0 to 1: the evidence for the class in each region of the image, at the
+            spatial resolution of the last convolution. All zeros if there is no evidence.
         layer: Name of that convolution.
     """
 
@@ -42,7 +42,7 @@ class Explanation(NamedTuple):
 
 
 class _Parts(NamedTuple):
-    """A network cut in two behind its last convolution."""
+    """A network split after its last convolution."""
 
     features: keras.Model
     head: keras.Model
@@ -50,43 +50,45 @@ class _Parts(NamedTuple):
 
 
 def explain_image(run: RunLike, image: ImageLike, *, class_name: str | None = None) -> Explanation:
-    """Show which places of an image speak for a class, by Grad-CAM.
+    """Compute a Grad-CAM heat map of the evidence for a class in an image.
 
     Grad-CAM (Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
-    Localization", ICCV 2017, equations 1 and 2): the maps of the last convolution, each weighted with how
-    much the logit of the class grows with it on average, are added up, and what is below 0 is dropped. A
-    network that answers by the mean over several views of an image is explained by the mean of their maps,
-    mirrored back; views a pixel further are not moved back, as a place of the map is several pixels wide.
+    Localization", ICCV 2017, equations 1 and 2) weights the feature maps of the last convolution by the mean
+    gradient of the class logit, sums them and applies ReLU. With test-time augmentation, the heat maps of all
+    views are averaged, after flipping those of mirrored views back. One-pixel shifts are not undone, since a
+    cell of the heat map covers several pixels.
 
     Args:
         run: A run, the path of its folder, or a registered model.
-        image: The path or bytes of an image file, a binary file object, a ``PIL.Image.Image`` or a uint8
-            array; see :data:`~cifarml.images.ImageLike`.
-        class_name: The class to explain; the predicted one by default.
+        image: The path or bytes of an image file, a binary file object, a `PIL.Image.Image` or a uint8
+            array; see `cifarml.ImageLike`.
+        class_name: The class to explain; the predicted class if omitted.
 
     Returns:
-        The prediction, and the map.
+        The prediction and the heat map.
 
     Raises:
-        ModelFileError: If there is no finished, unchanged model in the folder, or it can't be analysed:
-            it has no convolution, or its structure is not that of a preset.
+        ModelFileError: If the folder has no finished, unmodified model, or the model has no convolution or
+            an architecture other than that of a preset.
         ImageError: If the image can't be read.
-        SettingsError: If the model doesn't know the class, or the Keras backend gives no gradients.
+        SettingsError: If the model has no such class, or the Keras backend is neither TensorFlow nor JAX.
 
     Example:
-        >>> explain_image("runs/first", "ship.png").heat.shape  # doctest: +SKIP
-        (3, 3)
+        ```python
+        explanation = cifarml.explain_image("runs/first", "ship.png")
+        explanation.heat.shape  # (3, 3)
+        ```
     """
     run = Run.open(run)
     pixels = decode_image(image)
     if class_name is not None and class_name not in run.class_names:
         raise SettingsError(
-            f"the model does not know {class_name!r}; it knows {', '.join(run.class_names[:10])}",
-            hint="all of them: cifarml predict IMAGE --top 1000",
+            f"the model has no class {class_name!r}. Its classes: {', '.join(run.class_names[:10])}",
+            hint="list all classes: cifarml predict IMAGE --top 1000",
         )
-    prediction = run.predictor().predict(pixels)  # decoded already
+    prediction = run.predictor().predict(pixels)  # avoids decoding twice
     class_name = class_name if class_name is not None else prediction.label
-    parts = _take_apart(_load_network(run), run.path)
+    parts = _split(_load_network(run), run.path)
     expected = np.array([prediction.probabilities[name] for name in run.class_names])
     views = _views(parts, pixels, expected, run)
     heat = _heat(parts, pixels, views, run.class_names.index(class_name))
@@ -96,36 +98,36 @@ def explain_image(run: RunLike, image: ImageLike, *, class_name: str | None = No
 def _load_network(run: Run) -> keras.Model:
     content = run.read(KERAS_MODEL)
     with tempfile.TemporaryDirectory(prefix="cifarml-") as folder:
-        path = Path(folder, KERAS_MODEL)  # of the bytes whose hash was checked, whatever happens to the file
+        path = Path(folder, KERAS_MODEL)  # the verified bytes, even if the file changes
         path.write_bytes(content)
         try:
             return keras.models.load_model(path, compile=False, safe_mode=True)
-        except Exception as error:  # Keras raises almost anything on files that aren't its own
+        except Exception as error:  # Keras raises almost anything on invalid files
             raise ModelFileError(f"{run.path / KERAS_MODEL} can't be loaded: {error}") from error
 
 
-def _take_apart(network: keras.Model, path: Path) -> _Parts:
-    """Cut the network, or the one inside it that holds the last convolution, behind that convolution."""
+def _split(network: keras.Model, path: Path) -> _Parts:
+    """Split the network, or the nested one that contains the last convolution, after that convolution."""
     found = list(_convolutions(network))
     if not found:
-        raise ModelFileError(f"the network in {path} has no convolution, so there is no map to draw")
+        raise ModelFileError(f"Grad-CAM requires a convolution, but the network in {path} has no convolution")
     inner, name = found[-1]
     inner = _as_graph(inner)
     layer = inner.get_layer(name)
     maps = layer.output
     for each in inner.layers:
         if isinstance(each, _ACTIVATIONS) and each.input is maps:
-            maps = each.output  # what the rest of the network sees of the convolution
+            maps = each.output  # the input of the following layer
     try:
         return _Parts(keras.Model(inner.inputs[0], maps), keras.Model(maps, _logits(inner)), name)
-    except ValueError as error:  # a path leads around the convolution
-        raise ModelFileError(f"the network in {path} can't be cut behind {name}: {error}") from error
+    except ValueError as error:  # the convolution is bypassed
+        raise ModelFileError(f"the network in {path} can't be split after {name}: {error}") from error
 
 
 def _as_graph(network: keras.Model) -> keras.Model:
-    """Return a network whose layers each stand in one place of its graph, with the same weights.
+    """Rebuild a Sequential as a functional model with the same weights, in which each layer has one node.
 
-    A Sequential puts all its layers into a new graph whenever one is added, and forgets none of them.
+    A Sequential adds its layers to a new graph whenever one is added, so they have several nodes.
     """
     if not isinstance(network, keras.Sequential):
         return network
@@ -140,7 +142,7 @@ def _as_graph(network: keras.Model) -> keras.Model:
 
 
 def _convolutions(network: keras.Model) -> Iterator[tuple[keras.Model, str]]:
-    """Find the convolutions of a network and of those inside it, in the order of its layers."""
+    """Yield the convolutions of a network and of nested networks, in layer order."""
     for layer in network.layers:
         if isinstance(layer, keras.Model):
             yield from _convolutions(layer)
@@ -149,7 +151,7 @@ def _convolutions(network: keras.Model) -> Iterator[tuple[keras.Model, str]]:
 
 
 def _logits(network: keras.Model) -> Any:
-    """Return the output of a network before its softmax, if it ends in one."""
+    """Return the output of a network, without its final softmax if there is one."""
     last = network.layers[-1]
     if isinstance(last, keras.layers.Softmax):
         return last.input
@@ -164,7 +166,7 @@ def _logits(network: keras.Model) -> Any:
 def _views(
     parts: _Parts, image: npt.NDArray[np.uint8], expected: npt.NDArray[np.float64], run: Run
 ) -> tuple[View, ...]:
-    """Return the views of an image whose mean logits are the model's answer: its preset's, as a rule."""
+    """Find the test-time augmentation of the served model, trying that of its preset first."""
     preset = PRESETS.get(str(run.info.get("preset")))
     for views in dict.fromkeys((*([preset.views] if preset else []), MIRRORED, MOVED, ALONE)):
         logits = parts.head(parts.features(_shown(image, views), training=False), training=False)
@@ -172,7 +174,7 @@ def _views(
         shares = np.exp(mean - mean.max())
         if np.abs(shares / shares.sum() - expected).max() <= _TOLERANCE:
             return views
-    raise ModelFileError(f"the network in {run.path} is built in a way that can't be explained")
+    raise ModelFileError(f"Grad-CAM does not support the architecture of the network in {run.path}")
 
 
 def _shown(image: npt.NDArray[np.uint8], views: Sequence[View]) -> Any:
@@ -183,8 +185,8 @@ def _heat(
     parts: _Parts, image: npt.NDArray[np.uint8], views: Sequence[View], label: int
 ) -> npt.NDArray[np.float32]:
     maps = parts.features(_shown(image, views), training=False)
-    slopes = _gradient(parts.head, maps, label)
-    weights = slopes.mean(axis=(1, 2), keepdims=True)
+    gradients = _gradient(parts.head, maps, label)
+    weights = gradients.mean(axis=(1, 2), keepdims=True)
     heats = np.maximum((weights * keras.ops.convert_to_numpy(maps)).sum(axis=-1), 0)
     heat = sum(
         view.share * (heat[:, ::-1] if view.mirrored else heat)
@@ -195,7 +197,7 @@ def _heat(
 
 
 def _gradient(head: keras.Model, maps: Any, label: int) -> npt.NDArray[np.float32]:
-    """Return how the logit of a class grows with each value of the maps, in their shape."""
+    """Return the gradient of a class logit with respect to the feature maps, in their shape."""
 
     def score(values: Any) -> Any:
         return keras.ops.sum(head(values, training=False)[:, label])
@@ -212,6 +214,6 @@ def _gradient(head: keras.Model, maps: Any, label: int) -> npt.NDArray[np.float3
 
         return np.asarray(jax.grad(score)(maps))
     raise SettingsError(
-        f"gradients are taken with TensorFlow or JAX. Received: KERAS_BACKEND={keras.config.backend()}",
-        hint="leave KERAS_BACKEND unset",
+        f"Grad-CAM requires TensorFlow or JAX. Received: KERAS_BACKEND={keras.config.backend()}",
+        hint="unset KERAS_BACKEND",
     )

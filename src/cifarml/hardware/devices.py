@@ -1,4 +1,4 @@
-"""What machine this is: for the record that every run keeps, and for the doctor."""
+"""Devices, precision and memory of this machine."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from cifarml.errors import SettingsError
 
 _PACKAGES = ("cifarml", "keras", "tensorflow", "jax", "numpy", "pillow", "onnx", "onnxruntime", "tf2onnx")
 _FEATURES: Final = ("avx", "avx2", "fma", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16", "sve")
-"""What networks are quicker with, on Intel, AMD and ARM."""
+"""Instruction sets of Intel, AMD and ARM that speed up networks."""
 
 
 def describe_environment() -> dict[str, object]:
-    """Return versions, machine and devices, as plain JSON values; nothing that names a person."""
-    import keras  # here, so that the rest answers where keras can't be imported
+    """Return package versions, machine and devices as plain JSON values, without personal data."""
+    import keras  # not at the top, since other functions must work without it
 
-    grow_gpu_memory()  # before Keras wakes the devices up
+    grow_gpu_memory()  # before Keras initializes the devices
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -35,36 +35,36 @@ def describe_environment() -> dict[str, object]:
 
 
 def choose_devices(name: str = "auto") -> tuple[str, ...]:
-    """Return the devices to train on, by Keras' names for them.
+    """Return the Keras names of the devices to train on.
 
     Args:
-        name: ``auto`` (all of the best kind), a kind (``cpu``, ``gpu``), or some of it by number, such as
-            ``gpu:0`` or ``gpu:0,2``.
+        name: ``auto`` (all devices of the best kind), a kind (``cpu``, ``gpu``), or devices by number, such
+            as ``gpu:0`` or ``gpu:0,2``.
 
     Raises:
-        SettingsError: If there is no such device here.
+        SettingsError: If this machine has no such device.
     """
     import keras
 
     grow_gpu_memory()
-    there = list_devices()
-    kinds = list(dict.fromkeys(_kind(device) for device in there))
+    available = list_devices()
+    kinds = list(dict.fromkeys(_kind(device) for device in available))
     if name == "auto":
         name = next((kind for kind in kinds if kind != "cpu"), "cpu")
     kind, some, numbers = name.lower().partition(":")
     wanted = [f"{kind}:{number}" for number in numbers.split(",")] if some else []
-    chosen = tuple(dict.fromkeys(wanted or (device for device in there if _kind(device) == kind)))
-    if not chosen or not set(chosen) <= set(there):
+    chosen = tuple(dict.fromkeys(wanted or (device for device in available if _kind(device) == kind)))
+    if not chosen or not set(chosen) <= set(available):
         backend = keras.config.backend()
         raise SettingsError(
-            f"there is no device {name!r} for {backend}. There is: {', '.join(there)}",
-            hint=f"take what is there: --device {kinds[-1]}; or see: cifarml doctor",
+            f"{backend} has no device {name!r}. Available devices: {', '.join(available)}",
+            hint=f"use an available one: --device {kinds[-1]}; or check the machine with: cifarml doctor",
         )
     return chosen
 
 
 def list_devices() -> list[str]:
-    """Return Keras' names of all devices of this machine, such as ``cpu:0``."""
+    """Return the Keras names of all devices of this machine, such as ``cpu:0``."""
     import keras
 
     return [device.lower() for device in keras.distribution.list_devices()]
@@ -75,22 +75,23 @@ def _kind(device: str) -> str:
 
 
 def grow_gpu_memory() -> None:
-    """Let TensorFlow take memory of a GPU as it needs it, rather than all at once."""
+    """Make TensorFlow allocate GPU memory as needed rather than all at once."""
     import keras
 
     if keras.config.backend() == "tensorflow":
         import tensorflow as tf
 
         for gpu in tf.config.list_physical_devices("GPU"):
-            with suppress(RuntimeError):  # TensorFlow is at work already, and has taken its choice
+            with suppress(RuntimeError):  # TensorFlow is already initialized
                 tf.config.experimental.set_memory_growth(gpu, True)
 
 
 def choose_precision(devices: Sequence[str], features: tuple[str, ...] | None = None) -> str:
-    """Return the Keras dtype policy that trains fastest there without a loss of accuracy.
+    """Return the Keras dtype policy that trains fastest on the devices without a loss of accuracy.
 
-    A processor with bfloat16 instructions multiplies matrices about twice as fast in them, through oneDNN,
-    which TensorFlow has; an NVIDIA chip has them from compute capability 8 on, and float16 from 7 on.
+    A processor with bfloat16 instructions multiplies matrices about twice as fast in bfloat16, through
+    oneDNN, which TensorFlow uses; NVIDIA GPUs support bfloat16 from compute capability 8 on, and float16
+    from 7 on.
     """
     import keras
 
@@ -103,17 +104,17 @@ def choose_precision(devices: Sequence[str], features: tuple[str, ...] | None = 
 
 
 def explain_precision(devices: Sequence[str], precision: str) -> str:
-    """Say why :func:`choose_precision` has chosen this one."""
+    """Return the reason for the result of :func:`choose_precision`, for display."""
     import keras
 
     kind = precision.removeprefix("mixed_")
     if _kind(devices[0]) != "cpu":
-        return f"this chip is fastest in {kind}"
+        return f"this GPU is fastest in {kind}"
     if kind == "bfloat16":
         return "this processor multiplies bfloat16 about twice as fast"
     if keras.config.backend() != "tensorflow":
-        return "on a processor only TensorFlow is faster in bfloat16"
-    return "this processor has no instructions for bfloat16"
+        return "on a CPU, bfloat16 is faster with TensorFlow only"
+    return "this processor has no bfloat16 instructions"
 
 
 class _Gpu(NamedTuple):
@@ -122,7 +123,7 @@ class _Gpu(NamedTuple):
 
 
 def _gpu(device: str) -> _Gpu:
-    """Return what kind of chip a device is, such as ``NVIDIA H100 80GB HBM3`` and 9.0."""
+    """Return the name and compute capability of a GPU, such as ``NVIDIA H100 80GB HBM3`` and 9.0."""
     import keras
 
     number = int(device.partition(":")[2])
@@ -139,7 +140,10 @@ def _gpu(device: str) -> _Gpu:
 
 
 def describe_machine(devices: Sequence[str]) -> str:
-    """Say in one line what trains, such as ``AMD EPYC, 2 cores, avx512_bf16``, and what else is there."""
+    """Describe the training devices in one line, such as ``AMD EPYC, 2 cores, avx512_bf16``.
+
+    GPUs that are not used are listed in parentheses.
+    """
     others = [device for device in list_devices() if device not in devices and _kind(device) != "cpu"]
     rest = f" ({', '.join(others)} not used)" if others else ""
     if _kind(devices[0]) != "cpu":
@@ -154,7 +158,7 @@ def describe_machine(devices: Sequence[str]) -> str:
 
 
 def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """Return the name of the processor, as far as the system tells."""
+    """Return the name of the processor, or its architecture if the name is unknown."""
     with suppress(OSError):
         for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):
@@ -163,7 +167,7 @@ def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
 
 
 def cpu_features(cpuinfo: Path = Path("/proc/cpuinfo")) -> tuple[str, ...] | None:
-    """Return what the processor can do that makes training quicker; None where the system doesn't say."""
+    """Return the instruction sets of the processor that speed up training; None if unknown."""
     try:
         lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -173,12 +177,12 @@ def cpu_features(cpuinfo: Path = Path("/proc/cpuinfo")) -> tuple[str, ...] | Non
 
 
 def has_nvidia_driver() -> bool:
-    """Tell whether an NVIDIA driver is at work (on Linux)."""
+    """Return whether an NVIDIA driver is loaded (on Linux)."""
     return Path("/proc/driver/nvidia/version").exists()
 
 
 class Memory(NamedTuple):
-    """Memory in bytes: all that this process may use, and what is free of it."""
+    """Memory available to this process, in bytes: total and free."""
 
     total: int
     free: int
@@ -187,7 +191,7 @@ class Memory(NamedTuple):
 def measure_memory(
     meminfo: Path = Path("/proc/meminfo"), limit: Path = Path("/sys/fs/cgroup/memory.max")
 ) -> Memory | None:
-    """Return the memory of the machine, or of the container this runs in; None where nobody says."""
+    """Return the memory of the machine or container; None if unknown."""
     try:
         lines = dict(line.split(":") for line in meminfo.read_text(encoding="ascii").splitlines())
         total, free = (int(lines[name].split()[0]) * 1024 for name in ("MemTotal", "MemAvailable"))

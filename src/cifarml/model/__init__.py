@@ -1,1 +1,1 @@
-"""The networks, one file per preset."""
+"""Network architectures and hyperparameters of the presets."""

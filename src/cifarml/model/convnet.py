@@ -1,10 +1,11 @@
-"""The network of the presets ``fast`` and ``best``: as it is trained, and as it is served.
+"""Convolutional network of the presets ``fast`` and ``best``.
 
-Trained: raw pixels in, logits out; a whitening convolution that isn't trained, and blocks of two 3x3
-convolutions with batch normalisation and an activation, the first followed by pooling; their first channels
-start as those that come in (after K. Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024,
-sections 3.1 and 3.3). Served: Keras' own layers only, in float32, the normalisation folded into the
-convolutions, and the mean over several views of the image.
+The training network maps raw pixels to logits. It consists of a frozen whitening convolution and blocks of
+two 3x3 convolutions with batch normalisation and an activation; the first convolution of a block is followed
+by max pooling. The first channels of each convolution are initialised to the identity (K. Jordan, "94% on
+CIFAR-10 in 3.29 Seconds on a Single GPU", 2024, sections 3.1 and 3.3). The serving network uses only
+built-in Keras layers in float32, with the batch normalisation folded into the convolutions, and test-time
+augmentation.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from cifarml.model.test_time_augmentation import View, average, show
 
 _PATCH = 2
 _HEAD_SCALE = 1 / 9
-"""Keeps the first logits small; Jordan, 2024, section 3.1."""
+"""Keeps the initial logits small; Jordan, 2024, section 3.1."""
 
 
 def build_network(
@@ -43,18 +44,19 @@ def build_network(
     activation: str = "relu",
     precision: str = "float32",
 ) -> keras.Sequential:
-    """Build the network to be trained.
+    """Build the training network.
 
     Args:
-        num_classes: How many logits it gives.
-        widths: Channels of each block.
-        images: Training images to take the whitening from, uint8, shape (N, 32, 32, 3); noise otherwise.
-        dropout: Share of features left out before the head.
-        activation: Keras' name of what follows each normalisation.
-        precision: Keras' name of a dtype policy, such as ``mixed_bfloat16``.
+        num_classes: Number of logits.
+        widths: Number of channels of each block.
+        images: Training images to compute the whitening filters from, uint8, shape (N, 32, 32, 3). Noise by
+            default.
+        dropout: Dropout rate before the head.
+        activation: Keras name of the activation.
+        precision: Keras dtype policy, such as ``mixed_bfloat16``.
 
     Returns:
-        The network, not compiled: uint8 (N, 32, 32, 3) to float32 logits (N, num_classes).
+        The uncompiled network: uint8 (N, 32, 32, 3) to float32 logits (N, num_classes).
     """
     if images is None:
         images = np.random.default_rng(0).integers(0, 256, (8, *IMAGE_SHAPE), np.uint8)
@@ -82,39 +84,44 @@ def build_network(
     whitening.set_weights([filters])
     for layer in network.layers:
         if isinstance(layer, QuickConv2D):
-            layer.set_weights([_passing_on(*layer.get_weights())])
+            layer.set_weights([_identity_initialized(*layer.get_weights())])
     return network
 
 
-def _passing_on(kernel: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Return a kernel (H, W, C, D) whose first channels are those that come in, and the rest as it was."""
+def _identity_initialized(kernel: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Set the first output channels of a kernel (H, W, C, D) to the identity, as many as possible."""
     height, width, *channels = kernel.shape
-    passed = np.arange(min(channels))
-    kernel[..., : len(passed)] = 0
-    kernel[height // 2, width // 2, passed, passed] = 1
+    identity = np.arange(min(channels))
+    kernel[..., : len(identity)] = 0
+    kernel[height // 2, width // 2, identity, identity] = 1
     return kernel
 
 
 def to_serve(network: keras.Sequential, *, views: Sequence[View], temperature: float = 1.0) -> keras.Model:
-    """Return the network as it is served: the same answers, from Keras' own layers, in float32.
+    """Convert a trained network to the serving network, with built-in Keras layers in float32.
 
-    Batch normalisation without a scale of its own multiplies by a positive number, so it passes through
-    the pooling before it, and into the convolution before that.
+    Batch normalisation without gamma multiplies by a positive number, so it commutes with the max pooling
+    before it and can be folded into the convolution before that.
+
+    Args:
+        network: The trained network.
+        views: Views of an image for test-time augmentation.
+        temperature: Softmax temperature from the calibration.
 
     Returns:
-        uint8 (N, 32, 32, 3) to probabilities, float32 (N, num_classes): the softmax of the mean logits of
-        all views, divided by the temperature.
+        uint8 (N, 32, 32, 3) to probabilities, float32 (N, num_classes): the softmax of the weighted mean of
+        the logits of all views, divided by the temperature.
     """
     stack: list[Any] = [keras.Input(IMAGE_SHAPE, dtype="float32")]
     weights: list[npt.NDArray[np.float32]] = []
-    for layer, behind in pairwise([*network.layers, None]):
+    for layer, following in pairwise([*network.layers, None]):
         if isinstance(layer, FusedBatchNormalization | layers.Dropout):
             continue
         settings = layer.get_config() | {"dtype": "float32", "trainable": True}
         pooled = settings.pop("pooled", False)
         if isinstance(layer, layers.Conv2D):
             settings["use_bias"] = True
-            weights += _folded(layer, behind)
+            weights += _fold_normalization(layer, following)
         elif isinstance(layer, layers.Dense):
             weights += [values / temperature for values in layer.get_weights()]
         plain = (kind for kind in (layers.Conv2D, layers.Activation, type(layer)) if isinstance(layer, kind))
@@ -129,13 +136,13 @@ def to_serve(network: keras.Sequential, *, views: Sequence[View], temperature: f
     return keras.Model(image, probabilities, name=network.name)
 
 
-def _folded(
-    convolution: layers.Conv2D, behind: keras.Layer
+def _fold_normalization(
+    convolution: layers.Conv2D, following: keras.Layer
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Return kernel and bias of a convolution and of the normalisation behind it, if it is one."""
+    """Return the kernel and bias of a convolution, with a following batch normalisation folded in."""
     (kernel,) = convolution.get_weights()
-    if not isinstance(behind, FusedBatchNormalization):
+    if not isinstance(following, FusedBatchNormalization):
         return kernel, np.zeros(kernel.shape[-1], np.float32)
-    beta, mean, variance = behind.get_weights()
-    scale = 1 / np.sqrt(variance + behind.epsilon)
+    beta, mean, variance = following.get_weights()
+    scale = 1 / np.sqrt(variance + following.epsilon)
     return kernel * scale, beta - mean * scale

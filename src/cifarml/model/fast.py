@@ -1,14 +1,14 @@
-"""Preset ``fast``: good in a minute or two on a laptop, and the default.
+"""Preset ``fast``: the default, which trains in a minute or two on a laptop.
 
 Sources: K. Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024 (whitening, blocks, alternating
-flip, label smoothing, mirror images at test time); K. Jordan et al., "Muon: An optimizer for hidden layers in
-neural networks", 2024; L. Smith and N. Topin, "Super-Convergence", 2018 (one cycle of the learning rate);
+flip, label smoothing, flipping at test time); K. Jordan et al., "Muon: An optimizer for hidden layers in
+neural networks", 2024; L. Smith and N. Topin, "Super-Convergence", 2018 (one-cycle learning-rate schedule);
 H. Zhang et al., "mixup", 2018; S. Yun et al., "CutMix", 2019.
 
 Accuracy on the 10,000 test images, mean and range of three seeds, on two cores of an Intel Xeon with
 avx512f and without bfloat16 (2026-11-27, docs/benchmarks.md): from 1,800 training images in 77 to 109 s,
-the time of the article's network, 69.9 % (68.9 to 71.6), from as many others 71.3 % (70.6 to 72.3); from
-47,500 in 44 to 55 s, 1/41 of that, 78.7 % (77.8 to 79.3).
+the time of the article's network, 69.9 % (68.9 to 71.6), from 1,800 other images 71.3 % (70.6 to 72.3); from
+47,500 in 44 to 55 s, 1/41 of the article's time, 78.7 % (77.8 to 79.3).
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from cifarml.model.test_time_augmentation import MIRRORED
 VIEWS: Final = MIRRORED
 
 FEW: Final = 10_000
-"""With fewer training images than these, each of them is changed more."""
+"""With fewer training images, augmentation is stronger."""
 
 
 def choose_recipe(num_images: int, num_classes: int) -> Recipe:  # noqa: ARG001
-    """Choose the settings for so many training images: the fewer, the more each of them is changed."""
+    """Choose the hyperparameters; with fewer training images, augmentation is stronger."""
     few = num_images < FEW
     return Recipe(
         num_epochs=40 if few else 8,
@@ -48,21 +48,21 @@ def choose_recipe(num_images: int, num_classes: int) -> Recipe:  # noqa: ARG001
 
 
 def sizes(num_images: int) -> tuple[Size, ...]:
-    """Return the networks that a time budget chooses from, narrowest first, for so many images."""
+    """Return the network sizes for a time budget, narrowest first, by the number of training images."""
     if num_images < FEW:
         return Size((24, 96, 96), 0), Size((32, 128, 128), 20), Size((64, 256, 256), 60)
     return (Size((16, 64, 64), 0), Size((24, 96, 96), 1.5), Size((32, 128, 128), 3), Size((64, 256, 256), 8))
 
 
 def reason(num_images: int) -> str:
-    """Say why the settings are as they are, for so many training images."""
+    """Return the reason for the hyperparameters, for display."""
     if num_images < FEW:
-        return f"with fewer than {FEW:,} images each is changed much, lest any be learnt by heart"
-    return f"with {FEW:,} images or more small changes of each are enough"
+        return f"with fewer than {FEW:,} images, strong augmentation prevents overfitting"
+    return f"with {FEW:,} images or more, light augmentation is sufficient"
 
 
 def build(num_classes: int, recipe: Recipe, **settings: Any) -> keras.Model:
-    """Build the network to be trained; see :func:`cifarml.model.convnet.build_network`."""
+    """Build the training network; see :func:`cifarml.model.convnet.build_network`."""
     return convnet.build_network(num_classes, recipe.widths, dropout=recipe.dropout, **settings)
 
 

@@ -1,4 +1,4 @@
-"""Layers and first weights that Keras has not, or not as fast."""
+"""Custom Keras layers with faster kernels, and the whitening initializer."""
 
 from __future__ import annotations
 
@@ -15,19 +15,18 @@ if keras.config.backend() == "tensorflow":
 
 PIXEL_MEAN: Final = 0.449
 PIXEL_STD: Final = 0.226
-"""Mean and standard deviation of photographs' pixels on a scale of 0 to 1, over all three channels."""
+"""Mean and standard deviation of the pixels of photographs on a scale of 0 to 1, over all channels."""
 
-_MOST_IMAGES: Final = 5000
+_MAX_IMAGES: Final = 5000
 _SMALL: Final = 8
-"""Up to this side of an image the gradient is quicker as a convolution in bfloat16; larger ones leave the
-cache."""
+"""Up to this image size the bfloat16 gradient is faster as a convolution; larger ones exceed the cache."""
 
 
 class FusedBatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
-    """Keras' batch normalisation; training on TensorFlow takes one kernel for all of it.
+    """Keras' batch normalisation, with TensorFlow's fused kernel for training.
 
-    Keras composes it of reductions and products in float32, because float16 would overflow in them.
-    TensorFlow's own kernel adds up in float32 whatever comes in, and oneDNN has it for bfloat16.
+    Keras composes it of reductions and products in float32, because they would overflow in float16.
+    TensorFlow's fused kernel accumulates in float32 for any input dtype, and oneDNN supports it for bfloat16.
     """
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
@@ -44,22 +43,23 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):  # type: ignore[
             is_training=True,
             exponential_avg_factor=1.0,
         )
-        for kept, seen in (
+        for moving, batch in (
             (self.moving_mean, normalised.batch_mean),
             (self.moving_variance, normalised.batch_variance),
         ):
-            kept.assign(kept.value * self.momentum + seen * (1 - self.momentum))
+            moving.assign(moving.value * self.momentum + batch * (1 - self.momentum))
         return normalised.y
 
 
 class QuickActivation(keras.layers.Activation):  # type: ignore[misc]
-    """Keras' activation; the gradient of SiLU takes one pass over the memory, in float32 on a processor.
+    """Keras' activation, with a fused gradient of SiLU for float32 on a CPU.
 
-    TensorFlow composes it of six operations; XLA makes one of them.
+    TensorFlow composes this gradient of six operations, each with a pass over the memory; XLA fuses them
+    into one.
     """
 
     def call(self, inputs: Any) -> Any:
-        """Apply it; see :class:`keras.layers.Activation`."""
+        """Apply the activation; see :class:`keras.layers.Activation`."""
         if (
             self.activation is not keras.activations.silu
             or keras.config.backend() != "tensorflow"
@@ -71,20 +71,21 @@ class QuickActivation(keras.layers.Activation):  # type: ignore[misc]
 
 
 class QuickConv2D(keras.layers.Conv2D):  # type: ignore[misc]
-    """Keras' convolution, and the pooling behind it; quicker on a processor where images are small.
+    """Keras' convolution with optional max pooling, faster for small images on a CPU.
 
-    In float32, 3x3 kernels take a quarter of the multiplications (:mod:`cifarml.model.winograd`).
+    In float32, 3x3 kernels use Winograd convolution, with a quarter of the multiplications
+    (:mod:`cifarml.model.winograd`).
 
-    In bfloat16 the gradient of the weights takes two thirds of the time: oneDNN's kernel for it reaches 60 %
-    of the rate of its kernel for convolutions (measured with 2.21 on AVX-512). The gradient of a weight is
-    the sum, over images and places, of a pixel times a gradient some places further: that is a convolution,
-    too, whose images are the channels and whose channels are the images.
+    In bfloat16, the weight gradient is computed as a convolution, which takes two thirds of the time:
+    oneDNN's kernel for weight gradients reaches 60 % of the rate of its convolution kernel (measured with
+    TensorFlow 2.21 on AVX-512). The gradient of a weight is the sum, over images and positions, of a pixel
+    times an output gradient at a fixed offset. That is a convolution with images and channels swapped.
 
     Args:
-        *arguments: Those of Keras' own.
-        pooled: Whether max pooling of 2x2 pixels follows, within this layer; it does not look at the last
-            row and column of an image with an odd number of them, and so they need not be computed.
-        **settings: Those of Keras' own.
+        *arguments: Positional arguments of :class:`keras.layers.Conv2D`.
+        pooled: Whether the layer also applies 2x2 max pooling. Pooling ignores the last row and column of an
+            image with an odd side, so they are not computed.
+        **settings: Keyword arguments of :class:`keras.layers.Conv2D`.
     """
 
     def __init__(self, *arguments: Any, pooled: bool = False, **settings: Any) -> None:
@@ -97,12 +98,12 @@ class QuickConv2D(keras.layers.Conv2D):  # type: ignore[misc]
         return keras.ops.max_pool(outputs, (2, 2), (2, 2)) if self.pooled else outputs
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        """Return the shape of what comes out."""
+        """Return the shape of the output."""
         shape = super().compute_output_shape(input_shape)
         return (shape[0], shape[1] // 2, shape[2] // 2, shape[3]) if self.pooled else shape
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments it was made with."""
+        """Return the constructor arguments."""
         return {**super().get_config(), "pooled": self.pooled}
 
     def convolution_op(self, inputs: Any, kernel: Any) -> Any:
@@ -118,7 +119,7 @@ class QuickConv2D(keras.layers.Conv2D):  # type: ignore[misc]
             return super().convolution_op(inputs, kernel)
         dtype = keras.backend.standardize_dtype(inputs.dtype)
         size = height - height % 2 if self.pooled else height
-        if dtype == "float32" and winograd.pays(size, min(channels, self.filters)):
+        if dtype == "float32" and winograd.is_faster(size, min(channels, self.filters)):
             return winograd.convolve(inputs, kernel, size=size)
         if dtype == "bfloat16" and height <= _SMALL and keras.config.backend() == "tensorflow":
             return _convolve(tf.convert_to_tensor(inputs), tf.cast(kernel, inputs.dtype))
@@ -127,7 +128,7 @@ class QuickConv2D(keras.layers.Conv2D):  # type: ignore[misc]
 
 def _on_processor() -> bool:
     if keras.config.backend() == "tensorflow":
-        return not tf.config.list_physical_devices("GPU")  # Keras' own list would take their memory
+        return not tf.config.list_physical_devices("GPU")  # Keras' device list would allocate their memory
     return bool(keras.distribution.list_devices()[0].lower().startswith("cpu"))
 
 
@@ -144,7 +145,7 @@ if keras.config.backend() == "tensorflow":
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]
     def _convolve(images: Any, kernel: Any) -> Any:
-        """Convolve images (N, H, W, C) with a kernel (3, 3, C, D), zeros around them."""
+        """Convolve zero-padded images (N, H, W, C) with a kernel (3, 3, C, D)."""
 
         def gradient(of_output: Any) -> tuple[Any, Any]:
             of_images = tf.raw_ops.Conv2DBackpropInput(
@@ -166,20 +167,20 @@ if keras.config.backend() == "tensorflow":
 
 
 def whitening_filters(images: npt.NDArray[np.uint8], size: int = 2) -> npt.NDArray[np.float32]:
-    """Return filters after which neighbouring pixels no longer say the same.
+    """Return convolution filters that whiten (decorrelate) image patches.
 
-    They are the principal axes of the images' patches, each scaled to unit variance, and the same
-    negated, so that nothing is lost behind a ReLU (K. Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single
-    GPU", 2024, section 3.2, after T. Tysam's hlb-CIFAR10).
+    They are the principal axes of the patches, scaled to unit variance, and their negatives, so that a
+    following ReLU loses no information (K. Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024,
+    section 3.2, after T. Tysam's hlb-CIFAR10).
 
     Args:
-        images: uint8, shape (N, H, W, 3); of more than 5000 the first are taken.
-        size: Side of a patch, in pixels.
+        images: uint8, shape (N, H, W, 3); at most the first 5000 are used.
+        size: Height and width of a patch, in pixels.
 
     Returns:
         float32, shape (size, size, 3, 6 * size**2), for pixels of mean 0 and variance 1.
     """
-    pixels = (images[:_MOST_IMAGES].astype(np.float32) / 255 - PIXEL_MEAN) / PIXEL_STD
+    pixels = (images[:_MAX_IMAGES].astype(np.float32) / 255 - PIXEL_MEAN) / PIXEL_STD
     windows = np.lib.stride_tricks.sliding_window_view(pixels, (size, size), axis=(1, 2))
     patches = windows[:, ::3, ::3].transpose(0, 1, 2, 4, 5, 3).reshape(-1, size * size * 3)
     variances, axes = np.linalg.eigh(patches.T.astype(np.float64) @ patches / len(patches))

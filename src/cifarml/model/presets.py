@@ -1,4 +1,4 @@
-"""The networks, one file for each preset."""
+"""Registry of the presets."""
 
 from __future__ import annotations
 
@@ -15,18 +15,17 @@ from cifarml.model.test_time_augmentation import View
 
 
 class Preset(NamedTuple):
-    """A network and its training.
+    """Network architecture and default hyperparameters.
 
     Attributes:
-        choose_recipe: Chooses the settings, from the number of training images and of classes.
-        sizes: The networks that a time budget chooses from, from the number of training images; narrowest
-            first.
-        build: Makes the network to be trained, from the number of classes, the recipe and, by name, the
-            training images and the precision.
-        to_serve: Makes of the trained network the one that is served.
-        reason: Says why the settings are as they are, from the number of training images.
-        views: Those of an image that the served network looks at.
-        gives_logits: Whether the network to be trained gives logits, or else probabilities.
+        choose_recipe: Returns the hyperparameters for a number of training images and of classes.
+        sizes: Returns the network sizes for a time budget, narrowest first, for a number of training images.
+        build: Builds the training network from the number of classes, the recipe and, as keyword arguments,
+            the training images and the precision.
+        to_serve: Converts the trained network to the serving network.
+        reason: Returns the reason for the hyperparameters, for a number of training images.
+        views: Views of an image that the serving network averages over.
+        gives_logits: Whether the training network outputs logits rather than probabilities.
     """
 
     choose_recipe: Callable[[int, int], Recipe]
@@ -55,24 +54,26 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
 
 
 def build_model(preset: str = "fast", num_classes: int = 10) -> keras.Model:
-    """Build the network of a preset as it is served, with fresh weights.
+    """Build the serving network of a preset, with newly initialised weights.
 
-    Every network takes raw pixels, uint8 of shape (N, 32, 32, 3), scales them itself, and gives
-    probabilities (not logits), float32 of shape (N, num_classes).
+    Every network accepts raw pixels (uint8, shape (N, 32, 32, 3)), normalises them itself, and returns
+    probabilities rather than logits (float32, shape (N, num_classes)).
 
     Args:
-        preset: ``"fast"``, ``"best"``, or ``"tutorial"``, the article's network.
-        num_classes: How many classes it tells apart, 2 to 1000.
+        preset: `"fast"`, `"best"`, or `"tutorial"`, the network of the article.
+        num_classes: Number of classes, 2 to 1000.
 
     Returns:
-        The network, not compiled; it runs on Keras' TensorFlow and JAX backends.
+        The uncompiled network; it runs on Keras' TensorFlow and JAX backends.
 
     Raises:
         SettingsError: If there is no such preset, or the number of classes is out of range.
 
     Example:
-        >>> build_model("tutorial", num_classes=10).count_params()
-        1250858
+        ```python
+        model = build_model("tutorial", num_classes=10)
+        assert model.count_params() == 1_250_858
+        ```
     """
     if preset not in PRESETS:
         raise SettingsError(f"there is no preset {preset!r}", hint=f"presets: {', '.join(PRESETS)}")

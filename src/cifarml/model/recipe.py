@@ -1,4 +1,4 @@
-"""Recipe: the hyperparameters of a training run, with their types and limits."""
+"""Hyperparameters of a training run, with their types and limits."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LearningRateDecay = Annotated[
     float, _Share, Field(description="rmsprop: step n has the rate learning_rate / (1 + decay * n)")
 ]
 WarmUp = Annotated[
-    float, _Share, Field(description="sgd, muon: share of the steps in which the learning rate rises from 0")
+    float, _Share, Field(description="sgd, muon: share of the steps that warm up the learning rate from 0")
 ]
 Momentum = Annotated[float, _Below1, Field(description="sgd, muon: Nesterov momentum")]
 WeightDecay = Annotated[
@@ -37,25 +37,25 @@ Widths = Annotated[
     tuple[Annotated[int, Field(ge=1, le=4096)], ...],
     Field(max_length=4, strict=False, description="channels of each block, such as [64, 256, 256]"),
 ]
-Dropout = Annotated[float, _Below1, Field(description="share of the features dropped before the head")]
-Flip = Annotated[bool, Field(description="mirror half of the images, the other half in the next epoch")]
+Dropout = Annotated[float, _Below1, Field(description="dropout rate before the head")]
+Flip = Annotated[bool, Field(description="mirror half of the images, and the other half in the next epoch")]
 Shift = Annotated[int, Field(ge=0, le=16, description="largest translation in pixels")]
-Cutout = Annotated[int, Field(ge=0, le=32, description="side of the square that is greyed out, in pixels")]
+Cutout = Annotated[int, Field(ge=0, le=32, description="cutout: side of the masked square, in pixels")]
 Distortion = Annotated[float, _Share, Field(description="strength of rotation, scaling and shear")]
 Colour = Annotated[
-    float, _Share, Field(description="strength of brightness, contrast and saturation changes")
+    float, _Share, Field(description="strength of color jitter (brightness, contrast and saturation)")
 ]
 Pruning = Annotated[
-    float, Field(ge=0, le=0.5, description="share of the images that an epoch skips, of those with low loss")
+    float, Field(ge=0, le=0.5, description="data pruning: share of images (low loss) that an epoch skips")
 ]
 Mixing = Annotated[float, _Share, Field(description="share of the batches with mixup or CutMix")]
 
 
 class TrainingSettings(BaseModel):
-    """Base of immutable settings whose errors name the setting; None stands for the default.
+    """Base class of immutable settings; None selects the default.
 
     Raises:
-        SettingsError: If a value is out of range or of another type, or a name is unknown.
+        SettingsError: If a value is out of range or of the wrong type, or a setting is unknown.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
@@ -85,7 +85,7 @@ class TrainingSettings(BaseModel):
             )
         try:
             received = f"{first['input']!r:.80}"
-        except ValueError:  # Python refuses to write integers of more than 4300 digits
+        except ValueError:  # Python refuses to format integers of more than 4300 digits
             received = f"a huge {type(first['input']).__name__}"
         setting = name.partition(".")[0]
         fields = (each.model_fields.get(setting) for each in (cls, Recipe))
@@ -95,28 +95,31 @@ class TrainingSettings(BaseModel):
         )
 
     def __setattr__(self, name: str, value: object) -> None:
-        """Refuse: settings are immutable."""
+        """Raise SettingsError, since settings are immutable."""
         raise SettingsError(
             f"{name}: settings are immutable", hint=f"make a copy: .changed({name}={value!r:.40})"
         )
 
     def changed(self, **values: Any) -> Self:
-        """Return a copy with other values.
+        """Return a copy with some settings replaced.
+
+        Args:
+            **values: New values by setting.
 
         Raises:
-            SettingsError: If one is out of range, or unknown.
+            SettingsError: If a value is invalid, or a setting is unknown.
         """
         return type(self)(**self.model_dump() | values)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:  # noqa: ARG002
-        """Return a copy with other values, validated; see :meth:`changed`."""
+        """Return a validated copy with some settings replaced; see :meth:`changed`."""
         return self.changed(**dict(update or {}))
 
 
 class Recipe(TrainingSettings):
-    """Hyperparameters of a training run, all of them chosen.
+    """Complete hyperparameters of a training run.
 
-    A preset's ``choose_recipe(num_images, num_classes)`` chooses them by the number of training images.
+    The function ``choose_recipe(num_images, num_classes)`` of a preset chooses them.
     """
 
     num_epochs: NumEpochs
@@ -140,11 +143,11 @@ class Recipe(TrainingSettings):
 
 
 class Size(NamedTuple):
-    """One network to choose from under a time budget.
+    """Network size for a time budget.
 
     Attributes:
-        widths: Channels of each of its blocks.
-        least_epochs: With fewer epochs than these a narrower one ends up more accurate.
+        widths: Number of channels of each block.
+        least_epochs: Minimum number of epochs; with fewer, a narrower network is more accurate.
     """
 
     widths: tuple[int, ...]

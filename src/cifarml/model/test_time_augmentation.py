@@ -1,4 +1,4 @@
-"""The views of an image that a network is asked about: the mean of what it says of them is its answer."""
+"""Test-time augmentation: average the predictions over several views of an image."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from keras import ops
 
 
 class View(NamedTuple):
-    """An image as it is shown to a network.
+    """One view of an image for test-time augmentation.
 
     Attributes:
-        mirrored: Whether left and right change places.
-        moved: By so many pixels to the left and up; what comes in is its mirror image.
-        share: Of what is said of it in the answer; those of all views add up to 1.
+        mirrored: Whether the image is flipped horizontally.
+        moved: Translation to the left and up, in pixels, with reflection padding.
+        share: Weight in the average; the weights of all views sum to 1.
     """
 
     mirrored: bool
@@ -29,18 +29,18 @@ MOVED: Final = tuple(
     for mirrored in (False, True)
     for moved, share in ((0, 0.25), (1, 0.125), (-1, 0.125))
 )
-"""After the multi-crop evaluation of K. Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024."""
+"""Multi-crop evaluation after K. Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024."""
 
 
 def show(images: Any, views: Sequence[View]) -> Any:
-    """Return the views of images (N, H, W, 3), first one view of all, then the next: (V * N, H, W, 3)."""
+    """Stack the V views of images (N, H, W, 3), grouped by view: (V * N, H, W, 3)."""
     return ops.concatenate([_show(images, view) for view in views])
 
 
-def average(said: Any, views: Sequence[View]) -> Any:
-    """Return the mean of what is said of the views that :func:`show` gives: (V * N, K) to (N, K)."""
-    apart = ops.reshape(said, (len(views), -1, said.shape[-1]))
-    return sum(apart[number] * view.share for number, view in enumerate(views))
+def average(predictions: Any, views: Sequence[View]) -> Any:
+    """Return the weighted mean of the predictions for the result of :func:`show`: (V * N, K) to (N, K)."""
+    by_view = ops.reshape(predictions, (len(views), -1, predictions.shape[-1]))
+    return sum(by_view[number] * view.share for number, view in enumerate(views))
 
 
 def _show(images: Any, view: View) -> Any:

@@ -1,12 +1,12 @@
-"""Preset ``tutorial``: the article's network, as it stands there.
+"""Preset ``tutorial``: the network and hyperparameters of the article.
 
-Source: R. Bremer, "How to create your own deep learning project in Azure", step 4d, which follows
-Keras' old example ``cifar10_cnn.py``. For ten classes it has exactly 1,250,858 parameters.
+Source: R. Bremer, "How to create your own deep learning project in Azure", step 4d, after the
+former Keras example ``cifar10_cnn.py``. For ten classes it has exactly 1,250,858 parameters.
 
 Accuracy on the 10,000 test images, on two cores of an Intel Xeon with avx512f (2026-11-27,
-docs/benchmarks.md): from 1,800 training images, two sets of them, three seeds each, 43.0 % (41.6 to 44.3)
-in 64 to 112 s. From all of them, one seed, it had 75.9 % after its 30 epochs, in 2,265 s, on two cores of an
-AMD EPYC (2026-11-23).
+docs/benchmarks.md): from 1,800 training images, two sets with three seeds each, 43.0 % (41.6 to 44.3) in
+64 to 112 s. From all training images, one seed, 75.9 % after 30 epochs, in 2,265 s, on two cores of an AMD
+EPYC (2026-11-23).
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ VIEWS: Final = ALONE
 
 
 def choose_recipe(num_images: int, num_classes: int) -> Recipe:  # noqa: ARG001 - the same for any
-    """Return the article's settings."""
+    """Return the hyperparameters of the article."""
     return Recipe(
         num_epochs=30, batch_size=32, optimizer="rmsprop", learning_rate=1e-4, learning_rate_decay=1e-6
     )
 
 
 def sizes(num_images: int) -> tuple[Size, ...]:  # noqa: ARG001 - the same for any
-    """Return the one network there is; a time budget chooses the number of epochs only."""
+    """Return the only network size; a time budget chooses just the number of epochs."""
     return (Size((), 0),)
 
 
 def reason(num_images: int) -> str:  # noqa: ARG001 - the same for any
-    """Say why the settings are as they are."""
-    return "all of it is as in the article"
+    """Return the reason for the hyperparameters, for display."""
+    return "the article uses these settings"
 
 
 def build(num_classes: int, _: Recipe, *, precision: str = "float32", **__: Any) -> keras.Model:
-    """Build it; see :class:`cifarml.model.presets.Preset`."""
+    """Build the training network; see :class:`cifarml.model.presets.Preset`."""
     policy: Any = {"dtype": keras.dtype_policies.DTypePolicy(precision)}
     return keras.Sequential(
         [
@@ -65,7 +65,7 @@ def build(num_classes: int, _: Recipe, *, precision: str = "float32", **__: Any)
 
 
 def to_serve(network: keras.Model) -> keras.Model:
-    """Return the network as it is served: in float32."""
+    """Convert the trained network to the serving network, in float32."""
     if network.layers[1].compute_dtype == "float32":
         return network
     served = build(network.output_shape[-1], choose_recipe(1, 2))

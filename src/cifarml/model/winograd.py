@@ -1,9 +1,10 @@
-"""Convolutions of small images with 3x3 kernels, in a quarter of the multiplications.
+"""Winograd convolution for small images and 3x3 kernels, with a quarter of the multiplications.
 
 A. Lavin and S. Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016, after S. Winograd: a
-tile of an image and the kernel are both read as polynomials, and taken at some points; there their product
-is one multiplication a point. What a tile needs for that are small matrices; the products over all channels
-are matrix products, one for each point. So a tile of 7x7 takes 81 of them rather than 441.
+tile of an image and the kernel are both treated as polynomials and evaluated at some points, where their
+product takes one multiplication per point. Small matrices transform a tile to the points and back; the sums
+over all channels are matrix products, one for each point. A tile of 7x7 takes 81 multiplications instead of
+441.
 """
 
 from __future__ import annotations
@@ -17,28 +18,33 @@ from keras import ops
 
 _KERNEL: Final = 3
 _TILE: Final = 7
-"""Side of the largest tile; each larger one would lose more digits."""
+"""Side of the largest tile; larger tiles lose precision."""
 _POINTS: Final = (0, 1, -1, 1 / 2, -2, 2, -1 / 2)
 _POINTS_OF_7: Final = (1 / 4, -1 / 4, 2 / 3, -2 / 3, 6 / 5, -6 / 5, 2, -2)
-"""Besides infinity. Of 3,000 sets of simple numbers the one that lost least: the error's standard deviation
-in float32 is 1e-5 of the result's, and 4e-6 with the points for 6 (measured on normal random numbers)."""
+"""Evaluation points besides infinity: of 3,000 sets of simple numbers the most precise one. In float32 the
+standard deviation of the error is 1e-5 of that of the result, and 4e-6 with the points for tiles of 6
+(measured on normal random numbers)."""
 
 Matrix = npt.NDArray[np.float32]
 
 
 class _Transforms(NamedTuple):
-    """The matrices of a tile in one direction: convolution is ``result @ ((kernel @ k) * (tile @ x))``."""
+    """Transform matrices along one axis: a convolution is ``result @ ((kernel @ k) * (tile @ x))``."""
 
     tile: Matrix
     kernel: Matrix
     result: Matrix
 
 
-def pays(size: int, channels: int) -> bool:
-    """Tell whether it is quicker than a convolution that multiplies everything; measured on AVX-512.
+def is_faster(size: int, channels: int) -> bool:
+    """Return whether Winograd convolution is faster than a direct one, as measured on AVX-512.
 
-    With 64 channels or more it was, for each size; with 32 it was as quick for 14 pixels, and with 16 slower.
-    Of the channels that come in and go out the fewer count; ``size`` is the side of the result in pixels.
+    With 64 channels or more it was faster for every size; with 32 it was as fast for 14 pixels, and with 16
+    slower.
+
+    Args:
+        size: Side of the result, in pixels.
+        channels: The smaller one of the numbers of input and output channels.
     """
     if size <= _TILE:
         return size > 0 and channels >= 48
@@ -46,13 +52,13 @@ def pays(size: int, channels: int) -> bool:
 
 
 def convolve(images: Any, kernel: Any, *, size: int) -> Any:
-    """Convolve images with zeros around them, and return the upper left part of what comes out.
+    """Convolve zero-padded images, and return the upper left part of the result.
 
     Args:
         images: float32, shape (N, S, S, C).
         kernel: float32, shape (3, 3, C, D).
-        size: Side of the part, in pixels: S, or 1 less where the pooling behind looks at no more. At most 14,
-            and even above 7.
+        size: Side of the returned part, in pixels: S, or S - 1 if the following pooling ignores the last row
+            and column. At most 14; above 7 it must be even.
 
     Returns:
         float32, shape (N, size, size, D).
@@ -60,35 +66,35 @@ def convolve(images: Any, kernel: Any, *, size: int) -> Any:
     side, (channels, filters) = images.shape[1], kernel.shape[2:]
     tiles = -(-size // _TILE)
     length = size // tiles
-    along = _transforms(length)
-    points = len(along.kernel) ** 2
+    transforms = _transforms(length)
+    points = len(transforms.kernel) ** 2
     pixels = ops.reshape(ops.transpose(images, (1, 2, 0, 3)), (side**2, -1))
-    at_points = ops.reshape(ops.matmul(_of_all(length, tiles, side), pixels), (points, -1, channels))
+    at_points = ops.reshape(ops.matmul(_tile_transform(length, tiles, side), pixels), (points, -1, channels))
     weights = ops.reshape(kernel, (_KERNEL**2, -1))
     weights = ops.reshape(
-        ops.matmul(np.kron(along.kernel, along.kernel), weights), (points, channels, filters)
+        ops.matmul(np.kron(transforms.kernel, transforms.kernel), weights), (points, channels, filters)
     )
     products = ops.reshape(ops.matmul(at_points, weights), (points, -1))
-    results = ops.matmul(np.kron(along.result, along.result), products)
-    apart = ops.reshape(results, (length, length, tiles, tiles, -1, filters))
-    return ops.reshape(ops.transpose(apart, (4, 2, 0, 3, 1, 5)), (-1, size, size, filters))
+    results = ops.matmul(np.kron(transforms.result, transforms.result), products)
+    by_tile = ops.reshape(results, (length, length, tiles, tiles, -1, filters))
+    return ops.reshape(ops.transpose(by_tile, (4, 2, 0, 3, 1, 5)), (-1, size, size, filters))
 
 
 @cache
-def _of_all(length: int, tiles: int, side: int) -> Matrix:
-    """Return the transform of all tiles of an image: (points squared * tiles squared, side squared)."""
+def _tile_transform(length: int, tiles: int, side: int) -> Matrix:
+    """Return the input transform of all tiles: shape (points squared * tiles squared, side squared)."""
     tile = _transforms(length).tile
-    placed = np.zeros((len(tile), tiles, side + 2), np.float32)  # with a zero at each end
+    placed = np.zeros((len(tile), tiles, side + 2), np.float32)  # with padding at both ends
     for number in range(tiles):
         placed[:, number, number * length : number * length + tile.shape[1]] = tile
     placed = placed[:, :, 1:-1]
-    of_all: Matrix = np.einsum("pts,quv->pqtusv", placed, placed).reshape(-1, side**2)
-    return of_all
+    transform: Matrix = np.einsum("pts,quv->pqtusv", placed, placed).reshape(-1, side**2)
+    return transform
 
 
 @cache
 def _transforms(length: int) -> _Transforms:
-    """Return the matrices for a tile with a result of so many pixels; Lavin and Gray, 2016, section 4."""
+    """Return the transforms of a tile with ``length`` result pixels; Lavin and Gray, 2016, section 4."""
     points = np.array(_POINTS_OF_7 if length == _TILE else _POINTS[: length + 1])
 
     def powers(count: int) -> npt.NDArray[np.float64]:
@@ -96,7 +102,7 @@ def _transforms(length: int) -> _Transforms:
         return np.vstack([points[:, None] ** np.arange(count), at_infinity])
 
     tile, kernel, result = np.linalg.inv(powers(length + 2)).T, powers(_KERNEL), powers(length).T
-    # Each point's numbers are spread evenly over the three matrices.
+    # Balance the magnitude of each point over the three matrices, for precision.
     sizes = [np.linalg.norm(tile, axis=1), np.linalg.norm(kernel, axis=1), np.linalg.norm(result, axis=0)]
     mean = np.prod(sizes, axis=0) ** (1 / 3)
     return _Transforms(

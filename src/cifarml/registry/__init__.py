@@ -1,1 +1,1 @@
-"""Models as versions, with the runs that made them."""
+"""Model registry and experiment tracking."""

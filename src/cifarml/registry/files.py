@@ -1,4 +1,4 @@
-"""Shared by all registries: verified copies of runs, and looking up a version."""
+"""Helpers of all registries: verified copies of runs, and version lookup."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cifarml.run import MANIFEST, Run
 
 
 def copy_whole(run: Run, to: Path) -> None:
-    """Copy a run into a new folder, each file checked, and all of it on the disk at the end.
+    """Copy a run into a new folder, verify each file and flush it to disk.
 
     Raises:
         ModelFileError: If a file is missing or changed.
@@ -29,19 +29,19 @@ def copy_whole(run: Run, to: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
     if Run.open(to).sha256 != run.sha256:
-        raise ModelFileError(f"{run.path} was changed while it was copied", hint="try again")
+        raise ModelFileError(f"{run.path} was modified while it was copied", hint="try again")
 
 
 def download_into(to: Path, model: RegisteredModel, fetch: Callable[[Path], None]) -> Run:
-    """Make a new folder with the files of a version; a folder that holds the very same files is fine.
+    """Fetch a version's files atomically into a new folder; reuse the folder if it has the same files.
 
     Args:
-        to: The folder: all of it is made, or nothing.
+        to: The new folder.
         model: The version.
-        fetch: Makes the folder that it is given, with the files in it.
+        fetch: Creates the folder that it is given, with the files in it.
 
     Raises:
-        RegistryError: If ``to`` holds something else, or can't be written.
+        RegistryError: If ``to`` has other content, or can't be written.
     """
     if to.is_dir() and not to.is_symlink() and any(to.iterdir()):
         with suppress(ModelFileError):
@@ -49,7 +49,7 @@ def download_into(to: Path, model: RegisteredModel, fetch: Callable[[Path], None
             run.verify()
             if run.sha256 == model.run_sha256:
                 return run
-        raise RegistryError(f"{to} holds something else than {model}", hint="name a new folder")
+        raise RegistryError(f"{to} contains other files than {model}", hint="choose a new folder")
     partial = to.parent / f".{to.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -63,7 +63,7 @@ def download_into(to: Path, model: RegisteredModel, fetch: Callable[[Path], None
 
 
 def cached_copy(cache_dir: Path, model: RegisteredModel, fetch: Callable[[Path], None]) -> Run:
-    """Return a version's run from the cache, named by its hash; fetch it if it is missing or damaged.
+    """Return a version's run from the content-addressed cache; fetch it if it is missing or damaged.
 
     Raises:
         RegistryError: If the cache can't be written.
@@ -82,21 +82,21 @@ def cached_copy(cache_dir: Path, model: RegisteredModel, fetch: Callable[[Path],
     except OSError as error:
         raise RegistryError(
             f"can't write to the cache {to.parent}: {error.strerror or error}",
-            hint="set CIFARML_CACHE_DIR to a folder of your own",
+            hint="set CIFARML_CACHE_DIR to a writable folder",
         ) from error
 
 
 def find_version(
-    versions: Sequence[RegisteredModel], name: str, version: str, where: object
+    versions: Sequence[RegisteredModel], name: str, version: str, location: object
 ) -> RegisteredModel:
-    """Return one of all versions of a model, the oldest first, by number, alias or ``latest``.
+    """Find a version by number, alias or ``latest`` among all versions of a model, the oldest first.
 
     Raises:
-        RegistryError: If there is none; ``where`` names the registry in the message.
+        RegistryError: If it does not exist; ``location`` names the registry in the message.
     """
     if not versions:
         raise RegistryError(
-            f"there is no model named {name!r} in {where}",
+            f"there is no model named {name!r} in {location}",
             hint="register one with: cifarml models register RUN",
         )
     if version == LATEST:
@@ -112,18 +112,18 @@ def find_version(
 
 
 def check_content(model: RegisteredModel, expected: RegisteredModel) -> None:
-    """Refuse a version whose content differs from what the caller holds, such as another registry's."""
+    """Raise a RegistryError if the content differs from the caller's version, e.g. of another registry."""
     if model.run_sha256 != expected.run_sha256:
         raise RegistryError(
-            f"{model} is not the {expected} that was given: their content differs",
-            hint="take it from this registry: registry.get(name, version)",
+            f"{expected} and {model} of this registry differ in content",
+            hint="get the model from this registry: registry.get(name, version)",
         )
 
 
 def check_deletable(model: RegisteredModel) -> None:
-    """Refuse to delete the champion."""
+    """Raise a RegistryError if the version is the champion."""
     if CHAMPION in model.aliases:
         raise RegistryError(
-            f"{model} is the champion, and in use",
-            hint=f"make another version the champion first: cifarml models promote {model.name}:VERSION",
+            f"can't delete {model} because it is the champion",
+            hint=f"promote another version first: cifarml models promote {model.name}:VERSION",
         )

@@ -1,4 +1,4 @@
-"""Comparison of two registered models, and promotion of the better one to champion."""
+"""Compare registered models, and promote a challenger that passes the gate."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Promotion(NamedTuple):
     """Outcome of a promotion.
 
     Attributes:
-        model: The new champion.
-        comparison: Its comparison with the previous one; None if there was none, or it was this one.
-        checks: The checks of the gate.
+        model: The champion.
+        comparison: Comparison with the previous champion; None if there was none, or it is the same version.
+        checks: Results of the promotion gate.
     """
 
     model: RegisteredModel
@@ -37,28 +37,30 @@ def compare_models(
     *,
     on_progress: OnProgress = ignore_progress,
 ) -> Comparison:
-    """Compare two models on the same images, and log both in one run of the experiment ``cifar10``.
+    """Compare two registered models on the same images, and log the comparison in the experiment `cifar10`.
 
     Args:
-        registry: The registry of both, and of the experiment.
-        first: The model in use.
-        second: The model that may replace it.
-        dataset: The images, all of which are used: pass ``dataset.test`` for the test images only.
+        registry: The registry of both models and of the experiment.
+        first: The model in use (champion).
+        second: The model that may replace it (challenger).
+        dataset: The images, all of which are used: pass `dataset.test` for the test images only.
         on_progress: Called after every batch.
+
+    Returns:
+        Accuracy, recall and calibration of both models, and McNemar's test of the difference.
 
     Raises:
         DataError: If there are no images, or images of a class that one of the models doesn't know.
-        RegistryError: If one of them does not exist, or the run can't be logged.
+        RegistryError: If one of the models does not exist, or the run can't be logged.
         ModelFileError: If a model is damaged.
 
     Example:
-        >>> compare_models(
-        ...     registry,
-        ...     registry.get("cifar10", "1"),
-        ...     registry.get("cifar10", "2"),
-        ...     load_dataset("cifar10").test,
-        ... ).p_value  # doctest: +SKIP
-        0.031
+        ```python
+        registry = LocalRegistry()
+        first, second = registry.get("cifar10", "1"), registry.get("cifar10", "2")
+        comparison = compare_models(registry, first, second, load_dataset("cifar10").test)
+        comparison.p_value  # 0.031
+        ```
     """
     started = datetime.now(UTC)
     comparison = compare_on_dataset(
@@ -80,20 +82,30 @@ def promote_if_better(
     limits: GateLimits | None = None,
     on_progress: OnProgress = ignore_progress,
 ) -> Promotion:
-    """Make a model the champion if it is better than the current one.
+    """Promote a model to champion if it passes the promotion gate against the current champion.
 
     Args:
         registry: The registry of the model.
-        model: The model that may become champion.
+        model: The challenger.
         dataset: Test images that neither model was trained on.
-        limits: Limits of the checks.
+        limits: Limits of the gate; the defaults if omitted.
         on_progress: Called after every batch.
 
+    Returns:
+        The champion, with the comparison and the results of the checks.
+
     Raises:
-        GateError: If it isn't better; the message says why.
-        RegistryError: If it does not exist, or another one became champion meanwhile.
+        GateError: If a check fails; the message lists the reasons.
+        RegistryError: If the model does not exist, or another one was promoted at the same time.
         DataError: If there are no images, or images of a class that one of the models doesn't know.
         ModelFileError: If a model is damaged.
+
+    Example:
+        ```python
+        registry = LocalRegistry()
+        challenger = registry.get("cifar10", "challenger")
+        promote_if_better(registry, challenger, load_dataset("cifar10").test).model.aliases  # ("champion",)
+        ```
     """
     champion = next((each for each in registry.list_models(model.name) if CHAMPION in each.aliases), None)
     if champion is None:
@@ -103,10 +115,10 @@ def promote_if_better(
     comparison = compare_models(registry, champion, model, dataset, on_progress=on_progress)
     checks = check_gate(comparison, limits)
     if not all(check.holds for check in checks):
-        failed = "\n".join(f"- {check.name}: no; {check.reason}" for check in checks if not check.holds)
+        failed = "\n".join(f"- {check.name}: {check.reason}" for check in checks if not check.holds)
         raise GateError(
-            f"{model} does not become champion; {champion} stays:\n{failed}",
-            hint=f"without the gate: cifarml models promote {model}",
+            f"{model} was not promoted; {champion} remains champion:\n{failed}",
+            hint=f"promote without the gate: cifarml models promote {model}",
         )
     return Promotion(registry.set_alias(model, instead_of=champion), comparison, checks)
 

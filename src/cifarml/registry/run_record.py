@@ -1,4 +1,4 @@
-"""Runs in MLflow's experiment ``cifar10``: what was asked for, how it went, and what came of it."""
+"""Run records of MLflow's experiment ``cifar10``: parameters, metrics and tags."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MAX_TEXT: Final = 5000
 
 
 class Metric(NamedTuple):
-    """One value of a metric; ``step`` is the epoch, from 1, where there are several."""
+    """Value of a metric; ``step`` is the epoch (from 1), or 0 for a final value."""
 
     name: str
     value: float
@@ -25,18 +25,18 @@ class Metric(NamedTuple):
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A run as it is written into the experiment.
+    """Run as logged in the experiment.
 
     Args:
-        run_id: 32 hexadecimal digits; the same run always has the same.
-        name: What people call it.
-        started_at: When it began.
-        ended_at: When it ended.
-        folder: Where its files lie, if it has any.
-        metrics: Its figures.
-        parameters: What it was asked to do.
-        tags: What else is known.
-        interrupted: Whether it was stopped early.
+        run_id: 32 hexadecimal digits, derived from the run's content.
+        name: Display name.
+        started_at: Start time.
+        ended_at: End time.
+        folder: Run folder, if the run has files.
+        metrics: Metrics by epoch, and final metrics.
+        parameters: Configuration of the run.
+        tags: Additional strings, such as the hashes of run and data.
+        interrupted: True if training was stopped early.
     """
 
     run_id: str
@@ -51,16 +51,16 @@ class RunRecord:
 
     @property
     def identity(self) -> dict[str, str]:
-        """The tags by which runs and versions are compared: what was trained, and on which data."""
+        """Tags that identify the run, its preset and its training data."""
         names = ("run_sha256", "preset", "dataset", "dataset_fingerprint")
         return {name: self.tags[name] for name in names if name in self.tags}
 
 
 def record_run(run: Run) -> RunRecord:
-    """Return what is worth knowing of a training run.
+    """Create the record of a training run.
 
     Raises:
-        ModelFileError: If a file that says it is damaged.
+        ModelFileError: If one of the files it is read from is damaged.
     """
     info = run.info
     ended = _parse_time(info.get("created"))
@@ -78,7 +78,7 @@ def record_run(run: Run) -> RunRecord:
         "devices": ", ".join(map(str, devices)) if isinstance(devices, list) else None,
         "folder": run.path.resolve(),
     }
-    final = [Metric(name, float(value), at=ended) for name, value in _finals(run).items()]
+    final = [Metric(name, float(value), at=ended) for name, value in _final_metrics(run).items()]
     return RunRecord(
         run_id=run.sha256[:32],
         name=str(info.get("run", run.path.name)),
@@ -86,14 +86,14 @@ def record_run(run: Run) -> RunRecord:
         ended_at=ended,
         folder=run.path.resolve(),
         metrics=(*_by_epoch(run, started, duration_s), *final),
-        parameters=_texts(config | counts),
-        tags=_texts(tags),
+        parameters=_strings(config | counts),
+        tags=_strings(tags),
         interrupted=bool(info.get("interrupted")),
     )
 
 
 def summarise(record: RunRecord) -> RunSummary:
-    """Return a training run at a glance, like :func:`cifarml.run_folders.list_runs`."""
+    """Convert a record to a `RunSummary`, as returned by `cifarml.run_folders.list_runs`."""
     folder = record.folder or Path()
     state = "interrupted" if record.interrupted else "finished"
     info: dict[str, Any] = dict(record.identity)
@@ -113,12 +113,12 @@ _FINAL: Final = (
 
 
 def milliseconds(moment: datetime) -> int:
-    """Return a moment in milliseconds since 1970, as MLflow's API takes it."""
+    """Convert a time to milliseconds since the Unix epoch, for MLflow's API."""
     return int(moment.timestamp() * 1000)
 
 
 def _by_epoch(run: Run, started: datetime, duration_s: float) -> Iterable[Metric]:
-    """Yield the metrics of each epoch, as if all epochs had taken the same time."""
+    """Yield the metrics of each epoch, with times that assume epochs of equal length."""
     for name, values in _mapping(run, HISTORY).items():
         if isinstance(values, list):
             for epoch, value in enumerate(values, start=1):
@@ -127,7 +127,7 @@ def _by_epoch(run: Run, started: datetime, duration_s: float) -> Iterable[Metric
                     yield Metric(name[:250], float(value), epoch, at)
 
 
-def _finals(run: Run) -> dict[str, float]:
+def _final_metrics(run: Run) -> dict[str, float]:
     figures: dict[str, Any] = {name: run.info.get(name) for name in _FINAL}
     test = _mapping(run, METRICS).get("test")
     figures["test_macro_f1"] = test.get("macro_f1") if isinstance(test, dict) else None
@@ -135,12 +135,12 @@ def _finals(run: Run) -> dict[str, float]:
 
 
 def _mapping(run: Run, name: str) -> dict[str, Any]:
-    """Return the values of a JSON file of a run; none where a run lacks it."""
+    """Return the JSON object in a file of a run; empty if the file is missing."""
     values = run.read_json(name) if name in run.files else {}
     return values if isinstance(values, dict) else {}
 
 
-def _texts(values: Mapping[str, object]) -> dict[str, str]:
+def _strings(values: Mapping[str, object]) -> dict[str, str]:
     return {key[:250]: str(value)[:_MAX_TEXT] for key, value in values.items() if value is not None}
 
 

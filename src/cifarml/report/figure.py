@@ -1,7 +1,4 @@
-"""What the images of a run are made of: figures without pyplot, and texts in any script.
-
-Names may be too long for their place, or in a script that no font at hand can draw.
-"""
+"""Helpers for matplotlib figures without pyplot, with class names of any length and script."""
 
 from __future__ import annotations
 
@@ -19,19 +16,19 @@ QUIET = "#6B6B6B"
 FAINT = "#E3E3E3"
 TRAIN = "#0072B2"
 MARGIN = 0.25
-"""Inches around a figure."""
+"""Margin around a figure in inches."""
 LINE = 0.25
-"""Inches from a line of a heading to the next."""
+"""Line height of a heading in inches."""
 FONTS = (
     "DejaVu Sans", "Noto Sans CJK SC", "Microsoft YaHei", "PingFang SC", "Hiragino Sans GB", "Malgun Gothic",
     "Yu Gothic", "WenQuanYi Micro Hei", "Arial Unicode MS", "Noto Sans Devanagari", "Nirmala UI",
     "Noto Sans Thai", "Leelawadee UI", "Noto Sans Bengali", "Noto Sans Tamil", "Noto Emoji", "Symbola",
 )  # fmt: skip
-"""The first is part of matplotlib; of the others those that the machine has help where it lacks a sign."""
+"""The first is bundled with matplotlib; the others are fallbacks for missing glyphs, if installed."""
 
 
 class ReportFigure(Figure):
-    """White figure of a size in inches, which a notebook shows even without ``%matplotlib inline``."""
+    """White figure, size in inches, that a notebook displays even without `%matplotlib inline`."""
 
     def __init__(self, width: float, height: float) -> None:
         super().__init__(figsize=(width, height), facecolor="white")
@@ -43,13 +40,13 @@ class ReportFigure(Figure):
 
 
 def axes_at(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
-    """Add axes at a place given in inches."""
+    """Add axes at a position and size in inches."""
     wide, tall = figure.get_size_inches()
     return figure.add_axes((left / wide, bottom / tall, width / wide, height / tall))
 
 
 def style_axes(axes: Axes, *, grid: bool = True) -> None:
-    """Leave only the lower edge of axes and, if wanted, horizontal lines behind what is drawn."""
+    """Hide all spines except the bottom one and, optionally, draw horizontal grid lines."""
     axes.set_facecolor("white")
     axes.set_axisbelow(True)
     axes.grid(visible=False)
@@ -61,7 +58,7 @@ def style_axes(axes: Axes, *, grid: bool = True) -> None:
 
 
 def write_heading(figure: Figure, lines: Sequence[str]) -> None:
-    """Write the heading of a figure: a bold line, and quiet ones beneath it."""
+    """Write the heading of a figure: a bold first line and grey lines below."""
     wide, tall = figure.get_size_inches()
     for index, line in enumerate(lines):
         size, color, weight = (10, QUIET, "normal") if index else (13, INK, "bold")
@@ -74,15 +71,15 @@ def write(
     where: Axes | Figure, x: float, y: float, text: str, *, size: float = 9, color: str = INK,
     weight: str = "normal", **settings: Any,
 ) -> None:  # fmt: skip
-    """Write text as it is: no mathematics, no TeX, and the same fonts whatever matplotlib is set to."""
+    """Write literal text, without mathtext or TeX and with fonts independent of matplotlib's settings."""
     font = FontProperties(family=list(_font_families()), size=size, weight=weight)
     where.text(x, y, text, fontproperties=font, color=color, parse_math=False, usetex=False, **settings)
 
 
 @lru_cache(maxsize=1)
 def _font_families() -> tuple[str, ...]:
-    there = set(fontManager.get_font_names())
-    return tuple(name for name in FONTS if name == FONTS[0] or name in there)
+    installed = set(fontManager.get_font_names())
+    return tuple(name for name in FONTS if name == FONTS[0] or name in installed)
 
 
 @lru_cache(maxsize=1)
@@ -96,13 +93,13 @@ def _known_characters() -> frozenset[int]:
 
 
 def drawable(text: str) -> str:
-    """Return the text on one line, with a hollow box for each character that no font can draw."""
+    """Return the text on one line, with a hollow box for each character without a glyph."""
     known = _known_characters()
     return "".join(sign if ord(sign) in known else "▯" for sign in " ".join(text.split()))
 
 
 def drawable_names(names: Iterable[str]) -> list[str]:
-    """Make names drawable; where signs were lost the number of the class tells them apart."""
+    """Make class names drawable, adding the class number to names with missing glyphs."""
     shown = []
     for index, name in enumerate(names):
         text = drawable(name)
@@ -111,7 +108,7 @@ def drawable_names(names: Iterable[str]) -> list[str]:
 
 
 def text_width(text: str, size: float) -> float:
-    """Measure a text, in inches."""
+    """Return the width of a string in inches."""
     font = get_font(list(_font_files()))
     font.set_size(size, 72)
     font.set_text(text)
@@ -119,7 +116,7 @@ def text_width(text: str, size: float) -> float:
 
 
 def fit(text: str, size: float, room: float) -> str:
-    """Shorten a text in its middle so that it is at most ``room`` inches wide."""
+    """Shorten a string in the middle so that it is at most `room` inches wide."""
     if text_width(text, size) <= room:
         return text
     shortest, longest = 0, min(len(text) - 1, 200)
@@ -138,10 +135,10 @@ def _shortened(text: str, length: int) -> str:
 
 
 def percent(share: float, digits: int = 0) -> str:
-    """Write a share of 1 in percent."""
+    """Format a share of 1 as a percentage."""
     return f"{100 * share:.{digits}f} %"
 
 
 def counted(count: int) -> str:
-    """Write a number of images."""
+    """Format a number of images."""
     return f"{count:,} image{'' if count == 1 else 's'}"

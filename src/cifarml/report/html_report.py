@@ -1,4 +1,4 @@
-"""The report of a run: one HTML page that needs nothing else, made of what lies in the run folder."""
+"""Self-contained HTML report of a run, created from the files of its folder."""
 
 from __future__ import annotations
 
@@ -29,22 +29,29 @@ from cifarml.run_folders import CONFIG, HISTORY, METRICS, REPORT
 _MISTAKES: Final = 24
 _CONFUSIONS: Final = 6
 _SKIPPED: Final = 20
-"""So many are shown."""
+"""Maximum number shown in the report."""
 
 
 def write_report(
     run_dir: Path, info: Mapping[str, Any], test: Dataset, probabilities: npt.NDArray[np.float32]
 ) -> Path:
-    """Write ``report.html`` into a run folder.
+    """Write `report.html` into a run folder.
 
-    The page is whole by itself: plots and images lie inside it, and it loads and runs nothing. Names and
-    addresses in it come from users' files, and are shown as they are.
+    The page is self-contained: plots and images are embedded, and it contains no scripts and loads nothing.
+    Names and addresses come from users' files and are escaped. Settings, history, metrics, data set and
+    environment are read from the folder's JSON files.
 
-    Settings, history, metrics, data and machine are read from the folder's JSON files; ``info`` are the
-    entries of the manifest, and the probabilities those of the served model for the test images.
+    Args:
+        run_dir: The run folder.
+        info: The entries of the manifest.
+        test: The test set.
+        probabilities: float32, shape (N, classes), the served model's predictions for the test set.
+
+    Returns:
+        The path of the report.
 
     Raises:
-        OSError: If a file is missing, or the page can't be written.
+        OSError: If a file is missing or the page can't be written.
     """
 
     def read(name: str) -> Any:
@@ -52,8 +59,8 @@ def write_report(
 
     evaluation = Evaluation.from_json(read(METRICS)["test"])
     history, data, machine = read(HISTORY), read("dataset.json"), read("environment.json")
-    num_right = round(evaluation.accuracy * evaluation.num_images)
-    low, high = wilson_interval(num_right, evaluation.num_images)
+    num_correct = round(evaluation.accuracy * evaluation.num_images)
+    low, high = wilson_interval(num_correct, evaluation.num_images)
     calibration = _calibration(probabilities, test.labels, float(info["temperature"]))
     settings = read(CONFIG)
     made_on = settings.pop("machine")
@@ -68,18 +75,18 @@ def write_report(
         curves={key: _plot(learning_curve(history, key)) for key in ("accuracy", "loss")},
         matrix=_plot(confusion_matrix(evaluation)),
         confusions=_worst_confusions(evaluation),
-        mistakes=_sure_mistakes(test, probabilities),
+        mistakes=_confident_mistakes(test, probabilities),
         num_mistakes=round((1 - evaluation.accuracy) * evaluation.num_images),
         calibration={title: each.calibration_error for title, each in calibration.items()},
         diagrams={title: _plot(reliability_diagram({title: each})) for title, each in calibration.items()},
-        recipe=_shown(settings),
+        settings=_shown(settings),
         data=data,
         skipped=data["skipped"][:_SKIPPED],
         machine=_shown(machine) | {"machine": describe_machine(made_on["devices"])},
         packages=machine["packages"],
     )
     path = run_dir / REPORT
-    # File names that are no Unicode (surrogates) are escaped rather than refused.
+    # Escapes surrogates, which represent file names that are not valid Unicode.
     path.write_text(page, encoding="utf-8", errors="backslashreplace")
     return path
 
@@ -87,16 +94,16 @@ def write_report(
 def _calibration(
     probabilities: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], temperature: float
 ) -> dict[str, Reliability]:
-    """Measure before and after temperature scaling; once where nothing was scaled."""
+    """Measure calibration before and after temperature scaling, or once if there was none."""
     served = measure_reliability(probabilities, labels)
     if temperature == 1:
-        return {"as it is served": served}
+        return {"served model": served}
     before = measure_reliability(scale_probabilities(probabilities, 1 / temperature), labels)
-    return {"before scaling": before, "as it is served": served}
+    return {"before temperature scaling": before, "after temperature scaling": served}
 
 
 def _worst_confusions(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """Return the classes that are most often taken for another, worst first."""
+    """Return the most frequent confusions of two classes, the most frequent first."""
     wrong = evaluation.confusion * (1 - np.eye(len(evaluation.confusion), dtype=np.int64))
     totals = evaluation.confusion.sum(axis=1)
     names = [each.name for each in evaluation.classes]
@@ -104,13 +111,13 @@ def _worst_confusions(evaluation: Evaluation) -> list[dict[str, Any]]:
     for place in np.argsort(-wrong, axis=None, kind="stable")[:_CONFUSIONS].tolist():
         truth, predicted = divmod(place, len(names))
         if wrong[truth, predicted]:
-            counts = {"num_taken": int(wrong[truth, predicted]), "num_images": int(totals[truth])}
+            counts = {"num_confused": int(wrong[truth, predicted]), "num_images": int(totals[truth])}
             found.append({"truth": names[truth], "predicted": names[predicted], **counts})
     return found
 
 
-def _sure_mistakes(test: Dataset, probabilities: npt.NDArray[np.float32]) -> list[dict[str, Any]]:
-    """Return the images that the model is wrong about and most sure of."""
+def _confident_mistakes(test: Dataset, probabilities: npt.NDArray[np.float32]) -> list[dict[str, Any]]:
+    """Return the wrong predictions with the highest confidence, the most confident first."""
     predicted, names = probabilities.argmax(axis=1), test.class_names
     wrong = np.flatnonzero(predicted != test.labels)
     order = wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")]
@@ -128,7 +135,7 @@ def _sure_mistakes(test: Dataset, probabilities: npt.NDArray[np.float32]) -> lis
 
 
 def _plot(figure: Figure) -> str:
-    """Return a figure as an SVG without a ground of its own: crisp, small, and dark where the page is."""
+    """Return a figure as an SVG data URI with a transparent background, for light and dark mode."""
     file = io.BytesIO()
     figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return _data_uri("image/svg+xml", file.getvalue())
@@ -145,7 +152,7 @@ def _data_uri(kind: str, content: bytes) -> str:
 
 
 def _shown(values: Mapping[str, Any]) -> dict[str, str]:
-    """Write settings for people: lists with commas, and no tables in tables."""
+    """Format settings for display: lists separated by commas, nested dicts omitted."""
     return {
         name.replace("_", " "): ", ".join(map(str, value)) if isinstance(value, list) else str(value)
         for name, value in values.items()

@@ -1,4 +1,4 @@
-"""Images ten a row, with their names or with what a model says of them: the article's 10x10 grids."""
+"""Grids of images with class names or predictions, ten per row, like the article's 10x10 grids."""
 
 from __future__ import annotations
 
@@ -31,30 +31,33 @@ WRONG = "#C4161C"
 COLUMNS = 10
 MAX_IMAGES = 1000
 PIXEL = 1 / 30
-"""Inches a pixel of an image takes: 4 dots at 120 dpi, so that pixels stay square and crisp."""
+"""Size of an image pixel in inches: 4 dots at 120 dpi, so that pixels stay square and crisp."""
 GAP = 4
+"""Distance between images in image pixels."""
 ROOM = (32 + GAP) * PIXEL - 0.04
-"""Inches for the text above an image."""
+"""Maximum width of the text above an image in inches."""
 
 
 def image_grid(dataset: Dataset, *, num_images: int = 100, seed: int = 0) -> Figure:
-    """Show images of a data set, chosen at random, under the names of their classes.
+    """Draw a grid of random images with their class names, ten per row.
 
     Args:
-        dataset: Where to choose from.
-        num_images: How many to show, 1 to 1000, ten a row; all if there are fewer.
-        seed: The same seed chooses the same images.
+        dataset: The images to choose from.
+        num_images: Number of images, 1 to 1000; all are shown if there are fewer.
+        seed: Random seed; the same seed chooses the same images.
 
     Returns:
         The figure.
 
     Raises:
         DataError: If the data set has no images.
-        SettingsError: If ``num_images`` is not 1 to 1000.
+        SettingsError: If `num_images` is not 1 to 1000.
 
     Example:
-        >>> from cifarml import load_dataset
-        >>> image_grid(load_dataset("drawn:200"), seed=1).savefig("images.png")  # doctest: +SKIP
+        ```python
+        dataset = cifarml.load_dataset("drawn:200")
+        cifarml.image_grid(dataset, seed=1).savefig("images.png")
+        ```
     """
     chosen = _choose(dataset, num_images, seed)
     names = [fit(name, 9, ROOM) for name in drawable_names(dataset.class_names)]
@@ -68,48 +71,54 @@ def image_grid(dataset: Dataset, *, num_images: int = 100, seed: int = 0) -> Fig
 def prediction_grid(
     dataset: Dataset, probabilities: npt.NDArray[np.float32], *, num_images: int = 100, seed: int = 0
 ) -> Figure:
-    """Show predictions above their images, the wrong ones in red and with the true class.
+    """Draw a grid of random images with their predictions, wrong ones in red with the true class.
 
     Args:
-        dataset: The images that were asked, with their true labels.
-        probabilities: float32, shape (N, classes): what the model says of each image.
-        num_images: How many to show, 1 to 1000, ten a row; all if there are fewer.
-        seed: The same seed chooses the same images.
+        dataset: The images, with their true labels.
+        probabilities: float32, shape (N, classes), the predicted probabilities.
+        num_images: Number of images, 1 to 1000; all are shown if there are fewer.
+        seed: Random seed; the same seed chooses the same images.
 
     Returns:
         The figure.
 
     Raises:
-        DataError: If the data set has no images, or the shapes don't fit.
-        SettingsError: If ``num_images`` is not 1 to 1000.
+        DataError: If the data set has no images, or `probabilities` has another shape.
+        SettingsError: If `num_images` is not 1 to 1000.
+
+    Example:
+        ```python
+        result = cifarml.evaluate_model("runs/first", cifarml.load_dataset("drawn:200").test)
+        cifarml.prediction_grid(result.dataset, result.probabilities).savefig("predictions.png")
+        ```
     """
     expected = (len(dataset), len(dataset.class_names))
     if probabilities.shape != expected:
         raise DataError(f"probabilities must be of shape {expected}. Received: {probabilities.shape}")
     chosen = _choose(dataset, num_images, seed)
     predicted = probabilities.argmax(axis=1)
-    right = predicted == dataset.labels
+    correct = predicted == dataset.labels
     names = drawable_names(dataset.class_names)
     titles = []
     for index in chosen.tolist():
         share = " " + percent(probabilities[index, predicted[index]])
         text = fit(names[predicted[index]], 9, ROOM - text_width(share, 9)) + share
-        if not right[index]:
-            text += "\nis " + fit(names[dataset.labels[index]], 9, ROOM - text_width("is ", 9))
+        if not correct[index]:
+            text += "\ntrue: " + fit(names[dataset.labels[index]], 9, ROOM - text_width("true: ", 9))
         titles.append(text)
     heading = [
-        f"{int(right[chosen].sum()):,} of {len(chosen):,} shown right ({percent(right[chosen].mean(), 1)})",
-        f"{counted(len(dataset))} in all: {percent(right.mean(), 1)} right. Red: wrong, and what it is",
+        f"{correct[chosen].sum():,} of {counted(len(chosen))} correct ({percent(correct[chosen].mean(), 1)})",
+        f"accuracy on all {counted(len(dataset))}: {percent(correct.mean(), 1)}; wrong predictions in red",
         dataset.origin,
     ]
-    return _grid(dataset.images[chosen], titles, heading, wrong=~right[chosen])
+    return _grid(dataset.images[chosen], titles, heading, wrong=~correct[chosen])
 
 
 def _choose(dataset: Dataset, num_images: int, seed: int) -> npt.NDArray[np.int64]:
     if not 1 <= num_images <= MAX_IMAGES:
         raise SettingsError(f"num_images must be 1 to {MAX_IMAGES}. Received: {num_images}")
     if not len(dataset):
-        raise DataError(f"{dataset.origin}: there are no images to show")
+        raise DataError(f"{dataset.origin} has no images to show")
     return np.random.default_rng(seed).permutation(len(dataset))[:num_images]
 
 
@@ -120,7 +129,7 @@ def _grid(
     *,
     wrong: npt.NDArray[np.bool_] | None,
 ) -> Figure:
-    """Draw images as one mosaic (quick, where axes for each would be slow) and a text for each."""
+    """Draw all images as one mosaic, which is much faster than axes for each, with a title for each."""
     side, line = images.shape[1], 5
     columns = min(COLUMNS, len(images))
     rows = math.ceil(len(images) / columns)

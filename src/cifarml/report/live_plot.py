@@ -1,4 +1,4 @@
-"""The learning curves while a training runs, in a notebook."""
+"""Live learning curves in a notebook during training."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from cifarml.progress import OnProgress, Progress, ignore_progress
 from cifarml.report.plots import learning_curves
 
 _SHARE: Final = 0.05
-"""Of the time at most so much goes into drawing: where epochs are short, some wait for the next one."""
+"""Maximum share of time spent on drawing; if epochs are short, some are drawn later with the next one."""
 
 
 def live_plot(on_progress: OnProgress = ignore_progress) -> OnProgress:
-    """Show the learning curves below the cell of a notebook, and draw them anew as epochs end.
+    """Create a progress callback that plots learning curves in a notebook, updated after each epoch.
 
     Args:
-        on_progress: Is told everything, too; for example the bar of :func:`cifarml.show_progress`.
+        on_progress: Another callback that also receives all progress, such as that of
+            `cifarml.show_progress`.
 
     Returns:
-        A function to pass as ``on_progress`` to :func:`cifarml.train_model`.
+        A function to pass as `on_progress` to `cifarml.train_model`.
 
     Raises:
-        SettingsError: If this is no notebook.
+        SettingsError: If not called in a notebook.
 
     Example:
-        >>> import cifarml
-        >>> run = cifarml.train_model(
-        ...     config, dataset, "runs/first", on_progress=cifarml.live_plot()
-        ... )  # doctest: +SKIP
+        ```python
+        run = cifarml.train_model(config, dataset, "runs/first", on_progress=cifarml.live_plot())
+        ```
     """
     try:
         from IPython.core.getipython import get_ipython
@@ -40,14 +40,14 @@ def live_plot(on_progress: OnProgress = ignore_progress) -> OnProgress:
         shell = get_ipython()
     if shell is None or not hasattr(shell, "kernel"):
         raise SettingsError(
-            "a live plot is drawn in a notebook, and this is none",
-            hint="elsewhere: with cifarml.show_progress() as on_progress: ...",
+            "live_plot requires a notebook",
+            hint="outside notebooks: with cifarml.show_progress() as on_progress: ...",
         )
     return _LivePlot(on_progress)
 
 
 class _LivePlot:
-    """Draws the history that comes with the end of an epoch."""
+    """Progress callback that draws the training history."""
 
     def __init__(self, on_progress: OnProgress) -> None:
         self._on_progress = on_progress
@@ -59,8 +59,8 @@ class _LivePlot:
         self._on_progress(progress)
         if progress.history:
             self._waiting = progress.history
-        ended = progress.task != "training"
-        if self._waiting and (ended or time.monotonic() >= self._next):
+        finished = progress.task != "training"
+        if self._waiting and (finished or time.monotonic() >= self._next):
             started = time.monotonic()
             self._draw(self._waiting)
             self._waiting = None

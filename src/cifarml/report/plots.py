@@ -1,9 +1,8 @@
-"""The plots a person looks at after training, as matplotlib figures.
+"""Learning curves and confusion matrix as matplotlib figures.
 
-Each function returns a :class:`matplotlib.figure.Figure` made without pyplot: nothing global changes,
-a notebook shows it, and ``figure.savefig("curves.png", dpi=120)`` saves it. Names of classes may be
-long and in any script: they are shortened, and what no font at hand can draw becomes a hollow box
-behind the number of the class.
+Each function returns a `matplotlib.figure.Figure` created without pyplot, so no global state changes. A
+notebook displays the figure, and `figure.savefig("curves.png", dpi=120)` saves it. Long class names are
+shortened; characters without a glyph are drawn as hollow boxes, and the class number is added.
 """
 
 from __future__ import annotations
@@ -49,17 +48,23 @@ MAX_TICK_LABELS = 100
 
 
 def learning_curves(history: Mapping[str, Sequence[float]]) -> Figure:
-    """Draw accuracy and loss by epoch, with the best validation epoch marked on each.
+    """Draw accuracy and loss by epoch, with the best validation epoch of each marked.
 
     Args:
-        history: ``loss`` and ``accuracy``, and perhaps ``val_loss`` and ``val_accuracy``, a value an
-            epoch. Values that are not finite leave a gap.
+        history: `loss` and `accuracy` and, optionally, `val_loss` and `val_accuracy`, with a value per
+            epoch. Values that are not finite are drawn as gaps.
 
     Returns:
         The figure.
 
     Raises:
-        DataError: If there is no epoch.
+        DataError: If there are no epochs.
+
+    Example:
+        ```python
+        history = cifarml.Run.open("runs/first").read_json("history.json")
+        cifarml.learning_curves(history).savefig("learning_curves.png")
+        ```
     """
     epochs = _count_epochs(history)
     figure = ReportFigure(12.4, 4.7)
@@ -70,7 +75,7 @@ def learning_curves(history: Mapping[str, Sequence[float]]) -> Figure:
 
 
 def learning_curve(history: Mapping[str, Sequence[float]], key: str) -> Figure:
-    """Draw one of the two panels of :func:`learning_curves`, without a heading."""
+    """Draw one of the two panels of `learning_curves`, `accuracy` or `loss`, without a heading."""
     epochs = _count_epochs(history)
     figure = ReportFigure(6.15, 3.75)
     _panel(figure, 0.6, 2.8, history, epochs, key)
@@ -78,16 +83,22 @@ def learning_curve(history: Mapping[str, Sequence[float]], key: str) -> Figure:
 
 
 def confusion_matrix(evaluation: Evaluation) -> Figure:
-    """Draw which classes are taken for which: row is the true class, column the predicted one.
+    """Draw a confusion matrix, with a row for each true class and a column for each predicted class.
 
-    The colour is the share of the row. Up to 12 classes also get the percent and the count in each
-    cell, and recall and precision at the margin; more than 100 get a name at every tenth or so.
+    The colour of a cell is its share of the row. With up to 12 classes, cells contain percentage and count,
+    and recall and precision are in the margins. With more than 100 classes, not all are labelled.
 
     Args:
-        evaluation: The figures of a model.
+        evaluation: The metrics of a model.
 
     Returns:
         The figure.
+
+    Example:
+        ```python
+        result = cifarml.evaluate_model("runs/first", cifarml.load_dataset("drawn:200").test)
+        cifarml.confusion_matrix(result.evaluation).savefig("confusion_matrix.png")
+        ```
     """
     confusion = evaluation.confusion
     count = len(confusion)
@@ -113,7 +124,7 @@ def confusion_matrix(evaluation: Evaluation) -> Figure:
         interpolation="nearest" if count <= MAX_TICK_LABELS else "antialiased",
     )
     axes.set_axis_off()
-    write_heading(figure, [f"{percent(evaluation.accuracy, 1)} of {counted(evaluation.num_images)} right"])
+    write_heading(figure, [f"Accuracy {percent(evaluation.accuracy, 1)} on {counted(evaluation.num_images)}"])
     inch = count / side
     angle = 0.0 if flat else 45.0 if small else 90.0
     for position, name in zip(range(0, count, step), names, strict=True):
@@ -140,13 +151,13 @@ def confusion_matrix(evaluation: Evaluation) -> Figure:
 
 
 def save_figure(path: Path, figure: Figure) -> Path:
-    """Save a figure as a PNG file, making the folder it goes to.
+    """Save a figure as a PNG file, creating its folder if needed.
 
     Returns:
-        The file written: ``.png`` is added to a path with another ending.
+        The path of the file, with `.png` appended if it has another suffix.
 
     Raises:
-        SettingsError: If it can't be written.
+        SettingsError: If the file can't be written.
     """
     if path.suffix.lower() != ".png":
         path = path.with_name(f"{path.name}.png")
@@ -175,10 +186,10 @@ def _cell_texts(axes: Axes, confusion: npt.NDArray[np.int64], shares: npt.NDArra
 def _margins(axes: Axes, evaluation: Evaluation, inch: float) -> None:
     count = len(evaluation.classes)
     edge = count - 0.5 + 0.3 * inch
-    asked, answered = evaluation.confusion.sum(axis=1), evaluation.confusion.sum(axis=0)
+    num_true, num_predicted = evaluation.confusion.sum(axis=1), evaluation.confusion.sum(axis=0)
     for index, metrics in enumerate(evaluation.classes):
-        recall = percent(metrics.recall) if asked[index] else "–"
-        precision = percent(metrics.precision) if answered[index] else "–"
+        recall = percent(metrics.recall) if num_true[index] else "–"
+        precision = percent(metrics.precision) if num_predicted[index] else "–"
         write(axes, edge + 0.1 * inch, index, recall, ha="center", va="center")
         write(axes, index, edge, precision, ha="center", va="center")
     write(axes, edge + 0.1 * inch, -0.5 - 0.07 * inch, "recall", color=QUIET, ha="center", va="bottom")
@@ -188,14 +199,14 @@ def _margins(axes: Axes, evaluation: Evaluation, inch: float) -> None:
 def _count_epochs(history: Mapping[str, Sequence[float]]) -> int:
     epochs = max((len(history.get(key, ())) for key in ("loss", "accuracy")), default=0)
     if not epochs:
-        raise DataError("learning curves need one epoch at least. Received: none")
+        raise DataError("learning curves require at least one epoch. Received: none")
     return epochs
 
 
 def _panel(
     figure: Figure, left: float, height: float, history: Mapping[str, Sequence[float]], epochs: int, key: str
 ) -> None:
-    """Draw accuracy or loss by epoch, for training and validation, at so many inches from the left."""
+    """Draw accuracy or loss by epoch, for training and validation; positions are in inches."""
     title, unit = ("accuracy (percent)", 100.0) if key == "accuracy" else ("loss", 1.0)
     axes = axes_at(figure, left, 0.65, 4.55, height)
     write(axes, 0.0, 1.03, title, transform=axes.transAxes, size=10.5)

@@ -1,6 +1,6 @@
-"""Pydantic models of an endpoint's requests and answers, for OpenAPI, tests and docs/endpoint.md.
+"""Pydantic models of an endpoint's requests and responses, for OpenAPI, tests and docs/reference/http-api.md.
 
-The scoring script itself does not use pydantic; tests validate its answers against these models.
+The scoring script itself does not use pydantic; tests validate its responses against these models.
 """
 
 from __future__ import annotations
@@ -14,21 +14,24 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchem
 from cifarml.scoring.request import CODES, IMAGE_TYPES, MAX_BODY_BYTES, MAX_IMAGES
 
 SERVER_CODES: Final[Mapping[str, tuple[int, str]]] = {
-    "bad_http": (400, "what was sent is no HTTP"),
-    "unauthorized": (401, "the key is missing or wrong"),
-    "wrong_origin": (403, "a page of another site may not ask"),
-    "not_found": (404, "there is nothing at this address"),
-    "unknown_deployment": (404, "there is no deployment of the name in the header azureml-model-deployment"),
-    "too_slow": (408, "the request did not arrive in time"),
-    "wrong_host": (421, "the server answers to 127.0.0.1 and localhost only"),
-    "busy": (429, "too much is asked at once; come again after the seconds in Retry-After"),
-    "headers_too_large": (431, "the headers are too long"),
-    "internal": (500, "the server failed; the log says why"),
-    "not_ready": (503, "not all deployments with traffic are ready"),
-    "unavailable": (503, "no deployment can answer now; come again after the seconds in Retry-After"),
-    "timeout": (504, "the deployment did not answer in time"),
+    "bad_http": (400, "invalid HTTP request"),
+    "unauthorized": (401, "missing or invalid key"),
+    "wrong_origin": (403, "cross-origin requests are not allowed"),
+    "not_found": (404, "the path does not exist"),
+    "unknown_deployment": (
+        404,
+        "the deployment in the azureml-model-deployment header does not exist, or none receives traffic",
+    ),
+    "too_slow": (408, "the request took too long to arrive"),
+    "wrong_host": (421, "the Host header must be 127.0.0.1 or localhost"),
+    "busy": (429, "too many requests; retry after the number of seconds in Retry-After"),
+    "headers_too_large": (431, "the request headers are too large"),
+    "internal": (500, "internal server error; see the log"),
+    "not_ready": (503, "a deployment that receives traffic is not ready"),
+    "unavailable": (503, "no deployment is available; retry after the number of seconds in Retry-After"),
+    "timeout": (504, "the deployment did not respond in time"),
 }
-"""Codes of the server on this machine, beside those of :data:`cifarml.scoring.request.CODES`."""
+"""Error codes of the local server, in addition to :data:`cifarml.scoring.request.CODES`."""
 
 _ALL_CODES: Final = {**CODES, **SERVER_CODES}
 
@@ -39,16 +42,16 @@ _EXAMPLE_IMAGE: Final = (
 Base64Image = Annotated[
     str,
     Field(
-        description="A PNG, JPEG, WebP, GIF or BMP file as base64; line breaks in it do no harm, "
-        "`data:` in front does.",
+        description="A base64-encoded PNG, JPEG, WebP, GIF or BMP file. Line breaks are allowed; "
+        "a `data:` prefix is not.",
         examples=[_EXAMPLE_IMAGE],
     ),
 ]
-"""An image file in JSON."""
+"""Base64-encoded image file."""
 
 
 class ImageRequest(BaseModel):
-    """One image."""
+    """Request with one image."""
 
     model_config = ConfigDict(json_schema_extra={"not": {"required": ["images"]}})
 
@@ -56,12 +59,15 @@ class ImageRequest(BaseModel):
 
 
 class ImagesRequest(BaseModel):
-    """Several images."""
+    """Request with several images."""
 
     model_config = ConfigDict(json_schema_extra={"not": {"required": ["imagebase64"]}})
 
     images: list[Base64Image] = Field(
-        description="The images.", min_length=1, max_length=MAX_IMAGES, examples=[[_EXAMPLE_IMAGE] * 2]
+        description="Images to classify.",
+        min_length=1,
+        max_length=MAX_IMAGES,
+        examples=[[_EXAMPLE_IMAGE] * 2],
     )
 
 
@@ -70,22 +76,22 @@ class _Answer(BaseModel):
 
 
 class ModelVersion(_Answer):
-    """Who answered."""
+    """Model that made the prediction."""
 
-    name: str = Field(description="Name of the model.", examples=["cifar10"])
-    version: str = Field(description="Its version in the registry.", examples=["3"])
+    name: str = Field(description="Model name.", examples=["cifar10"])
+    version: str = Field(description="Model version in the registry.", examples=["3"])
 
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 class ImagePrediction(_Answer):
-    """What the model sees in an image."""
+    """Prediction for one image."""
 
-    result: str = Field(description="The most probable class.", examples=["ship"])
-    probability: Probability = Field(description="Its probability, 0 to 1.", examples=[0.93])
+    result: str = Field(description="Predicted class: the most probable one.", examples=["ship"])
+    probability: Probability = Field(description="Probability of the predicted class.", examples=[0.93])
     probabilities: dict[str, Probability] = Field(
-        description="The probability of each class, the most probable first; they add up to 1.",
+        description="Probability of each class, in descending order; they sum to 1.",
         examples=[{"ship": 0.93, "airplane": 0.05, "truck": 0.02}],
     )
 
@@ -93,21 +99,21 @@ class ImagePrediction(_Answer):
     def _agree(self) -> Self:
         values = list(self.probabilities.values())
         if values != sorted(values, reverse=True) or abs(sum(values) - 1) > 1e-3:
-            raise ValueError("probabilities stand in falling order and add up to 1")
+            raise ValueError("probabilities must be in descending order and sum to 1")
         if (self.result, self.probability) != next(iter(self.probabilities.items())):
-            raise ValueError("result and probability are the first of probabilities")
+            raise ValueError("result and probability must equal the first entry of probabilities")
         return self
 
 
 class ImageAnswer(ImagePrediction):
-    """The answer to one image."""
+    """Response to a request with one image."""
 
     model: ModelVersion
 
 
 def _known(code: str) -> str:
     if code not in _ALL_CODES:
-        raise ValueError(f"no code of ours: {code}")
+        raise ValueError(f"unknown error code: {code}")
     return code
 
 
@@ -115,26 +121,26 @@ ErrorCode = Annotated[str, AfterValidator(_known), WithJsonSchema({"type": "stri
 
 
 class ErrorDetail(_Answer):
-    """What is wrong."""
+    """Error code and message."""
 
-    code: ErrorCode = Field(description="One word for programs.", examples=["not_base64"])
+    code: ErrorCode = Field(description="Machine-readable error code.", examples=["not_base64"])
     message: str = Field(
-        description="The same for people. It shows nothing of what was sent.",
-        examples=["the image is not base64"],
+        description="Human-readable message. It never contains any part of the request.",
+        examples=["the image is not valid base64"],
     )
 
 
 class ErrorAnswer(_Answer):
-    """An error: of the request, or of one image in a list."""
+    """Error of a request, or of one image in a list."""
 
     error: ErrorDetail
 
 
 class ImagesAnswer(_Answer):
-    """The answer to several images."""
+    """Response to a request with several images."""
 
     predictions: list[ImagePrediction | ErrorAnswer] = Field(
-        description="For each image, in order, its prediction, or the error that says why there is none."
+        description="One entry per image, in the order of the request: its prediction or its error."
     )
     model: ModelVersion
 
@@ -151,10 +157,10 @@ SCORE_REQUEST: Final[dict[str, Any]] = {
         },
     }
 }
-"""What is sent to the scoring address, in OpenAPI 3.1; FastAPI takes it as ``openapi_extra``."""
+"""OpenAPI 3.1 request body of the scoring route, for FastAPI's ``openapi_extra``."""
 
 SCORE_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
-    200: {"model": ImageAnswer | ImagesAnswer, "description": "One answer, or one for each image."},
+    200: {"model": ImageAnswer | ImagesAnswer, "description": "A prediction, or a list of predictions."},
     **{
         status: {
             "model": ErrorAnswer,
@@ -164,4 +170,4 @@ SCORE_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
         for status in sorted({status for status, _ in _ALL_CODES.values()})
     },
 }
-"""What may be answered, by HTTP status; FastAPI takes it as ``responses``."""
+"""Responses of the scoring route by HTTP status, for FastAPI's ``responses``."""

@@ -12,40 +12,43 @@ from cifarml.errors import ImageError, RequestError
 from cifarml.images import MAX_PIXELS, image_size
 
 MAX_BODY_BYTES: Final = 10 * 2**20
-"""Size limit of a request."""
+"""Maximum size of a request body."""
 
 MAX_IMAGES: Final = 64
-"""Limit of the images in one request."""
+"""Maximum number of images in one request."""
 
 IMAGE_TYPES: Final = frozenset(
     {"image/png", "image/jpeg", "image/jpg", "image/webp", "image/gif", "image/bmp"}
 )
-"""Content types of a body that is the image file itself; its format is detected."""
+"""Content types of a body that is an image file; the format is detected from the file itself."""
 
 CODES: Final[Mapping[str, tuple[int, str]]] = {
-    "empty_body": (400, "nothing was sent"),
-    "broken_body": (400, "the body ends early, or its parts are malformed"),
-    "not_json": (400, "the body is not JSON in UTF-8"),
-    "wrong_fields": (400, "there is not one of imagebase64 (a text) and images (a list of texts)"),
-    "wrong_method": (405, "the request is no POST"),
-    "too_large": (413, f"the body has more than {MAX_BODY_BYTES:,} bytes"),
-    "too_many_images": (413, f"there are more than {MAX_IMAGES} images"),
-    "wrong_content_type": (415, "the Content-Type is neither application/json nor an image's"),
-    "not_base64": (422, "the text is not base64; nor is a data URL"),
-    "not_an_image": (422, "the file is no PNG, JPEG, WebP, GIF or BMP image"),
-    "damaged_image": (422, "the image is incomplete or damaged"),
-    "too_many_pixels": (422, f"the image has more than {MAX_PIXELS:,} pixels, or those of a list together"),
-    "model_failed": (500, "the model could not answer; the log says why"),
+    "empty_body": (400, "the request body is empty"),
+    "broken_body": (400, "the request body is incomplete or malformed"),
+    "not_json": (400, "the request body is not valid UTF-8 JSON"),
+    "wrong_fields": (400, "expected either imagebase64 (a string) or images (a list of strings)"),
+    "wrong_method": (405, "method not allowed; use POST"),
+    "too_large": (413, f"the request body is larger than {MAX_BODY_BYTES:,} bytes"),
+    "too_many_images": (413, f"the request has more than {MAX_IMAGES} images"),
+    "wrong_content_type": (415, "unsupported Content-Type; expected application/json or an image type"),
+    "not_base64": (422, "the image is not valid base64, or is a data URL"),
+    "not_an_image": (422, "the file is not a PNG, JPEG, WebP, GIF or BMP image"),
+    "damaged_image": (422, "the image file is truncated or damaged"),
+    "too_many_pixels": (
+        422,
+        f"the image has more than {MAX_PIXELS:,} pixels (in a list: all images together)",
+    ),
+    "model_failed": (500, "the prediction failed; see the log"),
 }
-"""Every code of an error, with its HTTP status and what it means."""
+"""Error codes, each with its HTTP status and message."""
 
 
 class Request(NamedTuple):
     """The images of a request.
 
     Attributes:
-        images: The bytes of each image file, or what is wrong with it.
-        is_list: Whether a list was sent, so that a list is the answer.
+        images: For each image, the bytes of its file, or its error.
+        is_list: Whether the request has a list of images, so that the response has a list of predictions.
     """
 
     images: list[bytes | RequestError]
@@ -53,38 +56,43 @@ class Request(NamedTuple):
 
 
 def read_request(content_type: str, body: bytes) -> Request:
-    """Parse a request; without a content type, the body is JSON.
+    """Parse a request.
 
-    An error in one image of a list takes the place of that image.
+    Args:
+        content_type: Value of the Content-Type header; if empty, the body is parsed as JSON.
+        body: The request body.
+
+    Returns:
+        The images; an invalid image in a list is returned as its error.
 
     Raises:
-        RequestError: If the request is invalid, with one of :data:`CODES`.
+        RequestError: If the request as a whole is invalid; its code is one of :data:`CODES`.
     """
     kind = content_type.partition(";")[0].strip().lower()
     if kind not in IMAGE_TYPES and kind not in {"application/json", ""}:
         raise RequestError(
             "wrong_content_type",
-            "send application/json, or an image as image/png, image/jpeg, image/webp, image/gif or "
-            "image/bmp, and say so in the header Content-Type",
+            "unsupported Content-Type; expected application/json, image/png, image/jpeg, image/webp, "
+            "image/gif or image/bmp",
         )
     if not body:
-        raise RequestError("empty_body", 'nothing was sent; send {"imagebase64": "..."}')
+        raise RequestError("empty_body", 'the request body is empty; send {"imagebase64": "..."}')
     if len(body) > MAX_BODY_BYTES:
         raise RequestError(
-            "too_large", f"the request has more than {MAX_BODY_BYTES:,} bytes; send a smaller image"
+            "too_large", f"the request body is larger than {MAX_BODY_BYTES:,} bytes; send a smaller image"
         )
     if kind in IMAGE_TYPES:
         return Request([body], is_list=False)
     fields = _read_json(body)
     if not isinstance(fields, dict) or ("imagebase64" in fields) == ("images" in fields):
         raise RequestError(
-            "wrong_fields", 'send {"imagebase64": "..."} or {"images": ["...", "..."]}, one of the two'
+            "wrong_fields", 'expected either {"imagebase64": "..."} or {"images": ["...", "..."]}'
         )
     if "imagebase64" in fields:
         if not isinstance(fields["imagebase64"], str):
-            raise RequestError("wrong_fields", "imagebase64 must be a text: the image file as base64")
+            raise RequestError("wrong_fields", "imagebase64 must be a string: a base64-encoded image file")
         return Request([_decode_base64(fields["imagebase64"])], is_list=False)
-    images = [_try_base64(text) for text in _texts(fields["images"])]
+    images = [_try_base64(text) for text in _read_list(fields["images"])]
     _check_pixels(image for image in images if isinstance(image, bytes))
     return Request(images, is_list=True)
 
@@ -92,47 +100,49 @@ def read_request(content_type: str, body: bytes) -> Request:
 def _read_json(body: bytes) -> Any:
     try:
         return _decode_json(body.decode("utf-8-sig"))
-    except (ValueError, RecursionError):  # what exactly is wrong would show what was sent
+    except (ValueError, RecursionError):  # the parser's message could quote the request
         raise RequestError(
             "not_json",
-            'the body is not JSON in UTF-8; send {"imagebase64": "..."}, or the image itself with '
+            'the request body is not valid UTF-8 JSON; send {"imagebase64": "..."}, or an image file with '
             "its Content-Type, such as image/png",
         ) from None
 
 
-def _no_number(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
+def _reject_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not valid JSON")
 
 
-_decode_json: Final = json.JSONDecoder(parse_constant=_no_number).decode
+_decode_json: Final = json.JSONDecoder(parse_constant=_reject_constant).decode
 
 
-def _texts(images: object) -> list[str]:
+def _read_list(images: object) -> list[str]:
     if not isinstance(images, list) or not images:
         raise RequestError(
-            "wrong_fields", f"images must be a list of 1 to {MAX_IMAGES} texts: image files as base64"
+            "wrong_fields", f"images must be a list of 1 to {MAX_IMAGES} strings: base64-encoded image files"
         )
     if len(images) > MAX_IMAGES:
         raise RequestError(
-            "too_many_images", f"there are {len(images):,} images; send at most {MAX_IMAGES} at a time"
+            "too_many_images", f"the request has {len(images):,} images; send at most {MAX_IMAGES} at a time"
         )
     for index, text in enumerate(images):
         if not isinstance(text, str):
-            raise RequestError("wrong_fields", f"images[{index}] must be a text: the image file as base64")
+            raise RequestError(
+                "wrong_fields", f"images[{index}] must be a string: a base64-encoded image file"
+            )
     return images
 
 
 def _check_pixels(images: Iterable[bytes]) -> None:
-    """Refuse what would take minutes: a few thousand bytes can hold all the pixels that one may have."""
+    """Reject lists with too many pixels in total: a few kilobytes per image could take minutes to decode."""
     num_pixels = 0
     for image in images:
-        with suppress(ImageError):  # is told in its place, when it is decoded
+        with suppress(ImageError):  # reported when this image is decoded
             width, height = image_size(image)
             num_pixels += width * height if width * height <= MAX_PIXELS else 0
     if num_pixels > MAX_PIXELS:
         raise RequestError(
             "too_many_pixels",
-            f"the images have more than {MAX_PIXELS:,} pixels together; send fewer at a time",
+            f"the images have more than {MAX_PIXELS:,} pixels in total; send fewer at a time",
         )
 
 
@@ -149,12 +159,10 @@ def _decode_base64(text: str) -> bytes:
     except ValueError:
         pass
     if text.lstrip()[:5].lower() == "data:":
-        raise RequestError(
-            "not_base64", "this is a data URL; send only what stands in it after the words ;base64,"
-        )
-    try:  # the command base64 breaks lines
+        raise RequestError("not_base64", "the image is a data URL; send only the part after ';base64,'")
+    try:  # the base64 command wraps lines
         return binascii.a2b_base64("".join(text.split()), strict_mode=True)
     except ValueError:
         raise RequestError(
-            "not_base64", "the image is not base64: letters, digits, + and /, with = at the end as needed"
+            "not_base64", "the image is not valid base64; expected letters, digits, + and /, padded with ="
         ) from None

@@ -1,8 +1,8 @@
-"""Scoring script of a deployment, the same in Azure ML and on this machine.
+"""Scoring script of a deployment, the same in Azure ML and locally.
 
-Azure ML's inference server loads this file by its path, calls :func:`init` once in each process and
-:func:`run` for each request; our own server calls :func:`answer` with several requests at a time.
-numpy, Pillow and ONNX Runtime are all that it needs.
+Azure ML's inference server loads this file by its path and calls :func:`init` once per process and
+:func:`run` for each request; the local server calls :func:`answer` with a batch of requests. It requires
+only numpy, Pillow and ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple
 
-if not __package__:  # loaded by its path: what it imports lies around it
+if not __package__:  # loaded by its path: make the package importable
     sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 from PIL import Image
@@ -26,19 +26,19 @@ from cifarml.predict import Prediction, Predictor
 from cifarml.run import MANIFEST, Run
 from cifarml.scoring.request import CODES, MAX_BODY_BYTES, Request, read_request
 
-try:  # in Azure ML's image, and nowhere else
+try:  # installed in Azure ML's image only
     from azureml_inference_server_http.api.aml_request import rawhttp
     from azureml_inference_server_http.api.aml_response import AMLResponse
 except ImportError:
     AMLResponse = rawhttp = None
 
 MODEL_DIR: Final = "AZUREML_MODEL_DIR"
-"""The variable that names the folder of the model: ``.../<name>/<version>``."""
+"""Environment variable with the path of the model folder: ``.../<name>/<version>``."""
 
-_MAX_PASSED_BYTES: Final = 10 * MAX_BODY_BYTES
+_MAX_DRAINED_BYTES: Final = 10 * MAX_BODY_BYTES
 
 _NUM_THREADS: Final = 2
-"""An image is answered a third quicker than with one; more than that gain little on images of 32x32."""
+"""Inference is a third faster than with one thread; more threads gain little on 32x32 images."""
 
 _log = logging.getLogger("cifarml.score")
 
@@ -52,14 +52,14 @@ _served: _Served | None = None
 
 
 def init() -> None:
-    """Load the model in the folder AZUREML_MODEL_DIR, or in the one folder in it.
+    """Load the model from the folder AZUREML_MODEL_DIR, or from the only folder in it.
 
-    Its name and version are those of the path, ``.../<name>/<version>``.
+    The model's name and version are taken from the path, ``.../<name>/<version>``.
 
     Raises:
-        ModelFileError: If it is missing, damaged, or can't answer; the log says so in one line.
+        ModelFileError: If the model is missing or damaged, or fails to predict; it is logged in one line.
     """
-    global _served  # noqa: PLW0603  # Azure ML's server calls functions of a module
+    global _served  # noqa: PLW0603  # Azure ML's server calls module functions
     try:
         _served = None
         path = Path(os.environ.get(MODEL_DIR, "")).absolute()
@@ -75,50 +75,53 @@ def init() -> None:
 
 def _find_run(path: Path) -> Path:
     if not os.environ.get(MODEL_DIR):
-        raise ModelFileError(f"{MODEL_DIR} is not set; it names the folder of the model")
+        raise ModelFileError(f"{MODEL_DIR} is not set; it must be the path of the model folder")
     if not path.is_dir():
-        raise ModelFileError(f"there is no model folder {path}")
+        raise ModelFileError(f"the model folder {path} does not exist")
     if not path.parent.name:
-        raise ModelFileError(f"{MODEL_DIR} must end in the model's name and version. Received: {path}")
+        raise ModelFileError(f"{MODEL_DIR} must end in <model name>/<version>. Received: {path}")
     if (path / MANIFEST).exists():
         return path
     folders = [entry for entry in path.iterdir() if entry.is_dir()]
     if len(folders) != 1:
-        raise ModelFileError(f"{path} holds neither a {MANIFEST} nor one folder with one")
+        raise ModelFileError(f"{path} must contain {MANIFEST}, or exactly one folder that contains it")
     return folders[0]
 
 
 def _warm_up() -> None:
-    """Answer once, so that the first request finds all loaded, and a model that can't is found now."""
-    Image.init()  # Pillow loads most of its decoders when it first sees something strange
+    """Predict once, so that the first request is fast and a broken model fails at startup."""
+    Image.init()  # otherwise Pillow loads most decoders at the first unknown format
     file = io.BytesIO()
     Image.new("RGB", (40, 40), "gray").save(file, "PNG")
     ((status, body),) = answer([("image/png", file.getvalue())])
     if status != 200:
-        raise ModelFileError(f"the model can't answer: {json.loads(body)['error']['message']}")
+        raise ModelFileError(f"the model failed on a test image: {json.loads(body)['error']['message']}")
 
 
 def answer(requests: Sequence[tuple[str, bytes]]) -> list[tuple[int, bytes]]:
-    """Answer several requests at once; an invalid one does not affect the others.
+    """Score a batch of requests; an invalid one does not affect the others.
 
     Args:
-        requests: The content type and body of each.
+        requests: The content type and body of each request.
 
     Returns:
-        The HTTP status and JSON body of each answer, in order.
+        The HTTP status and JSON body of each response, in order.
+
+    Raises:
+        RuntimeError: If no model is loaded.
     """
     if _served is None:
-        raise RuntimeError("init() comes first")
-    asked = [_try_read(*request) for request in requests]
-    valid = [request for request in asked if isinstance(request, Request)]
+        raise RuntimeError("init() must be called first")
+    parsed = [_try_read(*request) for request in requests]
+    valid = [request for request in parsed if isinstance(request, Request)]
     images = [image for request in valid for image in request.images if isinstance(image, bytes)]
     try:
         results = iter(_predict(_served.predictor, images))
     except Exception:  # noqa: BLE001  # ONNX Runtime's exceptions have no common base
         _log.exception("the model failed")
-        asked = [request if isinstance(request, RequestError) else _model_failed() for request in asked]
+        parsed = [request if isinstance(request, RequestError) else _model_failed() for request in parsed]
         results = iter(())
-    return [_answer_one(request, results, _served.model) for request in asked]
+    return [_respond(request, results, _served.model) for request in parsed]
 
 
 def _try_read(content_type: str, body: bytes) -> Request | RequestError:
@@ -130,16 +133,16 @@ def _try_read(content_type: str, body: bytes) -> Request | RequestError:
 
 def _predict(predictor: Predictor, images: Sequence[bytes]) -> list[Prediction | RequestError]:
     return [
-        # The message of the error itself may show what was sent.
+        # The error's own message could quote the request.
         RequestError(result.code, CODES[result.code][1]) if isinstance(result, ImageError) else result
         for result in predictor.predict_many(images)
     ]
 
 
-def _answer_one(
+def _respond(
     request: Request | RequestError, results: Iterator[Prediction | RequestError], model: dict[str, str]
 ) -> tuple[int, bytes]:
-    """Answer a request, taking as many results as it has images to look at."""
+    """Build the response to one request; consume one result for each of its valid images."""
     if isinstance(request, RequestError):
         return _refuse(request)
     answers = [next(results) if isinstance(image, bytes) else image for image in request.images]
@@ -149,8 +152,8 @@ def _answer_one(
     content = {"predictions": entries} if request.is_list else entries[0]
     try:
         return 200, _to_json(content | {"model": model})
-    except ValueError:  # not a number is no JSON
-        _log.exception("the model gave no probabilities")
+    except ValueError:  # NaN is not valid JSON
+        _log.exception("the model returned NaN probabilities")
         return _refuse(_model_failed())
 
 
@@ -180,42 +183,42 @@ _encode: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
 def run(request: Any) -> Any:
-    """Answer one request.
+    """Score one request.
 
     Args:
-        request: Azure ML's ``AMLRequest``, or the JSON of a request in a plain call.
+        request: Azure ML's ``AMLRequest``, or the JSON body of a request as str or bytes.
 
     Returns:
-        An ``AMLResponse``, or in a plain call the values of the answer.
+        An ``AMLResponse``, or the decoded JSON of the response if the request is str or bytes.
     """
     if isinstance(request, str | bytes):
         body = request.encode(errors="surrogatepass") if isinstance(request, str) else request
         return json.loads(answer([("application/json", body)])[0][1])
-    if request.method == "OPTIONS":  # a browser asks whether it may; the server adds what it may
+    if request.method == "OPTIONS":  # CORS preflight; the server adds the headers
         return AMLResponse("", 200)
     try:
         if request.method != "POST":
-            raise RequestError("wrong_method", "this address only takes POST")
-        asked = (request.content_type or "", _read_body(request.stream))
+            raise RequestError("wrong_method", CODES["wrong_method"][1])
+        received = (request.content_type or "", _read_body(request.stream))
     except RequestError as error:
         status, content = _refuse(error)
     else:
-        status, content = answer([asked])[0]
+        status, content = answer([received])[0]
     return AMLResponse(content, status, {"Content-Type": "application/json"})
 
 
 if rawhttp is not None:
-    rawhttp(run)  # the server gives it the request as it came: images, too, and what is no JSON
+    rawhttp(run)  # receive requests unparsed: images, and invalid JSON
 
 
 def _read_body(stream: BinaryIO) -> bytes:
     """Read a body; drain one that is too large, so that the client reads the error response."""
     parts, size_bytes = [], 0
     try:
-        while size_bytes < _MAX_PASSED_BYTES and (part := stream.read(2**20)):
+        while size_bytes < _MAX_DRAINED_BYTES and (part := stream.read(2**20)):
             if size_bytes <= MAX_BODY_BYTES:
                 parts.append(part)
             size_bytes += len(part)
-    except Exception:  # noqa: BLE001  # gunicorn's and Flask's have no common base
+    except Exception:  # noqa: BLE001  # gunicorn's and Flask's exceptions have no common base
         raise RequestError("broken_body", CODES["broken_body"][1]) from None
     return b"".join(parts)

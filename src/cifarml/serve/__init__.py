@@ -1,1 +1,1 @@
-"""The server process of a local endpoint."""
+"""Server process of a local endpoint."""

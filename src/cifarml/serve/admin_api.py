@@ -1,4 +1,4 @@
-"""Admin API: routes by which the command line changes a running endpoint, with a key of their own."""
+"""Admin API: routes for managing a running endpoint, protected by a separate key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page at ``/docs``: the OpenAPI document as HTML, without resources of other sites."""
+"""API reference at ``/docs``: the OpenAPI document as HTML, without external resources."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def render_reference(document: dict[str, Any]) -> str:
-    """Return an HTML page that describes an OpenAPI document."""
+    """Render an OpenAPI document as an HTML page."""
     routes = [
         _route(method.upper(), path, about)
         for path, methods in document["paths"].items()
@@ -24,27 +24,27 @@ def render_reference(document: dict[str, Any]) -> str:
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         '<meta name="viewport" content="width=device-width"></head>'
         f"<body><main><h1>{title}</h1><p>{intro}</p>"
-        '<p>For programs: <a href="/openapi.json">openapi.json</a></p>'
-        f"{''.join(routes)}<h2>What is sent and answered</h2>{''.join(schemas)}</main></body></html>"
+        '<p>OpenAPI document: <a href="/openapi.json">openapi.json</a></p>'
+        f"{''.join(routes)}<h2>Schemas</h2>{''.join(schemas)}</main></body></html>"
     )
 
 
 def _route(method: str, path: str, about: dict[str, Any]) -> str:
-    key = "with the key" if about.get("security") else "without a key"
     bodies = about.get("requestBody", {}).get("content", {})
-    asks = [f"<p>Body: {escape(kind)}</p>{_examples(content)}" for kind, content in bodies.items()]
+    requests = [
+        f"<p>Request body: {escape(kind)}</p>{_examples(content)}" for kind, content in bodies.items()
+    ]
     parameters = [
         f"<p>{each['in']} <code>{escape(each['name'])}</code>: {escape(each.get('description', ''))}</p>"
         for each in about.get("parameters", [])
     ]
-    answers = [
-        f"<dt>{escape(status)}</dt><dd>{escape(answer['description'])}</dd>"
-        for status, answer in about["responses"].items()
+    responses = [
+        f"<dt>{escape(status)}</dt><dd>{escape(response['description'])}</dd>"
+        for status, response in about["responses"].items()
     ]
     return (
-        f"<h2><code>{method} {escape(path)}</code></h2><p>{escape(about.get('summary', ''))}, {key}. "
-        f"{escape(about.get('description', ''))}</p>{''.join(parameters)}{''.join(asks)}"
-        f"<dl>{''.join(answers)}</dl>"
+        f"<h2><code>{method} {escape(path)}</code></h2><p>{escape(about.get('description', ''))}</p>"
+        f"{''.join(parameters)}{''.join(requests)}<dl>{''.join(responses)}</dl>"
     )
 
 

@@ -27,7 +27,7 @@ _DEPLOYMENT: Final = "azureml-model-deployment"
 
 _ERRORS: Final = {status: about for status, about in SCORE_RESPONSES.items() if status != 200}
 _PNG: Final[dict[int | str, dict[str, Any]]] = {
-    200: {"description": "A PNG file of 32x32 pixels.", "content": {"image/png": {}}}
+    200: {"description": "PNG image of 32x32 pixels.", "content": {"image/png": {}}}
 }
 _IMAGE_FILE: Final = {
     "requestBody": {
@@ -40,9 +40,10 @@ _IMAGE_FILE: Final = {
 def make_app(
     router: TrafficRouter, lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]
 ) -> FastAPI:
-    """Return the application of an endpoint."""
+    """Create the application of an endpoint; the docstrings of its routes are in the OpenAPI document."""
     title = f"cifarml endpoint {router.folder.name}"
-    app = FastAPI(title=title, docs_url=None, redoc_url=None, lifespan=lifespan)
+    about = "Routes that require the key expect the header Authorization: Bearer KEY."
+    app = FastAPI(title=title, description=about, docs_url=None, redoc_url=None, lifespan=lifespan)
     counters = EndpointMetrics()
 
     @app.exception_handler(HTTPException)
@@ -52,6 +53,7 @@ def make_app(
 
     @app.post("/score", openapi_extra=SCORE_REQUEST, responses=SCORE_RESPONSES)
     async def score(request: Request) -> Response:
+        """Classify one image or a list of images. Requires the key."""
         body = await _read_body(request)
         started = time.perf_counter()
         name, answer = "", b""
@@ -70,29 +72,35 @@ def make_app(
 
     @app.post("/seen", response_class=Response, openapi_extra=_IMAGE_FILE, responses=_PNG | _ERRORS)
     async def seen(request: Request) -> Response:
+        """Return an image as the network sees it, as a PNG file. Requires the key."""
         kind = request.headers.get("content-type", "").encode("latin-1")
         return await _image(router, b"image/" + kind, await _read_body(request))
 
     @app.get("/samples")
     async def samples() -> list[str]:
+        """List the classes that have a sample image."""
         return list(CLASS_NAMES)
 
     @app.get("/samples/{name}.png", response_class=Response, responses=_PNG | _ERRORS)
     async def sample(name: str) -> Response:
+        """Return the sample image of a class."""
         return await _image(router, b"sample", name.encode())
 
     @app.get("/health/live")
     async def live() -> dict[str, str]:
+        """Liveness probe: the server is running."""
         return {"status": "live"}
 
     @app.get("/health/ready", responses={503: _ERRORS[503]})
     async def ready() -> Response:
+        """Readiness probe: every deployment that receives traffic is ready."""
         if router.ready:
             return Response('{"status": "ready"}', media_type="application/json")
-        return error_response(503, "not_ready", "not all deployments with traffic are ready")
+        return error_response(503, "not_ready", "a deployment that receives traffic is not ready")
 
     @app.get("/metrics", response_class=PlainTextResponse, responses={401: _ERRORS[401]})
     async def metrics() -> Response:
+        """Return metrics in the Prometheus text format. Requires the key."""
         text = counters.text(router.record)
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
@@ -110,9 +118,9 @@ def make_app(
 
 
 async def _read_body(request: Request) -> bytes:
-    """Return the body; never buffer more than the limit."""
+    """Read the body without buffering more than the limit."""
     too_large = HTTPException(
-        413, f"a request may have at most {MAX_BODY_BYTES:,} bytes", {"connection": "close"}
+        413, f"the request body is larger than {MAX_BODY_BYTES:,} bytes", {"connection": "close"}
     )
     if int(request.headers.get("content-length", 0)) > MAX_BODY_BYTES:
         raise too_large

@@ -30,12 +30,12 @@ _MAX_FAILURES: Final = 5
 _FIRST_PAUSE_S: Final = 0.25
 _PAUSE_AFTER_FAILURE_S: Final = 15.0
 _MEMORY_CHECK_INTERVAL_S: Final = 1.0
-_PATIENCE: Final = 3.0
-"""A request times out after this many times the timeout of a batch, time in the queue included."""
+_REQUEST_TIMEOUT_FACTOR: Final = 3.0
+"""Timeout of a request, time in the queue included, as a multiple of the timeout of a batch."""
 
 
 class Unavailable(Exception):  # noqa: N818  # becomes a response
-    """The deployment cannot answer now."""
+    """The deployment is unavailable."""
 
 
 class Busy(Unavailable):
@@ -43,7 +43,7 @@ class Busy(Unavailable):
 
 
 class TimedOut(Unavailable):
-    """The worker did not answer in time."""
+    """The worker did not respond in time."""
 
 
 @dataclass(slots=True, eq=False)
@@ -85,7 +85,7 @@ class BatchingQueue:
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        """Process requests in the background; start a worker if there is none."""
+        """Process requests in the background; start a worker if needed."""
         self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._watch_memory())]
 
     async def start_worker(self) -> None:
@@ -114,24 +114,24 @@ class BatchingQueue:
 
         Raises:
             Busy: If the queue is full.
-            TimedOut: If the worker does not answer in time.
+            TimedOut: If the worker does not respond in time.
             Unavailable: If the deployment has failed or stopped.
         """
         if self.state in {"failed", "stopped"}:
             raise Unavailable(f"deployment {self.name} is {self.state}")
         if len(self._waiting) >= MAX_WAITING or self._waiting_bytes + len(body) > MAX_WAITING_BYTES:
-            raise Busy(f"{len(self._waiting)} requests are queued for deployment {self.name}")
+            raise Busy(f"too many requests: {len(self._waiting)} are queued for deployment {self.name}")
         request = _Request(content_type, body, asyncio.get_running_loop().create_future())
         self._waiting.append(request)
         self._waiting_bytes += len(body)
         self._work.set()
         self.num_requests += 1
         try:
-            async with asyncio.timeout(_PATIENCE * self._timeout_s):
+            async with asyncio.timeout(_REQUEST_TIMEOUT_FACTOR * self._timeout_s):
                 return await request.answer
         except TimeoutError:
             self.num_errors += 1
-            raise TimedOut(f"deployment {self.name} did not answer in time") from None
+            raise TimedOut(f"deployment {self.name} did not respond in time") from None
         except Unavailable:
             self.num_errors += 1
             raise
@@ -139,7 +139,7 @@ class BatchingQueue:
     async def stop(self) -> None:
         """Finish queued requests, then stop the worker."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_PATIENCE * self._timeout_s):
+            async with asyncio.timeout(_REQUEST_TIMEOUT_FACTOR * self._timeout_s):
                 while self.state == "ready" and (self._waiting or self._num_in_progress):
                     await asyncio.sleep(0.01)
         self.state = "stopped"
@@ -160,7 +160,7 @@ class BatchingQueue:
             await self._work.wait()
             await self._swap_worker()
             if self._worker is None or not self._worker.alive:
-                self._record_failure(WorkerError("its process ended"))
+                self._record_failure(WorkerError("the worker process exited"))
                 await self._discard_worker()
             elif batch := self._next_batch():
                 await self._answer(self._worker, batch)
@@ -203,7 +203,7 @@ class BatchingQueue:
         return batch
 
     def _requeue(self, batch: list[_Request], error: WorkerError) -> None:
-        """Queue each request for one retry, alone, unless it was alone and hung."""
+        """Queue each request for one retry, alone; fail it if it was retried before or hung alone."""
         for request in reversed(batch):
             if request.answer.done():
                 continue
@@ -251,7 +251,7 @@ class BatchingQueue:
 
     def _record_failure(self, error: WorkerError) -> None:
         self._failures += 1
-        _log.warning("deployment %s: %s (%d in a row)", self.name, error, self._failures)
+        _log.warning("deployment %s: %s (%d consecutive failures)", self.name, error, self._failures)
 
     def _fail_pending(self, why: str) -> None:
         """Fail all queued requests."""

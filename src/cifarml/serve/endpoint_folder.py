@@ -1,17 +1,17 @@
-"""State of an endpoint on disk: a folder that only its owner can open.
+"""On-disk state of an endpoint, in a folder that only its owner can open.
 
 ```text
 endpoints_dir/
   .lock                          held while an endpoint is created, started or deleted
   NAME/                          0700
-    endpoint.json                port, traffic, deployments: what comes back after a crash or a restart
+    endpoint.json                port, traffic, deployments: restored after a crash or a restart
     key                          0600, sent by clients
-    server.lock                  held by the server as long as it runs, so no pid has to be trusted
+    server.lock                  held by the server while it runs, which is safer than checking a pid
     server.json                  0600, pid, port and control key of the server that holds the lock
     server.log  access.log
     deployments/DEPLOYMENT/
       worker.log
-      model/MODEL/VERSION/       a copy of the run, laid out as a managed endpoint lays it out
+      model/MODEL/VERSION/       a copy of the run, in the layout of Azure ML
 ```
 """
 
@@ -33,7 +33,7 @@ from cifarml.errors import DeployError
 from cifarml.run import write_json
 
 HOST: Final = "127.0.0.1"
-"""Address that all endpoints listen on."""
+"""Address on which all endpoints listen."""
 
 READY: Final = "ready"
 """Printed by a server once it listens."""
@@ -46,18 +46,18 @@ _MAX_LOG_BYTES: Final = 8 << 20
 
 @dataclasses.dataclass(frozen=True)
 class DeploymentRecord:
-    """A deployment as it is stored.
+    """Stored record of a deployment.
 
     Args:
-        name: Its name.
+        name: Name of the deployment.
         model: Name of the model.
         version: Version of the model.
         run_sha256: Hash of the run, which identifies the content.
-        created_at: When it was created, ISO 8601 with a time zone.
+        created_at: Creation time, ISO 8601 with a time zone.
         script: The scoring script.
-        timeout_s: Timeout of a request.
-        max_memory_bytes: A process that uses more memory is replaced.
-        failed: Whether it did not become ready when it was created.
+        timeout_s: Timeout of a batch.
+        max_memory_bytes: A worker process that uses more memory is replaced.
+        failed: Whether it failed to start when it was created.
     """
 
     name: Annotated[str, Field(pattern=f"^{_DEPLOYMENT_NAME}$")]
@@ -73,12 +73,12 @@ class DeploymentRecord:
 
 @dataclasses.dataclass(frozen=True)
 class EndpointRecord:
-    """An endpoint as it is stored; :data:`ENDPOINT_RECORD` validates one.
+    """Stored record of an endpoint, validated by :data:`ENDPOINT_RECORD`.
 
     Args:
         port: Port on 127.0.0.1; 0 before it first listens.
         traffic: Share of the requests by deployment, in percent.
-        deployments: In order of age.
+        deployments: The deployments, oldest first.
         patience_s: Timeout for the headers of a request; the whole request may take three times as long.
     """
 
@@ -89,7 +89,7 @@ class EndpointRecord:
 
     def __post_init__(self) -> None:
         if not self.traffic.keys() <= {each.name for each in self.deployments}:
-            raise ValueError("a deployment with traffic does not exist")
+            raise ValueError("traffic is assigned to a deployment that does not exist")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +105,7 @@ ENDPOINT_RECORD: Final = TypeAdapter(EndpointRecord)
 
 
 class EndpointFolder:
-    """The folder of one endpoint, which has the endpoint's name."""
+    """Folder of one endpoint; the folder name is the endpoint's name."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -125,14 +125,14 @@ class EndpointFolder:
             self.write(record)
 
     def exists(self) -> bool:
-        """Return whether there is such an endpoint."""
+        """Return whether the endpoint exists."""
         return (self.path / "endpoint.json").is_file()
 
     def check_owner(self) -> None:
-        """Refuse a folder that another user could have filled.
+        """Reject a folder that another user could have modified.
 
         Raises:
-            DeployError: If it is another user's, or others may write into it.
+            DeployError: If it belongs to another user or is writable by others.
         """
         if os.name != "posix":
             return
@@ -140,15 +140,15 @@ class EndpointFolder:
             about = folder.stat()
             if about.st_uid != os.getuid() or about.st_mode & 0o022:
                 raise DeployError(
-                    f"{folder} belongs to another user, or others may write into it",
-                    hint="set CIFARML_ENDPOINTS_DIR to a folder of your own, or: chmod 700 on yours",
+                    f"{folder} belongs to another user or is writable by others",
+                    hint=f"set CIFARML_ENDPOINTS_DIR to a folder that you own, or run: chmod 700 {folder}",
                 )
 
     def read(self) -> EndpointRecord:
         """Return the record.
 
         Raises:
-            DeployError: If it can't be read.
+            DeployError: If it cannot be read.
         """
         path = self.path / "endpoint.json"
         try:
@@ -156,7 +156,7 @@ class EndpointFolder:
         except (OSError, ValidationError) as error:
             reason = error if isinstance(error, OSError) else error.errors()[0]["msg"]
             raise DeployError(
-                f"{path} can't be used: {reason}",
+                f"cannot read {path}: {reason}",
                 hint=f"delete the endpoint and deploy again: cifarml endpoint delete {self.name}",
             ) from error
 
@@ -170,8 +170,8 @@ class EndpointFolder:
             return (self.path / "key").read_text("ascii").strip()
         except (OSError, ValueError) as error:
             raise DeployError(
-                f"the key of endpoint {self.name} can't be read",
-                hint=f"make a new one with: cifarml endpoint keys {self.name} --regenerate",
+                f"cannot read the key of endpoint {self.name}",
+                hint=f"create a new key: cifarml endpoint keys {self.name} --regenerate",
             ) from error
 
     def write_key(self, key: str) -> None:
@@ -179,17 +179,17 @@ class EndpointFolder:
         _write_secret(self.path / "key", key + "\n")
 
     def running_server(self) -> ServerRecord | None:
-        """Return the running server, or None; the lock decides, as a server that died holds none."""
+        """Return the running server, or None. The lock decides: a server that crashed no longer holds it."""
         try:
             with self.lock.acquire(timeout=0):
                 return None
         except Timeout:
             pass
-        except OSError:  # the folder is gone
+        except OSError:  # the folder was deleted
             return None
         try:
             return ServerRecord(**json.loads((self.path / "server.json").read_bytes()))
-        except (OSError, ValueError, TypeError):  # it is only just starting
+        except (OSError, ValueError, TypeError):  # it is still starting
             return None
 
     def write_server(self, server: ServerRecord) -> None:
@@ -197,7 +197,7 @@ class EndpointFolder:
         _write_secret(self.path / "server.json", json.dumps(dataclasses.asdict(server)))
 
     def forget_server(self) -> None:
-        """Record that none runs."""
+        """Delete the record of the server."""
         (self.path / "server.json").unlink(missing_ok=True)
 
     def deployment(self, name: str) -> Path:
@@ -209,54 +209,55 @@ class EndpointFolder:
         return self.deployment(name) / "worker.log"
 
     def model_dir(self, record: DeploymentRecord) -> Path:
-        """Return the folder of a deployment's copy of its run."""
+        """Return the folder with the deployment's copy of its run."""
         return self.deployment(record.name) / "model" / record.model / record.version
 
 
 def check_endpoint_name(name: str) -> str:
-    """Return the name of an endpoint if it is valid, here and in Azure; raise a DeployError otherwise."""
+    """Return an endpoint name if it is valid locally and in Azure; raise a DeployError otherwise."""
     if not _NAME.fullmatch(name):
         raise DeployError(
-            "an endpoint's name has 3 to 32 characters: lower-case letters, digits and hyphens, a letter "
-            f"first, no hyphen last. Received: {name[:64]!r}"
+            "an endpoint name must have 3 to 32 lower-case letters, digits or hyphens, start with a letter "
+            f"and not end with a hyphen. Received: {name[:64]!r}"
         )
     return name
 
 
 def check_deployment_name(name: str) -> str:
-    """Return the name of a deployment if it is valid; raise a DeployError otherwise."""
+    """Return a deployment name if it is valid; raise a DeployError otherwise."""
     if not re.fullmatch(_DEPLOYMENT_NAME, name):
         raise DeployError(
-            "a deployment's name has 1 to 32 characters: lower-case letters, digits and hyphens, a letter "
-            f"first. Received: {name[:64]!r}"
+            "a deployment name must have 1 to 32 lower-case letters, digits or hyphens and start with a "
+            f"letter. Received: {name[:64]!r}"
         )
     return name
 
 
 def check_traffic(traffic: dict[str, int], ready: dict[str, bool]) -> None:
-    """Raise a DeployError if traffic cannot be divided so.
+    """Raise a DeployError if traffic shares are invalid.
 
     Args:
         traffic: Shares by deployment, in percent.
-        ready: The existing deployments, and whether each is ready.
+        ready: Whether each existing deployment is ready.
     """
     shares = list(traffic.values())
     if any(not 0 <= share <= 100 for share in shares) or sum(shares) not in {0, 100}:
-        raise DeployError(f"shares must be 0 to 100 percent and add up to 0 or 100. Received: {traffic}")
+        raise DeployError(f"traffic shares must be 0 to 100 % and add up to 0 or 100. Received: {traffic}")
     for name, share in traffic.items():
         if name not in ready:
-            raise DeployError(f"there is no deployment {name!r}; there are: {', '.join(ready) or 'none'}")
+            existing = ", ".join(ready) or "none"
+            raise DeployError(f"deployment {name!r} does not exist. Existing deployments: {existing}")
         if share and not ready[name]:
-            raise DeployError(f"deployment {name} is not ready, so it gets no traffic")
+            raise DeployError(f"deployment {name} is not ready and cannot receive traffic")
 
 
 def new_key() -> str:
-    """Return a new key, 43 characters."""
+    """Generate a random key of 43 characters."""
     return secrets.token_urlsafe(32)
 
 
 def tail_of(path: Path, lines: int) -> str:
-    """Return the last lines of a text file; empty if there is none."""
+    """Return the last lines of a text file; empty if the file does not exist."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _MAX_TAIL_BYTES))
@@ -267,7 +268,7 @@ def tail_of(path: Path, lines: int) -> str:
 
 
 def rotate_log(log: Path) -> None:
-    """Rename a long log, replacing the one renamed before."""
+    """Rename a large log file, replacing the previously renamed one."""
     with contextlib.suppress(OSError):
         if log.stat().st_size > _MAX_LOG_BYTES:
             log.replace(log.with_name(f"{log.name}.1"))

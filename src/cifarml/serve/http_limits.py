@@ -22,7 +22,7 @@ _MAX_UNREAD_BYTES: Final = 512 << 10
 
 
 class HttpLimits:
-    """ASGI middleware that closes connections whose requests arrive too slowly or without end.
+    """ASGI middleware that closes connections whose requests arrive too slowly or never end.
 
     Args:
         app: The application.
@@ -41,7 +41,7 @@ class HttpLimits:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         connection = self.connections.get(scope.get("client"))
-        if connection is None:  # not a request, or its client is gone
+        if connection is None:  # not a request, or the client has disconnected
             await self._app(scope, receive, send)
             return
 
@@ -60,7 +60,7 @@ class HttpLimits:
 
 
 class _LimitedProtocol(asyncio.Protocol):
-    """One connection: passes data within the limits on to uvicorn's protocol.
+    """Protocol of one connection that forwards data within the limits to uvicorn's protocol.
 
     The timer runs while a request arrives, not while a response is computed or sent.
     """
@@ -98,7 +98,7 @@ class _LimitedProtocol(asyncio.Protocol):
             self._inner.data_received(data)
         else:
             status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
-            self._refuse(status, "headers_too_large", "the headers do not end")
+            self._refuse(status, "headers_too_large", "the request headers are too large")
 
     def eof_received(self) -> bool | None:
         return self._inner.eof_received()
@@ -116,13 +116,13 @@ class _LimitedProtocol(asyncio.Protocol):
         self._set_timer(None if is_empty else 3 * self._limits.patience_s)
 
     def continue_body(self, *, is_complete: bool) -> None:
-        """Note that the application has read all that arrived."""
+        """Note that the application has read all received bytes."""
         self._num_allowed_bytes = max(self._num_allowed_bytes, _MAX_UNREAD_BYTES)
         if is_complete:
             self._set_timer(None)
 
     def end_request(self) -> None:
-        """Note that the response is complete; of the body, some may still arrive."""
+        """Note that the response is complete; the rest of the request body may still arrive."""
         self._in_request = False
         self._set_timer(None)
 

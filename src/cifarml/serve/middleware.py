@@ -1,7 +1,7 @@
-"""Access middleware: checks host, origin and key, adds security headers and writes the access log.
+"""Access middleware: host, origin and key checks, security headers, and the access log.
 
 The server listens on the loopback interface only, but a web page in the user's browser can send requests to
-127.0.0.1, also under a host name of its own (DNS rebinding). So `Host` must name this machine, `Origin`, if
+127.0.0.1, even under its own host name (DNS rebinding). So `Host` must name this machine, `Origin`, if
 present, must be the endpoint's own, and every path that is not public requires the key.
 """
 
@@ -51,7 +51,7 @@ def error_response(
 
 
 class AccessMiddleware:
-    """ASGI middleware that passes authorised requests on; ``/control`` requires the control key."""
+    """ASGI middleware that rejects unauthorized requests; ``/control`` requires the control key."""
 
     def __init__(self, app: ASGIApp, router: TrafficRouter, control_key: str, log: AccessLog) -> None:
         self._app = app
@@ -104,11 +104,11 @@ class AccessMiddleware:
     def _refusal(self, scope: Scope, headers: dict[bytes, bytes]) -> Response | None:
         num_bytes = len(scope["raw_path"]) + len(scope["query_string"])
         if num_bytes + sum(len(name) + len(value) for name, value in scope["headers"]) > _MAX_HEADER_BYTES:
-            message = f"the headers have more than {_MAX_HEADER_BYTES:,} bytes"
+            message = f"the request headers are larger than {_MAX_HEADER_BYTES:,} bytes"
             return error_response(431, "headers_too_large", message, {"connection": "close"})
         host = headers.get(b"host", b"").lower()
         if not _HOST.fullmatch(host) or sum(name == b"host" for name, _ in scope["headers"]) != 1:
-            return error_response(421, "wrong_host", "the host must be 127.0.0.1 or localhost")
+            return error_response(421, "wrong_host", "the Host header must be 127.0.0.1 or localhost")
         origin = headers.get(b"origin")
         if origin is not None and origin != b"http://" + host:
             return error_response(403, "wrong_origin", "cross-origin requests are not allowed")
@@ -119,5 +119,7 @@ class AccessMiddleware:
         scheme, _, shown = headers.get(b"authorization", b"").partition(b" ")
         if scheme.lower() == b"bearer" and hmac.compare_digest(shown.strip(), key.encode()):
             return None
-        message = "missing or wrong key; send Authorization: Bearer KEY. To print it: cifarml endpoint keys"
+        message = (
+            "missing or invalid key; send Authorization: Bearer KEY. Print the key: cifarml endpoint keys"
+        )
         return error_response(401, "unauthorized", message, {"www-authenticate": "Bearer"})

@@ -1,7 +1,7 @@
-"""Images for the page, made by a worker process of its own, so that a hostile file stops nothing else.
+"""Images for the page, rendered in a separate process, so that a malicious file cannot crash the server.
 
-A scoring script by its form (``init``, ``answer``): a request ``sample`` is answered with a drawing of the
-class that its body names, any other with its image as the network sees it.
+The module has the interface of a scoring script (``init``, ``answer``). A request of type ``sample`` returns
+a drawing of the class named in its body; any other returns its image as the network sees it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _samples: dict[str, bytes] = {}
 
 
 def init() -> None:
-    """Draw the samples."""
+    """Draw the sample images."""
     drawn = draw_dataset(MIN_DRAWN, seed=_SEED)
     for name, image in zip(CLASS_NAMES, drawn.images, strict=False):
         _samples[name] = _png(image)
@@ -40,7 +40,7 @@ def answer(requests: Sequence[tuple[str, bytes]]) -> list[tuple[int, bytes]]:
 def _answer(kind: str, body: bytes) -> tuple[int, bytes]:
     if kind == "sample":
         sample = _samples.get(body.decode("utf-8", "replace"))
-        return (200, sample) if sample else _error(404, "not_found", "there is no sample of that class")
+        return (200, sample) if sample else _error(404, "not_found", "there is no sample image of that class")
     try:
         return 200, _png(decode_image(body))
     except ImageError as error:

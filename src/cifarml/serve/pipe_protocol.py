@@ -1,6 +1,6 @@
 """Pipe protocol between server and worker: frames of (head, body) pairs.
 
-A frame is its length, then the pairs: a head (content type or status) and a body each.
+A frame is its length, followed by the pairs. Each pair is a head (content type or status) and a body.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def unpack(frame: bytes) -> list[Pair]:
     """Return the pairs of a frame, given without its header.
 
     Raises:
-        ValueError: If it is truncated.
+        ValueError: If the frame is truncated.
     """
     pairs = []
     at = 0

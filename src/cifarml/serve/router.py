@@ -1,7 +1,7 @@
-"""Traffic router: picks the deployment that answers a request, and adds, removes and weights deployments.
+"""Traffic router: forward requests to deployments; add, remove and weight deployments.
 
 A request goes to the deployment that its header names, or to one picked by traffic share. If that one is
-unavailable, another one with traffic answers, so a new model that fails in its trial costs no answers.
+unavailable, the request is sent to another one with traffic, so that a failing canary loses no requests.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _IMAGES_MEMORY_BYTES: Final = 1 << 30
 _IMAGES_TIMEOUT_S: Final = 10.0
 
 
-class UnknownDeployment(Exception):  # noqa: N818  # it becomes an answer
-    """The request names a deployment that does not exist, or no deployment has traffic."""
+class UnknownDeployment(Exception):  # noqa: N818  # becomes a response
+    """The request names a deployment that does not exist, or no deployment receives traffic."""
 
 
 class TrafficRouter:
@@ -59,25 +59,25 @@ class TrafficRouter:
 
     @property
     def ready(self) -> bool:
-        """Whether there is traffic and every deployment that receives some is ready."""
+        """True if at least one deployment receives traffic and all that do are ready."""
         shares = [name for name, share in self.record.traffic.items() if share]
         return bool(shares) and all(self.queues[name].state == "ready" for name in shares)
 
     async def score(
         self, content_type: bytes, body: bytes, deployment: str | None = None
     ) -> tuple[int, bytes, str]:
-        """Forward a request to a deployment; if none is named, to one picked by traffic share.
+        """Forward a request to a deployment; by default, one picked by traffic share.
 
         Returns:
-            HTTP status, JSON document and name of the deployment that answered.
+            HTTP status, JSON document and name of the deployment that handled the request.
 
         Raises:
-            UnknownDeployment: If no deployment has that name, or none has traffic.
-            Unavailable: If no deployment can answer.
+            UnknownDeployment: If no deployment has that name, or none receives traffic.
+            Unavailable: If no deployment is available.
         """
         if deployment is not None:
             if deployment not in self.queues:
-                raise UnknownDeployment(f"there is no deployment {deployment[:64]!r}")
+                raise UnknownDeployment(f"deployment {deployment[:64]!r} does not exist")
             return *await self.queues[deployment].submit(content_type, body), deployment
         first = self._pick_deployment()
         others = (name for name, share in self.record.traffic.items() if share and name != first)
@@ -93,10 +93,10 @@ class TrafficRouter:
         raise refusal or UnknownDeployment(first)
 
     def _pick_deployment(self) -> str:
-        """Pick a deployment by smooth weighted round-robin: in any 100 requests each gets its exact share."""
+        """Pick a deployment by smooth weighted round-robin, which gives exact shares in any 100 requests."""
         shares = {name: share for name, share in self.record.traffic.items() if share}
         if not shares:
-            raise UnknownDeployment("no deployment gets traffic; deploy a model first")
+            raise UnknownDeployment("no deployment receives traffic; deploy a model first")
         if len(shares) == 1:
             return next(iter(shares))
         working = {name: share for name, share in shares.items() if self.queues[name].state == "ready"}
@@ -107,7 +107,7 @@ class TrafficRouter:
         return name
 
     async def image(self, kind: bytes, body: bytes) -> tuple[int, bytes]:
-        """Render an image for the page: a file as the network sees it, or the sample of a class."""
+        """Render an image for the page: a file as the network sees it, or the sample image of a class."""
         if self._images is None:
             self._images = BatchingQueue(
                 "images",
@@ -119,14 +119,14 @@ class TrafficRouter:
         return await self._images.submit(kind, body)
 
     async def add(self, record: DeploymentRecord) -> None:
-        """Start a deployment whose run is already copied; it gets no traffic yet.
+        """Start a deployment whose run is already copied; it receives no traffic yet.
 
         Raises:
             DeployError: If the name is taken, or the deployment does not become ready.
         """
         async with self._changing:
             if check_deployment_name(record.name) in self.queues:
-                raise DeployError(f"deployment {record.name} exists already")
+                raise DeployError(f"deployment {record.name} already exists")
             queue = self._make_queue(record)
             try:
                 await queue.start_worker()
@@ -148,15 +148,15 @@ class TrafficRouter:
         """Stop a deployment without traffic and delete its files.
 
         Raises:
-            DeployError: If there is no such deployment, or it has traffic.
+            DeployError: If the deployment does not exist or receives traffic.
         """
         async with self._changing:
             if name not in self.queues:
-                raise DeployError(f"there is no deployment {name[:64]!r}")
+                raise DeployError(f"deployment {name[:64]!r} does not exist")
             if self.record.traffic.get(name):
                 raise DeployError(
-                    f"deployment {name} gets {self.record.traffic[name]} % of the traffic",
-                    hint="give its share to another one first: cifarml endpoint traffic",
+                    f"deployment {name} receives {self.record.traffic[name]} % of the traffic",
+                    hint="shift its traffic to another deployment first: cifarml endpoint traffic",
                 )
             self._update_record(
                 deployments=tuple(each for each in self.record.deployments if each.name != name),
@@ -212,5 +212,5 @@ class TrafficRouter:
         try:
             self.folder.write(record)
         except OSError as error:
-            raise DeployError(f"can't write {self.folder.path}: {error.strerror}") from error
+            raise DeployError(f"cannot write {self.folder.path}: {error.strerror}") from error
         self.record = record

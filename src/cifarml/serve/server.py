@@ -1,6 +1,6 @@
 """Server process of one endpoint: ``python -m cifarml.serve.server FOLDER`` daemonises.
 
-It writes ``ready`` to standard output once it listens, or else the error.
+It writes ``ready`` to standard output once it listens, or the error if it cannot.
 """
 
 from __future__ import annotations
@@ -38,8 +38,10 @@ _LOCK_TIMEOUT_S: Final = 5.0
 def run_server(folder: EndpointFolder, on_ready: Callable[[int], None], *, any_port: bool = True) -> None:
     """Serve an endpoint until SIGTERM or SIGINT, then finish requests in progress.
 
-    Once it listens, ``on_ready`` is called with the port: another one if the endpoint's is taken and
-    ``any_port`` is set.
+    Args:
+        folder: The endpoint to serve.
+        on_ready: Called with the port once the server listens.
+        any_port: Listen on another port if the endpoint's is taken.
 
     Raises:
         DeployError: If another process serves the endpoint, or the port cannot be used.
@@ -124,7 +126,7 @@ def _listen(port: int, *, any_port: bool) -> socket.socket:
 def main() -> None:
     """Serve the endpoint in the folder given on the command line, as a daemon."""
     if os.fork():
-        os._exit(0)  # the parent process need not wait, and no zombie remains
+        os._exit(0)  # the parent returns at once and leaves no zombie
     os.setsid()
     os.umask(0o077)
     folder = EndpointFolder(Path(sys.argv[1]))
@@ -136,7 +138,7 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", stream=sys.stderr)
 
     def report(text: str) -> None:
-        with contextlib.suppress(OSError):  # the parent process is gone
+        with contextlib.suppress(OSError):  # the parent process has exited
             os.write(parent_output, text.encode())
             os.close(parent_output)
 

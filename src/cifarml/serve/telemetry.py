@@ -17,7 +17,7 @@ from cifarml.serve.endpoint_folder import EndpointRecord
 _BUCKETS_S: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _MAX_LOG_BYTES: Final = 10 << 20
 _KEPT_LOGS: Final = 2
-_LINES_AT_ONCE: Final = 200
+_MAX_BUFFERED_LINES: Final = 200
 
 
 class EndpointMetrics:
@@ -27,7 +27,7 @@ class EndpointMetrics:
         registry = self._registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         self._requests = Counter(
-            "cifarml_requests", "Requests to score.", ("deployment", "status"), registry=registry
+            "cifarml_requests", "Scoring requests.", ("deployment", "status"), registry=registry
         )
         self._seconds = Histogram(
             "cifarml_request_seconds",
@@ -39,15 +39,15 @@ class EndpointMetrics:
         self._predictions = Counter(
             "cifarml_predictions", "Images by predicted class.", ("deployment", "label"), registry=registry
         )
-        about = "Which model a deployment runs."
+        about = "Model and version of each deployment."
         labels = ("deployment", "model", "version")
         self._models = Gauge("cifarml_model_info", about, labels, registry=registry)
         self._traffic = Gauge(
-            "cifarml_traffic_percent", "Share of the requests.", ("deployment",), registry=registry
+            "cifarml_traffic_percent", "Traffic share in percent.", ("deployment",), registry=registry
         )
 
     def count(self, deployment: str, status: int, seconds: float, answer: bytes) -> None:
-        """Count a request to score; the deployment is empty if none answered."""
+        """Count a scoring request; ``deployment`` is empty if none handled it."""
         self._requests.labels(deployment, str(status)).inc()
         self._seconds.labels(deployment).observe(seconds)
         if status == 200:
@@ -55,7 +55,7 @@ class EndpointMetrics:
                 self._predictions.labels(deployment, label).inc()
 
     def text(self, endpoint: EndpointRecord) -> bytes:
-        """Return all metrics in Prometheus' text format."""
+        """Return all metrics in the Prometheus text format."""
         self._models.clear()
         self._traffic.clear()
         for each in endpoint.deployments:
@@ -65,7 +65,7 @@ class EndpointMetrics:
 
 
 def _labels(answer: bytes) -> list[str]:
-    """Return the predicted classes in a response, or none if a faulty script sent something else."""
+    """Return the predicted classes in a response; empty if the response is malformed."""
     try:
         document = json.loads(answer)
         return [each["result"] for each in document.get("predictions", (document,)) if "result" in each]
@@ -86,7 +86,7 @@ class AccessLog:
         self._file = _QuietFile(
             path, maxBytes=_MAX_LOG_BYTES, backupCount=_KEPT_LOGS, encoding="utf-8", delay=True
         )
-        self._buffer = logging.handlers.MemoryHandler(_LINES_AT_ONCE, logging.CRITICAL, self._file)
+        self._buffer = logging.handlers.MemoryHandler(_MAX_BUFFERED_LINES, logging.CRITICAL, self._file)
 
     def write(self, **fields: Any) -> None:
         """Add a line to the buffer."""

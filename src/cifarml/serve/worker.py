@@ -2,7 +2,7 @@
 
 ``python -m cifarml.serve.worker SCRIPT MODEL_DIR`` reads frames from standard input and writes frames to
 standard output: one when it is ready, then one for each batch. The script's own output goes to the log.
-It exits at the end of its input, or when its parent process is gone.
+It exits at the end of its input or when its parent process exits.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, Final
 from cifarml.serve.pipe_protocol import LENGTH, pack, unpack
 
 INIT_FAILED: Final = 3
-"""Exit code if the script fails to start, the same as of Azure ML's inference server."""
+"""Exit code if the script fails to start, as in Azure ML's inference server."""
 
 _CHECK_INTERVAL_S: Final = 1.0
 
@@ -35,7 +35,7 @@ def main() -> None:
     try:
         script = _load_script(Path(sys.argv[1]))
         script.init()
-    except BaseException:  # noqa: BLE001  # a scoring script may raise anything, also SystemExit
+    except BaseException:  # noqa: BLE001  # a scoring script may raise anything, even SystemExit
         traceback.print_exc()
         sys.stderr.flush()
         os._exit(INIT_FAILED)
@@ -58,7 +58,7 @@ def _load_script(path: Path) -> Any:
 
 
 def _read_frame(requests: BinaryIO) -> bytes | None:
-    """Return the next frame, or None at the end."""
+    """Return the next frame, or None at the end of the input."""
     length = requests.read(LENGTH.size)
     if len(length) < LENGTH.size:
         return None
@@ -74,7 +74,7 @@ def _write_frame(answers: BinaryIO, frame: bytes) -> None:
 
 
 def _exit_with_parent(parent: int) -> None:
-    """Exit when the server has died, whatever the script is doing."""
+    """Exit when the server has died, even while the script is running."""
     while os.getppid() == parent:
         time.sleep(_CHECK_INTERVAL_S)
     os._exit(0)

@@ -23,7 +23,7 @@ _MALLOC_SETTINGS: Final = {"MALLOC_MMAP_THRESHOLD_": str(4 << 20), "MALLOC_TRIM_
 
 
 class WorkerError(Exception):
-    """The worker failed and must be replaced; ``hung`` if it did not answer in time."""
+    """The worker failed and must be replaced; ``hung`` if it timed out."""
 
     def __init__(self, message: str, *, hung: bool = False) -> None:
         super().__init__(message)
@@ -59,18 +59,20 @@ class WorkerProcess:
                     limit=1 << 20,
                 )
         except OSError as error:
-            raise WorkerError(f"its process cannot be started: {error.strerror}") from error
+            raise WorkerError(f"cannot start the worker process: {error.strerror}") from error
         worker = cls(process)
         try:
             async with asyncio.timeout(_START_TIMEOUT_S):
                 await worker._read_answers()
         except TimeoutError:
             await worker.kill()
-            raise WorkerError(f"it was not ready after {_START_TIMEOUT_S:.0f} s", hung=True) from None
+            raise WorkerError(
+                f"the worker process was not ready after {_START_TIMEOUT_S:.0f} s", hung=True
+            ) from None
         except (OSError, EOFError, ValueError):
             await worker.kill()
             code = worker._process.returncode
-            raise WorkerError(f"it exited during startup with exit code {code}") from None
+            raise WorkerError(f"the worker process exited during startup with exit code {code}") from None
         except asyncio.CancelledError:
             await worker.kill()
             raise
@@ -89,13 +91,13 @@ class WorkerProcess:
                 await self._stdin.drain()
                 answers = [(int(status), body) for status, body in await self._read_answers()]
         except TimeoutError:
-            raise WorkerError(f"no answer came in {timeout_s:g} s", hung=True) from None
+            raise WorkerError(f"no response within {timeout_s:g} s", hung=True) from None
         except (OSError, EOFError, RuntimeError):
-            raise WorkerError("its process ended") from None
+            raise WorkerError("the worker process exited") from None
         except ValueError as error:
             raise WorkerError(f"invalid response: {error}") from None
         if len(answers) != len(requests) or not all(200 <= status < 600 for status, _ in answers):
-            raise WorkerError("invalid response: wrong number or status")
+            raise WorkerError("invalid response: wrong number of responses or invalid status")
         return answers
 
     async def _read_answers(self) -> list[Pair]:
@@ -107,18 +109,18 @@ class WorkerProcess:
 
     @property
     def alive(self) -> bool:
-        """Whether the process still runs."""
+        """True while the process is running."""
         return self._process.returncode is None
 
     def memory_bytes(self) -> int:
-        """Return its resident memory, or 0 if it has ended."""
+        """Return the resident memory of the process, or 0 if it has exited."""
         try:
             return int(psutil.Process(self._process.pid).memory_info().rss)
         except psutil.Error:
             return 0
 
     async def stop(self) -> None:
-        """Let it exit by itself for a few seconds, then kill it."""
+        """Close the input, wait a few seconds for the process to exit, then kill it."""
         if self._stdin is not None:
             self._stdin.close()
         with contextlib.suppress(TimeoutError):
@@ -126,7 +128,7 @@ class WorkerProcess:
         await self.kill()
 
     async def kill(self) -> None:
-        """Kill it."""
+        """Kill the process."""
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
         await self.exited

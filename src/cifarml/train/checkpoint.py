@@ -1,9 +1,9 @@
-"""Checkpoint of an unfinished run: all that its training needs to resume after a kill.
+"""Checkpoint of an unfinished run, from which training resumes after a kill.
 
-It is a zip file of plain numbers, checkpoint/state.zip in the run folder: about.json, and the bytes of each
-variable of the network (weights, batch normalization, seeds of dropout) and of its optimizer (momentum, the
-step count that the learning rate follows, the losses of data pruning), in their order. Nothing in it can run
-code. Batches need no other state: their content depends on seed, epoch and index.
+The file checkpoint/state.zip in the run folder contains about.json and the raw bytes of every variable, in
+order: of the network (weights, running statistics, dropout seeds) and of the optimizer state (momentum, step
+count, losses for data pruning). Nothing in it can run code. Batches need no other state: their content
+depends on seed, epoch and index.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from cifarml.train.out_of_memory import is_out_of_memory
 from cifarml.train.plan import Plan
 
 _WAIT_S: Final = 1.0
-"""For the lock, which is held for a moment to check whether a run is being trained."""
+"""Lock timeout; checking whether a run is being trained holds the lock briefly."""
 _UNREADABLE: Final = (OSError, ValueError, LookupError, EOFError, RuntimeError, MemoryError, zipfile.error)
 _DATE: Final = (1980, 1, 1, 0, 0, 0)
 
@@ -50,7 +50,7 @@ class TrainingState(NamedTuple):
 
     Attributes:
         history: ``loss``, ``accuracy`` and so on, a value per epoch; empty before the first epoch has ended.
-        training_s: Seconds spent.
+        training_s: Training time in seconds.
     """
 
     history: Mapping[str, list[float]]
@@ -58,7 +58,7 @@ class TrainingState(NamedTuple):
 
     @property
     def num_epochs(self) -> int:
-        """Epochs that have ended."""
+        """Number of finished epochs."""
         return len(self.history.get("loss", ()))
 
 
@@ -102,10 +102,10 @@ class Checkpoint:
         self._lock.release()
 
     def save(self, network: keras.Model, plan: Plan, fingerprint: str, state: TrainingState) -> None:
-        """Save a checkpoint atomically: a kill leaves the new one or the one before.
+        """Save a checkpoint atomically: a kill leaves either the new or the previous one.
 
         Raises:
-            OSError: If it can't be written; the one before is unchanged.
+            OSError: If it can't be written; the previous one is unchanged.
         """
         arrays = [keras.ops.convert_to_numpy(variable) for variable in _variables(network)]
         about = _About(
@@ -127,16 +127,17 @@ class Checkpoint:
                 file.flush()
                 os.fsync(file.fileno())
             partial.replace(self._state)
-        except BaseException:  # Ctrl-C and a full disk alike: no half checkpoint stays
+        except BaseException:  # including Ctrl-C: leave no partial file behind
             with suppress(OSError):
                 partial.unlink()
             raise
 
     def load(self, network: keras.Model, plan: Plan, fingerprint: str) -> TrainingState:
-        """Restore a network from the checkpoint, if there is one yet.
+        """Restore the network and its optimizer from the checkpoint, if there is one.
 
         Raises:
-            TrainingError: If the checkpoint is damaged, or of another training; the network is unchanged.
+            TrainingError: If the checkpoint is damaged, or belongs to another training; the network is
+                unchanged.
         """
         variables = _variables(network)
         expected = [keras.ops.convert_to_numpy(variable) for variable in variables]
@@ -153,9 +154,9 @@ class Checkpoint:
         if about.made_with != (here := _made_with()):
             differ = sorted({name for name, _ in about.made_with.items() ^ here.items()})
             raise TrainingError(
-                f"{self.run_dir} was begun with {_versions(about.made_with, differ)}; "
-                f"this is {_versions(here, differ)}",
-                hint="install those versions again, or train anew: numbers would not be the same",
+                f"the run in {self.run_dir} requires {_versions(about.made_with, differ)}. "
+                f"Received: {_versions(here, differ)}",
+                hint="install those versions, or start a new run: the results would differ",
             )
         if about.plan != plan.to_json():
             raise self._unusable("it belongs to a training with other settings")
@@ -166,33 +167,33 @@ class Checkpoint:
         return TrainingState(about.history, about.training_s)
 
     def remove(self) -> None:
-        """Remove all files of unfinished runs, including the lock."""
+        """Delete the files that only an unfinished run has, including the lock."""
         self._lock.release()
         for name in (STATE, SOURCE, LOCK):
             (self._folder / name).unlink(missing_ok=True)
-        with suppress(OSError):  # what is not ours stays, and Run.open says so
+        with suppress(OSError):  # files of others are kept, and Run.open reports them
             self._folder.rmdir()
 
     def _read_checkpoint(self, expected: Sequence[npt.NDArray[Any]]) -> tuple[_About, list[npt.NDArray[Any]]]:
-        """Read the file, and compare it with the arrays of the network."""
+        """Read the file, and validate it against the arrays of the network."""
         size = self._state.stat().st_size
         names = list(map(str, range(len(expected))))
         if not self._state.is_file():
-            raise ValueError("it is no file")
+            raise ValueError("it is not a file")
         if size > sum(each.nbytes for each in expected) + 2 * MAX_ABOUT_BYTES:
-            raise ValueError(f"{size:,} bytes are too many for this network")
+            raise ValueError(f"it is too large for this network: {size:,} bytes")
         with zipfile.ZipFile(self._state) as archive:
             if archive.namelist() != [ABOUT, *names]:
-                raise ValueError("it does not hold the variables of this network")
+                raise ValueError("it does not contain the variables of this network")
             sizes = [MAX_ABOUT_BYTES, *(each.nbytes for each in expected)]
             for info, most in zip(archive.infolist(), sizes, strict=True):
                 if info.file_size > most or info.compress_type != zipfile.ZIP_STORED:
-                    raise ValueError(f"{info.filename} is not what it should be")
+                    raise ValueError(f"{info.filename} is too large or compressed")
             about = _About.model_validate_json(archive.read(ABOUT))
             if about.variables != [_describe(array) for array in expected]:
-                raise ValueError("its variables have not the shapes of this network's")
+                raise ValueError("its variables have other shapes than those of this network")
             if {len(values) for values in about.history.values()} != {about.num_epochs}:
-                raise ValueError("its history has not a value for each epoch")
+                raise ValueError("its history must have a value for each epoch")
             values = [
                 np.frombuffer(archive.read(name), array.dtype).reshape(array.shape)
                 for name, array in zip(names, expected, strict=True)
@@ -202,7 +203,7 @@ class Checkpoint:
     def _unusable(self, reason: str) -> TrainingError:
         return TrainingError(
             f"the checkpoint {self._state} can't be used: {reason}",
-            hint=f"delete that file to start the run from its beginning: {resume_command(self.run_dir)}",
+            hint=f"delete it to restart the run from the beginning: {resume_command(self.run_dir)}",
         )
 
 
@@ -225,21 +226,21 @@ def explain_resource_errors(run_dir: Path) -> Iterator[None]:
         temporary = f" or temporary files in {tempfile.gettempdir()}" if full else ""
         raise TrainingError(
             f"can't write the run folder {run_dir}{temporary}: {reason.strerror or reason}",
-            hint=f"make room, or let it be written; then {resume}"
+            hint=f"free disk space or fix the permissions, then {resume}"
             if began
-            else "make room, let it be written, or take another folder: --runs-dir DIR",
+            else "free disk space, fix the permissions, or use another folder: --runs-dir DIR",
         ) from error
     except Exception as error:
         if not is_out_of_memory(error):
             raise
         raise TrainingError(
             "there is not enough memory to train",
-            hint=f"end other programs, then {resume}; or start a new run with a smaller --batch-size",
+            hint=f"close other programs, then {resume}; or start a new run with a smaller --batch-size",
         ) from error
 
 
 def _variables(network: keras.Model) -> list[keras.Variable]:
-    """Return all variables that training changes, always in the same order."""
+    """Return all variables that training changes, in a fixed order."""
     if not network.optimizer.built:
         network.optimizer.build(network.trainable_variables)
     return [*network.variables, *network.optimizer.variables]
@@ -250,7 +251,7 @@ def _describe(array: npt.NDArray[Any]) -> tuple[str, list[int]]:
 
 
 def _made_with() -> dict[str, str]:
-    """Return the backend and the versions of libraries, which decide about the numbers."""
+    """Return the backend and the library versions, on which the results depend."""
     packages: Any = describe_environment()["packages"]
     backend = keras.config.backend()
     found = {name: packages.get(name) for name in ("cifarml", "keras", backend, "numpy")}

@@ -28,18 +28,18 @@ class Source(BaseModel):
 
     data: str = Field(description="path, address or name")
     subset: int | None = Field(default=None, description="number of images, balanced over the classes")
-    subset_seed: int = Field(default=0, description="which images the subset takes")
+    subset_seed: int = Field(default=0, description="random seed of the subset")
     skip_bad: bool = Field(default=False, description="skip images that can't be read")
 
     @property
     def flags(self) -> list[str]:
-        """Flags of ``cifarml train``, besides ``--data``, that load the same images."""
+        """Flags of ``cifarml train``, other than ``--data``, that load the same images."""
         flags = [] if self.subset is None else ["--subset", str(self.subset)]
         flags += ["--subset-seed", str(self.subset_seed)] if self.subset_seed else []
         return flags + (["--skip-bad"] if self.skip_bad else [])
 
     def load(self, *, on_progress: OnProgress = ignore_progress) -> Dataset:
-        """Load the images; errors are those of :func:`cifarml.load_dataset`."""
+        """Load the images; it raises the errors of :func:`cifarml.load_dataset`."""
         return load_dataset(
             self.data,
             subset=self.subset,
@@ -49,7 +49,7 @@ class Source(BaseModel):
         )
 
     def write(self, run_dir: Path) -> None:
-        """Write it to an unfinished run folder, without secrets of an address and with absolute paths."""
+        """Write the source to an unfinished run folder, with absolute paths and without secrets."""
         data = self.data
         if is_blob_address(data):
             data = str(BlobAddress.parse(data))
@@ -65,10 +65,10 @@ class Source(BaseModel):
             TrainingError: If it is missing or damaged.
         """
         path = run_dir / CHECKPOINT / SOURCE
-        hint = "say which images it was trained on: --data SOURCE (and --subset, if it was given)"
+        hint = "name the images that it was trained on: --data SOURCE (and --subset, if it was used)"
         try:
             return cls.model_validate_json(path.read_bytes(), strict=True)
         except FileNotFoundError:
-            raise TrainingError(f"{run_dir} does not say where its images come from", hint) from None
+            raise TrainingError(f"{run_dir} does not record the source of its images", hint) from None
         except (OSError, ValidationError) as error:
-            raise TrainingError(f"can't read {path}, which says where the images come from", hint) from error
+            raise TrainingError(f"can't read the source of the images from {path}", hint) from error

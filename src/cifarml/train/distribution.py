@@ -1,8 +1,8 @@
 """Data-parallel training: a replica of the network on each device, gradients summed.
 
-The batch size counts all devices. On TensorFlow each replica normalises its share of the batch by
-itself, as in S. Ioffe and C. Szegedy, "Batch Normalization", 2015, on a smaller batch, and the moving
-averages are the means of the replicas'; on JAX the normalisation goes over the whole batch.
+The batch size is the total over all devices. On TensorFlow, each replica normalises over its own share of
+the batch (S. Ioffe and C. Szegedy, "Batch Normalization", 2015, on a smaller batch), and the running
+statistics are averaged over the replicas; on JAX, normalisation is over the whole batch.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cifarml.hardware.devices import list_devices
 def on_devices(devices: Sequence[str]) -> AbstractContextManager[Any]:
     """Return a context in which a network is built, compiled and trained on these devices, such as ``gpu:0``.
 
-    With several of them a batch must be a multiple of their number.
+    With several devices, the batch size must be a multiple of their number.
     """
     there = list_devices()
     usual = next((device for device in there if not device.startswith("cpu")), there[0])

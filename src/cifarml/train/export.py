@@ -19,22 +19,22 @@ from cifarml.errors import TrainingError
 from cifarml.predict import Predictor
 
 TOLERANCE: Final = 1e-4
-"""Largest difference of a probability between Keras and ONNX Runtime."""
+"""Largest allowed difference in a probability between Keras and ONNX Runtime."""
 
 
 def export_onnx(
     model: keras.Model, path: Path, class_names: tuple[str, ...], images: npt.NDArray[np.uint8]
 ) -> tuple[Predictor, float]:
-    """Export a model, and keep the file only if it predicts what Keras does.
+    """Export a model to ONNX, and verify its predictions against Keras.
 
     Args:
-        model: Keras model that takes uint8 images (N, 32, 32, 3) and gives probabilities.
+        model: Keras model with uint8 images (N, 32, 32, 3) as input and probabilities as output.
         path: The .onnx file to write; raw pixels in, probabilities out, any batch size.
         class_names: The classes, in the order of its outputs.
         images: Real images to compare on, uint8, shape (N, 32, 32, 3), N at least 1.
 
     Returns:
-        The exported model, and the largest difference of a probability to Keras.
+        The exported model, and the largest difference in a probability from Keras.
 
     Raises:
         TrainingError: If the difference is above 1e-4; no file is written then.
@@ -51,8 +51,9 @@ def export_onnx(
     )
     if not difference <= TOLERANCE:
         raise TrainingError(
-            f"the exported model differs from the trained one by {difference:.2g} (at most {TOLERANCE:g})",
-            hint="please report this with the versions that the run's environment.json names",
+            f"the exported model differs from the trained one: expected at most {TOLERANCE:g}, "
+            f"got {difference:.2g}",
+            hint="please report this, with the versions in the run's environment.json",
         )
     path.write_bytes(content)
     return predictor, difference
@@ -61,16 +62,16 @@ def export_onnx(
 def _convert(model: keras.Model, path: Path) -> None:
     if keras.config.backend() == "tensorflow":
         with warnings.catch_warnings():
-            # Keras 3.15 asks numpy for np.object, which numpy has no more, and handles that.
+            # Keras 3.15 looks up np.object, which numpy has removed, and handles its absence.
             warnings.filterwarnings("ignore", "In the future `np.object`", FutureWarning)
             model.export(path, format="onnx", verbose=False)
         return
-    # tf2onnx reads TensorFlow graphs: a model of another backend is handed to an interpreter that has one.
+    # tf2onnx requires TensorFlow graphs, so models of other backends are converted in a TensorFlow process.
     saved = path.with_suffix(".keras")
     model.save(saved)
     command = [sys.executable, "-m", "cifarml.train.export", str(saved), str(path)]
     environment = os.environ | {"KERAS_BACKEND": "tensorflow"}
-    done = subprocess.run(  # noqa: S603 - our own module
+    done = subprocess.run(  # noqa: S603 - a module of this package
         command, env=environment, capture_output=True, text=True, check=False
     )
     if done.returncode:

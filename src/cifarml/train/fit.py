@@ -22,7 +22,7 @@ from cifarml.train.precise_batchnorm import recompute_batchnorm_statistics
 from cifarml.train.time_budget import BudgetScheduler
 
 _MOST_EPOCHS: Final = 1_000_000
-"""If the time budget ends the training."""
+"""Limit on the epochs if a time budget ends the training."""
 _VALIDATION_BATCH: Final = 256
 
 
@@ -30,7 +30,7 @@ class FitResult(NamedTuple):
     """A trained network.
 
     Attributes:
-        network: The network as it is trained, not as it is served.
+        network: The trained network, not yet the serving model.
         history: ``loss``, ``accuracy``, ``val_loss`` and ``val_accuracy``, a value per epoch.
         interrupted: Whether Ctrl-C ended the training early.
         training_s: Duration in seconds.
@@ -56,12 +56,17 @@ def fit_network(
 ) -> FitResult:
     """Train the network of a plan.
 
-    There may be no validation images. Without a checkpoint to resume from, and to save to, nothing is saved;
-    the fingerprint is that of the dataset, for the checkpoint. If ``on_epoch`` ends the training, its network
-    is unusable.
+    Args:
+        plan: All settings.
+        train: Images to train on.
+        validation: Images for a validation pass after every epoch; may be empty.
+        checkpoint: Checkpoint to resume from and to save to; if omitted, nothing is saved.
+        fingerprint: Fingerprint of the dataset, stored in the checkpoint.
+        on_progress: Called several times a second, and with a line after every epoch.
+        on_epoch: Called after every epoch, for early stopping; the network is unusable then.
 
     Raises:
-        TrainingError: If it diverges, memory runs out, or the checkpoint can't be used.
+        TrainingError: If training diverges, memory runs out, or the checkpoint can't be used.
         KeyboardInterrupt: If it is interrupted before the first epoch ends.
     """
     keras.utils.set_random_seed(plan.config.seed)
@@ -99,7 +104,7 @@ def fit_network(
             callbacks.append(CheckpointCallback(save))
 
         def raise_dropped(batch: int, logs: object = None) -> None:  # noqa: ARG001
-            if interrupts:  # a finaliser has dropped the KeyboardInterrupt
+            if interrupts:  # Python dropped the KeyboardInterrupt in a finaliser
                 raise KeyboardInterrupt
 
         interrupted = False

@@ -1,7 +1,7 @@
 """Context managers that delay or record Ctrl-C.
 
-A KeyboardInterrupt inside a database transaction leaves the file locked until something collects the garbage,
-and one inside a finaliser (TensorFlow has many) is dropped by Python.
+A KeyboardInterrupt inside a database transaction leaves the file locked until garbage collection, and one
+inside a finaliser (TensorFlow has many) is dropped by Python.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def interrupts_delayed() -> Iterator[None]:
 
 @contextmanager
 def interrupts_noted() -> Iterator[list[object]]:
-    """Yield a list that fills when Ctrl-C is pressed, even if the KeyboardInterrupt is dropped."""
+    """Yield a list that records each Ctrl-C, even if the KeyboardInterrupt is dropped."""
     noted: list[object] = []
 
     def note(*signalled: Any) -> None:

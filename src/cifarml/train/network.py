@@ -13,7 +13,7 @@ from cifarml.train.plan import Plan
 
 
 def compile_network(plan: Plan, batches: Batches) -> keras.Model:
-    """Build and compile the network of a plan, to be trained on these batches."""
+    """Build and compile the network of a plan for training on these batches."""
     images, recipe = batches.dataset, plan.recipe
     network = plan.preset.build(
         len(images.class_names), recipe, images=images.images, precision=plan.precision
@@ -40,6 +40,6 @@ def compile_network(plan: Plan, batches: Batches) -> keras.Model:
 
 
 def predict_in_blocks(network: keras.Model, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Return a network's outputs for images, of which there is one at least, 256 or fewer at a time."""
+    """Return a network's outputs for one or more images, computed in batches of up to 256."""
     blocks = np.array_split(images, -(-len(images) // 256))
     return np.concatenate([np.asarray(network(block, training=False)) for block in blocks])

@@ -9,10 +9,10 @@ from cifarml.errors import TrainingError
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Check whether an error of Python, TensorFlow, JAX or CUDA means that memory ran out.
+    """Check whether an error of Python, TensorFlow, JAX or CUDA means out of memory.
 
-    Python and TensorFlow have a class for it, which other threads turn into a message; with JAX, XLA and CUDA
-    only the message says so.
+    Python and TensorFlow have exception classes for it, which become messages when another thread raises
+    them; JAX, XLA and CUDA report it in the message only.
     """
     text = f"{type(error).__name__} {error}"
     names = ("MemoryError", "ResourceExhausted", "RESOURCE_EXHAUSTED")

@@ -1,4 +1,4 @@
-"""Plan of a training run: what was asked, and what was chosen for the rest."""
+"""Plan of a training run: every setting, requested or chosen."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class Plan(NamedTuple):
     """All choices for a training run, from its config, the images and the machine.
 
     Attributes:
-        config: What was asked.
+        config: The requested settings.
         recipe: The hyperparameters.
         precision: Keras' name of the dtype policy.
         devices: Keras' names of the devices to train on.
         jit_compile: Whether XLA compiles the step.
-        time: The time budget, if there is one; then the number of epochs in the recipe is a forecast.
+        time: The time budget, if any; the number of epochs in the recipe is a forecast then.
     """
 
     config: TrainConfig
@@ -57,7 +57,7 @@ class Plan(NamedTuple):
 
         Raises:
             ValueError: If the values are not a plan, or of another version.
-            SettingsError: If a device that they name is missing.
+            SettingsError: If a device of the plan is missing.
         """
         if not isinstance(values, Mapping):
             raise ValueError("expected a JSON object")  # noqa: TRY004 - as pydantic says it
@@ -69,7 +69,7 @@ class Plan(NamedTuple):
         except SettingsError as error:
             raise ValueError(error.message) from error
         if config.precision == "auto":
-            raise ValueError("its precision was not chosen")
+            raise ValueError("precision must not be 'auto'")
         for device in machine.devices:
             choose_devices(device)
         timing = machine.time_budget
@@ -78,12 +78,12 @@ class Plan(NamedTuple):
 
     @classmethod
     def make(cls, config: TrainConfig, images: Dataset) -> Self:
-        """Choose what ``config`` leaves open.
+        """Choose all settings that ``config`` omits.
 
-        What has to be measured is chosen by :func:`cifarml.train.speed_probe.autotune`.
+        :func:`cifarml.train.speed_probe.autotune` chooses those that require a measurement.
 
         Raises:
-            SettingsError: If there is no such device, or more of them than images in a batch.
+            SettingsError: If a device does not exist, or there are more devices than images in a batch.
         """
         devices = choose_devices(config.device)
         preset = PRESETS[config.preset]
@@ -95,7 +95,7 @@ class Plan(NamedTuple):
             )
         precision: str = config.precision
         if precision == "auto":
-            # The article's network is too thin to gain from less.
+            # The article's network is too narrow to gain from mixed precision.
             precision = "float32" if config.preset == "tutorial" else choose_precision(devices)
         return cls(config, recipe, precision, devices, keras.config.backend() == "jax")
 
@@ -110,15 +110,19 @@ class Plan(NamedTuple):
 
     @contextmanager
     def scope(self) -> Iterator[None]:
-        """Build, compile and train a network on the plan's devices; TrainingError if memory runs out."""
+        """Build, compile and train a network on the plan's devices.
+
+        Raises:
+            TrainingError: If memory runs out.
+        """
         with oom_hint(self.recipe.batch_size, self.devices), on_devices(self.devices):
             yield
 
     def to_json(self) -> dict[str, object]:
         """Return plain JSON values."""
-        asked = self.config.model_dump(include={"preset", "validation_fraction", "seed"}, exclude_none=True)
+        requested = {"preset", "validation_fraction", "seed"}
         return {
-            **asked,
+            **self.config.model_dump(include=requested, exclude_none=True),
             "precision": self.precision,
             "machine": {
                 "devices": list(self.devices),
@@ -129,34 +133,35 @@ class Plan(NamedTuple):
         }
 
     def describe(self, num_images: int) -> str:
-        """Describe the plan, and its reasons, in three lines."""
+        """Describe the plan, and its reasons, in four lines."""
         recipe = self.recipe
-        changes = [
-            *(["mirrored"] if recipe.flip else []),
-            *([f"moved by up to {recipe.shift}"] if recipe.shift else []),
-            *([f"a square of {recipe.cutout} greyed out"] if recipe.cutout else []),
-            *(["distorted"] if recipe.distortion else []),
-            *(["recoloured"] if recipe.colour else []),
-            *(["mixed in pairs"] if recipe.mixing else []),
+        augmentation = [
+            *(["flips"] if recipe.flip else []),
+            *([f"shifts up to {recipe.shift} px"] if recipe.shift else []),
+            *([f"cutout {recipe.cutout} px"] if recipe.cutout else []),
+            *(["rotation, scaling, shear"] if recipe.distortion else []),
+            *(["color jitter"] if recipe.colour else []),
+            *(["mixup/CutMix"] if recipe.mixing else []),
         ]
         pruned = DataPruning.plan(recipe, num_images, len(self.devices)).num_pruned / num_images
-        known = f"; an epoch leaves out {pruned:.0%} of them, known well" if pruned else ""
+        pruning = f"; data pruning skips {pruned:.0%} per epoch" if pruned else ""
         widths = f", widths {_slashed(recipe.widths)}" if recipe.widths else ""
         limit, length, speed = "", f"{recipe.num_epochs} epoch{'s' * (recipe.num_epochs > 1)}", ""
         if self.time:
             limit, length = f" in {self.time.budget_s:g} s", f"{self.time.num_epochs:.1f} epochs"
-            speed = f" at {min(recipe.batch_size, num_images) / self.time.speed.step_s:,.0f} images/s"
+            speed = f": {min(recipe.batch_size, num_images) / self.time.speed.step_s:,.0f} images/s"
         return (
-            f"{self.config.preset}{limit}: {length} of {num_images:,} images in batches of "
-            f"{recipe.batch_size}{widths}{speed}; images {', '.join(changes) or 'as they are'}{known}\n"
-            f"{self.precision} on {describe_machine(self.devices)}\n"
+            f"{self.config.preset}{limit}: {length} of {num_images:,} images, "
+            f"batch size {recipe.batch_size}{widths}\n"
+            f"Data augmentation: {', '.join(augmentation) or 'none'}{pruning}\n"
+            f"{self.precision} on {describe_machine(self.devices)}{speed}\n"
             f"Why: {'; '.join(self._reasons(num_images))}"
         )
 
     def _reasons(self, num_images: int) -> list[str]:
         reasons = [self.preset.reason(num_images)]
         if self.time and "widths" not in self.config.changes and (wider := self._wider(num_images)):
-            reasons.append(f"{_slashed(wider.widths)} would want {wider.least_epochs:g} epochs or more")
+            reasons.append(f"widths {_slashed(wider.widths)} need at least {wider.least_epochs:g} epochs")
         if self.config.preset != "tutorial" and self.config.precision == "auto":
             reasons.append(explain_precision(self.devices, self.precision))
         return reasons

@@ -1,7 +1,7 @@
 """Recompute batch-normalization statistics after training (PreciseBN).
 
-During training, batch normalization keeps moving averages over the last few batches only, while weights
-still change, and of augmented images: recoloured and mixed, too.
+The running statistics of training are moving averages over the last few batches, while the weights still
+change, and of images with all augmentations.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from cifarml.progress import OnProgress, Progress
 from cifarml.train.plan import Plan
 
 _ENOUGH: Final = 5000
-"""Images; Wu and Johnson, 2021, section 3, find 1,000 to 10,000 to do as well as all."""
+"""Number of images; Wu and Johnson, 2021, section 3, find 1,000 to 10,000 as good as all."""
 _LEAST_BATCH: Final = 256
 
 
 def recompute_batchnorm_statistics(
     network: keras.Sequential, train: Dataset, plan: Plan, on_progress: OnProgress
 ) -> None:
-    """Set mean and variance of each batch normalization to those of many images, with the final weights.
+    """Recompute mean and variance of all batch-normalization layers with the final weights.
 
-    The images are mirrored and shifted as in training, but not changed otherwise; each batch is normalised by
-    its own statistics, and those of all batches are averaged (Y. Wu and J. Johnson, "Rethinking 'Batch' in
+    The images are flipped and shifted as in training, but not augmented otherwise; each batch is normalised
+    by its own statistics, which are averaged over the batches (Y. Wu and J. Johnson, "Rethinking 'Batch' in
     BatchNorm", 2021, section 3: PreciseBN).
-    A network without batch normalization stays as it is.
+    A network without batch normalization is unchanged.
     """
     layers = _batchnorm_layers(network)
     if not layers:
@@ -49,7 +49,7 @@ def recompute_batchnorm_statistics(
         training = _TrainingMode(network)
         training.compile(jit_compile=plan.jit_compile)
         for number, (images, _) in enumerate(islice(batches.epoch(0), num_batches)):
-            on_progress(Progress("averaging over images", number, num_batches, unit="batches"))
+            on_progress(Progress("batch-norm statistics", number, num_batches, unit="batches"))
             training.predict_on_batch(images)
             seen.append([keras.ops.convert_to_numpy(variable) for variable in _statistics(layers)])
     for variable, values in zip(_statistics(layers), zip(*seen, strict=True), strict=True):
@@ -57,7 +57,7 @@ def recompute_batchnorm_statistics(
 
 
 def count_batchnorm_images(network: keras.Sequential, num_images: int) -> int:
-    """Return how many of the images :func:`recompute_batchnorm_statistics` uses, about."""
+    """Return about how many images :func:`recompute_batchnorm_statistics` uses."""
     return min(_ENOUGH, num_images) if _batchnorm_layers(network) else 0
 
 
@@ -66,7 +66,7 @@ def _batchnorm_layers(network: keras.Sequential) -> list[Any]:
 
 
 class _TrainingMode(keras.Model):  # type: ignore[misc]
-    """Calls a network in training mode, so that Keras compiles it this way."""
+    """Wrapper that calls a network in training mode, so that Keras compiles it that way."""
 
     def __init__(self, network: keras.Sequential) -> None:
         super().__init__(name="training")
@@ -82,7 +82,7 @@ def _statistics(layers: Sequence[Any]) -> list[keras.Variable]:
 
 @contextmanager
 def _last_batch_statistics(layers: Sequence[Any]) -> Iterator[None]:
-    """Make the statistics those of the last batch, rather than moving averages."""
+    """Set the momentum to 0, so that the statistics are those of the last batch."""
     momenta = [layer.momentum for layer in layers]
     for layer in layers:
         layer.momentum = 0.0

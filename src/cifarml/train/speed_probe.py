@@ -1,4 +1,4 @@
-"""Benchmark of this machine: a few real training steps, and the choices made by them."""
+"""Measure training speed on this machine, and choose the model size and XLA compilation by it."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from cifarml.train.precise_batchnorm import count_batchnorm_images
 from cifarml.train.time_budget import Clock, Speed, choose_model_size
 
 _LEAST_STEPS: Final = 4
-"""After the first step; oneDNN and cuDNN choose their algorithms in the first few."""
+"""Steps to time after the first one; oneDNN and cuDNN choose their algorithms in the first few."""
 _MOST_STEPS: Final = 30
 _WORTH_COMPILING_S: Final = 30
 """XLA is not worth its compile time in shorter trainings."""
 
 
 def autotune(plan: Plan, splits: DatasetSplits, *, clock: Clock = time.perf_counter) -> Plan:
-    """Choose what has to be measured: the size of the network for a time budget, and XLA.
+    """Measure speed, and choose the model size for a time budget and whether to compile with XLA.
 
     Without a budget, and without a GPU under TensorFlow, nothing is measured.
 
@@ -47,8 +47,8 @@ def autotune(plan: Plan, splits: DatasetSplits, *, clock: Clock = time.perf_coun
         wide = plan._replace(recipe=plan.recipe.changed(widths=widths))
         return measure_speed(wide, splits, seconds=0.02 * left_s, clock=clock)
 
-    asked = "widths" in plan.config.changes
-    sizes = (Size(plan.recipe.widths, 0),) if asked else plan.preset.sizes(len(splits.train))
+    fixed = "widths" in plan.config.changes
+    sizes = (Size(plan.recipe.widths, 0),) if fixed else plan.preset.sizes(len(splits.train))
     size, timing = choose_model_size(left_s, sizes, steps_an_epoch, measure, clock=clock)
     timing = timing._replace(
         budget_s=plan.config.time_budget_s,
@@ -61,8 +61,8 @@ def autotune(plan: Plan, splits: DatasetSplits, *, clock: Clock = time.perf_coun
 def choose_compiler(plan: Plan, num_steps: int, measure: Callable[[Plan], Speed]) -> Plan:
     """Choose whether XLA compiles the step.
 
-    JAX always does, and on a CPU TensorFlow is slower with it. On a GPU both are measured, and the faster
-    one is used, including compile time, for a training of ``num_steps``.
+    JAX always uses XLA, and on a CPU TensorFlow is slower with it. On a GPU, both are measured, and the one
+    that is faster for ``num_steps`` is used, compile time included.
     """
     if keras.config.backend() != "tensorflow" or len(plan.devices) > 1 or plan.devices[0].startswith("cpu"):
         return plan
@@ -81,9 +81,9 @@ def choose_compiler(plan: Plan, num_steps: int, measure: Callable[[Plan], Speed]
 def measure_speed(
     plan: Plan, splits: DatasetSplits, *, seconds: float, clock: Clock = time.perf_counter
 ) -> Speed:
-    """Time a few training steps of a plan's network, and discard it.
+    """Time a few training steps of a plan's network, and discard the network.
 
-    After the first step there are four at least, which take about so many seconds.
+    After the first step, at least four steps are timed, for about ``seconds``.
     """
     batches = plan.batches(splits.train)
     timer = StepTimer(seconds, clock)
@@ -92,11 +92,11 @@ def measure_speed(
         network.fit(**feed_training(batches), epochs=_MOST_STEPS + 1, callbacks=[timer], verbose=0)
     start_s, *further = timer.steps_s
     step_s = statistics.median(further)
-    # The forward pass is a third of a step. The first validation is traced and compiled, too.
+    # A forward pass takes a third of a step; the first validation pass is traced and compiled, too.
     batch_size = min(plan.recipe.batch_size, len(splits.train))
     num_batches = len(splits.validation) / batch_size
     validation_s = (step_s * num_batches + start_s) / 3 if num_batches else 0.0
-    # So is the pass after the last step, whose batches are not prefetched: half a step rather than a third.
+    # So is precise batch norm, whose batches are not prefetched: half a step rather than a third.
     last = count_batchnorm_images(network, len(splits.train)) / batch_size
     finish_s = step_s * last / 2 + start_s / 3 if last else 0.0
     return Speed(start_s, step_s, validation_s, finish_s)
@@ -112,7 +112,7 @@ class StepTimer(keras.callbacks.Callback):  # type: ignore[misc]
         self._last = clock()
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:  # noqa: ARG002
-        """Record the time since the step before."""
+        """Record the time since the previous step."""
         now = self._clock()
         self.steps_s.append(now - self._last)
         self._last = now

@@ -1,6 +1,6 @@
-"""Time-budget scheduler: choose the model size, and keep the learning-rate schedule within the time.
+"""Time-budget scheduler: choose the model size, and fit the learning-rate schedule to the remaining time.
 
-Everything here is arithmetic on a clock; :mod:`cifarml.train.speed_probe` measures the machine.
+This module only computes with a clock; :mod:`cifarml.train.speed_probe` measures the machine.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ Clock = Callable[[], float]
 """Returns seconds since some moment, like :func:`time.perf_counter`."""
 
 _MEASURING: Final = 0.05
-"""Share of the budget for measuring; the narrowest network is measured in any case."""
+"""Maximum share of the budget for measuring; the narrowest network is always measured."""
 _COST: Final = 1.5
-"""The time of a step grows about as the width of the network to this power, measured on CPUs."""
+"""Time per step grows about as the width of the network to this power, measured on CPUs."""
 _UPDATE: Final = 0.01
 """The schedule is updated after this share of the budget."""
 _STEEPEST: Final = 10
@@ -35,7 +35,7 @@ class Speed(NamedTuple):
         start_s: The first step, in which the network is traced and compiled.
         step_s: Each further step.
         validation_s: A validation pass.
-        finish_s: Whatever follows the last step.
+        finish_s: All that follows the last step.
     """
 
     start_s: float
@@ -72,26 +72,26 @@ def choose_model_size(
     *,
     clock: Clock = time.perf_counter,
 ) -> tuple[Size, TimePlan]:
-    """Choose the widest network whose least number of epochs fits into the time.
+    """Choose the widest network whose minimum number of epochs fits into the budget.
 
-    The narrowest is measured first, then whichever seems to fit, until the choice is one that was measured or
-    5 % of the time are used up.
+    The narrowest network is measured first, then each that seems to fit, until the choice has been measured
+    or 5 % of the budget is used up.
 
-    ``sizes`` are in the order of their widths, narrowest first. The budget is for measuring, compiling,
-    training and finishing.
+    ``sizes`` are sorted by width, narrowest first. The budget covers measuring, compiling, training and
+    finishing.
 
     Raises:
         TrainingError: If the budget is too short for a single step.
     """
-    started, dearest = clock(), 0.0
+    started, longest_s = clock(), 0.0
     measured: dict[tuple[int, ...], Speed] = {}
     choice = sizes[0]
     while choice.widths not in measured:
         before = clock()
-        if measured and before - started + dearest > _MEASURING * budget_s:
+        if measured and before - started + longest_s > _MEASURING * budget_s:
             break
         measured[choice.widths] = measure(choice.widths)
-        dearest = max(dearest, clock() - before)
+        longest_s = max(longest_s, clock() - before)
         left_s = budget_s - (clock() - started)
         choice = sizes[0]
         for size in sizes:
@@ -103,9 +103,9 @@ def choose_model_size(
     if num_epochs * steps_an_epoch < 1:
         least = math.ceil(1.2 * (measuring_s + sum(speed)))
         raise TrainingError(
-            f"{round(budget_s, 2):g} s are too short: "
+            f"a time budget of {round(budget_s, 2):g} s is too short: "
             f"measuring, compiling and one step take about {least} s here",
-            hint=f"at the very least: --time-budget {least}s",
+            hint=f"increase it to at least: --time-budget {least}s",
         )
     return choice, TimePlan(budget_s, measuring_s, speed, num_epochs)
 
@@ -122,7 +122,7 @@ def _guess(measured: dict[tuple[int, ...], Speed], size: Size) -> Speed:
 
 
 def _epochs(left_s: float, speed: Speed, steps_an_epoch: int) -> float:
-    """Return how many epochs fit; the last validation pass is made in any case."""
+    """Return the number of epochs that fit; a last validation pass is always made."""
     left_s -= speed.start_s + speed.validation_s + speed.finish_s
     return max(left_s, 0.0) / (speed.step_s * steps_an_epoch + speed.validation_s)
 
@@ -132,9 +132,9 @@ class ScheduleState(NamedTuple):
 
     Attributes:
         share: Share of the schedule that was done at the last update, 0 to 1.
-        step: Steps that were done by then.
+        step: Number of steps at the last update.
         share_a_step: Share of the schedule that each further step does.
-        used_s: Seconds that were used by then, after measuring.
+        used_s: Seconds used up to the last update, measuring excluded.
     """
 
     share: float
@@ -152,18 +152,18 @@ class ScheduleState(NamedTuple):
         return self.share + (step - self.step) * self.share_a_step
 
     def has_ended(self, step: int) -> bool:
-        """Check whether the schedule has ended after a step, so that one more changes nothing."""
+        """Check whether the schedule has ended after a step, so that another step would change nothing."""
         return step > 0 and self.share_after(step + 1) >= 1 - 1e-6
 
 
 class BudgetScheduler:
-    """Keep a training within its time: spread the remaining schedule over the steps that still fit.
+    """Scheduler that keeps training within a time budget by stretching the learning-rate schedule.
 
     A schedule that is cut off before its learning rate has decayed loses several points of accuracy. So the
     remaining steps are estimated again after every percent of the time, and the remaining schedule is spread
-    over them; it ends, at 0, when the time does. If the machine was suspended so long that almost no steps
+    over them; it ends, at 0, with the budget. If the machine was suspended so long that almost no steps
     would remain, the schedule is compressed by at most a factor of ten, and the budget is exceeded by up to
-    a tenth. The budget starts when the scheduler is made.
+    a tenth. The budget starts when the scheduler is created.
     """
 
     def __init__(self, plan: TimePlan, steps_an_epoch: int, *, clock: Clock = time.perf_counter) -> None:
@@ -175,13 +175,13 @@ class BudgetScheduler:
         self._began = clock()
         self._speed = plan.speed
         self._since: tuple[float, int] | None = None
-        """Time and step that the speed is measured from; None before the first step was compiled."""
+        """Time and step from which the speed is measured; None before the first step was compiled."""
         self._validation_began = 0.0
         self._validations_s = deque([plan.speed.validation_s], maxlen=3)
         """Duration of the last validation passes, whose median ignores one that stalls."""
 
     def begin(self, saved: ScheduleState, step: int) -> ScheduleState:
-        """Begin, or resume from the saved state."""
+        """Start, or resume from the saved state."""
         self.step = step
         self._began -= saved.used_s
         self.state = saved
@@ -196,7 +196,7 @@ class BudgetScheduler:
         return self._clock() - self._since[0] >= _UPDATE * self._plan.budget_s
 
     def begin_validation(self) -> None:
-        """Note when a validation pass begins."""
+        """Record the start of a validation pass."""
         self._validation_began = self._clock()
 
     def end_validation(self) -> None:
@@ -209,7 +209,7 @@ class BudgetScheduler:
 
     @property
     def ended(self) -> bool:
-        """True once the schedule has ended."""
+        """True if the schedule has ended."""
         return self.state.has_ended(self.step)
 
     @property

@@ -44,7 +44,7 @@ from cifarml.train.speed_probe import autotune
 
 _DATASET: Final = "dataset.json"
 _COMPARED: Final = 256
-"""Images on which the exported model is compared with the trained one."""
+"""Number of images on which the exported model is compared with the trained one."""
 
 
 def train_model(
@@ -57,30 +57,39 @@ def train_model(
 ) -> Run:
     """Train a network, and write its run folder.
 
-    The training images are split into train and validation; the learning curves show both. The test images
-    are evaluated once, at the end, by the exported model. Ctrl-C (KeyboardInterrupt) after the first epoch
-    ends the training and finishes the run with the current weights.
+    The training images are split into train and validation images; the learning curves show both. The
+    exported model is evaluated on the test images once, at the end. Ctrl-C (KeyboardInterrupt) after the
+    first epoch stops training and finishes the run with the current weights.
 
     The folder contains config.json, dataset.json, environment.json, history.json, metrics.json, answers.json,
     model.keras, model.onnx, plots of the learning curves, the confusion matrix and predictions, the page
     report.html, and finally manifest.json. A folder without manifest.json is unfinished: it contains a
-    checkpoint, from which :func:`resume_training` continues.
+    checkpoint, from which `resume_training` continues.
 
     Args:
         config: The settings.
-        dataset: Images to train on and to test with.
+        dataset: Images for training and for the test.
         run_dir: The run folder to create; it must not exist.
-        source: Where the images come from; stored in the folder until the run is finished, so that
-            ``cifarml train --resume`` can load them again.
+        source: Source of the images, stored in the folder until the run is finished, so that
+            `cifarml train --resume` can load them again.
         on_progress: Called several times a second, and with a line after every epoch.
 
     Returns:
-        The finished run in ``run_dir``.
+        The finished run in `run_dir`.
 
     Raises:
-        DataError: If there are no training or no test images.
-        TrainingError: If the folder exists or can't be written, memory runs out, or the training diverges.
-        KeyboardInterrupt: If it is interrupted before the first epoch ends.
+        DataError: If there are no training images or no test images.
+        SettingsError: If a device does not exist.
+        TrainingError: If the folder exists or can't be written, memory runs out, training diverges, or the
+            time budget is too short.
+        KeyboardInterrupt: If training is interrupted before the first epoch ends.
+
+    Example:
+        ```python
+        dataset = cifarml.load_dataset("drawn:2000")
+        run = cifarml.train_model(cifarml.TrainConfig(num_epochs=5), dataset, "runs/first")
+        print(run.info["test_accuracy"])
+        ```
     """
     run_dir = Path(run_dir)
     splits = _split(config, dataset)
@@ -88,7 +97,7 @@ def train_model(
         raise _exists(run_dir)
     plan = Plan.make(config, splits.train)
     if config.time_budget_s is not None:
-        on_progress(Progress("measuring this machine", 0, None, unit="steps"))
+        on_progress(Progress("measuring speed", 0, None, unit="steps"))
     plan = autotune(plan, splits)
     documents = {
         _DATASET: _describe_dataset(dataset, splits),
@@ -104,28 +113,31 @@ def train_model(
 def resume_training(
     run: Run | str | Path, dataset: Dataset, *, on_progress: OnProgress = ignore_progress
 ) -> Run:
-    """Resume a training that was killed, from its last checkpoint to the finished run.
+    """Resume an unfinished training run from its last checkpoint, and finish it.
 
-    The results are those of an uninterrupted training: equal to the last digit if the backend is
-    deterministic, as TensorFlow is on a CPU. Without a checkpoint it starts from the beginning; if all epochs
-    have ended only the run folder is finished.
+    The results equal those of an uninterrupted training to the last digit, if the backend is deterministic,
+    as TensorFlow is on a CPU. Without a checkpoint, training starts from the beginning; if all epochs have
+    ended, only the run folder is finished.
 
     Args:
         run: The unfinished run, or its folder.
-        dataset: The images that it was begun with.
-        on_progress: As for :func:`train_model`.
+        dataset: The images that the run was started with.
+        on_progress: As for `train_model`.
 
     Returns:
         The finished run.
 
     Raises:
-        TrainingError: If the run is finished, is being trained, was begun with other images or other
-            versions of Keras and its backend, or its checkpoint is damaged; nothing is changed then. Also as
-            for :func:`train_model`.
+        TrainingError: If the run is finished or being trained, was started with other images or other
+            versions of Keras and its backend, or its checkpoint is damaged; the run is unchanged then. Also
+            as for `train_model`.
+        KeyboardInterrupt: As for `train_model`.
 
     Example:
-        >>> import cifarml
-        >>> run = cifarml.resume_training("runs/first", cifarml.load_dataset("drawn:200"))  # doctest: +SKIP
+        ```python
+        dataset = cifarml.load_dataset("drawn:2000")
+        run = cifarml.resume_training("runs/first", dataset)
+        ```
     """
     run_dir = run.path if isinstance(run, Run) else Path(run)
     check_unfinished(run_dir)
@@ -143,10 +155,10 @@ def resume_training(
 
 
 def _begin(run_dir: Path, documents: Mapping[str, object], source: Source | None) -> None:
-    """Create the run folder, with all that a run needs to be resumed, atomically."""
+    """Create the run folder atomically, with all that is required to resume the run."""
     partial = run_dir.with_name(f".{run_dir.name[:100]}.{os.getpid()}.partial")
     try:
-        shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed here
+        shutil.rmtree(partial, ignore_errors=True)  # left by a killed process
         (partial / CHECKPOINT).mkdir(parents=True)
         if source is not None:
             source.write(partial)
@@ -154,7 +166,7 @@ def _begin(run_dir: Path, documents: Mapping[str, object], source: Source | None
             write_json(partial / name, document)
         partial.rename(run_dir)
     except OSError as error:
-        if run_dir.exists():  # another process was quicker
+        if run_dir.exists():  # another process created it first
             raise _exists(run_dir) from error
         raise
     finally:
@@ -172,20 +184,20 @@ def _split(config: TrainConfig, dataset: Dataset) -> DatasetSplits:
 
 
 def _read_plan(run_dir: Path, dataset: Dataset) -> Plan:
-    """Read the plan of a run that was begun with these images."""
+    """Read the plan of a run that was started with these images."""
     try:
         plan = Plan.from_json(json.loads((run_dir / CONFIG).read_bytes()))
-        begun_with = json.loads((run_dir / _DATASET).read_bytes())["fingerprint"]
+        started_with = json.loads((run_dir / _DATASET).read_bytes())["fingerprint"]
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise TrainingError(
-            f"the run in {run_dir} can't be resumed, since {CONFIG} or {_DATASET} is damaged: {error}",
-            hint="train anew: cifarml train",
+            f"the run in {run_dir} can't be resumed because {CONFIG} or {_DATASET} is damaged: {error}",
+            hint="start a new run: cifarml train",
         ) from error
-    if begun_with != dataset.fingerprint:
+    if started_with != dataset.fingerprint:
         raise TrainingError(
-            f"the run in {run_dir} was begun with other images than those of {dataset.origin}: "
-            f"their fingerprint is {str(begun_with)[:12]}, and not {dataset.fingerprint[:12]}",
-            hint=f"say where they are: {resume_command(run_dir)} --data SOURCE",
+            f"the run in {run_dir} was started with other images than those of {dataset.origin}: "
+            f"expected fingerprint {str(started_with)[:12]}, got {dataset.fingerprint[:12]}",
+            hint=f"name their source: {resume_command(run_dir)} --data SOURCE",
         )
     return plan
 
@@ -215,7 +227,7 @@ def _train(
     images = splits.test.images
     predictor, difference = export_onnx(model, run_dir / ONNX_MODEL, dataset.class_names, images[:_COMPARED])
     saving(2)
-    # The test images are evaluated here and nowhere else, with the model that is going to be served.
+    # The only use of the test images, with the model that will be served.
     probabilities = predictor.predict_images(images)
     evaluation = evaluate_probabilities(probabilities, splits.test.labels, dataset.class_names)
     write_json(run_dir / METRICS, {"test": evaluation.to_json()})

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from cifarml.tune.study import Study
 
 SETTINGS: Final = "best.toml"
-_KEPT: Final = {"preset", "precision", "validation_fraction", "seed"}
+_STORED: Final = {"preset", "precision", "validation_fraction", "seed"}
 """Settings of the config that are stored, besides the recipe."""
 _OVER: Final = 1.1
 """A trial that would exceed the budget by this factor is not started, or is stopped."""
@@ -60,36 +60,41 @@ def tune_model(
     on_progress: OnProgress = ignore_progress,
     clock: Clock = time.monotonic,
 ) -> TuneResult:
-    """Search the hyperparameters of a preset, and write the best.
+    """Search the hyperparameters of a preset, and write the best settings.
 
-    Validation images are drawn from the images to train on, as ``train_model`` does, and every trial is
-    scored on the same ones; the test images are not looked at. The first trial takes the preset's own
-    settings; the others are chosen by a tree-structured Parzen estimator (J. Bergstra et al., "Algorithms for
-    Hyper-Parameter Optimization", 2011) and ended early where they are worse than the median of those
-    before (D. Golovin et al., "Google Vizier", 2017, section 3.2.2). What ``config`` sets is not searched.
+    Every trial is evaluated on the same validation images, which are split off the training images as in
+    `train_model`; the test images are not used. The first trial has the preset's own settings. A
+    tree-structured Parzen estimator (J. Bergstra et al., "Algorithms for Hyper-Parameter Optimization", 2011)
+    chooses the others, and a median pruner (D. Golovin et al., "Google Vizier", 2017, section 3.2.2) stops
+    them early. Settings in `config` are fixed, not searched.
 
-    The folder holds study.db, which Optuna reads, and best.toml. Called again with the same folder the search
-    goes on; a killed process loses no more than the trial under way, and several may search at once.
+    The folder contains study.db, an Optuna study, and best.toml. Another call with the same folder resumes
+    the search; a killed process loses only its current trial, and several can search concurrently.
 
     Args:
-        config: The preset, and what is set already.
-        dataset: Images to train on.
-        study_dir: The folder of the search; made where there is none.
-        time_budget_s: How long this call may take, in seconds. It is kept to within a tenth: by the trials so
-            far the next one must fit, and one that turns out not to is ended.
-        num_trials: End when the search has so many trials, those of earlier calls included.
+        config: The preset and the fixed settings.
+        dataset: Images for training and validation.
+        study_dir: The folder of the search; created if it is missing.
+        time_budget_s: Duration of this call in seconds; no trial may exceed it by more than a tenth.
+        num_trials: Stop when the search has this number of trials, those of earlier calls included.
         on_progress: Called several times a second, and with a line after every trial.
-        clock: Returns the time in seconds, by which the budget is kept.
+        clock: Returns the time in seconds, for the budget.
 
     Returns:
-        What was found, also after Ctrl-C.
+        The result of the search so far, also after Ctrl-C.
 
     Raises:
-        SettingsError: If Optuna is not installed, the budget is none, or the folder holds a search about
-            something else.
+        SettingsError: If Optuna is not installed, a limit is not positive, or the folder contains another
+            search (of other settings or images).
         DataError: If there are no validation images.
-        TrainingError: If no trial ends well in that time, or the folder's file is damaged or not writable.
-        KeyboardInterrupt: If it is interrupted before the first trial ends.
+        TrainingError: If no trial finishes in time, or the study is damaged or not writable.
+        KeyboardInterrupt: If interrupted before the first trial finishes.
+
+    Example:
+        ```python
+        result = cifarml.tune_model(cifarml.TrainConfig(), dataset, "runs/tuning/first")
+        config = cifarml.TrainConfig.load(result.settings_file)
+        ```
     """
     with explain_missing_extra():
         import optuna
@@ -97,40 +102,40 @@ def tune_model(
         from cifarml.tune.study import Study
 
     if not 0 < time_budget_s < float("inf"):
-        raise SettingsError(f"the time budget must be more than 0 s. Received: {time_budget_s}")
+        raise SettingsError(f"the time budget must be positive and finite. Received: {time_budget_s}")
     if num_trials is not None and num_trials < 1:
         raise SettingsError(f"the number of trials must be at least 1. Received: {num_trials}")
     splits = dataset.split(validation_fraction=config.validation_fraction, seed=config.seed)
     if not len(splits.validation):
         raise DataError(
-            f"{dataset.origin}: no images are left to score trials on",
-            hint="take more images, or a larger share of them: --validation-fraction 0.2",
+            f"{dataset.origin}: a search requires validation images. Received: 0",
+            hint="use more images, or a larger share of them: --validation-fraction 0.2",
         )
     plan = Plan.make(config, splits.train)
     about = {
         "data": dataset.fingerprint,
-        **config.model_dump(include=_KEPT, exclude_none=True),
+        **config.model_dump(include=_STORED, exclude_none=True),
         **plan.recipe.model_dump(mode="json"),
         "set": sorted(config.changes),
     }
     warm_up = max(2, plan.recipe.num_epochs // 4)
     pruner = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=warm_up)
-    logging.getLogger("tensorflow").addFilter(_is_worth_telling)
+    logging.getLogger("tensorflow").addFilter(_is_no_retracing_warning)
     study = Study(Path(study_dir), about, pruner=pruner, seed=config.seed)
     search = _Search(study, plan, splits, time_budget_s, on_progress, clock)
     on_progress(Progress("tuning", 0, round(time_budget_s), unit="s", line=plan.describe(len(splits.train))))
     search.keep_best()
     with interrupts_noted() as search.interrupts:
         try:
-            while search.goes_on() and (num_trials is None or search.num_ended() < num_trials):
-                search.try_next()
+            while search.can_start_trial() and (num_trials is None or search.num_ended() < num_trials):
+                search.run_trial()
         except KeyboardInterrupt:
             if search.keep_best() is None:
                 raise
         return search.result()
 
 
-class _OutOfTime(Exception):  # noqa: N818 - no error: the trial ends here
+class _OutOfTime(Exception):  # noqa: N818 - control flow, not an error
     """The time budget is used up within an epoch."""
 
 
@@ -162,12 +167,12 @@ class _Search:
         self._space = {name: each for name, each in space.items() if name not in plan.config.changes}
         self._best = ""
 
-    def goes_on(self) -> bool:
+    def can_start_trial(self) -> bool:
         """Check whether another trial fits into the time budget."""
         spent = self._clock() - self._started
         if self.interrupts or self._num_failures >= _MAX_FAILURES:
             return False
-        if not self._whole_s:  # its own epochs will tell
+        if not self._whole_s:  # no duration known yet: the first trial is stopped by its own speed
             return spent < self._budget_s and not self._needed_s
         return spent + median(self._whole_s) <= self._budget_s * _OVER
 
@@ -175,8 +180,8 @@ class _Search:
         """Count the trials that have ended."""
         return sum(trial.state.name in {"COMPLETE", "PRUNED"} for trial in self.study.trials)
 
-    def try_next(self) -> None:
-        """Run one trial, and write its settings if it is the best."""
+    def run_trial(self) -> None:
+        """Run the next trial, and write its settings if it is the best."""
         own = {name: getattr(self._plan.recipe, name) for name in self._space}
         trial = self.study.ask_trial(self._space, own)
         plan = self._plan._replace(recipe=self._plan.recipe.changed(**trial.params))
@@ -194,7 +199,7 @@ class _Search:
         reached = "" if accuracy is None else f" {accuracy:.1%}"
         settings = "  ".join(f"{name} {_short(value)}" for name, value in trial.params.items())
         whose = "the preset's own settings" if OWN in trial.user_attrs else settings
-        self._tell(line=f"trial {trial.number} {ended}{reached}  {whose}")
+        self._report(line=f"trial {trial.number} {ended}{reached}  {whose}")
         if ended == "interrupted":
             raise KeyboardInterrupt
 
@@ -211,7 +216,7 @@ class _Search:
         """Summarise the search.
 
         Raises:
-            TrainingError: If no trial is finished.
+            TrainingError: If no trial has finished.
         """
         self.study.close_lost()
         trials = self.study.trials
@@ -221,8 +226,8 @@ class _Search:
                 raise self._failure
             needed = f": one needs about {self._needed_s:.0f} s" if self._needed_s else ""
             raise TrainingError(
-                f"no trial ends in {self._budget_s:.0f} s{needed}",
-                hint="give it more time (--time-budget), or fewer --epochs, or fewer images: --subset 2000",
+                f"no trial finished in {self._budget_s:.0f} s{needed}",
+                hint="increase --time-budget, or use fewer --epochs or fewer images: --subset 2000",
             )
         return TuneResult(
             best=read_trial(best),
@@ -235,7 +240,7 @@ class _Search:
         )
 
     def _fit(self, trial: optuna.Trial, plan: Plan) -> tuple[str, FitResult | None]:
-        """Train, and return how it ended."""
+        """Train one trial; return its outcome and, if training ended, its result."""
         ended = "finished"
         started = first_ended = self._clock()
         total = plan.recipe.num_epochs
@@ -244,7 +249,7 @@ class _Search:
             nonlocal ended, first_ended
             worse = self.study.report(trial, epoch, float(figures["val_accuracy"]))
             now = self._clock()
-            if epoch == 1:  # which holds the compiling
+            if epoch == 1:  # includes the compile time
                 first_ended = now
             if epoch == total:
                 return False
@@ -258,7 +263,7 @@ class _Search:
             return ended != "finished"
 
         def on_progress(progress: Progress) -> None:
-            self._tell(detail=f"trial {trial.number}  {progress.detail.partition('  ')[0]}")
+            self._report(detail=f"trial {trial.number}  {progress.detail.partition('  ')[0]}")
             now = self._clock()
             if now > self._started + self._budget_s * _OVER:
                 if progress.task == "training" and progress.done and progress.total:
@@ -282,7 +287,7 @@ class _Search:
         self._num_failures = 0
         return ("interrupted" if fitted.interrupted else ended), fitted
 
-    def _tell(self, detail: str = "", line: str = "") -> None:
+    def _report(self, detail: str = "", line: str = "") -> None:
         total = round(self._budget_s)
         done = min(round(self._clock() - self._started), total)
         detail = "  ".join(part for part in (detail, self._best) if part)
@@ -291,11 +296,11 @@ class _Search:
     def _write_settings(self, best: FrozenTrial) -> None:
         """Write a file for ``train --config``, atomically."""
         config = self._plan.config
-        values = config.model_dump(include=_KEPT, exclude_none=True)
+        values = config.model_dump(include=_STORED, exclude_none=True)
         values |= self._plan.recipe.changed(**best.params).model_dump(mode="json")
         about = (
-            f"# {best.value:.2%} of {len(self._splits.validation):,} validation images, after training on "
-            f"{len(self._splits.train):,}; trial {best.number} of the search in this folder.\n"
+            f"# Validation accuracy {best.value:.2%} on {len(self._splits.validation):,} images, after "
+            f"training on {len(self._splits.train):,}; trial {best.number} of the search in this folder.\n"
         )
         text = about + "".join(f"{name} = {json.dumps(value)}\n" for name, value in values.items())
         partial = self.study.folder / f".{SETTINGS}.partial"
@@ -306,8 +311,8 @@ class _Search:
         partial.replace(self.study.folder / SETTINGS)
 
 
-def _is_worth_telling(record: logging.LogRecord) -> bool:
-    """Drop TensorFlow's warning about retracing: each trial has a network of its own."""
+def _is_no_retracing_warning(record: logging.LogRecord) -> bool:
+    """Drop TensorFlow's warning about retracing, which is expected: each trial has its own network."""
     return "tf.function retracing" not in record.getMessage()
 
 

@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 def search_space(preset: str, own: Recipe) -> dict[str, BaseDistribution]:
-    """Return the distribution of each hyperparameter; the preset's own choice is always included.
+    """Return the distribution of each hyperparameter; its range includes the preset's own value.
 
-    Settings that decide about the cost (epochs, widths, data pruning) are not searched, so that trials can be
-    compared. No preset has any weight decay.
+    Settings that determine the cost of training (epochs, widths, data pruning) are not searched, so that
+    trials are comparable. Weight decay is not searched, since no preset uses it.
     """
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
@@ -30,6 +30,6 @@ def search_space(preset: str, own: Recipe) -> dict[str, BaseDistribution]:
         "colour": FloatDistribution(0, max(0.5, own.colour)),
         "mixing": FloatDistribution(0, 1),
     }
-    if preset != "tutorial":  # the article's network has dropout of its own
+    if preset != "tutorial":  # the article's network has its own dropout
         space["dropout"] = FloatDistribution(0, max(0.5, own.dropout))
     return space

@@ -1,7 +1,7 @@
 """Study of a hyperparameter search: Optuna's SQLite file in a folder.
 
-A killed process loses only its current trial, and several processes may work on one search at once: a lock in
-the folder is held while a trial is handed out or the best settings are written.
+A killed process loses only its current trial, and several processes can share a search: a lock in the folder
+is held while a trial is started or ended, or the best settings are written.
 """
 
 from __future__ import annotations
@@ -34,13 +34,14 @@ _OWNER, _ABOUT = "owner", "about"
 
 
 class Study:
-    """Trials of a search, each owned by the process that asked for it.
+    """Optuna study whose trials are each owned by the process that started them.
 
-    The folder is created if it is missing; ``about`` is what all trials share, as plain JSON values by name.
+    The folder is created if it is missing; ``about`` contains the settings that all trials share, as plain
+    JSON values by name.
 
     Raises:
-        SettingsError: If a search about something else lies there.
-        TrainingError: Also from the methods, if the file is damaged, is no search, or can't be written.
+        SettingsError: If the folder contains a search with other settings.
+        TrainingError: Also from the methods, if the file is damaged, not a search, or not writable.
     """
 
     def __init__(
@@ -56,33 +57,33 @@ class Study:
                 self._create(about)
             self._check()
             self._study = optuna.load_study(study_name=_NAME, storage=_storage(self.path), pruner=pruner)
-            kept = self._study.user_attrs.get(_ABOUT, {})
-        for name in {**about, **kept}:
-            if about.get(name) != kept.get(name):
+            stored = self._study.user_attrs.get(_ABOUT, {})
+        for name in {**about, **stored}:
+            if about.get(name) != stored.get(name):
                 raise SettingsError(
-                    f"the search in {folder} is about other settings: {name} is {kept.get(name)!r} there, "
-                    f"and not {about.get(name)!r}",
-                    hint="give this one another name: --name NAME",
+                    f"the search in {folder} has other settings: {name} is {stored.get(name)!r}. "
+                    f"Received: {about.get(name)!r}",
+                    hint="use another name for this search: --name NAME",
                 )
 
     @property
     def trials(self) -> list[FrozenTrial]:
-        """All trials, in their order."""
+        """All trials, by number."""
         with self.translated():
             return self._study.get_trials(deepcopy=False)
 
     def ask_trial(self, space: Mapping[str, BaseDistribution], own: Mapping[str, Any]) -> optuna.Trial:
-        """Begin a trial: the baseline first; lost trials are closed."""
+        """Start a trial, the baseline first, and close lost ones."""
         with self.locked():
             self.close_lost()
             trials = self._study.get_trials(deepcopy=False)
-            if not any(map(_settles_own, trials)):
+            if not any(map(_covers_baseline, trials)):
                 self._study.enqueue_trial(dict(own), user_attrs={OWN: True})
-            # Of seed and number only, so that a search which goes on draws nothing twice.
+            # Seeded by the trial's number, too, so that a resumed search draws nothing twice.
             self._study.sampler = optuna.samplers.TPESampler(seed=(self._seed + len(trials)) % 2**32)
-            asked = self._study.ask(fixed_distributions=dict(space))
-            asked.set_user_attr(_OWNER, [os.getpid(), psutil.Process().create_time()])
-            return asked
+            trial = self._study.ask(fixed_distributions=dict(space))
+            trial.set_user_attr(_OWNER, [os.getpid(), psutil.Process().create_time()])
+            return trial
 
     def report(self, trial: optuna.Trial, epoch: int, accuracy: float) -> bool:
         """Report a trial's accuracy after an epoch; return whether it should be pruned."""
@@ -91,7 +92,7 @@ class Study:
             return OWN not in trial.user_attrs and trial.should_prune()
 
     def tell(self, trial: optuna.Trial, ended: str, accuracy: float | None, **more: Any) -> None:
-        """End a trial as ``finished``, or else why not, and store more plain JSON values with it."""
+        """End a trial with its outcome, such as ``finished``, and store plain JSON values with it."""
         states = {"finished": TrialState.COMPLETE, "interrupted": TrialState.FAIL}
         with self.locked():
             for name, value in {**more, ENDED: ended}.items():
@@ -110,7 +111,7 @@ class Study:
         """Lock the folder; the lock of a process that dies is released.
 
         Raises:
-            TrainingError: If another one holds it for a minute, or something can't be read or written.
+            TrainingError: If another process holds the lock for a minute, or a file can't be read or written.
         """
         with self.translated():
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -136,12 +137,12 @@ class Study:
             reason = str(error.__cause__ or error).strip().partition("\n")[0]
             raise TrainingError(
                 f"can't use the search in {self.path}: {reason}",
-                hint="move that file away to begin anew, or take another name: --name NAME",
+                hint="move that file away to start over, or use another name: --name NAME",
             ) from error
         except OSError as error:
             raise TrainingError(
                 f"can't write the search in {self.folder}: {error.strerror or error}",
-                hint="make room and rights there, or take another folder: --runs-dir DIR",
+                hint="free disk space, fix the permissions, or use another folder: --runs-dir DIR",
             ) from error
 
     def _create(self, about: Mapping[str, Any]) -> None:
@@ -158,7 +159,7 @@ class Study:
             partial.replace(self.path)
 
     def _check(self) -> None:
-        """Refuse other files, before Optuna creates its tables in them."""
+        """Reject other files, before Optuna creates its tables in them."""
         with closing(sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
             (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
             if found != "ok":
@@ -169,11 +170,11 @@ class Study:
                 tables != 3
                 or not connection.execute("SELECT 1 FROM studies WHERE study_name = ?", (_NAME,)).fetchone()
             ):
-                raise sqlite3.DatabaseError("it holds no search of cifarml")
+                raise sqlite3.DatabaseError("it is not a cifarml search")
 
 
 def _storage(path: Path) -> optuna.storages.RDBStorage:
-    """Open Optuna's file by a URI of SQLite, since SQLAlchemy's URLs can't express every path."""
+    """Open Optuna's file by an SQLite URI, since SQLAlchemy's URLs can't express every path."""
     uri = f"{path.resolve().as_uri()}?mode=rw"
     return optuna.storages.RDBStorage(
         "sqlite://",
@@ -185,7 +186,7 @@ def _storage(path: Path) -> optuna.storages.RDBStorage:
 
 
 def _is_alive(owner: Any) -> bool:
-    """Check whether another process still works on its trial; this one works on one at a time."""
+    """Check whether another process still runs its trial; this process runs only one at a time."""
     try:
         number, created = owner
         process = psutil.Process(number)
@@ -195,8 +196,8 @@ def _is_alive(owner: Any) -> bool:
         return False
 
 
-def _settles_own(trial: FrozenTrial) -> bool:
-    """Check whether a trial makes another one of the baseline unnecessary."""
+def _covers_baseline(trial: FrozenTrial) -> bool:
+    """Check whether a trial of the baseline is pending or has ended, so that none needs to start."""
     waits = trial.state in {TrialState.WAITING, TrialState.RUNNING}
     return bool(trial.user_attrs.get(OWN)) and (
         waits or trial.user_attrs.get(ENDED) in {"finished", "diverged", "out of memory"}

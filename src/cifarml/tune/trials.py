@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 OWN: Final = "own"
-"""Attribute of the trial that has the preset's own settings."""
+"""Attribute that marks the baseline: the trial with the preset's own settings."""
 
 ENDED: Final = "ended"
-"""Attribute that says how a trial ended."""
+"""Attribute with the outcome of a trial."""
 
 
 @dataclass(frozen=True)
@@ -28,15 +28,15 @@ class Trial:
     """Trial of a search.
 
     Args:
-        number: Counted from 0 in the order in which they began.
-        ended: ``finished``; ``pruned`` (worse than half of the others after as many epochs); ``out of time``
-            (the budget would not have lasted); ``diverged``, ``out of memory``, ``interrupted``,
-            ``killed``; or ``running``.
+        number: Counted from 0, in the order of their start.
+        ended: Outcome: ``finished``; ``pruned`` (worse than the median of the others at the same epoch);
+            ``out of time`` (it would have exceeded the budget); ``diverged``, ``out of memory``,
+            ``interrupted``, ``killed``; or ``running``.
         is_own: Whether the settings are the preset's own.
-        accuracy: Of the validation images, after the last epoch that it made; None before the first.
-        num_epochs: How many it made.
-        duration_s: How long it took, in seconds; None where nobody knows.
-        settings: What was searched, by name.
+        accuracy: Validation accuracy after its last epoch, 0 to 1; None before the first.
+        num_epochs: Number of epochs that ended.
+        duration_s: Duration in seconds; None if unknown.
+        settings: Values of the searched hyperparameters, by name.
     """
 
     number: int
@@ -53,14 +53,14 @@ class TuneResult:
     """Result of a search.
 
     Args:
-        best: The finished trial with the highest validation accuracy; of equals the first.
+        best: The finished trial with the highest validation accuracy; the first of equals.
         own: The finished trial of the preset's own settings, if there is one.
-        trials: All, in their order, those of earlier calls included.
-        num_validation: How many images all were scored on.
-        p_value: How often chance alone makes the best of so many trials differ so much from the preset's
-            own settings; None where there is nothing to compare. McNemar's exact test (Psychometrika 12,
-            1947), times the number of finished trials (Bonferroni).
-        settings_file: What ``TrainConfig.load`` reads.
+        trials: All trials, by number, those of earlier calls included.
+        num_validation: Number of validation images.
+        p_value: Of the difference between the best trial and the preset's own settings; None without the
+            latter. McNemar's exact test (Psychometrika 12, 1947), times the number of other finished trials
+            (Bonferroni).
+        settings_file: The best settings, to be loaded with ``TrainConfig.load``.
         interrupted: Whether Ctrl-C ended the search.
     """
 
@@ -86,7 +86,7 @@ class TuneResult:
 
 
 def read_trial(trial: FrozenTrial) -> Trial:
-    """Convert a trial of Optuna."""
+    """Convert an Optuna trial."""
     reported = trial.intermediate_values
     last = reported[max(reported)] if reported else None
     ended = trial.user_attrs.get(ENDED)
@@ -103,7 +103,7 @@ def read_trial(trial: FrozenTrial) -> Trial:
 
 
 def find_best(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
-    """Return the best of the finished trials; of equals the first."""
+    """Return the best finished trial; the first of equals."""
     return max(_finished(trials), key=lambda trial: trial.value or 0.0, default=None)
 
 

@@ -1,1 +1,1 @@
-"""Endpoints under load: ours, the article's, and peers that serve the same model with the same code."""
+"""Load tests of endpoints: cifarml's, the article's, and peers that serve the same model."""

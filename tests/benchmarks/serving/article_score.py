@@ -19,6 +19,6 @@ def init():
 
 def run(raw_data):
     image = Image.open(io.BytesIO(base64.b64decode(json.loads(raw_data)["imagebase64"])))
-    # The article scales in the script; this model takes raw pixels and scales inside.
+    # The article's script scales pixels; this model does that itself.
     batch = np.asarray(image.convert("RGB"), dtype="uint8").reshape(1, 32, 32, 3)
     return {"result": NAMES[int(np.argmax(model.predict(batch, verbose=0)))]}

@@ -1,4 +1,4 @@
-"""Callers of an endpoint: each sends its next request when it has the answer to the last one."""
+"""Closed-loop load generator: each client sends its next request after the response to the previous one."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import uvloop
 
 @dataclass
 class Load:
-    """What came of it.
+    """Result of a load test.
 
     Attributes:
-        seconds: How long it took.
-        latencies_s: Of each answer.
-        num_errors: Answers other than 200, and connections that were lost.
+        seconds: Duration.
+        latencies_s: Latency of each successful response, in seconds.
+        num_errors: Responses other than 200, and lost connections.
     """
 
     seconds: float = 0.0
@@ -27,7 +27,7 @@ class Load:
 
     @property
     def rate(self) -> float:
-        """Right answers a second."""
+        """Successful responses per second."""
         return len(self.latencies_s) / self.seconds
 
     def percentile_ms(self, percent: float) -> float:
@@ -39,21 +39,21 @@ class _Connection(asyncio.Protocol):
 
     def __init__(self) -> None:
         self._received = bytearray()
-        self.is_last = False  # the server hangs up after its answer
-        self._answer: asyncio.Future[int] | None = None
+        self.is_last = False  # the server closes the connection after this response
+        self._response: asyncio.Future[int] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
 
-    async def ask(self, request: bytes) -> int:
-        self._answer = asyncio.get_running_loop().create_future()
+    async def send(self, request: bytes) -> int:
+        self._response = asyncio.get_running_loop().create_future()
         self.transport.write(request)
-        return await self._answer
+        return await self._response
 
     def data_received(self, data: bytes) -> None:
         self._received += data
         head, end, body = self._received.partition(b"\r\n\r\n")
-        if not end or self._answer is None:
+        if not end or self._response is None:
             return
         lines = head.lower().split(b"\r\n")
         length = next((int(line[15:]) for line in lines if line.startswith(b"content-length:")), None)
@@ -61,12 +61,12 @@ class _Connection(asyncio.Protocol):
         if whole:
             self.is_last = b"connection: close" in lines
             self._received.clear()
-            answer, self._answer = self._answer, None
-            answer.set_result(int(head[9:12]))
+            response, self._response = self._response, None
+            response.set_result(int(head[9:12]))
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
-        if self._answer is not None:
-            self._answer.set_result(0)
+        if self._response is not None:
+            self._response.set_result(0)
 
 
 async def _client(port: int, request: bytes, ends: float, pause_s: float, load: Load) -> None:
@@ -74,14 +74,14 @@ async def _client(port: int, request: bytes, ends: float, pause_s: float, load: 
     connection: _Connection | None = None
     due = time.perf_counter()
     while (started := time.perf_counter()) < ends:
-        if pause_s:  # at a steady rate, whatever the answers take
+        if pause_s:  # at a steady rate, independent of the latency
             due += pause_s
             if due > started:
                 await asyncio.sleep(due - started)
             started = time.perf_counter()
         if connection is None:
             _, connection = await loop.create_connection(_Connection, "127.0.0.1", port)
-        if await connection.ask(request) == 200:
+        if await connection.send(request) == 200:
             load.latencies_s.append(time.perf_counter() - started)
         else:
             load.num_errors += 1
@@ -96,14 +96,14 @@ async def _client(port: int, request: bytes, ends: float, pause_s: float, load: 
 def put_under_load(
     port: int, request: bytes, *, clients: int, seconds: float, rate: float | None = None
 ) -> Load:
-    """Have a number of clients ask for some seconds.
+    """Send requests from concurrent clients, and measure the responses.
 
     Args:
-        port: Where the endpoint listens, on this machine.
-        request: An HTTP request, as it goes over the line.
-        clients: How many ask at once.
-        seconds: How long.
-        rate: Requests a second, of all clients together; as fast as they are answered when left out.
+        port: Port of the endpoint on this machine.
+        request: A raw HTTP request.
+        clients: Number of concurrent clients.
+        seconds: Duration.
+        rate: Requests per second of all clients together; if omitted, as many as possible.
     """
 
     async def run() -> Load:

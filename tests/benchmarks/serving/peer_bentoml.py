@@ -1,4 +1,4 @@
-"""The same scoring script, served by BentoML."""
+"""BentoML service with the same scoring script."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The same scoring script, served by LitServe, its answers computed in batches of up to 32."""
+"""LitServe server with the same scoring script and dynamic batching of up to 32 requests."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""The same scoring script as an MLflow model: ``mlflow models serve`` runs it."""
+"""MLflow model with the same scoring script, for ``mlflow models serve``."""
 
 import json
 

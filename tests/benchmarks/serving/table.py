@@ -1,4 +1,4 @@
-"""``python -m tests.benchmarks serving``: all servers in one run, one after the other, in rounds."""
+"""Load test of all servers in turn, in rounds: ``python -m tests.benchmarks serving``."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Served = contextlib.AbstractContextManager[tuple[int, bytes]]
 
 
 def serving(work: Path) -> None:
-    """Latency with one client, rate with 16: ours, the article's, and peers."""
+    """Latency with one client and throughput with 16, of cifarml, the article's script and peers."""
     from cifarml import TrainConfig, load_dataset, train_model
     from cifarml.deploy.azure.staging import stage_scoring
 
@@ -58,7 +58,7 @@ def serving(work: Path) -> None:
                 put_under_load(port, request, clients=4, seconds=1.0)  # warm
                 alone[name].append(put_under_load(port, request, clients=1, seconds=SECONDS))
                 many[name].append(put_under_load(port, request, clients=CLIENTS, seconds=SECONDS))
-    print("\n| server | p50, one client | p99, one client | requests a second, 16 clients | errors |")
+    print("\n| server | p50, one client | p99, one client | requests/s, 16 clients | errors |")
     print("|---|---|---|---|---|")
     for name in servers:
         p50, p99 = (statistics.median(load.percentile_ms(p) for load in alone[name]) for p in (50, 99))
@@ -80,12 +80,12 @@ def serving(work: Path) -> None:
     )
     inside = _in_process_ms(run.path, body)
     over = statistics.median(load.percentile_ms(50) for load in alone["ours"]) - inside
-    print(f"In this process an answer takes {inside:.2f} ms; over HTTP {over:.2f} ms more (bar 2).")
-    _go_live(work, run.path)
+    print(f"A prediction takes {inside:.2f} ms in process; HTTP adds {over:.2f} ms (bar 2).")
+    _deploy(work, run.path)
 
 
 def long_run(work: Path, seconds: float = 600.0) -> None:
-    """Ten minutes at 80 % of the highest rate: errors, p99 against p50, memory."""
+    """Ten minutes at 80 % of the maximum throughput: errors, p99 against p50, memory."""
     from cifarml import TrainConfig, load_dataset, train_model
 
     train_model(TrainConfig(num_epochs=1), load_dataset("drawn:200"), work / "cifar10" / "1")
@@ -107,7 +107,7 @@ def long_run(work: Path, seconds: float = 600.0) -> None:
         after = sum(each.memory_info().rss for each in processes)
     p50, p99 = load.percentile_ms(50), load.percentile_ms(99)
     print(
-        f"\n{load.seconds / 60:.1f} minutes at {load.rate:,.0f} requests a second (80 % of {highest:,.0f}): "
+        f"\n{load.seconds / 60:.1f} minutes at {load.rate:,.0f} requests/s (80 % of {highest:,.0f}): "
         f"{load.num_errors} errors, p50 {p50:.2f} ms, p99 {p99:.2f} ms ({p99 / p50:.1f} times; bar 10), "
         f"memory {before / 1e6:.0f} MB, then {after / 1e6:.0f} MB ({after / before - 1:+.1%}; bar 5 %)."
     )
@@ -148,7 +148,7 @@ def _inference_server(work: Path, body: bytes) -> Iterator[tuple[int, bytes]]:
 def _process(
     command: list[object], folder: Path, port: int, variables: Mapping[str, str] | None = None
 ) -> Iterator[None]:
-    """Run a server that ends with us, once it listens."""
+    """Run a server until the block ends; enter the block once it listens."""
     log = folder / "server.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -167,7 +167,7 @@ def _process(
             if process.poll() is not None or time.monotonic() > deadline:
                 sys.exit(f"{command[0]} does not start:\n{log.read_text()[-3000:]}")
             time.sleep(0.1)
-        time.sleep(2)  # some listen before they are ready
+        time.sleep(2)  # some servers listen before they are ready
         yield
     finally:
         children = psutil.Process(process.pid).children(recursive=True)
@@ -275,8 +275,8 @@ print(statistics.median(times) * 1000)
     return float(done.stdout)
 
 
-def _go_live(work: Path, run: Path, times: int = 5) -> None:
-    """From the command to the first good answer, for a first deployment and for one beside an old one."""
+def _deploy(work: Path, run: Path, times: int = 5) -> None:
+    """Print the duration of ``cifarml deploy`` for a first deployment."""
     cli = Path(sys.executable).with_name("cifarml")
     variables = os.environ | {
         "CIFARML_REGISTRY_DIR": str(work / "registry"),
@@ -290,6 +290,6 @@ def _go_live(work: Path, run: Path, times: int = 5) -> None:
         seconds.append(time.perf_counter() - started)
         subprocess.run([cli, "endpoint", "delete", "cifar10"], env=variables, check=True, capture_output=True)
     print(
-        f"`cifarml deploy`, from the command to its end, with its tests answered: "
+        f"Duration of `cifarml deploy`, smoke test included: "
         f"{statistics.median(seconds):.1f} s ({min(seconds):.1f}-{max(seconds):.1f}; bar 5)."
     )

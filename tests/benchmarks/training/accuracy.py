@@ -1,4 +1,4 @@
-"""What the presets reach on the test images, in the article's time or a part of it."""
+"""Test accuracy of the presets within the article's training time or a multiple of it."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from tests.benchmarks.training.command import (
 )
 
 NUM_TRAIN = 47_500
-"""Of the 50,000 images 2,500 are for validation, in the article's training too."""
+"""2,500 of the 50,000 images are for validation, in the article's training too."""
 
 
 def fast_full(work: Path) -> None:
-    """All images: ``fast`` in a fortieth of the article's time."""
+    """Accuracy of ``fast`` on all images in a fortieth of the article's time."""
     _full(work, "fast", part=1 / 40, bar="at least 75.9 % in at most 1/40")
 
 
 def full(work: Path) -> None:
-    """All images: ``best`` in the article's time."""
+    """Accuracy of ``best`` on all images in the article's time."""
     _full(work, "best", part=0.99, bar="at least 91 % in at most 1")
 
 
 def fast_small(work: Path) -> None:
-    """2000 images: ``fast`` in the article's time for them."""
+    """Accuracy of ``fast`` on 2000 images in the article's time for them."""
     _small(work, "fast", times=1.0, bar="at least 66 % in at most 1; both sources within 2 points")
 
 
 def best_small(work: Path) -> None:
-    """2000 images: ``best`` in nine and a half times the article's time for them."""
+    """Accuracy of ``best`` on 2000 images in nine and a half times the article's time for them."""
     _small(work, "best", times=9.5, bar="at least 74 % in at most 10; both sources within 2 points")
 
 

@@ -1,4 +1,4 @@
-"""One preset trained in bfloat16, also where that is slow, and its three forms asked: it prints JSON."""
+"""Agreement of a model's three forms (ONNX, Keras, as trained) after training in bfloat16; prints JSON."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Floats = npt.NDArray[np.float32]
 
 
 def main(preset: Any, train_source: str, test_source: str, num_epochs: int, onnx_file: Path) -> None:
-    """Train, export, and compare on the test images of another source."""
+    """Train, export, and compare predictions on the test images of another source."""
     splits, test = load_dataset(train_source).split(), load_dataset(test_source).test
     config = TrainConfig(preset=preset, num_epochs=num_epochs, precision=PRECISION)
     plan = Plan.make(config, splits.train)
@@ -34,20 +34,20 @@ def main(preset: Any, train_source: str, test_source: str, num_epochs: int, onnx
     served, temperature = build_serving_model(plan.preset, network, splits.validation)
     predictor, _ = export_onnx(served, onnx_file, test.class_names, test.images[:256])
 
-    answers = {
+    predictions = {
         "onnx": predictor.predict_images(test.images),
-        "keras": ask(served, test.images),
+        "keras": predict(served, test.images),
         "trained": _as_trained(network, test.images, plan.preset, temperature),
     }
-    accuracies = [float((each.argmax(axis=1) == test.labels).mean()) for each in answers.values()]
+    accuracies = [float((each.argmax(axis=1) == test.labels).mean()) for each in predictions.values()]
     found: dict[str, Any] = {"precision": plan.precision, "accuracies": accuracies}
     for name in ("keras", "trained"):
-        found[name] = float(np.abs(answers["onnx"] - answers[name]).max())
+        found[name] = float(np.abs(predictions["onnx"] - predictions[name]).max())
     print(json.dumps(found))
 
 
-def ask(model: keras.Model, images: npt.NDArray[np.uint8]) -> Floats:
-    """What a model says of images."""
+def predict(model: keras.Model, images: npt.NDArray[np.uint8]) -> Floats:
+    """Return a model's outputs for images, computed in batches."""
     blocks = (images[i : i + BATCH] for i in range(0, len(images), BATCH))
     return np.concatenate([np.asarray(model(block, training=False), np.float32) for block in blocks])
 
@@ -55,9 +55,9 @@ def ask(model: keras.Model, images: npt.NDArray[np.uint8]) -> Floats:
 def _as_trained(
     network: keras.Model, images: npt.NDArray[np.uint8], preset: Preset, temperature: float
 ) -> Floats:
-    """What the network itself says of the views of each image, in its own precision."""
-    said = average(ask(network, np.asarray(show(images, preset.views))), preset.views)
-    return np.asarray(keras.ops.softmax(said / temperature) if preset.gives_logits else said, np.float32)
+    """Return the predictions of the network itself, with test-time augmentation, in its own precision."""
+    mean = average(predict(network, np.asarray(show(images, preset.views))), preset.views)
+    return np.asarray(keras.ops.softmax(mean / temperature) if preset.gives_logits else mean, np.float32)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The real command line in a process of its own, and what the article's network takes."""
+"""The command line in its own process, and the training time of the article's network."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TIMED_STEPS = 300
 
 
 class Trained(NamedTuple):
-    """A finished run: where it is, what its manifest says, and the most memory its process had."""
+    """A finished run: its folder, its manifest's info, and the peak memory of its process."""
 
     path: str
     info: dict[str, Any]
@@ -28,20 +28,20 @@ class Trained(NamedTuple):
 
 
 def train(work: Path, *flags: object) -> Trained:
-    """``cifarml train`` with these flags."""
-    answer, peak = _answer("train", *flags, "--runs-dir", work / "runs", work=work)
-    return Trained(answer["path"], answer, peak)
+    """Run ``cifarml train`` with these flags."""
+    info, peak = _run("train", *flags, "--runs-dir", work / "runs", work=work)
+    return Trained(info["path"], info, peak)
 
 
 def test_accuracy(work: Path, run: str) -> float:
-    """The share of the 10,000 test images that the exported model of a run gets right."""
-    answer, _ = _answer("evaluate", run, "--data", LARGE, work=work)
-    assert answer["num_images"] == 10_000
-    return float(answer["accuracy"])
+    """Return the accuracy of a run's exported model on the 10,000 test images."""
+    result, _ = _run("evaluate", run, "--data", LARGE, work=work)
+    assert result["num_images"] == 10_000
+    return float(result["accuracy"])
 
 
-def _answer(*command: object, work: Path) -> tuple[dict[str, Any], int]:
-    """Run a command of ours; return what it prints, and the most memory that it had (Linux: in KiB)."""
+def _run(*command: object, work: Path) -> tuple[dict[str, Any], int]:
+    """Run a cifarml command; return its JSON output, and its peak memory in bytes (on Linux)."""
     variables = {
         "CIFARML_CACHE_DIR": str(work / "cache"),
         "CIFARML_REGISTRY_DIR": str(work / "registry"),
@@ -64,7 +64,7 @@ def _answer(*command: object, work: Path) -> tuple[dict[str, Any], int]:
 
 
 def run_program(name: str, *arguments: object, work: Path) -> str:
-    """Run a program of this folder, and return the last line that it prints."""
+    """Run a program of this folder; return the last line of its output."""
     done = subprocess.run(
         [sys.executable, "-m", f"tests.benchmarks.training.{name}", *map(str, arguments)],
         env=os.environ | {"CIFARML_CACHE_DIR": str(work / "cache"), "TF_CPP_MIN_LOG_LEVEL": "3"},
@@ -78,24 +78,24 @@ def run_program(name: str, *arguments: object, work: Path) -> str:
 
 
 def article_seconds(num_images: int) -> float:
-    """What the article's network takes for its epochs of so many images: 300 steps, scaled.
+    """Return the training time of the article's network for a number of images, scaled from 300 steps.
 
-    Its first steps, in which TensorFlow makes the graph, and its looks at validation images don't count.
+    The first steps, in which TensorFlow builds the graph, and validation passes are excluded.
     """
     with Side.ours("tutorial", "-", 32, TIMED_STEPS) as side:
         return side.ms_an_image() / 1000 * num_images * EPOCHS
 
 
 def spread(values: list[float], form: str = ".1%") -> str:
-    """The mean, and the smallest and largest."""
+    """Format the mean and the range."""
     return f"{statistics.mean(values):{form}} ({min(values):{form}}-{max(values):{form}})"
 
 
 def table(*titles: str) -> None:
-    """Print the head of a table."""
+    """Print the header of a table."""
     print(f"\n| {' | '.join(titles)} |\n|{'---|' * len(titles)}", flush=True)
 
 
 def line(*cells: object) -> None:
-    """Print a line of it, at once."""
+    """Print a row of a table, and flush."""
     print(f"| {' | '.join(map(str, cells))} |", flush=True)

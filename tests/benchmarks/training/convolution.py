@@ -1,4 +1,4 @@
-"""``python -m tests.benchmarks convolution``: our convolutions in float32 beside Keras' own, in turn."""
+"""QuickConv2D against Keras' Conv2D in float32: ``python -m tests.benchmarks convolution``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ROUNDS = 15
 
 
 def convolution(work: Path) -> None:
-    """Forward and backward, pooling included: milliseconds an image."""
+    """Milliseconds per image of the forward and backward pass, pooling included."""
     print("\n| images, channels | ours | Keras' | ratio: median (spread) |\n|---|---|---|---|")
     for side, channels, filters, pooled in CONVOLUTIONS:
         ours, theirs = _sides(side, channels, filters, pooled=pooled)
@@ -45,7 +45,7 @@ def convolution(work: Path) -> None:
 def _sides(
     side: int, channels: int, filters: int, *, pooled: bool
 ) -> tuple[Callable[[], object], Callable[[], object]]:
-    """Return two functions that do the same, compiled already."""
+    """Return two compiled functions that compute the same."""
     import keras
     import tensorflow as tf
 

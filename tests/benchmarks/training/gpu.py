@@ -1,4 +1,4 @@
-"""``python -m tests.benchmarks gpu``: all images on a GPU, everything that is compiled included."""
+"""Training on all images on a GPU, compile time included: ``python -m tests.benchmarks gpu``."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ EPOCHS = 35
 
 
 def gpu(work: Path) -> None:
-    """``best`` for 35 epochs, each seed in a process of its own; ``KERAS_BACKEND=jax`` for JAX."""
+    """Train ``best`` for 35 epochs, each seed in its own process; ``KERAS_BACKEND=jax`` for JAX."""
     if not has_nvidia_driver():
-        print("\nThere is no NVIDIA GPU here.")
+        print("\nskipped: no NVIDIA GPU")
         return
-    table("on a GPU", "seed", "test accuracy", "time, compiling included", "images a second")
+    table("on a GPU", "seed", "test accuracy", "time, compiling included", "images/s")
     accuracies, seconds = [], []
     for seed in SEEDS:
         found = json.loads(run_program("on_gpu", LARGE, "best", EPOCHS, seed, work=work))

@@ -1,4 +1,4 @@
-"""Our training step, timed: a program that trains a round for each line it reads, and prints ms an image."""
+"""Timer of cifarml's training step: trains a round for each line of input, and prints ms per image."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NUM_BATCHES = 8
 
 
 def noise(count: int) -> Dataset:
-    """Images of noise: the step takes as long for them."""
+    """Return a dataset of noise, for which a step takes as long as for images."""
     random = np.random.default_rng(0)
     return Dataset(
         images=random.integers(0, 256, (count, 32, 32, 3), np.uint8),
@@ -39,22 +39,22 @@ def noise(count: int) -> Dataset:
 
 
 class Ready(Batches):
-    """The same few batches again and again, made before, as those of PyTorch are."""
+    """Precomputed batches, which are repeated, as in the PyTorch benchmark."""
 
     @cached_property
     def made(self) -> list[Batch]:
-        """Those of an epoch."""
+        """The batches of an epoch."""
         return list(self.epoch(0))
 
     def endless(self, first_epoch: int = 0) -> Iterator[Batch]:  # noqa: ARG002
-        """Make none."""
+        """Repeat the precomputed batches."""
         return itertools.cycle(self.made)
 
 
 def waited(train: Callable[[], object]) -> float:
-    """Train, and return which share of the time the step has waited for its batch, 0 to 1.
+    """Train, and return the share of the time that steps wait for their batch, 0 to 1.
 
-    By TensorFlow's profiler: the compiled step begins with the operation that gets it.
+    TensorFlow's profiler measures the operation that fetches the batch at the start of the compiled step.
     """
     with TemporaryDirectory() as folder:
         tf.profiler.experimental.start(folder)
@@ -74,23 +74,23 @@ def waited(train: Callable[[], object]) -> float:
 
 
 def main(preset: Any, widths: str, batch_size: int, num_steps: int, num_images: int, feed: str) -> None:
-    """Warm up, and then a round for each line of standard input.
+    """Warm up, then train a round for each line of standard input, and print ms per image.
+
+    For the line ``waits``, the share of the round in which steps wait for batches is printed instead.
 
     Args:
-        preset: Its network, and its recipe for so many images.
-        widths: With the optimiser of torch_step.py; ``-`` for the preset's own of both.
-        batch_size: Images in a step.
-        num_steps: Steps in a round.
-        num_images: What the recipe is chosen for.
-        feed: ``ready`` for batches made before, ``made`` for such as a training makes beside its steps.
-
-    For the line ``waits`` it is the share of the round that the steps have waited.
+        preset: The preset of the network and the recipe.
+        widths: Widths, trained with the optimizer of torch_step.py; ``-`` for the preset's own of both.
+        batch_size: Images per step.
+        num_steps: Steps per round.
+        num_images: Number of images that the recipe is chosen for.
+        feed: ``ready`` for precomputed batches, ``made`` for batches prefetched during training.
     """
     images = noise(NUM_BATCHES * batch_size)
     plan = Plan.make(TrainConfig(preset=preset), images)
     recipe = plan.preset.choose_recipe(num_images, len(CLASS_NAMES)).changed(batch_size=batch_size)
     plan = plan._replace(recipe=recipe)
-    if widths != "-":  # and then the optimiser of torch_step.py
+    if widths != "-":  # with the optimizer of torch_step.py
         changes: dict[str, Any] = {"optimizer": "sgd", "learning_rate": 1e-3, "momentum": 0.9}
         changes |= {"weight_decay": 5e-3, "widths": tuple(map(int, widths.split("/")))}
         plan = plan._replace(recipe=plan.recipe.changed(**changes))

@@ -1,7 +1,7 @@
-"""One preset trained on a GPU: a program that prints JSON.
+"""Training of one preset on a GPU; prints JSON.
 
-``python -m tests.benchmarks.training.on_gpu SOURCE PRESET EPOCHS SEED``; with ``KERAS_BACKEND=jax`` without
-TensorFlow, too.
+``python -m tests.benchmarks.training.on_gpu SOURCE PRESET EPOCHS SEED``. With ``KERAS_BACKEND=jax``,
+TensorFlow is not required.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from cifarml.hardware.devices import describe_machine
 from cifarml.progress import Progress
 from cifarml.train.fit import fit_network
 from cifarml.train.plan import Plan
-from tests.benchmarks.training.agreement import ask
+from tests.benchmarks.training.agreement import predict
 
 
 def main(source: str, preset: Any, num_epochs: int, seed: int) -> None:
-    """Train on all training images but those for validation, and score on the test images.
+    """Train without the validation images, and evaluate on the test images.
 
-    The time is that from the loaded images to the trained network: the GPU wakes up, and everything is
-    compiled in it. What is served is asked by Keras, since TensorFlow, which exports it, need not be here.
+    The time is from the loaded images to the trained network, with the start of the GPU and all compilation.
+    Keras runs the serving model, since TensorFlow, which the ONNX export requires, may be missing.
     """
     dataset = load_dataset(source)
     splits = dataset.split(seed=seed)
@@ -37,11 +37,11 @@ def main(source: str, preset: Any, num_epochs: int, seed: int) -> None:
     plan = Plan.make(config, splits.train)
     fitted = fit_network(plan, splits.train, splits.validation, on_progress=on_progress)
     seconds = time.perf_counter() - started
-    answers = ask(plan.preset.to_serve(fitted.network), splits.test.images)
+    predictions = predict(plan.preset.to_serve(fitted.network), splits.test.images)
     found = {
         "device": describe_machine(plan.devices),
         "precision": plan.precision,
-        "accuracy": float((answers.argmax(axis=1) == splits.test.labels).mean()),
+        "accuracy": float((predictions.argmax(axis=1) == splits.test.labels).mean()),
         "seconds": seconds,
         "images_per_second": fitted.images_per_second,
     }

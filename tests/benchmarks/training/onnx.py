@@ -1,4 +1,4 @@
-"""``python -m tests.benchmarks onnx``: what is served, against what was trained, for every preset."""
+"""Agreement of served and trained models for every preset: ``python -m tests.benchmarks onnx``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EPOCHS = os.environ.get("CIFARML_BENCHMARK_EPOCHS", "5")
 
 
 def onnx(work: Path) -> None:
-    """The largest difference of a probability, and the accuracies, on the 10,000 test images."""
+    """Largest difference in a probability, and the accuracies, on the 10,000 test images."""
     from cifarml.model.presets import PRESETS
 
     table(

@@ -1,4 +1,4 @@
-"""PyTorch, in an environment of its own."""
+"""PyTorch in its own virtual environment."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ VERSION = "2.13.0"
 
 
 def pytorch_python() -> Path:
-    """Return an interpreter that has PyTorch, which is installed by pip unless it is there.
+    """Return a Python interpreter with PyTorch, which pip installs if it is missing.
 
-    On Linux PyPI has the build for CUDA, some gigabytes, which trains just so without a GPU. For the small
-    one set ``PIP_INDEX_URL=https://download.pytorch.org/whl/cpu``. So there is no lock with hashes.
+    On Linux, PyPI has the CUDA build (several gigabytes), which also runs without a GPU. For the small CPU
+    build, set ``PIP_INDEX_URL=https://download.pytorch.org/whl/cpu``. Because both are allowed, there is no
+    lock file with hashes.
     """
     folder = CACHE / f"torch-{VERSION}-{sys.version_info.major}.{sys.version_info.minor}"
     python = folder / ("Scripts" if os.name == "nt" else "bin") / "python"

@@ -1,4 +1,4 @@
-"""``python -m tests.benchmarks scale``: cost by the number of images."""
+"""Training cost by number of images: ``python -m tests.benchmarks scale``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROUNDS = int(os.environ.get("CIFARML_BENCHMARK_ROUNDS", "3"))
 
 
 def scale(work: Path) -> None:
-    """Time per image with the same recipe, and the memory of a training with the largest number."""
+    """Time per image with the same recipe, and the peak memory for 50,000 images."""
     times: dict[int, list[float]] = {size: [] for size in SIZES}
     table("images", "round", "time per image")
     for number in range(ROUNDS):
@@ -26,12 +26,12 @@ def scale(work: Path) -> None:
         for each in zip(*times.values(), strict=True)  # of each round
     ]
     print(
-        f"\nThe dearest image of a round costs {statistics.median(ratios):.2f} times the cheapest "
+        f"\nHighest time per image of a round relative to the lowest: {statistics.median(ratios):.2f} "
         f"({min(ratios):.2f}-{max(ratios):.2f}; bar 1.15).",
         flush=True,
     )
     run = train(work, "--data", LARGE, "--epochs", 1)
-    print(f"Memory of `cifarml train` for 50,000 images: {run.peak_bytes / 1e9:.2f} GB (bar 2.5).")
+    print(f"Peak memory of `cifarml train` for 50,000 images: {run.peak_bytes / 1e9:.2f} GB (bar 2.5).")
 
 
 def _ms_an_image(work: Path, size: int) -> float:

@@ -1,4 +1,4 @@
-"""Training as it goes on, timed: a program that prints ms an image for so many images of a source."""
+"""Steady-state training speed: prints ms per image for a number of images of a source."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cifarml.train.plan import Plan
 
 
 def main(source: str, num_images: int, images_in_all: int) -> None:
-    """The same recipe for any number of images: that of the preset ``fast`` for 50,000."""
+    """Train with the recipe of the preset ``fast`` for 50,000 images, whatever their number."""
     dataset = load_dataset(source).train
     dataset = dataset.subset(num_images) if num_images < len(dataset) else dataset
     splits = dataset.split()

@@ -1,4 +1,4 @@
-"""``python -m tests.benchmarks step``: our training step beside PyTorch's, in turn."""
+"""Training step of cifarml against PyTorch's, alternately: ``python -m tests.benchmarks step``."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tests.benchmarks.training.pytorch import pytorch_python
 
 HERE = Path(__file__).parent
 NETWORKS = (("64/256/256", 128, 16), ("32/128/128", 256, 24), ("16/64/64", 128, 120))
-"""Widths, size of a batch, and steps in a round: about four seconds on two cores."""
+"""Widths, batch size, and steps per round: about four seconds on two cores."""
 ROUNDS = int(os.environ.get("CIFARML_BENCHMARK_ROUNDS", "9"))
 
 
 class Side:
-    """One side: a program that is ready, and times a round of training whenever it is asked to."""
+    """One side of a comparison: a warm process that times a round of training on request."""
 
     def __init__(self, command: list[object]) -> None:
         self._process = subprocess.Popen(
@@ -42,25 +42,25 @@ class Side:
         few: bool = True,
         feed: str = "ready",
     ) -> Side:
-        """``fit``, as ``cifarml train`` has it, of a preset."""
+        """Start ``fit`` of a preset, as in ``cifarml train``."""
         module = "tests.benchmarks.training.keras_step"
         num_images = 1_620 if few else 47_500
         return cls([sys.executable, "-m", module, preset, widths, batch_size, num_steps, num_images, feed])
 
     @classmethod
     def pytorch(cls, widths: str, batch_size: int, num_steps: int) -> Side:
-        """The same in PyTorch, in an environment of its own."""
+        """Start the same training in PyTorch, in its own environment."""
         return cls([pytorch_python(), HERE / "torch_step.py", widths, batch_size, num_steps])
 
     def ms_an_image(self) -> float:
-        """Train a round, and return milliseconds an image."""
-        return self._ask("")
+        """Train a round, and return milliseconds per image."""
+        return self._train("")
 
     def waits(self) -> float:
-        """Train a round, and return which share of its time the steps have waited for their batches."""
-        return self._ask("waits")
+        """Train a round, and return the share of its time that steps wait for their batches."""
+        return self._train("waits")
 
-    def _ask(self, what: str) -> float:
+    def _train(self, what: str) -> float:
         assert self._process.stdin is not None
         self._process.stdin.write(f"{what}\n")
         self._process.stdin.flush()
@@ -76,11 +76,11 @@ class Side:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.communicate()  # its standard input ends, and so does it
+        self._process.communicate()  # closes its standard input, which ends it
 
 
 def step(work: Path) -> None:
-    """Milliseconds an image in training, of the same network in the same batches."""
+    """Milliseconds per image in training, for the same network and batch size."""
     print("\n| widths, batch | ours | PyTorch | ratio: median (spread) | bar |\n|---|---|---|---|---|")
     for widths, batch_size, num_steps in NETWORKS:
         ours, theirs = [], []
@@ -101,14 +101,13 @@ def step(work: Path) -> None:
 
 
 def waiting(work: Path) -> None:
-    """How long the steps wait for their batches, and what making them adds to the steps' time.
+    """Share of the time that steps wait for batches, and the overhead of the input pipeline.
 
-    The latter, against batches made before, is also what the steps lose of the processor to the thread that
-    makes them.
+    The overhead is relative to precomputed batches; it includes the CPU time of the thread that prepares
+    batches.
     """
-    print(
-        "\n| recipe | waits: median (spread) | bar | made beside | before | adds |\n|---|---|---|---|---|---|"
-    )
+    columns = ("recipe", "waits: median (spread)", "bar", "prefetched", "precomputed", "overhead")
+    print(f"\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     for preset, few, batch_size, num_steps in (
         ("fast", True, 64, 90),
         ("fast", False, 256, 24),

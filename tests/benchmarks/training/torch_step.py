@@ -1,6 +1,6 @@
-"""The same network and the same step in PyTorch, eager, as its documentation has it; like keras_step.py.
+"""Timer of the same network and training step in eager PyTorch, as in its documentation; see keras_step.py.
 
-In bfloat16 by autocast, or in float32 where that is quicker: on a processor without bfloat16.
+It uses autocast to bfloat16, or float32 if that is faster (on a processor without bfloat16).
 """
 
 import sys
@@ -11,7 +11,7 @@ from torch import nn
 
 
 def network(widths: list[int]) -> nn.Module:
-    """The network of the preset ``fast``; see src/cifarml/model/convnet.py."""
+    """Build the network of the preset ``fast``; see src/cifarml/model/convnet.py."""
     whitening = nn.Conv2d(3, 24, 2, bias=False)
     whitening.weight.requires_grad = False
     stack: list[nn.Module] = [whitening, nn.ReLU(inplace=True)]
@@ -29,7 +29,7 @@ def network(widths: list[int]) -> nn.Module:
 
 
 def main(widths: str, batch_size: int, num_steps: int) -> None:
-    """Warm up, and then a round for each line of standard input."""
+    """Warm up, then train a round for each line of standard input, and print ms per image."""
     torch.manual_seed(0)
     model = network([int(width) for width in widths.split("/")]).to(memory_format=torch.channels_last)
     model.train()
@@ -42,7 +42,7 @@ def main(widths: str, batch_size: int, num_steps: int) -> None:
     def train(count: int, *, reduced: bool) -> float:
         started = time.perf_counter()
         for step in range(count):
-            # NHWC in memory, as ours; seen as NCHW, which is what channels_last means
+            # NHWC in memory, as in Keras, viewed as NCHW: PyTorch's channels_last format
             pixels = images[step % 8].permute(0, 3, 1, 2).float().div_(255).sub_(0.449).div_(0.226)
             optimizer.zero_grad(set_to_none=True)
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=reduced):

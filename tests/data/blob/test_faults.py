@@ -1,6 +1,6 @@
-"""Blobs over a line with faults: the right bytes, or a clear error and nothing lost.
+"""Fault injection for transfers: correct content, or a clear error and a resumable transfer.
 
-Every third case of a list runs always, the others with
+By default, every third case of a list runs; the others run with
 ``pytest -m exhaustive tests/data/blob/test_faults.py``.
 """
 
@@ -42,17 +42,17 @@ from tests.emulators.storage_bench import Mode, StorageBench
 from tests.image_files import flat, write_folder
 from tests.processes import forking_context
 
-pytestmark = pytest.mark.usefixtures("no_secret_shows")
+pytestmark = pytest.mark.usefixtures("no_secrets_in_output")
 
 PART = 4 * 2**20  # of a download
-LARGE = 2 * PART + 1_000_123  # three parts to read, two blocks to write
+LARGE = 2 * PART + 1_000_123  # three parts when downloaded, two blocks when uploaded
 SMALL = 5_000
 SIZES = {"large": LARGE, "small": SMALL}
 TIMEOUT_S = 1.0
 
 
 class Stored(NamedTuple):
-    """A container with two blobs, and what they hold."""
+    """Container with two blobs, and their contents."""
 
     container: str
     contents: dict[str, bytes]
@@ -78,29 +78,29 @@ def store_at(container: str) -> BlobStore:
 
 
 def at(number: int, fault: Fault) -> Plan:
-    """This fault for the request of this number, and none for the others."""
+    """Inject a fault into the request with this number."""
     return lambda request: fault if request.number == number else None
 
 
 def on_get(fault: Fault) -> Plan:
-    """This fault whenever something is read."""
+    """Inject a fault into every GET request."""
     return lambda request: fault if request.method == "GET" else None
 
 
-def refused(error: CifarMLError) -> None:
-    """What is raised is logged with its traceback, for the search for secrets, and says what to do."""
+def check_error(error: CifarMLError) -> None:
+    """Assert that an error has a hint; log its traceback, which is searched for secrets."""
     logging.getLogger("tests").error("refused", exc_info=error)
     assert error.hint
 
 
-def a_part(cases: Sequence[tuple[Any, ...]]) -> list[Any]:
-    """The cases, of which every third runs always; three is odd, so that the kinds of fault take turns."""
+def sample(cases: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """Mark all but every third case as exhaustive; three is odd, so that all kinds of faults are included."""
     rest = pytest.mark.exhaustive
     return [case if not number % 3 else pytest.param(*case, marks=rest) for number, case in enumerate(cases)]
 
 
 def spread(count: int, size: int) -> list[int]:
-    """So many positions all over ``size`` bytes, the first and last among them."""
+    """Return ``count`` positions spread over ``size`` bytes, including the first and last."""
     return sorted({0, 1, size - 1, *(round(size * i / (count - 1)) for i in range(1, count - 1))})
 
 
@@ -128,8 +128,8 @@ DOWNLOADS: list[tuple[str, Fault, int]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "fault", "number"), a_part(DOWNLOADS), ids=str)
-def test_download(
+@pytest.mark.parametrize(("name", "fault", "number"), sample(DOWNLOADS), ids=str)
+def test_download_with_a_fault(
     storage: StorageBench, stored: Stored, tmp_path: Path, name: str, fault: Fault, number: int
 ) -> None:
     target = tmp_path / "target"
@@ -139,7 +139,7 @@ def test_download(
         try:
             store.download([(name, target)])
         except CloudError as error:
-            refused(error)
+            check_error(error)
             assert not target.exists()
             storage.faults.reset()
             store.download([(name, target)])
@@ -163,8 +163,8 @@ UPLOADS: list[tuple[str, Fault, int]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "fault", "number"), a_part(UPLOADS), ids=str)
-def test_upload(
+@pytest.mark.parametrize(("name", "fault", "number"), sample(UPLOADS), ids=str)
+def test_upload_with_a_fault(
     storage: StorageBench,
     client: BlobServiceClient,
     stored: Stored,
@@ -182,7 +182,7 @@ def test_upload(
         try:
             store.upload({blob.blob_name: path})
         except (CloudError, DataError) as error:
-            refused(error)
+            check_error(error)
             storage.faults.reset()
             store.upload({blob.blob_name: path})
     content = stored.contents[name]
@@ -200,8 +200,8 @@ ALWAYS: list[Fault] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "fault"), a_part(list(itertools.product(SIZES, ALWAYS))), ids=str)
-def test_a_line_that_stays_bad(
+@pytest.mark.parametrize(("name", "fault"), sample(list(itertools.product(SIZES, ALWAYS))), ids=str)
+def test_download_with_permanent_faults(
     storage: StorageBench, stored: Stored, tmp_path: Path, name: str, fault: Fault
 ) -> None:
     storage.route(faulty=True)
@@ -209,7 +209,7 @@ def test_a_line_that_stays_bad(
     with store_at(stored.container) as store:
         with pytest.raises(CloudError) as caught:
             store.download([(name, tmp_path / "target")])
-        refused(caught.value)
+        check_error(caught.value)
         assert not (tmp_path / "target").exists()
         storage.faults.reset()
         store.download([(name, tmp_path / "target")])
@@ -220,8 +220,10 @@ def test_a_line_that_stays_bad(
 FOLDER: list[Fault] = [*STATUSES, CutResponse(10), Truncate(10), Flip(10), LoseReply(), Stall(60)]
 
 
-@pytest.mark.parametrize(("number", "fault"), a_part(list(itertools.product([2, 5, 11], FOLDER))), ids=str)
-def test_a_folder(storage: StorageBench, container: str, tmp_path: Path, number: int, fault: Fault) -> None:
+@pytest.mark.parametrize(("number", "fault"), sample(list(itertools.product([2, 5, 11], FOLDER))), ids=str)
+def test_folder_transfer_with_a_fault(
+    storage: StorageBench, container: str, tmp_path: Path, number: int, fault: Fault
+) -> None:
     files = flat(6)
     folder = write_folder(tmp_path / "mine", files)
     storage.route(faulty=True)
@@ -234,7 +236,7 @@ def test_a_folder(storage: StorageBench, container: str, tmp_path: Path, number:
             try:
                 work()
             except (CloudError, DataError) as error:
-                refused(error)
+                check_error(error)
                 storage.faults.reset()
                 work()
     assert {path.name: path.read_bytes() for path in (tmp_path / "back").iterdir()} == files
@@ -242,18 +244,18 @@ def test_a_folder(storage: StorageBench, container: str, tmp_path: Path, number:
 
 @pytest.mark.parametrize("debug", ["0", "1"])
 @pytest.mark.parametrize("mode", ["key", "sas", "oauth", "connection-string"])
-def test_the_command_line_shows_no_secret_either(
+def test_command_line_shows_no_secrets(
     storage: StorageBench, stored: Stored, monkeypatch: pytest.MonkeyPatch, mode: Mode, debug: str
 ) -> None:
-    """Not even where the service repeats in its answer what it was sent."""
+    """Not even if the service's error message contains them."""
     monkeypatch.delenv("AZURE_STORAGE_KEY")
     for name, value in storage.env(mode).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("CIFARML_DEBUG", debug)
-    told = " ".join(storage.secrets())
+    message = " ".join(storage.secrets())
     for fault in (
-        Status(403, "AuthenticationFailed", message=told),
-        Status(400, "Odd", message=told),
+        Status(403, "AuthenticationFailed", message=message),
+        Status(400, "Odd", message=message),
         Flip(9),
     ):
         storage.route(faulty=True)
@@ -268,7 +270,7 @@ def test_the_command_line_shows_no_secret_either(
             logging.getLogger("tests").error("ended", exc_info=caught.value)
 
 
-def test_what_arrived_is_kept(storage: StorageBench, stored: Stored, tmp_path: Path) -> None:
+def test_download_resumes_after_an_error(storage: StorageBench, stored: Stored, tmp_path: Path) -> None:
     storage.route(faulty=True)
     third = f"bytes={2 * PART}"
     storage.faults.reset(lambda r: Status(403, "AuthorizationFailure") if third in str(r.headers) else None)
@@ -283,7 +285,7 @@ def test_what_arrived_is_kept(storage: StorageBench, stored: Stored, tmp_path: P
     assert (tmp_path / "target").read_bytes() == stored.contents["large"]
 
 
-def test_a_blob_that_changes_meanwhile(storage: StorageBench, container: str, tmp_path: Path) -> None:
+def test_blob_changed_during_download(storage: StorageBench, container: str, tmp_path: Path) -> None:
     old, new = tmp_path / "old", tmp_path / "new"
     for path in (old, new):
         path.write_bytes(secrets.token_bytes(LARGE))
@@ -306,7 +308,7 @@ def test_a_blob_that_changes_meanwhile(storage: StorageBench, container: str, tm
     assert (tmp_path / "target").read_bytes() == new.read_bytes()
 
 
-# --- processes that are killed, and processes that meet ---
+# --- killed and concurrent processes ---
 
 
 def download(env: dict[str, str], container: str, name: str, target: Path) -> None:
@@ -321,7 +323,7 @@ def upload(env: dict[str, str], container: str, name: str, path: Path, overwrite
         try:
             store.upload({name: path}, overwrite=overwrite)
         except DataError as error:
-            raise SystemExit(3 if "other content" in error.message else 1) from None
+            raise SystemExit(3 if "different content" in error.message else 1) from None
 
 
 Start = Callable[..., BaseProcess]
@@ -329,7 +331,7 @@ Start = Callable[..., BaseProcess]
 
 @pytest.fixture
 def start(storage: StorageBench, own_cache: Path) -> Iterator[Start]:
-    """Start a function in a process of its own, quickly: it is forked from one that has imported all."""
+    """Start a function in a process forked from one that has imported everything, which is fast."""
     context = forking_context()
     env = storage.env("key") | {"CIFARML_CACHE_DIR": str(own_cache)}
     started: list[BaseProcess] = []
@@ -347,7 +349,7 @@ def start(storage: StorageBench, own_cache: Path) -> Iterator[Start]:
 
 
 class KillAt:
-    """Kills a process while its request of this number is under way."""
+    """Kill a process during its request with this number."""
 
     def __init__(self, number: int, fault: Fault | None = None) -> None:
         self.number, self.fault = number, fault
@@ -378,11 +380,11 @@ class KillAt:
 
 @pytest.mark.parametrize("name", SIZES)
 @pytest.mark.parametrize("number", [1, 2, 3, 4])
-def test_killed_while_downloading(
+def test_killed_download_resumes(
     storage: StorageBench, stored: Stored, tmp_path: Path, start: Start, number: int, name: str
 ) -> None:
     if name == "small" and number > 2:
-        name, fault = "large", Stall(0.05)  # the kill comes while others are written
+        name, fault = "large", Stall(0.05)  # killed while other parts are written
     else:
         fault = None
     target = tmp_path / "target"
@@ -397,13 +399,13 @@ def test_killed_while_downloading(
         store.download([(name, target)])
     assert target.read_bytes() == stored.contents[name]
     ranges = [request for request in storage.faults.requests if request.method == "GET"]
-    assert len(ranges) == -(-(SIZES[name] - arrived) // PART)  # no byte twice
+    assert len(ranges) == -(-(SIZES[name] - arrived) // PART)  # no part is downloaded twice
     assert [path.name for path in tmp_path.iterdir()] == ["target"]
 
 
 @pytest.mark.parametrize("name", SIZES)
 @pytest.mark.parametrize("number", [1, 2, 3, 4, 5])
-def test_killed_while_uploading(
+def test_killed_upload_resumes(
     storage: StorageBench,
     client: BlobServiceClient,
     stored: Stored,
@@ -414,7 +416,7 @@ def test_killed_while_uploading(
 ) -> None:
     fault = None
     if name == "small" and number > 2:
-        name, fault = "large", CutRequest(100)  # killed before the service had it
+        name, fault = "large", CutRequest(100)  # killed before the service received the request
     path = tmp_path / name
     path.write_bytes(stored.contents[name])
     blob = client.get_blob_client(stored.container, uuid.uuid4().hex)
@@ -422,20 +424,22 @@ def test_killed_while_uploading(
     with KillAt(number, fault) as kill:
         storage.faults.reset(kill)
         kill.aim(start(upload, stored.container, blob.blob_name, path, False))
-    there = blob.exists()
+    existed = blob.exists()
     storage.faults.reset()
     with store_at(stored.container) as store:
         done = store.upload({blob.blob_name: path})
     assert done.sent_bytes + done.saved_bytes == SIZES[name]
-    assert not (there and done.num_sent)
+    assert not (existed and done.num_sent)
     assert blob.download_blob(max_concurrency=1).readall() == stored.contents[name]
     committed, uncommitted = blob.get_block_list("all")
     assert not uncommitted
-    assert sum(block.size for block in committed) in {0, SIZES[name]}  # 0: written in one request
+    assert sum(block.size for block in committed) in {0, SIZES[name]}  # 0: uploaded in one request
 
 
-def test_killed_again_and_again(storage: StorageBench, stored: Stored, tmp_path: Path, start: Start) -> None:
-    """Each try gets one part further, whatever else it loses."""
+def test_repeatedly_killed_download_makes_progress(
+    storage: StorageBench, stored: Stored, tmp_path: Path, start: Start
+) -> None:
+    """Each attempt completes at least one more part."""
     target = tmp_path / "target"
     storage.route(faulty=True)
     for number in (2, 3, 3):
@@ -465,12 +469,12 @@ def test_two_processes_download_to_one_file(
     assert [path.name for path in tmp_path.iterdir()] == ["target"]
     if name == "large":
         ranges = [request for request in storage.faults.requests if request.method == "GET"]
-        assert len(ranges) == 3  # one has fetched, the other has waited
+        assert len(ranges) == 3  # one process downloads, the other waits
 
 
 @pytest.mark.parametrize("size", SIZES.values())
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_two_processes_write_one_blob(
+def test_two_processes_upload_to_one_blob(
     storage: StorageBench,
     client: BlobServiceClient,
     container: str,
@@ -479,7 +483,7 @@ def test_two_processes_write_one_blob(
     size: int,
     overwrite: bool,
 ) -> None:
-    """Both look before either writes: one wins, the other is told."""
+    """Both check before either writes: one succeeds, the other reports different content."""
     blob = client.get_blob_client(container, "x")
     if overwrite:
         blob.upload_blob(b"old")

@@ -1,4 +1,4 @@
-"""Images in Azure Blob Storage: the real SDK, the real Azurite, and a line with faults."""
+"""Azure Blob Storage with the real SDK, against Azurite and a fault-injecting proxy."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.emulators.fault_proxy import Status
 from tests.emulators.storage_bench import Mode, StorageBench
 from tests.image_files import flat, write_folder, write_zip
 
-pytestmark = pytest.mark.usefixtures("no_secret_shows")
+pytestmark = pytest.mark.usefixtures("no_secrets_in_output")
 
 LARGE = 9 * 2**20 + 123
 
@@ -46,7 +46,7 @@ def large(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("mode", ["key", "sas", "oauth", "connection-string"])
-def test_every_way_to_sign_in(
+def test_authentication_methods(
     storage: StorageBench, container: str, tmp_path: Path, cifarml: CommandLine, mode: Mode
 ) -> None:
     path = write_zip(tmp_path / "images.zip", flat(10))
@@ -63,15 +63,15 @@ def test_every_way_to_sign_in(
     assert not [secret for secret in storage.secrets() if secret in output]
 
 
-def test_what_all_libraries_log_is_searched_for_secrets(store: BlobStore, log: io.StringIO) -> None:
+def test_log_of_all_libraries_is_captured(store: BlobStore, log: io.StringIO) -> None:
     store.find("x")
     store.list_blobs()
     assert "Request method: 'HEAD'" in log.getvalue()  # azure-core
     assert "Starting new HTTPS connection" in log.getvalue()  # urllib3
-    assert "signing in with AZURE_STORAGE_KEY" in log.getvalue()  # ours
+    assert "signing in with AZURE_STORAGE_KEY" in log.getvalue()  # cifarml
 
 
-def test_a_folder_there_and_back(storage: StorageBench, container: str, tmp_path: Path) -> None:
+def test_folder_upload_download_round_trip(storage: StorageBench, container: str, tmp_path: Path) -> None:
     files = flat(15)
     folder = write_folder(tmp_path / "mine", files)
     (folder / ".hidden").write_bytes(b"not this one")
@@ -83,14 +83,14 @@ def test_a_folder_there_and_back(storage: StorageBench, container: str, tmp_path
     assert {path.name: path.read_bytes() for path in back.paths} == files
     assert download_path(str(address), tmp_path / "back").fetched_bytes == 0
     (tmp_path / "back" / "cat_1.png").write_bytes(b"mine")
-    with pytest.raises(DataError, match="other content"):
+    with pytest.raises(DataError, match="different content"):
         download_path(str(address), tmp_path / "back")
     download_path(str(address), tmp_path / "back", overwrite=True)
     assert (tmp_path / "back" / "cat_1.png").read_bytes() == files["cat_1.png"]
 
 
 @pytest.mark.parametrize("as_folder", [True, False])
-def test_the_second_training_only_asks_whether_it_has_changed(
+def test_second_load_uses_the_cache(
     storage: StorageBench, container: str, tmp_path: Path, as_folder: bool
 ) -> None:
     path = write_folder(tmp_path / "x", flat(12)) if as_folder else write_zip(tmp_path / "x.zip", flat(12))
@@ -110,13 +110,13 @@ def test_the_second_training_only_asks_whether_it_has_changed(
     ]
 
 
-def test_other_content_is_not_replaced_unseen(storage: StorageBench, container: str, tmp_path: Path) -> None:
+def test_different_content_requires_overwrite(storage: StorageBench, container: str, tmp_path: Path) -> None:
     path = tmp_path / "x.bin"
     for size in (100, LARGE):
         path.write_bytes(secrets.token_bytes(size))
         upload_path(path, f"az://{container}/{size}")
         path.write_bytes(secrets.token_bytes(size))
-        with pytest.raises(DataError, match="other content"):
+        with pytest.raises(DataError, match="different content"):
             upload_path(path, f"az://{container}/{size}")
         upload_path(path, f"az://{container}/{size}", overwrite=True)
         download_path(f"az://{container}/{size}", tmp_path / f"back{size}")
@@ -124,24 +124,24 @@ def test_other_content_is_not_replaced_unseen(storage: StorageBench, container: 
 
 
 @pytest.mark.parametrize(
-    ("code", "error_code", "words", "hint"),
+    ("code", "error_code", "message", "hint"),
     [
-        (403, "AuthorizationPermissionMismatch", "no right", "Storage Blob Data Contributor"),
+        (403, "AuthorizationPermissionMismatch", "permission denied", "Storage Blob Data Contributor"),
         (403, "AuthorizationFailure", "firewall", "network-rule"),
-        (404, "ContainerNotFound", "no container", "container list"),
+        (404, "ContainerNotFound", "does not exist", "container list"),
         (409, "ContainerBeingDeleted", "being deleted", "restore"),
-        (403, "KeyBasedAuthenticationNotPermitted", "takes no keys", "az login"),
+        (403, "KeyBasedAuthenticationNotPermitted", "does not allow key-based", "az login"),
         (503, "ServerBusy", "throttled", "try again"),
     ],
 )
-def test_what_azure_says_is_translated(
-    storage: StorageBench, store: BlobStore, code: int, error_code: str, words: str, hint: str
+def test_service_errors_are_translated(
+    storage: StorageBench, store: BlobStore, code: int, error_code: str, message: str, hint: str
 ) -> None:
     storage.route(faulty=True)
     storage.faults.reset(lambda _: Status(code, error_code))
     with (
         BlobStore(store.address, timeout_s=5, retry_wait_s=0.01) as bad,
-        pytest.raises(CloudError, match=words) as caught,
+        pytest.raises(CloudError, match=message) as caught,
     ):
         bad.list_blobs()
     assert hint in str(caught.value.hint)
@@ -150,12 +150,12 @@ def test_what_azure_says_is_translated(
 
 
 @pytest.mark.parametrize(
-    ("mode", "message", "words", "hint"),
+    ("mode", "service_message", "message", "hint"),
     [
         (
             "key",
             "The MAC signature found in the HTTP request 'x' is not the same",
-            "is not the account's",
+            "does not match the account",
             "az",
         ),
         ("key", "Request date header too old: 'Mon, 02 Nov 2026'", "clock is wrong", "timedatectl"),
@@ -168,16 +168,23 @@ def test_what_azure_says_is_translated(
         ("sas", "Signature did not match. String to sign used was x", "not valid for this account", "sas"),
     ],
 )
-def test_what_a_failed_sign_in_means(
-    storage: StorageBench, monkeypatch: pytest.MonkeyPatch, mode: Mode, message: str, words: str, hint: str
+def test_authentication_errors_are_translated(
+    storage: StorageBench,
+    monkeypatch: pytest.MonkeyPatch,
+    mode: Mode,
+    service_message: str,
+    message: str,
+    hint: str,
 ) -> None:
     monkeypatch.delenv("AZURE_STORAGE_KEY")
     for name, value in storage.env(mode).items():
         monkeypatch.setenv(name, value)
     storage.route(faulty=True)
-    answer = Status(403, "AuthenticationFailed", message=f"Server failed to authenticate.\n{message}")
-    storage.faults.reset(lambda _: answer)
-    with pytest.raises(CloudError, match=words) as caught:
+    response = Status(
+        403, "AuthenticationFailed", message=f"Server failed to authenticate.\n{service_message}"
+    )
+    storage.faults.reset(lambda _: response)
+    with pytest.raises(CloudError, match=message) as caught:
         BlobStore("az://images").list_blobs()
     assert hint in str(caught.value.hint)
     again = pickle.loads(pickle.dumps(caught.value))
@@ -189,19 +196,19 @@ def test_what_a_failed_sign_in_means(
     )
 
 
-def test_no_such_host(storage: StorageBench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the proxy the name is looked up here, where nobody knows it."""
+def test_unknown_storage_account(storage: StorageBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the proxy, the host name is resolved by this machine, which fails."""
     for name in ("HTTPS_PROXY", "HTTP_PROXY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT", "nosuchaccount")
     with (
         BlobStore("az://images", retry_wait_s=0.01) as store,
-        pytest.raises(CloudError, match=r"not a known name|names can't be looked up"),
+        pytest.raises(CloudError, match=r"can't be resolved"),
     ):
         store.list_blobs()
 
 
-def test_list_equals_lookup(
+def test_list_blobs_equals_find(
     storage: StorageBench, store: BlobStore, client: BlobServiceClient, container: str, tmp_path: Path
 ) -> None:
     names = [f"a/{number:02}" for number in range(15)] + ["ü & <b>/c d+%41.png", "z"]
@@ -218,11 +225,11 @@ def test_list_equals_lookup(
     assert [blob.name for blob in store.list_blobs("a/1")] == names[10:15]
 
 
-def test_wrong_key_and_expired_sas(
+def test_invalid_key_or_missing_account(
     storage: StorageBench, container: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AZURE_STORAGE_KEY", "d3Jvbmcga2V5" * 7)
-    with pytest.raises(CloudError, match="AZURE_STORAGE_KEY is not the account's"):
+    with pytest.raises(CloudError, match="AZURE_STORAGE_KEY does not match the account"):
         BlobStore(f"az://{container}").list_blobs()
     monkeypatch.setenv("AZURE_STORAGE_KEY", "not base64!")
     with pytest.raises(SettingsError, match="base64"):
@@ -242,7 +249,7 @@ def test_wrong_key_and_expired_sas(
         "https://169.254.169.254",
     ],
 )
-def test_nothing_is_sent_to_other_hosts(
+def test_credentials_are_not_sent_to_other_hosts(
     storage: StorageBench, monkeypatch: pytest.MonkeyPatch, url: str
 ) -> None:
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT", url)
@@ -254,7 +261,7 @@ def test_nothing_is_sent_to_other_hosts(
     assert not storage.proxy.refused
 
 
-def test_rights(storage: StorageBench, container: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_permissions(storage: StorageBench, container: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CIFARML_STORAGE_CONTAINER", container)
     assert dict(check_permissions(load_settings())) == dict.fromkeys(("list", "write", "read", "delete"))
 
@@ -276,13 +283,13 @@ def test_rights(storage: StorageBench, container: str, monkeypatch: pytest.Monke
         "az://good/a\0b",
     ],
 )
-def test_addresses_that_are_none(text: str) -> None:
+def test_invalid_addresses(text: str) -> None:
     with pytest.raises(DataError) as caught:
         BlobAddress.parse(text)
     assert "SECRET" not in caught.value.message
 
 
-def test_addresses() -> None:
+def test_parse_addresses() -> None:
     address = BlobAddress.parse("https://account.blob.core.windows.net/pics/a%20b/c.zip?sv=1&sig=SECRET")
     assert (address.account_url, address.container, address.name) == (
         "https://account.blob.core.windows.net",
@@ -294,8 +301,10 @@ def test_addresses() -> None:
     assert BlobAddress.parse("az://pics/x/").name == "x/"
 
 
-def test_real_images(storage: StorageBench, container: str, tmp_path: Path, cifarml: CommandLine) -> None:
-    """The article's steps 4a, 4c and 4d: upload, look, train, from storage."""
+def test_train_from_storage(
+    storage: StorageBench, container: str, tmp_path: Path, cifarml: CommandLine
+) -> None:
+    """Steps 4a, 4c and 4d of the article from storage: upload, show, train."""
     folder = os.environ.get("CIFARML_TEST_DATA")
     path = Path(folder, "2000pics_cifar10.zip") if folder else write_zip(tmp_path / "p.zip", flat(40))
     address = f"az://{container}/images.zip"

@@ -1,4 +1,4 @@
-"""Downloads from a real server of our own: whole and right, or a DownloadError."""
+"""Downloads from a local HTTP server: resuming, verification, errors and concurrency."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
 @dataclasses.dataclass
-class Answer:
-    """How the server answers one request."""
+class Response:
+    """Settings of a response by the server."""
 
     status: int | None = None
     content: bytes = CONTENT
@@ -42,11 +42,11 @@ class Answer:
 
 
 class Server(ThreadingHTTPServer):
-    """Gives ``answers`` one after the other, the last one again and again, and keeps a log."""
+    """Server that sends `responses` in order, repeating the last one, and records requests."""
 
-    def __init__(self, answers: list[Answer]) -> None:
+    def __init__(self, responses: list[Response]) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.answers = answers
+        self.responses = responses
         self.starts: list[int] = []
         self.num_sent = 0
         self.lock = threading.Lock()
@@ -55,10 +55,10 @@ class Server(ThreadingHTTPServer):
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}/cifar-10-python.tar.gz"
 
-    def next_answer(self, start: int) -> Answer:
+    def next_response(self, start: int) -> Response:
         with self.lock:
             self.starts.append(start)
-            return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+            return self.responses.pop(0) if len(self.responses) > 1 else self.responses[0]
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -66,24 +66,24 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
-        answer = self.server.next_answer(int(asked[1]) if asked else 0)
-        start = int(asked[1]) if asked and answer.ranges else 0
-        content = answer.content[start:]
-        status = answer.status or (206 if asked and answer.ranges else 200)
+        requested = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        response = self.server.next_response(int(requested[1]) if requested else 0)
+        start = int(requested[1]) if requested and response.ranges else 0
+        content = response.content[start:]
+        status = response.status or (206 if requested and response.ranges else 200)
         self.close_connection = True
         self.send_response(status)
-        for name, value in answer.headers.items():
+        for name, value in response.headers.items():
             self.send_header(name, value)
         if status == 206:
-            total = len(answer.content)
-            self.send_header("Content-Range", answer.content_range or f"bytes {start}-{total - 1}/{total}")
+            total = len(response.content)
+            self.send_header("Content-Range", response.content_range or f"bytes {start}-{total - 1}/{total}")
         if status >= 400:
             content = b"<html>no</html>"
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        content = content[: answer.cut_after]
-        pause, event = answer.wait_after or (len(content), None)
+        content = content[: response.cut_after]
+        pause, event = response.wait_after or (len(content), None)
         try:
             for begin, end in ((0, pause), (pause, len(content))):
                 for i in range(begin, end, 2**16):
@@ -93,15 +93,15 @@ class Handler(BaseHTTPRequestHandler):
                 if event and end == pause:
                     event.wait(60)
         except OSError:
-            pass  # the client is gone, as some tests want it
+            pass  # some tests end the client
 
     def log_message(self, *arguments: object) -> None:
         pass
 
 
 @contextmanager
-def serving(*answers: Answer) -> Iterator[Server]:
-    server = Server(list(answers) or [Answer()])
+def serving(*responses: Response) -> Iterator[Server]:
+    server = Server(list(responses) or [Response()])
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
@@ -133,43 +133,43 @@ def partial_of(target: Path) -> Path:
     return target.with_name(target.name + ".partial")
 
 
-def test_fetched_once_and_told(target: Path) -> None:
-    told: list[Progress] = []
+def test_file_is_downloaded_once_with_progress(target: Path) -> None:
+    steps: list[Progress] = []
     with serving() as server:
-        assert fetch(server.url, target, told.append) == target
+        assert fetch(server.url, target, steps.append) == target
         assert target.read_bytes() == CONTENT
         assert fetch(server.url, target) == target
         assert server.starts == [0]
-    done = [step.done for step in told]
+    done = [step.done for step in steps]
     assert done == sorted(set(done))
     assert done[-1] == len(CONTENT)
     assert len(done) > 5
-    assert {(step.total, step.unit) for step in told} == {(len(CONTENT), "bytes")}
+    assert {(step.total, step.unit) for step in steps} == {(len(CONTENT), "bytes")}
     assert not partial_of(target).exists()
 
 
 @pytest.mark.parametrize("have", [1, 1000, 2**18, len(CONTENT) - 1])
-def test_only_the_rest_is_asked_for(target: Path, have: int) -> None:
+def test_only_missing_bytes_are_requested(target: Path, have: int) -> None:
     partial_of(target).write_bytes(CONTENT[:have])
-    told: list[Progress] = []
+    steps: list[Progress] = []
     with serving() as server:
-        fetch(server.url, target, told.append)
+        fetch(server.url, target, steps.append)
         assert server.starts == [have]
         assert server.num_sent == len(CONTENT) - have
     assert target.read_bytes() == CONTENT
-    assert told[0].done > have
+    assert steps[0].done > have
 
 
-def test_a_whole_partial_file_needs_no_server(target: Path) -> None:
+def test_complete_partial_file_needs_no_request(target: Path) -> None:
     partial_of(target).write_bytes(CONTENT)
     assert fetch("http://127.0.0.1:9/x", target).read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("cut", [0, 1, 2, 100, 2**16, 2**18 - 1, 2**18, 2**18 + 1, 10**6, len(CONTENT) - 1])
 @pytest.mark.parametrize("ranges", [True, False])
-def test_a_cut_connection_goes_on(target: Path, cut: int, ranges: bool) -> None:
-    with serving(Answer(cut_after=cut), Answer(ranges=ranges)) as server:
-        if cut < 2**14:  # too little came to say that more would
+def test_download_resumes_after_disconnect(target: Path, cut: int, ranges: bool) -> None:
+    with serving(Response(cut_after=cut), Response(ranges=ranges)) as server:
+        if cut < 2**14:  # less than one block: no progress, so no retry
             with pytest.raises(DownloadError, match=r"can't fetch .*connection"):
                 fetch(server.url, target)
             assert not target.exists()
@@ -179,20 +179,20 @@ def test_a_cut_connection_goes_on(target: Path, cut: int, ranges: bool) -> None:
         assert cut - 2**14 < server.starts[1] <= cut
 
 
-def test_many_cuts(target: Path) -> None:
+def test_many_disconnects(target: Path) -> None:
     rng = np.random.default_rng(1)
-    cuts = [Answer(cut_after=int(cut)) for cut in rng.integers(2**14, 2**17, 60)]
+    cuts = [Response(cut_after=int(cut)) for cut in rng.integers(2**14, 2**17, 60)]
     with serving(*cuts) as server:
         fetch(server.url, target)
         assert len(server.starts) > 20
         assert server.starts == sorted(set(server.starts))
-        assert server.num_sent <= len(CONTENT) + 2**14 * len(server.starts), "next to nothing is sent twice"
+        assert server.num_sent <= len(CONTENT) + 2**14 * len(server.starts), "resent at most a block each"
     assert target.read_bytes() == CONTENT
 
 
-def test_cuts_without_end_and_without_progress(target: Path) -> None:
+def test_disconnects_without_progress(target: Path) -> None:
     with (
-        serving(Answer(cut_after=1000, ranges=False)) as server,
+        serving(Response(cut_after=1000, ranges=False)) as server,
         pytest.raises(DownloadError, match="can't fetch"),
     ):
         fetch(server.url, target)
@@ -200,17 +200,17 @@ def test_cuts_without_end_and_without_progress(target: Path) -> None:
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
-def test_a_busy_server_is_asked_again(target: Path, status: int) -> None:
-    with serving(Answer(status=status, headers={"Retry-After": "36000"}), Answer()) as server:
+def test_transient_errors_are_retried(target: Path, status: int) -> None:
+    with serving(Response(status=status, headers={"Retry-After": "36000"}), Response()) as server:
         assert fetch(server.url, target).read_bytes() == CONTENT
         assert server.starts == [0, 0]
 
 
 @pytest.mark.parametrize("status", [301, 400, 401, 403, 404, 410, 416, 503])
 @pytest.mark.parametrize("have", [0, 1000])
-def test_answers_that_bring_no_file(target: Path, status: int, have: int) -> None:
+def test_http_errors(target: Path, status: int, have: int) -> None:
     partial_of(target).write_bytes(CONTENT[:have])
-    with serving(Answer(status=status, headers={"Location": "http://127.0.0.1:9/"})) as server:
+    with serving(Response(status=status, headers={"Location": "http://127.0.0.1:9/"})) as server:
         with pytest.raises(DownloadError, match="can't fetch") as caught:
             fetch(server.url, target)
         assert caught.value.hint
@@ -231,19 +231,19 @@ def test_answers_that_bring_no_file(target: Path, status: int, have: int) -> Non
         CONTENT[:1],
         b"",
     ],
-    ids=["zeros", "last byte", "one more", "twice", "one less", "one", "none"],
+    ids=["zeros", "last byte changed", "one byte more", "twice", "one byte less", "one byte", "empty"],
 )
 @pytest.mark.parametrize("have", [0, 5000])
 @pytest.mark.parametrize("ranges", [True, False])
-def test_another_file_is_refused(target: Path, content: bytes, have: int, ranges: bool) -> None:
+def test_file_with_other_content_is_rejected(target: Path, content: bytes, have: int, ranges: bool) -> None:
     partial_of(target).write_bytes(CONTENT[:have])
-    with serving(Answer(content=content, ranges=ranges)) as server:
-        with pytest.raises(DownloadError, match=r"published|can't fetch"):
+    with serving(Response(content=content, ranges=ranges)) as server:
+        with pytest.raises(DownloadError, match=r"SHA-256 mismatch|more than the expected|can't fetch"):
             fetch(server.url, target)
         assert not target.exists()
         assert server.num_sent <= 2 * len(CONTENT) + 2**20
     with serving() as server:
-        with suppress(DownloadError):  # what the wrong server left may cost one more try
+        with suppress(DownloadError):  # the wrong partial file may fail verification once
             fetch(server.url, target)
         fetch(server.url, target)
     assert target.read_bytes() == CONTENT
@@ -253,10 +253,10 @@ def test_another_file_is_refused(target: Path, content: bytes, have: int, ranges
     "content_range",
     ["bytes 0-99/100", "bytes 999-3000000/3000001", "bytes", "", "items 1000-2", "bytes */3000001"],
 )
-def test_a_wrong_content_range_is_not_appended(target: Path, content_range: str) -> None:
+def test_wrong_content_range_is_not_appended(target: Path, content_range: str) -> None:
     partial_of(target).write_bytes(CONTENT[:1000])
-    wrong = Answer(content_range=content_range or " ")
-    with serving(wrong, Answer()) as server:
+    wrong = Response(content_range=content_range or " ")
+    with serving(wrong, Response()) as server:
         try:
             fetch(server.url, target)
         except DownloadError:
@@ -266,17 +266,17 @@ def test_a_wrong_content_range_is_not_appended(target: Path, content_range: str)
 
 
 @pytest.mark.parametrize("too_many", [1, 1_000_000])
-def test_a_partial_file_that_is_too_long(target: Path, too_many: int) -> None:
+def test_too_long_partial_file_is_discarded(target: Path, too_many: int) -> None:
     partial_of(target).write_bytes(bytes(len(CONTENT) + too_many))
     with serving() as server:
         assert fetch(server.url, target).read_bytes() == CONTENT
         assert server.starts == [0]
 
 
-def test_a_damaged_partial_file_is_fetched_again(target: Path) -> None:
+def test_damaged_partial_file_is_discarded(target: Path) -> None:
     partial_of(target).write_bytes(bytes(1000))
     with serving() as server:
-        with pytest.raises(DownloadError, match="not the published file: SHA-256"):
+        with pytest.raises(DownloadError, match="SHA-256 mismatch"):
             fetch(server.url, target)
         assert not list(target.parent.glob("*.gz*partial"))
         assert fetch(server.url, target).read_bytes() == CONTENT
@@ -303,15 +303,15 @@ def free_port() -> int:
         "ftp://127.0.0.1/x",
     ],
 )
-def test_no_connection(target: Path, url: str) -> None:
+def test_connection_errors(target: Path, url: str) -> None:
     with pytest.raises(DownloadError, match="can't fetch") as caught:
         fetch(url.replace("PORT", str(free_port())), target)
-    assert "fetch the file yourself" in str(caught.value.hint)
+    assert "download the file yourself" in str(caught.value.hint)
     assert not target.exists()
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         b"",
         b"nonsense\r\n\r\n",
@@ -329,7 +329,7 @@ def test_no_connection(target: Path, url: str) -> None:
         )
     ],
 )
-def test_answers_that_are_no_http(target: Path, answer: bytes) -> None:
+def test_invalid_http_responses(target: Path, response: bytes) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
@@ -340,7 +340,7 @@ def test_answers_that_are_no_http(target: Path, answer: bytes) -> None:
                     return
                 with connection:
                     connection.recv(2**16)
-                    connection.sendall(answer)
+                    connection.sendall(response)
 
         thread = threading.Thread(target=serve)
         thread.start()
@@ -353,7 +353,7 @@ def test_answers_that_are_no_http(target: Path, answer: bytes) -> None:
     assert not target.exists()
 
 
-def test_a_folder_that_can_not_be_written(tmp_path: Path) -> None:
+def test_unwritable_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(DownloadError, match="can't write"):
         fetch("http://127.0.0.1:9/x", tmp_path / "file" / "x.tar.gz")
@@ -379,34 +379,34 @@ def wait_until(condition: Callable[[], bool]) -> None:
         if condition():
             return
         pause.wait(0.01)
-    raise AssertionError("it never happened")
+    raise AssertionError("timeout")
 
 
-def test_killed_in_the_middle_and_resumed(target: Path) -> None:
-    go_on = threading.Event()
-    with serving(Answer(wait_after=(2_000_000, go_on)), Answer()) as server:
+def test_download_resumes_after_kill(target: Path) -> None:
+    proceed = threading.Event()
+    with serving(Response(wait_after=(2_000_000, proceed)), Response()) as server:
         partial = partial_of(target)
         with child(server.url, target) as process:
             wait_until(lambda: partial.exists() and partial.stat().st_size > 0)
             assert not target.exists()
             process.send_signal(signal.SIGKILL)
             process.communicate(timeout=60)
-        go_on.set()
+        proceed.set()
         have = partial.stat().st_size
         assert 0 < have <= 2_000_000
         assert fetch(server.url, target).read_bytes() == CONTENT
         assert server.starts == [0, have]
 
 
-def test_two_processes_share_one_download(target: Path) -> None:
-    go_on = threading.Event()
-    with serving(Answer(wait_after=(1_000_000, go_on)), Answer()) as server:
+def test_concurrent_processes_share_one_download(target: Path) -> None:
+    proceed = threading.Event()
+    with serving(Response(wait_after=(1_000_000, proceed)), Response()) as server:
         with child(server.url, target) as first:
             wait_until(lambda: server.num_sent >= 900_000)
             with child(server.url, target) as second:
                 with pytest.raises(subprocess.TimeoutExpired):
                     second.wait(2)  # it waits for the first
-                go_on.set()
+                proceed.set()
                 assert [process.wait(60) for process in (first, second)] == [0, 0]
         assert server.num_sent == len(CONTENT)
         assert server.starts == [0]
@@ -414,15 +414,15 @@ def test_two_processes_share_one_download(target: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [CONTENT, bytes(170_498_071)], ids=["other size", "right size"])
-def test_the_official_archive_must_be_the_published_one(own_cache: Path, content: bytes) -> None:
-    with serving(Answer(content=content)) as server:
+def test_official_archive_is_verified(own_cache: Path, content: bytes) -> None:
+    with serving(Response(content=content)) as server:
         settings = Settings.model_validate({"cache_dir": own_cache, "cifar10_url": server.url})
-        with pytest.raises(DownloadError, match=r"not the published file|of 170,498,071 bytes"):
+        with pytest.raises(DownloadError, match=r"SHA-256 mismatch|of 170,498,071 bytes"):
             download_official(settings)
     assert not (own_cache / "cifar-10-python.tar.gz").exists()
 
 
-def test_the_official_archive_in_the_cache_is_used(settings: Settings) -> None:
-    there = settings.cache_dir / "cifar-10-python.tar.gz"
-    there.write_bytes(b"x")
-    assert download_official(settings) == there
+def test_cached_official_archive_is_used(settings: Settings) -> None:
+    cached = settings.cache_dir / "cifar-10-python.tar.gz"
+    cached.write_bytes(b"x")
+    assert download_official(settings) == cached

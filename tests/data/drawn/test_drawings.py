@@ -19,13 +19,13 @@ def drawings() -> Dataset:
     return draw_dataset(2000)
 
 
-def test_the_same_seed_draws_the_same_images() -> None:
+def test_drawings_are_reproducible() -> None:
     first, again = draw_dataset(60, seed=7), draw_dataset(60, seed=7)
     assert first.fingerprint == again.fingerprint
     assert first.sources == again.sources
 
 
-def test_a_larger_set_begins_with_the_smaller_one(drawings: Dataset) -> None:
+def test_larger_set_begins_with_smaller_one(drawings: Dataset) -> None:
     small = draw_dataset(57)
     assert np.array_equal(small.images, drawings.images[:57])
     assert np.array_equal(small.labels, drawings.labels[:57])
@@ -37,7 +37,7 @@ def test_different_seeds_share_no_image() -> None:
     assert not {image.tobytes() for image in zero.images} & {image.tobytes() for image in one.images}
 
 
-def test_there_is_a_figure_for_each_class(drawings: Dataset) -> None:
+def test_every_class_has_a_figure(drawings: Dataset) -> None:
     assert tuple(FIGURES) == CLASS_NAMES == drawings.class_names
 
 
@@ -50,7 +50,7 @@ def test_classes_are_balanced(count: int) -> None:
 
 
 @pytest.mark.parametrize(("count", "tests_a_class"), [(20, 1), (200, 2), (2000, 20)])
-def test_the_last_tenth_of_each_class_is_for_testing(count: int, tests_a_class: int) -> None:
+def test_last_tenth_of_each_class_is_test_set(count: int, tests_a_class: int) -> None:
     dataset = draw_dataset(count)
     assert dataset.test.class_counts().tolist() == [tests_a_class] * 10
     assert dataset.train.class_counts().tolist() == [count // 10 - tests_a_class] * 10
@@ -59,7 +59,7 @@ def test_the_last_tenth_of_each_class_is_for_testing(count: int, tests_a_class: 
         assert np.array_equal(split, np.sort(split))
 
 
-def test_uneven_classes_keep_images_on_both_sides() -> None:
+def test_uneven_classes_have_training_and_test_images() -> None:
     dataset = draw_dataset(29)
     assert dataset.test.class_counts().tolist() == [1] * 10
     assert dataset.train.class_counts().tolist() == [2] * 9 + [1]
@@ -69,7 +69,7 @@ def test_no_image_is_drawn_twice(drawings: Dataset) -> None:
     assert len({image.tobytes() for image in drawings.images}) == len(drawings)
 
 
-def test_sources_and_origin_say_that_these_are_drawings(drawings: Dataset) -> None:
+def test_sources_and_origin(drawings: Dataset) -> None:
     assert drawings.sources[0] == "drawn:airplane_1 (seed 0)"
     assert drawings.sources[-1] == "drawn:truck_200 (seed 0)"
     assert len(set(drawings.sources)) == len(drawings)
@@ -78,13 +78,13 @@ def test_sources_and_origin_say_that_these_are_drawings(drawings: Dataset) -> No
 
 
 @pytest.mark.parametrize("count", [-1, 0, MIN_DRAWN - 1, MAX_DRAWN + 1])
-def test_a_number_out_of_range_is_refused(count: int) -> None:
+def test_number_of_images_out_of_range(count: int) -> None:
     with pytest.raises(DataError, match=rf"Received: {count}$") as caught:
         draw_dataset(count)
     assert caught.value.hint
 
 
-def test_a_negative_seed_is_refused() -> None:
+def test_negative_seed() -> None:
     with pytest.raises(DataError, match=r"Received: -3$") as caught:
         draw_dataset(20, seed=-3)
     assert caught.value.hint
@@ -106,28 +106,28 @@ def _softmax(scores: Floats) -> Floats:
 
 
 def _fit_linear(pixels: Floats, labels: npt.NDArray[np.int64], *, steps: int, decay: float) -> Floats:
-    """Train a softmax regression by full-batch gradients with Nesterov's momentum."""
-    wanted = np.eye(10, dtype=np.float32)[labels]
+    """Train a softmax regression by full-batch gradient descent with Nesterov momentum."""
+    targets = np.eye(10, dtype=np.float32)[labels]
     rate = 1 / (0.5 * float(svds(pixels, k=1, return_singular_vectors=False)[0]) ** 2 / len(pixels) + decay)
     weights = ahead = np.zeros((pixels.shape[1], 10), np.float32)
     for step in range(steps):
-        slope = pixels.T @ (_softmax(pixels @ ahead) - wanted) / len(pixels) + decay * ahead
-        before, weights = weights, (ahead - rate * slope).astype(np.float32)
+        gradient = pixels.T @ (_softmax(pixels @ ahead) - targets) / len(pixels) + decay * ahead
+        before, weights = weights, (ahead - rate * gradient).astype(np.float32)
         ahead = weights + np.float32(step / (step + 3)) * (weights - before)
     return weights
 
 
 @pytest.mark.slow
-def test_a_linear_model_learns_something_but_stays_below_60_percent(drawings: Dataset) -> None:
-    learn, judge = drawings.train, draw_dataset(1000, seed=1)
-    middle = learn.images.mean(axis=0) / 255
+def test_linear_model_accuracy_is_between_20_and_60_percent(drawings: Dataset) -> None:
+    train, test = drawings.train, draw_dataset(1000, seed=1)
+    mean = train.images.mean(axis=0) / 255
 
     def features(dataset: Dataset) -> Floats:
-        pixels = (dataset.images / 255 - middle).reshape(len(dataset), -1)
+        pixels = (dataset.images / 255 - mean).reshape(len(dataset), -1)
         return np.hstack([pixels, np.ones((len(dataset), 1))]).astype(np.float32)
 
-    weights = _fit_linear(features(learn), learn.labels, steps=250, decay=0.02)
-    learnt = np.mean((features(learn) @ weights).argmax(axis=1) == learn.labels)
-    judged = np.mean((features(judge) @ weights).argmax(axis=1) == judge.labels)
-    assert learnt > 0.5
-    assert 0.2 < judged < 0.6
+    weights = _fit_linear(features(train), train.labels, steps=250, decay=0.02)
+    train_accuracy = np.mean((features(train) @ weights).argmax(axis=1) == train.labels)
+    test_accuracy = np.mean((features(test) @ weights).argmax(axis=1) == test.labels)
+    assert train_accuracy > 0.5
+    assert 0.2 < test_accuracy < 0.6

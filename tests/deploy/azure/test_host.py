@@ -1,4 +1,4 @@
-"""Going live in Azure: bad containers are refused, callers notice nothing, and plans touch nothing."""
+"""Azure host: rollout and rollback, keys, quota, dry runs and YAML files."""
 
 from __future__ import annotations
 
@@ -36,30 +36,30 @@ from tests.endpoints import Steady
 from tests.image_files import image_bytes
 from tests.waiting import wait_until
 
-OURS = "import cifarml.scoring.score as ours\ninit = ours.init\n"
+DEFAULT_SCRIPT = "import cifarml.scoring.score as default\ninit = default.init\n"
 FAULTS = {
     "crashes in init": "def init(): raise RuntimeError('no such model here')\ndef run(request): pass",
     "exits in init": "import os\ndef init(): os._exit(9)\ndef run(request): pass",
-    "no script": "this is no Python (",
-    "crashes": OURS + "def run(request): raise RuntimeError('oh no')",
-    "hangs": OURS + "import time\ndef run(request): time.sleep(3600)",
-    "slow": OURS
+    "no script": "invalid syntax (",
+    "crashes": DEFAULT_SCRIPT + "def run(request): raise RuntimeError('oh no')",
+    "hangs": DEFAULT_SCRIPT + "import time\ndef run(request): time.sleep(3600)",
+    "slow": DEFAULT_SCRIPT
     + """
 import time
 from azureml_inference_server_http.api.aml_request import rawhttp
 @rawhttp
 def run(request):
     time.sleep(5.5)
-    return ours.run(request)
+    return default.run(request)
 """,
-    "answers wrong": OURS
+    "wrong predictions": DEFAULT_SCRIPT
     + """
 import json
 from azureml_inference_server_http.api.aml_request import rawhttp
 from azureml_inference_server_http.api.aml_response import AMLResponse
 @rawhttp
 def run(request):
-    answer = ours.run(request)
+    answer = default.run(request)
     if answer.status_code != 200:
         return answer
     document = json.loads(answer.get_data())  # of one image
@@ -68,7 +68,7 @@ def run(request):
     document["probabilities"] = dict(zip(names, shares[1:] + shares[:1]))
     return AMLResponse(document, 200, json_str=True)
 """,
-    "answers nonsense": OURS + "def run(request): return [1, 2]",
+    "invalid responses": DEFAULT_SCRIPT + "def run(request): return [1, 2]",
 }
 REFUSED = {
     "crashes in init": "no such model here",
@@ -77,16 +77,16 @@ REFUSED = {
     "crashes": "oh no",
     "hangs": "408|in time|Scoring timeout",
     "slow": "5\\.\\d s for one image|408",
-    "answers wrong": "wrong prediction",
-    "answers nonsense": "invalid response",
+    "wrong predictions": "wrong prediction",
+    "invalid responses": "invalid response",
 }
 
-ALWAYS = {"crashes in init", "exits in init", "hangs", "answers wrong"}
-"""The others are left to ``-m exhaustive``."""
+DEFAULT_FAULTS = {"crashes in init", "exits in init", "hangs", "wrong predictions"}
+"""Faults in the default run; the others require ``-m exhaustive``."""
 
 
 class AzureCaller:
-    """Asks an endpoint in Azure as any program would."""
+    """HTTP client of an endpoint in Azure, without cifarml."""
 
     def __init__(self, host: AzureHost, name: str) -> None:
         self.uri = host.get_endpoint(name).scoring_uri
@@ -94,8 +94,8 @@ class AzureCaller:
         self.session = requests.Session()
 
     def score(self) -> Answer:
-        reply = self.session.post(self.uri, data=image_bytes(), headers=self.headers, timeout=60)
-        return Answer(reply.status_code, reply.content)
+        response = self.session.post(self.uri, data=image_bytes(), headers=self.headers, timeout=60)
+        return Answer(response.status_code, response.content)
 
 
 class Answer:
@@ -110,7 +110,7 @@ def registry(cloud: Cloud) -> AzureRegistry:
 
 @pytest.fixture
 def models(registry: AzureRegistry, trained: Run) -> list[RegisteredModel]:
-    """Two models of the same content, under two names."""
+    """Two models with the same content and different names."""
     return [registry.register(trained, name) for name in ("one", "two")]
 
 
@@ -127,9 +127,12 @@ def live(host: AzureHost, models: list[RegisteredModel]) -> str:
 
 @pytest.mark.parametrize(
     "fault",
-    [pytest.param(fault, marks=() if fault in ALWAYS else pytest.mark.exhaustive) for fault in REFUSED],
+    [
+        pytest.param(fault, marks=() if fault in DEFAULT_FAULTS else pytest.mark.exhaustive)
+        for fault in REFUSED
+    ],
 )
-def test_a_bad_container_is_refused(
+def test_faulty_deployment_is_rolled_back(
     cloud: Cloud,
     host: AzureHost,
     live: str,
@@ -137,19 +140,19 @@ def test_a_bad_container_is_refused(
     tmp_path: Path,
     fault: str,
 ) -> None:
-    """The old one goes on, no caller sees a failure, and the error shows the log."""
+    """The old deployment still serves, no client request fails, and the error contains the log."""
     script = tmp_path / "faulty_score.py"
     script.write_text(FAULTS[fault])
-    if fault == "exits in init":  # it is started until then
+    if fault == "exits in init":  # the emulator restarts the container until then
         cloud.start_timeout_s = 8
     timeout_s = 2 if fault == "hangs" else 10
     options = DeploymentOptions(request_timeout_s=timeout_s)
-    bad = AzureHost(host.workspace, options, script=script, poll_s=0.05)
+    faulty_host = AzureHost(host.workspace, options, script=script, poll_s=0.05)
     with (
         Steady(AzureCaller(host, live)) as steady,
         pytest.raises(DeployError, match=REFUSED[fault]) as caught,
     ):
-        deploy_model(bad, models[1], name=live, canary_s=0.2)
+        deploy_model(faulty_host, models[1], name=live, canary_s=0.2)
     assert steady.failures == []
     assert steady.num_answers > 0
     endpoint = host.get_endpoint(live)
@@ -158,14 +161,14 @@ def test_a_bad_container_is_refused(
     if fault in {"crashes in init", "no script"}:
         assert "Traceback" in caught.value.message
         assert isinstance(caught.value, CloudDeployError)
-    if fault in {"answers wrong", "slow"}:
+    if fault in {"wrong predictions", "slow"}:
         assert isinstance(caught.value, SmokeTestError | DeployError)
 
 
-def test_a_second_version_goes_live_and_back(
+def test_rollout_and_rollback(
     cloud: Cloud, host: AzureHost, live: str, models: list[RegisteredModel]
 ) -> None:
-    """A client that never stops calling sees no failed request."""
+    """No request of a continuously running client fails."""
     steps: list[str] = []
     with Steady(AzureCaller(host, live)) as steady:
         deploy_model(host, models[1], name=live, canary=20, canary_s=0.5, mirror=20, on_step=steps.append)
@@ -173,30 +176,30 @@ def test_a_second_version_goes_live_and_back(
         assert roll_back(host, live).traffic == {"version-1": 100}
         again: list[str] = []
         deploy_model(host, models[1], name=live, canary_s=0.2, on_step=again.append)
-        assert "exists already" in "".join(again), "what is there already is not made again"
+        assert "reusing deployment" in "".join(again)
     assert steady.failures == []
     assert steady.num_answers > 20
     assert cloud.endpoints[live].deployments["version-1-2"].num_mirrored > 0
     assert cloud.endpoints[live].mirror_traffic == {}
     assert cloud.endpoints[live].deployments["version-1-2"].body["tags"]["image_digest"] == cloud.image_digest
-    told = "\n".join(steps)
-    assert told.index("smoke") < told.index("mirror") < told.index("20 %") < told.index("live: version-1-2")
-    checked = probe_endpoint(host, live)
-    assert checked.errors == []
+    output = "\n".join(steps)
+    expected = ("smoke test passed", "mirror: ", "canary: ", "version-1-2 receives 100 %")
+    assert sorted(expected, key=output.index) == list(expected)
+    assert probe_endpoint(host, live).errors == []
     assert "Downloading model" in host.storage_logs(live, "version-1-2")
 
 
-def test_endpoints_with_tokens(cloud: Cloud, registry: AzureRegistry, trained: Run) -> None:
+def test_endpoint_with_entra_tokens(cloud: Cloud, registry: AzureRegistry, trained: Run) -> None:
     model = registry.register(trained)
     host = AzureHost(registry.workspace, DeploymentOptions(auth="entra"), poll_s=0.05)
     deploy_model(host, model, name="tokens")
     assert cloud.endpoints["tokens"].auth_mode == "AADToken"
     assert host.invoke("tokens", image_bytes()).label in trained.class_names
-    with pytest.raises(DeployError, match="has no key"):
+    with pytest.raises(DeployError, match="not keys"):
         host.read_key("tokens", regenerate=True)
 
 
-def test_a_new_key_voids_the_old_one(host: AzureHost, live: str) -> None:
+def test_regenerated_key_invalidates_the_old_one(host: AzureHost, live: str) -> None:
     old = AzureCaller(host, live)
     host.invoke(live, image_bytes())
     host.read_key(live, regenerate=True)
@@ -204,71 +207,70 @@ def test_a_new_key_voids_the_old_one(host: AzureHost, live: str) -> None:
     assert host.invoke(live, image_bytes()).label
 
 
-def test_an_endpoint_of_somebody_else(cloud: Cloud, host: AzureHost, live: str) -> None:
+def test_unmanaged_endpoint_is_not_changed(cloud: Cloud, host: AzureHost, live: str) -> None:
     cloud.endpoints[live].body["tags"] = {}
-    with pytest.raises(DeployError, match="did not make"):
+    with pytest.raises(DeployError, match="not managed by cifarml"):
         host.create_endpoint(live)
     assert host.list_endpoints() == []
 
 
-def test_a_name_that_is_taken_in_the_region(cloud: Cloud, host: AzureHost) -> None:
+def test_endpoint_name_taken_in_the_region(cloud: Cloud, host: AzureHost) -> None:
     cloud.parts.endpoints.taken.add("popular")
     with pytest.raises(CloudDeployError, match=r"taken|unique") as caught:
         host.create_endpoint("popular")
     assert "--name" in str(caught.value.hint)
 
 
-def test_too_little_quota(
+def test_insufficient_quota(
     cloud: Cloud, registry: AzureRegistry, trained: Run, cifarml: CommandLine, tmp_path: Path
 ) -> None:
-    """The error names sizes that fit, and nothing is left."""
+    """The error lists sizes that fit, and the endpoint is deleted."""
     registry.register(trained)
     cloud.quota_cores = {"total": 2}
     done = cifarml("deploy", "--instance-type", "Standard_F4s_v2")
     assert done.returncode == 1
     assert "not enough quota" in done.stderr
-    assert "fit into what is left" in done.stderr
+    assert "fit the remaining quota" in done.stderr
     assert re.search(r"Standard_\w+", done.stderr.partition("Hint:")[2])
     assert not cloud.endpoints
 
 
-def test_somebody_else_is_changing_it(cloud: Cloud, host: AzureHost, live: str) -> None:
-    """We wait until that is over."""
+def test_set_traffic_waits_for_concurrent_operations(cloud: Cloud, host: AzureHost, live: str) -> None:
     client = host.workspace.client
     endpoint = client.online_endpoints.get(live)
     endpoint.tags["touched"] = "yes"
     cloud.operations.may_begin.clear()
     client.online_endpoints.begin_create_or_update(endpoint)
-    asked = cloud.count("GET", f"/onlineEndpoints/{live}$")
+    num_requests = cloud.count("GET", f"/onlineEndpoints/{live}$")
     with ThreadPoolExecutor() as pool:
-        ours = pool.submit(host.set_traffic, live, {"version-1": 100})
-        wait_until(lambda: cloud.count("GET", f"/onlineEndpoints/{live}$") >= asked + 3)
-        assert not ours.done()
+        change = pool.submit(host.set_traffic, live, {"version-1": 100})
+        wait_until(lambda: cloud.count("GET", f"/onlineEndpoints/{live}$") >= num_requests + 3)
+        assert not change.done()
         cloud.operations.may_begin.set()
-        ours.result()
+        change.result()
     assert host.get_endpoint(live).traffic == {"version-1": 100}
 
 
-def test_a_plan_touches_nothing(
+def test_dry_run_sends_only_read_requests(
     cloud: Cloud, registry: AzureRegistry, trained: Run, cifarml: CommandLine
 ) -> None:
     registry.register(trained)
     del cloud.requests[:]
-    shown = cifarml("deploy", "--dry-run", "--json")
-    assert shown.returncode == 0, shown.stderr
-    steps = json.loads(shown.stdout)["steps"]
+    done = cifarml("deploy", "--dry-run", "--json")
+    assert done.returncode == 0, done.stderr
+    steps = json.loads(done.stdout)["steps"]
     assert "0.085 USD an hour" in steps[-1]
-    made = cifarml("compute", "create", "gpu", "--dry-run")
-    assert "0.526 USD an hour" in made.stdout
+    done = cifarml("compute", "create", "gpu", "--dry-run")
+    assert "0.526 USD an hour" in done.stdout
     assert {request.method for request in cloud.requests} <= {"GET", "HEAD"}
     assert not cloud.endpoints
     assert not cloud.computes
 
 
-def test_plans_as_yaml(
+def test_yaml_files(
     cloud: Cloud, registry: AzureRegistry, trained: Run, cifarml: CommandLine, tmp_path: Path
 ) -> None:
-    """Azure ML's own loaders read them, and say what we would have made."""
+    """Azure ML's own loaders read them."""
     registry.register(trained)
     done = cifarml("deploy", "--yaml", tmp_path / "plan", "--instances", 2)
     assert done.returncode == 0, done.stderr
@@ -325,12 +327,12 @@ def test_plans_as_yaml(
     ],
     ids=str,
 )
-def test_options_that_are_none(wrong: dict[str, object]) -> None:
+def test_invalid_options_are_rejected(wrong: dict[str, object]) -> None:
     with pytest.raises(SettingsError, match="Received"):
         DeploymentOptions(**wrong)  # type: ignore[arg-type]
 
 
-def test_prices_that_cannot_be_had(
+def test_unreachable_price_list(
     cloud: Cloud, registry: AzureRegistry, trained: Run, cifarml: CommandLine
 ) -> None:
     registry.register(trained)
@@ -344,8 +346,8 @@ def test_prices_that_cannot_be_had(
     assert "price not known: prices.azure.com can't be reached" in done.stdout
 
 
-def test_no_secret_is_in_what_is_sent(cloud: Cloud, host: AzureHost, live: str) -> None:
-    """Neither keys nor tokens are in a deployment, an environment or its code."""
+def test_requests_contain_no_secrets(cloud: Cloud, host: AzureHost, live: str) -> None:
+    """Deployments, environments and code contain neither keys nor tokens."""
     sent = json.dumps([request.body for request in cloud.requests if request.method == "PUT"])
     for secret in [*cloud.bench.entra.tokens, cloud.bench.entra.client_secret, cloud.bench.key]:
         assert secret not in sent

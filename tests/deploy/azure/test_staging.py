@@ -1,4 +1,4 @@
-"""The scoring script where it will run: alone in its environment, and in Azure ML's inference server."""
+"""Scoring script in its deployment environment: minimal dependencies, Azure ML's inference server."""
 
 from __future__ import annotations
 
@@ -31,26 +31,26 @@ GOLDENS = goldens()
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The model of the goldens, where Azure ML would put it."""
+    """Model of the golden files, in a folder laid out as in Azure ML."""
     return colour_run(tmp_path_factory.mktemp("azureml-models") / "cifar10" / "3").path
 
 
 @pytest.fixture(scope="module")
 def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The code folder of a deployment."""
+    """Code folder of a deployment."""
     folder = tmp_path_factory.mktemp("code")
     assert stage_scoring(folder) == folder / SCORING_SCRIPT
     return folder
 
 
-def test_the_code_folder_holds_what_is_imported_and_nothing_else(code: Path) -> None:
+def test_code_folder_contains_only_imported_modules(code: Path) -> None:
     staged = {file.relative_to(code).as_posix() for file in code.rglob("*") if file.is_file()}
     assert staged == set(scoring_files())
     assert {SCORING_SCRIPT, "cifarml/__init__.py", "cifarml/images.py", "cifarml/predict.py"} < staged
     assert not {name for name in staged if "train" in name or "azure" in name or "cli" in name}
 
 
-def test_the_scoring_script_imports_three_libraries() -> None:
+def test_scoring_script_imports_three_libraries() -> None:
     code = "import sys, cifarml.scoring.score; print(*{name.split('.')[0] for name in sys.modules})"
     modules = subprocess.check_output([sys.executable, "-P", "-c", code], text=True).split()
     owners = metadata.packages_distributions()
@@ -59,7 +59,7 @@ def test_the_scoring_script_imports_three_libraries() -> None:
     assert imported & required == {"numpy", "onnxruntime", "pillow"}
 
 
-def test_a_scoring_script_that_can_not_be_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_import_error_in_the_scoring_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "onnxruntime.py").write_text("raise ImportError('libonnx.so is missing')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(DeployError, match=r"ImportError: libonnx\.so is missing"):
@@ -67,7 +67,7 @@ def test_a_scoring_script_that_can_not_be_imported(tmp_path: Path, monkeypatch: 
     assert not (tmp_path / "code").exists()
 
 
-ALONE = """
+SCORE_GOLDENS = """
 import importlib.metadata, importlib.util, json, pathlib, sys
 spec = importlib.util.spec_from_file_location("entry_module", sys.argv[1])
 module = importlib.util.module_from_spec(spec)
@@ -84,13 +84,13 @@ json.dump(found, sys.stdout)
 """
 
 
-def test_alone_with_numpy_pillow_and_onnxruntime(code: Path, model: Path, tmp_path: Path) -> None:
-    """As Azure ML loads it, where nothing else is installed."""
+def test_goldens_with_minimal_dependencies(code: Path, model: Path, tmp_path: Path) -> None:
+    """Load the script as Azure ML does, with only NumPy, Pillow and ONNX Runtime installed."""
     requests = [
         (golden.content_type, golden.body.decode("latin-1")) for golden in GOLDENS if len(golden.body) < 9999
     ]
     done = subprocess.run(
-        [environment("scoring") / "python", "-I", "-W", "error", "-c", ALONE, code / SCORING_SCRIPT],
+        [environment("scoring") / "python", "-I", "-W", "error", "-c", SCORE_GOLDENS, code / SCORING_SCRIPT],
         cwd=tmp_path,
         env=variables(code, model, tmp_path),
         input=json.dumps(requests),
@@ -104,12 +104,12 @@ def test_alone_with_numpy_pillow_and_onnxruntime(code: Path, model: Path, tmp_pa
     goldens = (golden for golden in GOLDENS if len(golden.body) < 9999)
     for golden, (status, content) in zip(goldens, found["answers"], strict=True):
         golden.check(status, content.encode())
-    assert found["peak_kb"] < 150_000  # of the model and the libraries, before any request
+    assert found["peak_kb"] < 150_000  # model and libraries, before any request
     assert {"numpy", "pillow", "onnxruntime"} <= set(found["installed"])
     assert set(found["installed"]) <= {
         *("numpy", "pillow", "onnxruntime"),
-        *("flatbuffers", "packaging", "protobuf"),  # of ONNX Runtime
-        *("pip", "setuptools"),  # which may have made the environment
+        *("flatbuffers", "packaging", "protobuf"),  # dependencies of ONNX Runtime
+        *("pip", "setuptools"),  # of the virtual environment
     }
     staged = [str(code / name) for name in sorted(scoring_files()) if name != SCORING_SCRIPT]
     assert found["files"] == staged
@@ -135,8 +135,8 @@ def test_goldens_in_the_inference_server(server: InferenceServer) -> None:
     assert "Traceback" not in server.log()
 
 
-def test_the_examples_of_the_page_run(server: InferenceServer, tmp_path: Path) -> None:
-    """What docs/endpoint.md tells to type, against Azure ML's server."""
+def test_documented_examples_run(server: InferenceServer, tmp_path: Path) -> None:
+    """Run the commands of docs/reference/http-api.md against Azure ML's server."""
     (tmp_path / "ship.png").write_bytes(plain("ship"))
     (tmp_path / "frog.jpg").write_bytes(plain("frog", "JPEG", (400, 300)))
     page = ENDPOINT_DOCS.read_text(encoding="utf-8")
@@ -162,21 +162,21 @@ def test_the_examples_of_the_page_run(server: InferenceServer, tmp_path: Path) -
     assert answers[2].decode() == "ship.png ship\nfrog.jpg frog\n"
 
 
-def test_other_methods_in_the_inference_server(server: InferenceServer) -> None:
+def test_http_methods_in_the_inference_server(server: InferenceServer) -> None:
     answer = http.get(server.url, timeout=30)
     assert answer.status_code == 405
     assert ErrorAnswer.model_validate_json(answer.content).error.code == "wrong_method"
     assert http.options(server.url, timeout=30).status_code == 200
 
 
-def test_a_long_body_without_a_length_in_the_inference_server(server: InferenceServer) -> None:
+def test_oversized_chunked_body_in_the_inference_server(server: InferenceServer) -> None:
     answer = http.post(
         server.url, (bytes(2**20) for _ in range(15)), headers={"Content-Type": "image/png"}, timeout=30
     )
     assert answer.status_code == 413
 
 
-def test_a_broken_body_in_the_inference_server(server: InferenceServer) -> None:
+def test_malformed_chunked_body_in_the_inference_server(server: InferenceServer) -> None:
     with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
         connection.sendall(
             b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
@@ -187,7 +187,7 @@ def test_a_broken_body_in_the_inference_server(server: InferenceServer) -> None:
     assert b"broken_body" in answer
 
 
-def test_a_damaged_model_in_the_inference_server(code: Path, model: Path, tmp_path: Path) -> None:
+def test_damaged_model_in_the_inference_server(code: Path, model: Path, tmp_path: Path) -> None:
     path = Path(shutil.copytree(model, tmp_path / "cifar10" / "4"))
     with (path / "model.onnx").open("ab") as file:
         file.write(b"?")

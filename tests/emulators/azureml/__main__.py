@@ -1,4 +1,4 @@
-"""``python -m tests.emulators.azureml``: a workspace to try commands on, until Enter or Ctrl-C."""
+"""``python -m tests.emulators.azureml``: run an emulated workspace until Enter or Ctrl-C."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.emulators.azureml.cloud import Cloud
 
 
 def main() -> None:
-    """Run a workspace, and write the environment that leads to it into a file."""
+    """Run a workspace; write its environment variables to a file."""
     with tempfile.TemporaryDirectory(prefix="cifarml-cloud-") as folder:
         cloud = Cloud(Path(folder))
         try:
@@ -19,7 +19,7 @@ def main() -> None:
             Path(folder, "env").write_text(exports)
             print(f"In another terminal: source {folder}/env", flush=True)
             with contextlib.suppress(KeyboardInterrupt, EOFError):
-                input("Enter ends it. ")
+                input("Press Enter to stop. ")
         finally:
             cloud.close()
 

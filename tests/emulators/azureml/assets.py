@@ -1,6 +1,6 @@
-"""What is registered: models, environments and code, and the datastores where their files lie."""
+"""Models, environments and code versions, and the datastores that contain their files."""
 
-# ruff: noqa: ARG002 - every handler is given the call
+# ruff: noqa: ARG002 - handlers have a common signature
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tests.emulators.azureml.control import Routes, missing, resource
 from tests.emulators.azureml.operations import now
 from tests.emulators.azureml.validate import check
-from tests.emulators.azureml.web import Answer, AzureError, Call
+from tests.emulators.azureml.web import AzureError, Call, Response
 
 if TYPE_CHECKING:
     from tests.emulators.azureml.cloud import Cloud
@@ -26,7 +26,7 @@ _MODELS = {
 
 
 class Assets:
-    """``models``, ``environments`` and ``codes``: name, then version, then the resource."""
+    """Registered assets: ``all[kind][name][version]`` is a resource."""
 
     def __init__(self, cloud: Cloud) -> None:
         self.cloud = cloud
@@ -52,7 +52,7 @@ class Assets:
         }
 
     def find(self, kind: str, named: str) -> dict[str, Any]:
-        """What an id or an ``azureml:`` name stands for; whoever refers to nothing fails."""
+        """Return the resource with an ID or an ``azureml:`` name; raise if it does not exist."""
         found = re.search(rf"{kind}/([^/]+)/versions/([^/]+)$", named) or re.fullmatch(
             r"azureml:([^:]+):(.+)", named
         )
@@ -60,15 +60,15 @@ class Assets:
             return asset
         raise AzureError(400, "BadArgument", f"{_MODELS[kind][1]} with id {named} was not found.")
 
-    def containers(self, call: Call, kind: str) -> Answer:
+    def containers(self, call: Call, kind: str) -> Response:
         value = [self._container(kind, name) for name, versions in self.all[kind].items() if versions]
         value = [one for one in value if _is_shown(one, call.query.get("listViewType"))]
-        return Answer(200, {"value": value})
+        return Response(200, {"value": value})
 
-    def container(self, call: Call, kind: str, name: str) -> Answer:
+    def container(self, call: Call, kind: str, name: str) -> Response:
         if name not in self.highest[kind]:
             raise missing(f"{_MODELS[kind][1]} container", name)
-        return Answer(200, self._container(kind, name))
+        return Response(200, self._container(kind, name))
 
     def _container(self, kind: str, name: str) -> dict[str, Any]:
         versions = self.all[kind].get(name, {})
@@ -82,12 +82,12 @@ class Assets:
         }
         return resource(self.cloud, f"{kind}/{name}", properties)
 
-    def versions(self, call: Call, kind: str, name: str) -> Answer:
+    def versions(self, call: Call, kind: str, name: str) -> Response:
         query = call.query
         if kind == "codes" and "hash" in query:
             every = [one for versions in self.all[kind].values() for one in versions.values()]
             value = [one for one in every if _hash_of(one) == query["hash"]]
-            return Answer(200, {"value": value})
+            return Response(200, {"value": value})
         if name not in self.all[kind]:
             raise missing(f"{_MODELS[kind][1]} container", name)
         value = [one for one in self.all[kind][name].values() if _is_shown(one, query.get("listViewType"))]
@@ -99,15 +99,15 @@ class Assets:
         order = query.get("$orderBy", query.get("orderBy", "createdtime desc")).lower()
         value.sort(key=lambda one: str(one["systemData"]["createdAt"]), reverse="desc" in order)
         top = query.get("$top") or query.get("top")
-        return Answer(200, {"value": value[: int(top)] if top else value})
+        return Response(200, {"value": value[: int(top)] if top else value})
 
-    def get(self, call: Call, kind: str, name: str, version: str) -> Answer:
+    def get(self, call: Call, kind: str, name: str, version: str) -> Response:
         asset = self.all[kind].get(name, {}).get(version)
         if asset is None:
             raise missing(_MODELS[kind][1], f"{name}:{version}")
-        return Answer(200, asset)
+        return Response(200, asset)
 
-    def put(self, call: Call, kind: str, name: str, version: str) -> Answer:
+    def put(self, call: Call, kind: str, name: str, version: str) -> Response:
         check(_MODELS[kind][0], call.body)
         if not _NAME.fullmatch(name) or not _NAME.fullmatch(version):
             raise AzureError(400, "ValidationError", f"Invalid name or version: {name}:{version}.")
@@ -139,12 +139,12 @@ class Assets:
         self.all[kind].setdefault(name, {})[version] = asset
         number = int(version) if version.isdecimal() else 0
         self.highest[kind][name] = max(self.highest[kind].get(name, 0), number)
-        return Answer(200 if old else 201, asset)
+        return Response(200 if old else 201, asset)
 
-    def delete(self, call: Call, kind: str, name: str, version: str) -> Answer:
-        return Answer(200 if self.all[kind].get(name, {}).pop(version, None) else 204)
+    def delete(self, call: Call, kind: str, name: str, version: str) -> Response:
+        return Response(200 if self.all[kind].get(name, {}).pop(version, None) else 204)
 
-    def start_upload(self, call: Call, name: str, version: str) -> Answer:
+    def start_upload(self, call: Call, name: str, version: str) -> Response:
         container = self.cloud.storage.new_container("upload-")
         uri = self.cloud.storage.url(container)
         signed = f"{uri}?{self.cloud.storage.sas(container)}"
@@ -158,18 +158,18 @@ class Assets:
             "pendingUploadType": "TemporaryBlobReference",
             "blobReferenceForConsumption": reference,
         }
-        return Answer(200, document)
+        return Response(200, document)
 
-    def datastores(self, call: Call) -> Answer:
+    def datastores(self, call: Call) -> Response:
         value = [self._datastore(name) for name in self.cloud.storage.datastores()]
         if call.query.get("isDefault", "").lower() == "true":
             value = value[:1]
-        return Answer(200, {"value": value})
+        return Response(200, {"value": value})
 
-    def datastore(self, call: Call, name: str) -> Answer:
+    def datastore(self, call: Call, name: str) -> Response:
         if name not in self.cloud.storage.datastores():
             raise missing("Datastore", name)
-        return Answer(200, self._datastore(name))
+        return Response(200, self._datastore(name))
 
     def _datastore(self, name: str) -> dict[str, Any]:
         properties = {
@@ -186,13 +186,13 @@ class Assets:
         }
         return resource(self.cloud, f"datastores/{name}", properties)
 
-    def secrets(self, call: Call, name: str) -> Answer:
+    def secrets(self, call: Call, name: str) -> Response:
         container = self.cloud.storage.datastores().get(name)
         if container is None:
             raise missing("Datastore", name)
         if not (call.body or {}).get("expirableSecret"):
-            return Answer(200, {"secretsType": "AccountKey", "key": self.cloud.bench.key})
-        return Answer(200, {"secretsType": "Sas", "sasToken": self.cloud.storage.sas(container)})
+            return Response(200, {"secretsType": "AccountKey", "key": self.cloud.bench.key})
+        return Response(200, {"secretsType": "Sas", "sasToken": self.cloud.storage.sas(container)})
 
 
 def _hash_of(code: dict[str, Any]) -> str | None:

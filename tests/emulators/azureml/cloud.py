@@ -1,4 +1,4 @@
-"""One Azure ML workspace on this machine, under the host names of the real one."""
+"""Emulated Azure ML workspace under the real host names."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.emulators.azureml.scoring import Scoring
 from tests.emulators.azureml.servers import Servers
 from tests.emulators.azureml.sizes import find_size, prices
 from tests.emulators.azureml.storage import Storage
-from tests.emulators.azureml.web import Answer, Call, Gateway
+from tests.emulators.azureml.web import Call, Gateway, Response
 from tests.emulators.storage_bench import StorageBench
 from tests.environments import environment
 
@@ -47,16 +47,17 @@ class _Parts:
 
 
 class Cloud:
-    """The state of a workspace, and the servers that show it to any client.
+    """State of an emulated workspace, and the servers that expose it.
 
-    ``requests`` are all that came, ``plan`` decides what goes wrong, ``denied`` who may not do what,
-    ``quota_cores`` how many cores a VM family, a size, or all (``"total"``) may have. ``operations``
-    can be slowed (``delay_s``) and held (``may_begin``); ``crashes`` are the faults of the emulator itself.
+    ``requests`` lists the received requests, ``plan`` returns the fault to inject into a request, ``denied``
+    contains the rules for refused requests, ``quota_cores`` the quota of a VM family, a size, or all
+    (``"total"``). ``operations`` can be delayed (``delay_s``) and paused (``may_begin``); ``crashes`` lists
+    errors of the emulator itself.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Start everything; ``folder`` receives certificates, code and models."""
-        environment("inference-server")  # installed before all that it needs is refused
+        """Start all servers; ``folder`` receives certificates, code and models."""
+        environment("inference-server")  # installed now, because the proxy will refuse the package index
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.subscription_id = str(uuid.uuid4())
@@ -106,30 +107,30 @@ class Cloud:
         self.quota_cores: dict[str, int] = {}
         self.denied: set[Rule] = set()
         self.permissions: list[dict[str, list[str]]] = [{"actions": ["*"], "notActions": []}]
-        """What the caller may do, as Microsoft.Authorization says it; ``denied`` is not derived from it."""
+        """Response of Microsoft.Authorization/permissions; independent of ``denied``."""
         self.start_timeout_s = 60.0
         self.image_digest = f"sha256:{uuid.uuid4().hex * 2}"
-        """What the container registry answers for every image."""
+        """Digest that the container registry returns for every image."""
         self.default_output = False
-        """Whether a job lists its output ``default``, as the service does; it breaks ``jobs.stream``."""
+        """Include the output ``default`` in jobs, as the service does; it breaks ``jobs.stream``."""
         self.output_type = "UriFolder"
-        """How the run history names the type of an output; ``jobs.download`` understands ``uri_folder``."""
+        """Type of outputs in the run history; ``jobs.download`` only recognizes ``uri_folder``."""
         self.operations.delay_s = 0.0
 
-    def _manifest(self, call: Call) -> Answer:
-        """Answer as the container registry does when a client asks for the manifest of an image."""
+    def _manifest(self, call: Call) -> Response:
+        """Handle a manifest request to the container registry."""
         if call.request.method != "HEAD" or "oci.image.index" not in call.request.headers.get("accept", ""):
-            return Answer(404)
+            return Response(404)
         if not re.fullmatch(r"/v2/[a-z0-9./-]+/manifests/latest", call.request.path):
-            return Answer(404)
-        return Answer(200, None, {"Docker-Content-Digest": self.image_digest})
+            return Response(404)
+        return Response(200, None, {"Docker-Content-Digest": self.image_digest})
 
     def reset(self) -> None:
-        """Forget all resources, requests and faults, and stop jobs; inference servers stay."""
+        """Clear all resources, requests and faults, and stop jobs; inference servers keep running."""
         self.parts.jobs.reset()
         self.gateway.reset()
         for server in (self.gateway, self.bench.proxy, self.bench.entra):
-            for connection in server._open.copy():  # clients keep them, each with its thread
+            for connection in server._open.copy():  # clients keep connections open, each with its thread
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
         with self.lock:
@@ -157,7 +158,7 @@ class Cloud:
         self.bench.close()
 
     def env(self) -> dict[str, str]:
-        """Environment variables that lead any client here."""
+        """Return environment variables that point clients to this workspace."""
         return self.bench.env("oauth") | {
             "AZURE_SUBSCRIPTION_ID": self.subscription_id,
             "AZURE_RESOURCE_GROUP": self.resource_group,
@@ -165,13 +166,13 @@ class Cloud:
         }
 
     def secrets(self) -> list[str]:
-        """Every text that must not turn up in anything printed or written."""
+        """Return all strings that must not occur in any output."""
         signatures = {urllib.parse.unquote(text) for text in self.storage.signatures}
         written = {urllib.parse.quote(text, safe="") for text in signatures}
         return [*self.bench.secrets(), *self.parts.endpoints.handed_out, *signatures, *written]
 
     def new_token(self) -> str:
-        """A bearer token, as the service gives to a job."""
+        """Issue a bearer token, as the service does for a job."""
         entra = self.bench.entra
         form = {"grant_type": "client_credentials", "client_id": entra.client_id}
         _, reply = entra.token(
@@ -244,7 +245,7 @@ class Cloud:
         )
 
     def used_cores(self, without: Any = None) -> dict[str, int]:
-        """Cores in use, by VM family."""
+        """Return the cores in use by VM family."""
         used: dict[str, int] = {}
         things: list[Deployment | Compute] = [*self.deployments(), *self.computes.values()]
         for thing in things:
@@ -258,5 +259,5 @@ class Cloud:
         return used
 
     def count(self, method: str, path: str) -> int:
-        """How many requests of a method have a path that this regular expression is found in."""
+        """Count the requests with a method and a path that matches a regular expression."""
         return sum(one.method == method and bool(re.search(path, one.path)) for one in self.requests)

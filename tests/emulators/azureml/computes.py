@@ -1,6 +1,6 @@
-"""Clusters that run jobs."""
+"""Compute clusters."""
 
-# ruff: noqa: ARG002 - every handler is given the call
+# ruff: noqa: ARG002 - handlers have a common signature
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.emulators.azureml.control import Routes, accepted, missing, resource
 from tests.emulators.azureml.operations import now
 from tests.emulators.azureml.sizes import check_quota, find_size
 from tests.emulators.azureml.validate import check
-from tests.emulators.azureml.web import Answer, AzureError, Call
+from tests.emulators.azureml.web import AzureError, Call, Response
 
 if TYPE_CHECKING:
     from tests.emulators.azureml.cloud import Cloud
@@ -80,27 +80,27 @@ class Computes:
         location, tags = self.cloud.location, compute.body.get("tags") or {}
         return resource(self.cloud, f"computes/{compute.name}", properties, location=location, tags=tags)
 
-    def list(self, call: Call) -> Answer:
-        return Answer(200, {"value": [self._document(compute) for compute in self.all.values()]})
+    def list(self, call: Call) -> Response:
+        return Response(200, {"value": [self._document(compute) for compute in self.all.values()]})
 
     def _find(self, name: str) -> Compute:
         if name not in self.all:
             raise missing("Compute", name)
         return self.all[name]
 
-    def get(self, call: Call, name: str) -> Answer:
-        return Answer(200, self._document(self._find(name)))
+    def get(self, call: Call, name: str) -> Response:
+        return Response(200, self._document(self._find(name)))
 
-    def nodes(self, call: Call, name: str) -> Answer:
+    def nodes(self, call: Call, name: str) -> Response:
         self._find(name)
-        return Answer(200, {"nodes": []})
+        return Response(200, {"nodes": []})
 
-    def put(self, call: Call, name: str) -> Answer:
+    def put(self, call: Call, name: str) -> Response:
         check("ComputeResource", call.body)
         if not re.fullmatch("[a-zA-Z](?=.{1,31}$)[a-zA-Z0-9-]*[a-zA-Z0-9]", name):
             raise AzureError(400, "BadRequest", f"The compute name '{name}' is invalid: 2 to 32 characters.")
         if call.body["properties"].get("computeType") != "AmlCompute":
-            raise AzureError(400, "BadRequest", "Only AmlCompute is known here.")
+            raise AzureError(400, "BadRequest", "The emulator supports only AmlCompute.")
         old = self.all.get(name)
         compute = old or Compute(name, call.body)
         if old and old.size != Compute(name, call.body).size:
@@ -124,7 +124,7 @@ class Computes:
         operation = self.cloud.operations.start(work)
         return accepted(self.cloud, 200 if old else 201, self._document(compute), operation, "compute")
 
-    def delete(self, call: Call, name: str) -> Answer:
+    def delete(self, call: Call, name: str) -> Response:
         if name not in self.all:
             raise missing("Compute", name)
         compute = self.all[name]

@@ -1,4 +1,4 @@
-"""Azure Resource Manager: who may do what, which part answers, and what is where."""
+"""Control plane (Azure Resource Manager): authorization, routing and resource documents."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from tests.emulators.azureml import sizes
 from tests.emulators.azureml.operations import POLL, Operation, now
-from tests.emulators.azureml.web import Answer, AzureError, Call
+from tests.emulators.azureml.web import AzureError, Call, Response
 
 if TYPE_CHECKING:
     from tests.emulators.azureml.cloud import Cloud
 
 PROVIDER = "Microsoft.MachineLearningServices"
-Handler = Callable[..., Answer]
+Handler = Callable[..., Response]
 Routes = dict[str, Handler]
 
 _METADATA = {
@@ -52,7 +52,7 @@ _METADATA = {
 
 
 class Control:
-    """Answer for management.azure.com; ``routes`` are ``"METHOD path/of/{names}"`` below the workspace."""
+    """Handler for management.azure.com; ``routes`` maps ``"METHOD path/{name}"`` below the workspace."""
 
     def __init__(self, cloud: Cloud, routes: Routes) -> None:
         self.cloud = cloud
@@ -62,11 +62,11 @@ class Control:
             pattern = re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", path)
             self._routes.append((method, re.compile(pattern, re.I), handler))
 
-    def __call__(self, call: Call) -> Answer:
+    def __call__(self, call: Call) -> Response:
         request, cloud = call.request, self.cloud
         path = re.sub("/+", "/", request.path)
         if path == "/metadata/endpoints":
-            return Answer(200, [_METADATA])
+            return Response(200, [_METADATA])
         authorize(cloud, call)
         found = re.fullmatch(
             r"/subscriptions/([^/]+)(?:/resourceGroups/([^/]+))?/providers/[^/]+/(.*)", path, re.I
@@ -86,7 +86,7 @@ class Control:
                 )
             return self._of_workspace(call, rest)
 
-    def _of_location(self, rest: str) -> Answer:
+    def _of_location(self, rest: str) -> Response:
         kind, _, tail = rest.removeprefix(f"locations/{self.cloud.location}/").partition("/")
         if kind in {"mfeOperationsStatus", "computeOperationsStatus"}:
             return self.cloud.operations.state(tail)
@@ -99,7 +99,7 @@ class Control:
             return sizes.usages(self.cloud.quota_cores, self.cloud.used_cores(), prefix, self.cloud.location)
         raise AzureError(404, "NotFound", f"There is no {rest}.")
 
-    def _of_workspace(self, call: Call, rest: str) -> Answer:
+    def _of_workspace(self, call: Call, rest: str) -> Response:
         parts = rest.split("/", 2)
         if parts[0].lower() != "workspaces" or len(parts) < 2 or parts[1] != self.cloud.workspace_name:
             raise AzureError(
@@ -111,9 +111,9 @@ class Control:
             )
         path = parts[2].rstrip("/") if len(parts) > 2 else ""
         if not path and call.request.method == "GET":
-            return Answer(200, self._workspace())
+            return Response(200, self._workspace())
         if path == "providers/Microsoft.Authorization/permissions":
-            return Answer(200, {"value": self.cloud.permissions})
+            return Response(200, {"value": self.cloud.permissions})
         known = False
         for method, pattern, handler in self._routes:
             if found := pattern.fullmatch(path):
@@ -165,7 +165,7 @@ def bearer(call: Call) -> str:
 
 
 def authorize(cloud: Cloud, call: Call) -> None:
-    """Refuse whoever has no token of ours, and what ``denied`` names."""
+    """Refuse requests without a valid token, and requests that match a rule of ``denied``."""
     request = call.request
     if bearer(call) not in cloud.bench.entra.tokens:
         text = "Authentication failed. The access token is missing or invalid."
@@ -191,23 +191,23 @@ def _action(method: str, path: str) -> tuple[str, str]:
     scope = path[path.find("/subscriptions") :]
     kinds = scope.partition(f"/{PROVIDER}/")[2].split("/")
     verb = {"GET": "read", "PUT": "write", "PATCH": "write", "DELETE": "delete"}.get(method)
-    if verb is None and len(kinds) % 2:  # POST to a name's action
+    if verb is None and len(kinds) % 2:  # POST to an action of a resource
         return f"{PROVIDER}/{'/'.join(kinds[:-1:2])}/{kinds[-1]}/action", scope.rpartition("/")[0]
     return f"{PROVIDER}/{'/'.join(kinds[::2])}/{verb or 'action'}", scope
 
 
-def accepted(cloud: Cloud, status: int, body: Any, operation: Operation, kind: str = "mfe") -> Answer:
-    """A reply that tells where to ask how an operation is doing."""
+def accepted(cloud: Cloud, status: int, body: Any, operation: Operation, kind: str = "mfe") -> Response:
+    """Return a response with the status URL of a long-running operation."""
     prefix = f"https://management.azure.com/subscriptions/{cloud.subscription_id}/providers/{PROVIDER}"
     url = f"{prefix}/locations/{cloud.location}/{kind}OperationsStatus/{operation.id}?api-version=2022-05-01"
     headers = {"Azure-AsyncOperation": url, "x-ms-async-operation-timeout": "PT1H", **POLL}
-    return Answer(status, body, headers)
+    return Response(status, body, headers)
 
 
 def resource(
     cloud: Cloud, path: str, properties: dict[str, Any], *, created: str = "", **more: Any
 ) -> dict[str, Any]:
-    """Wrap properties as a resource below the workspace."""
+    """Return the resource document for properties."""
     parts = path.split("/")
     data = {"createdAt": created or cloud.created, "createdBy": "someone", "createdByType": "User"}
     return {

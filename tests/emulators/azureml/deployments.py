@@ -1,4 +1,4 @@
-"""A deployment: its files come from the storage, and the real inference server runs them."""
+"""Endpoints and deployments, which run on the real inference server."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _CRASHED = (
 
 @dataclass
 class Deployment:
-    """``body`` is what was PUT last; ``server`` runs once ``state`` is Succeeded."""
+    """Deployment; ``body`` is the last PUT body, ``server`` runs when ``state`` is Succeeded."""
 
     name: str
     body: dict[str, Any]
@@ -68,8 +68,8 @@ class Endpoint:
     deployments: dict[str, Deployment] = field(default_factory=dict)
 
 
-def bring_up(cloud: Cloud, deployment: Deployment) -> Callable[[], None]:
-    """Return the work that starts what was PUT last."""
+def start_work(cloud: Cloud, deployment: Deployment) -> Callable[[], None]:
+    """Return the work of the operation that starts a deployment from its current body."""
     body = deployment.body
 
     def work() -> None:
@@ -131,7 +131,7 @@ def _start(cloud: Cloud, deployment: Deployment, body: dict[str, Any], folder: P
 def check_traffic(
     traffic: dict[str, int], mirror: dict[str, int], deployments: dict[str, Deployment]
 ) -> None:
-    """Refuse what can't be a division of the traffic."""
+    """Refuse invalid traffic shares."""
     for name in {*traffic, *mirror} - {*deployments}:
         raise AzureError(400, "BadRequest", f"Traffic refers to the deployment {name}, which does not exist.")
     if sum(traffic.values()) not in {0, 100} or any(not 0 <= share <= 100 for share in traffic.values()):

@@ -1,6 +1,6 @@
 """Online endpoints and their deployments."""
 
-# ruff: noqa: ARG002 - every handler is given the call
+# ruff: noqa: ARG002 - handlers have a common signature
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import secrets
 from typing import TYPE_CHECKING, Any
 
 from tests.emulators.azureml.control import Routes, accepted, missing, resource
-from tests.emulators.azureml.deployments import Deployment, Endpoint, bring_up, check_traffic
+from tests.emulators.azureml.deployments import Deployment, Endpoint, check_traffic, start_work
 from tests.emulators.azureml.validate import check
-from tests.emulators.azureml.web import Answer, AzureError, Call
+from tests.emulators.azureml.web import AzureError, Call, Response
 
 if TYPE_CHECKING:
     from tests.emulators.azureml.cloud import Cloud
@@ -20,7 +20,7 @@ _NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9-]{1,30}[a-zA-Z0-9]")
 
 
 class Endpoints:
-    """``taken`` are names that others in the region have."""
+    """Online endpoints; ``taken`` contains names that are in use elsewhere in the region."""
 
     def __init__(self, cloud: Cloud) -> None:
         self.cloud = cloud
@@ -88,13 +88,13 @@ class Endpoints:
             kind="Managed",
         )
 
-    def list(self, call: Call) -> Answer:
-        return Answer(200, {"value": [self._document(endpoint) for endpoint in self.all.values()]})
+    def list(self, call: Call) -> Response:
+        return Response(200, {"value": [self._document(endpoint) for endpoint in self.all.values()]})
 
-    def get(self, call: Call, name: str) -> Answer:
-        return Answer(200, self._document(self._find(name)))
+    def get(self, call: Call, name: str) -> Response:
+        return Response(200, self._document(self._find(name)))
 
-    def put(self, call: Call, name: str) -> Answer:
+    def put(self, call: Call, name: str) -> Response:
         check("OnlineEndpoint", call.body)
         self.cloud.operations.check_free(name)
         if not _NAME.fullmatch(name):
@@ -123,16 +123,16 @@ class Endpoints:
         operation = self.cloud.operations.start(work, name)
         return accepted(self.cloud, 200 if old else 201, self._document(endpoint), operation)
 
-    def patch(self, call: Call, name: str) -> Answer:
+    def patch(self, call: Call, name: str) -> Response:
         self.cloud.operations.check_free(name)
         endpoint = self._find(name)
         endpoint.body = endpoint.body | {"tags": (call.body or {}).get("tags") or {}}
         operation = self.cloud.operations.start(lambda: None, name)
         return accepted(self.cloud, 202, self._document(endpoint), operation)
 
-    def delete(self, call: Call, name: str) -> Answer:
+    def delete(self, call: Call, name: str) -> Response:
         if name not in self.all:
-            return Answer(204)
+            return Response(204)
         self.cloud.operations.check_free(name)
         endpoint = self.all[name]
         endpoint.state = "Deleting"
@@ -148,14 +148,14 @@ class Endpoints:
         self.handed_out.append(secrets.token_urlsafe(48))
         return self.handed_out[-1]
 
-    def keys(self, call: Call, name: str) -> Answer:
+    def keys(self, call: Call, name: str) -> Response:
         endpoint = self._find(name)
         if endpoint.auth_mode.lower() != "key":
             raise AzureError(400, "BadRequest", f"Endpoint {name} does not use keys.")
         keys = endpoint.keys
-        return Answer(200, {"primaryKey": keys["primary"], "secondaryKey": keys["secondary"]})
+        return Response(200, {"primaryKey": keys["primary"], "secondaryKey": keys["secondary"]})
 
-    def new_key(self, call: Call, name: str) -> Answer:
+    def new_key(self, call: Call, name: str) -> Response:
         check("RegenerateEndpointKeysRequest", call.body)
         self.cloud.operations.check_free(name)
         endpoint, which = self._find(name), call.body["keyType"].lower()
@@ -165,11 +165,11 @@ class Endpoints:
         operation = self.cloud.operations.start(lambda: endpoint.keys.update({which: key}), name)
         return accepted(self.cloud, 202, None, operation)
 
-    def token(self, call: Call, name: str) -> Answer:
+    def token(self, call: Call, name: str) -> Response:
         endpoint = self._find(name)
         endpoint.tokens.append(self._new_key())
         document = {"accessToken": endpoint.tokens[-1], "tokenType": "Bearer", "expiryTimeUtc": 4102444800}
-        return Answer(200, document | {"refreshAfterTimeUtc": 4102444800})
+        return Response(200, document | {"refreshAfterTimeUtc": 4102444800})
 
     def _deployment_document(self, endpoint: str, deployment: Deployment) -> dict[str, Any]:
         properties = deployment.properties | {"provisioningState": deployment.state}
@@ -185,14 +185,14 @@ class Endpoints:
             kind="Managed",
         )
 
-    def list_deployments(self, call: Call, name: str) -> Answer:
+    def list_deployments(self, call: Call, name: str) -> Response:
         found = self._find(name).deployments.values()
-        return Answer(200, {"value": [self._deployment_document(name, one) for one in found]})
+        return Response(200, {"value": [self._deployment_document(name, one) for one in found]})
 
-    def get_deployment(self, call: Call, name: str, deployment: str) -> Answer:
-        return Answer(200, self._deployment_document(name, self._deployment(name, deployment)))
+    def get_deployment(self, call: Call, name: str, deployment: str) -> Response:
+        return Response(200, self._deployment_document(name, self._deployment(name, deployment)))
 
-    def put_deployment(self, call: Call, name: str, deployment: str) -> Answer:
+    def put_deployment(self, call: Call, name: str, deployment: str) -> Response:
         check("OnlineDeployment", call.body)
         endpoint = self._find(name)
         self.cloud.operations.check_free(name)
@@ -207,12 +207,12 @@ class Endpoints:
         current = old or Deployment(deployment, call.body)
         current.body, current.state = call.body, "Updating" if old else "Creating"
         endpoint.deployments[deployment] = current
-        work = bring_up(self.cloud, current)
+        work = start_work(self.cloud, current)
         operation = self.cloud.operations.start(work, name)
         document = self._deployment_document(name, current)
         return accepted(self.cloud, 200 if old else 201, document, operation)
 
-    def patch_deployment(self, call: Call, name: str, deployment: str) -> Answer:
+    def patch_deployment(self, call: Call, name: str, deployment: str) -> Response:
         current = self._deployment(name, deployment)
         self.cloud.operations.check_free(name)
         body = call.body or {}
@@ -220,10 +220,10 @@ class Endpoints:
         operation = self.cloud.operations.start(lambda: None, name)
         return accepted(self.cloud, 202, self._deployment_document(name, current), operation)
 
-    def delete_deployment(self, call: Call, name: str, deployment: str) -> Answer:
+    def delete_deployment(self, call: Call, name: str, deployment: str) -> Response:
         endpoint = self._find(name)
         if deployment not in endpoint.deployments:
-            return Answer(204)
+            return Response(204)
         self.cloud.operations.check_free(name)
         if endpoint.traffic.get(deployment) or endpoint.mirror_traffic.get(deployment):
             text = f"Deployment {deployment} can't be deleted: it has traffic. Set its traffic to 0 first."
@@ -236,11 +236,11 @@ class Endpoints:
 
         return accepted(self.cloud, 202, None, self.cloud.operations.start(work, name))
 
-    def logs(self, call: Call, name: str, deployment: str) -> Answer:
+    def logs(self, call: Call, name: str, deployment: str) -> Response:
         current = self._deployment(name, deployment)
         body = call.body or {}
         text = current.init_log if body.get("containerType") == "StorageInitializer" else current.log
         tail = body.get("tail")
         lines = text.splitlines()
         head = ["Instance status:", f"SystemSetup: {current.state}", ""] if not lines else []
-        return Answer(200, {"content": "\n".join(head + (lines[-int(tail) :] if tail else lines)) + "\n"})
+        return Response(200, {"content": "\n".join(head + (lines[-int(tail) :] if tail else lines)) + "\n"})

@@ -1,4 +1,4 @@
-"""What can go wrong with one request, and the request itself."""
+"""Requests to the Azure ML emulator, and faults to inject into them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Drop", "Fault", "Kill", "LoseReply", "Plan", "Refuse", "Request", "n
 
 @dataclass
 class Request(faults.Request):
-    """A request to any of the hosts; ``body`` is its JSON, if it has any."""
+    """Request to one of the hosts; ``body`` is its JSON content, if any."""
 
     host: str = ""
     body: Any = None
@@ -22,7 +22,7 @@ class Request(faults.Request):
 
 @dataclass(frozen=True)
 class Refuse:
-    """Answer with an error; nothing takes effect."""
+    """Respond with an error; the request has no effect."""
 
     status: int
     code: str
@@ -37,7 +37,7 @@ class Drop:
 
 @dataclass(frozen=True)
 class Kill:
-    """End a process at once, before or after the request takes effect; there is no reply."""
+    """Kill a process before or after the request takes effect; no response is sent."""
 
     pid: int
     before: bool

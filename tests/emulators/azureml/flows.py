@@ -1,4 +1,4 @@
-"""What faults are tried on: each flow, its start, and what must hold after it, however it ended."""
+"""Commands for fault injection, each with its initial workspace and its postcondition."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.emulators.azureml.cloud import Cloud
 from tests.emulators.azureml.faults import Drop, Fault, Kill, LoseReply, Plan, Refuse, Request
 from tests.processes import start_forked
 
-__all__ = ["FAULTS", "FLOWS", "Bench", "Done", "Flow", "turns", "was_tried_first"]
+__all__ = ["FAULTS", "FLOWS", "Bench", "Done", "Flow", "fault_positions", "were_smoke_tested"]
 
 _PRELOADED = (azure.ai.ml, Predictor)
 TIMEOUT_S = 60
@@ -45,7 +45,7 @@ FAULTS: dict[str, Callable[[int], Fault]] = {
 
 @dataclass(frozen=True)
 class Flow:
-    """A command, the workspace that it begins with, and what its success looks like."""
+    """Command with a function that prepares the workspace and one that checks the result."""
 
     arguments: Sequence[str]
     prepare: Callable[[Bench], None]
@@ -53,14 +53,14 @@ class Flow:
 
 
 class Done:
-    """How a command ended, and all that it printed."""
+    """Exit code and output of a command."""
 
     def __init__(self, code: int | None, output: str) -> None:
         self.code, self.output = code, output
 
 
 class Bench:
-    """A workspace, two trained runs, and processes that are forked from one that has imported everything."""
+    """Workspace and two runs; commands run in processes forked from one that has imported everything."""
 
     def __init__(self, cloud: Cloud, runs: Sequence[Run], folder: Path, env: Mapping[str, str]) -> None:
         self.cloud, self.runs, self.folder = cloud, runs, folder
@@ -73,7 +73,7 @@ class Bench:
         self.shown = ""
 
     def run(self, flow: Flow, plan: Callable[[int], Plan] | None = None) -> Done:
-        """Run a flow's command; ``plan`` gets the number of its process."""
+        """Run a flow's command; ``plan`` is called with its process ID."""
         output = self.folder / "output"
         arguments = [text.replace("RUN", str(self.runs[0].path)) for text in flow.arguments]
         self.cloud.gateway.reset()
@@ -105,7 +105,7 @@ class Bench:
         assert not self.cloud.computes
 
     def deploy(self, number: int) -> None:
-        """Bring a version to the endpoint, without a process of its own."""
+        """Register and deploy a run in this process."""
         model = self.registry.register(self.runs[number - 1])
         deploy_model(self.host, model, canary_s=0)
 
@@ -125,22 +125,22 @@ def _two_models(bench: Bench) -> None:
     assert (first.version, second.version) == ("1", "2")
 
 
-def _one_live(bench: Bench) -> None:
+def _one_deployed(bench: Bench) -> None:
     _two_models(bench)
     bench.deploy(1)
 
 
-def _two_there(bench: Bench) -> None:
-    _one_live(bench)
+def _two_deployed(bench: Bench) -> None:
+    _one_deployed(bench)
     bench.deploy(2)
 
 
-def _all_that_costs(bench: Bench) -> None:
-    _one_live(bench)
+def _billable_resources(bench: Bench) -> None:
+    _one_deployed(bench)
     create_cluster(bench.workspace, "gpu", ClusterOptions())
 
 
-def _registered(bench: Bench) -> None:
+def _check_registered(bench: Bench) -> None:
     (model,) = bench.registry.list_models("cifar10")
     assert model.run_sha256 == bench.runs[0].sha256
     assert model.aliases == ("champion",)
@@ -149,7 +149,7 @@ def _registered(bench: Bench) -> None:
     assert len(finished) == 1
 
 
-def _live(version: str) -> Callable[[Bench], None]:
+def _check_traffic(version: str) -> Callable[[Bench], None]:
     def check(bench: Bench) -> None:
         endpoint = bench.host.get_endpoint("cifar10")
         live = {each.name: each for each in endpoint.deployments if endpoint.traffic.get(each.name)}
@@ -160,36 +160,38 @@ def _live(version: str) -> Callable[[Bench], None]:
     return check
 
 
-def _nothing(bench: Bench) -> None:
+def _check_deleted(bench: Bench) -> None:
     assert not bench.cloud.endpoints
     assert not bench.cloud.computes
 
 
-def _submitted(bench: Bench) -> None:
+def _check_submitted(bench: Bench) -> None:
     assert len(bench.cloud.jobs) >= 1
 
 
 FLOWS = {
-    "register": Flow(("models", "register", "RUN"), lambda _: None, _registered),
+    "register": Flow(("models", "register", "RUN"), lambda _: None, _check_registered),
     "promote": Flow(
         ("models", "promote", "2"),
         _two_models,
         lambda bench: _equal(bench.registry.get().version, "2"),
     ),
-    "deploy first": Flow(("deploy", "--model", "1"), _two_models, _live("1")),
-    "deploy second": Flow(("deploy", "--model", "2", "--canary-seconds", "0"), _one_live, _live("2")),
-    "rollback": Flow(("endpoint", "rollback"), _two_there, _live("1")),
-    "down": Flow(("down",), _all_that_costs, _nothing),
+    "deploy first": Flow(("deploy", "--model", "1"), _two_models, _check_traffic("1")),
+    "deploy second": Flow(
+        ("deploy", "--model", "2", "--canary-seconds", "0"), _one_deployed, _check_traffic("2")
+    ),
+    "rollback": Flow(("endpoint", "rollback"), _two_deployed, _check_traffic("1")),
+    "down": Flow(("down",), _billable_resources, _check_deleted),
     "submit": Flow(
         ("train", "--compute", "gpu", "--data", "drawn:40", "--epochs", "1", "--no-wait", "--name", "there"),
         lambda bench: _ignore(create_cluster(bench.workspace, "gpu", ClusterOptions())),
-        _submitted,
+        _check_submitted,
     ),
 }
 
 
-def turns(requests: Sequence[Request]) -> list[int]:
-    """The numbers of requests worth a fault: of alike ones in a row, the first and the last."""
+def fault_positions(requests: Sequence[Request]) -> list[int]:
+    """Return the numbers of the requests to fault: the first and last of similar consecutive ones."""
     numbers: list[int] = []
     for _, group in itertools.groupby(requests, _kind):
         row = [request.number for request in group]
@@ -198,7 +200,7 @@ def turns(requests: Sequence[Request]) -> list[int]:
 
 
 def _kind(request: Request) -> tuple[str, str, str]:
-    """What a request is for, without the names in it."""
+    """Return method, host and path of a request, with names in the path masked."""
     if request.host.endswith(".blob.core.windows.net"):
         return request.method, "blob", request.query.get("comp", "")
     path = re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}|[0-9a-f]{12,}|(?<=/)\d+", "*", request.path)
@@ -213,19 +215,19 @@ def _ignore(_: object) -> None:
     pass
 
 
-def was_tried_first(requests: Sequence[Request], before: Sequence[str]) -> bool:
-    """Whether each deployment had answered rightly by itself before it got traffic."""
-    answered: dict[str, int] = {}
+def were_smoke_tested(requests: Sequence[Request], before: Sequence[str]) -> bool:
+    """Return whether each new deployment passed its smoke test before it received traffic."""
+    num_predictions: dict[str, int] = {}
     for request in requests:
         if request.host.endswith("inference.ml.azure.com") and request.status == 200:
             name = request.headers.get("azureml-model-deployment", "")
-            answered[name] = answered.get(name, 0) + 1
+            num_predictions[name] = num_predictions.get(name, 0) + 1
         traffic = (
             (request.body or {}).get("properties", {}).get("traffic")
             if request.method == "PUT" and re.search(r"/onlineEndpoints/[^/]+$", request.path)
             else None
         )
         for name, share in (traffic or {}).items():
-            if share and name not in before and answered.get(name, 0) < 20:
+            if share and name not in before and num_predictions.get(name, 0) < 20:
                 return False
     return True

@@ -1,4 +1,4 @@
-"""The run history and the data service of the region's API: what streaming and downloading a job needs."""
+"""Run history and data service of the region's API, for streaming and downloading jobs."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING, Any
 from tests.emulators.azureml.control import authorize, missing
 from tests.emulators.azureml.running import DONE, LOG, Job
 from tests.emulators.azureml.storage import ARTIFACTS
-from tests.emulators.azureml.web import Answer, AzureError, Call
+from tests.emulators.azureml.web import AzureError, Call, Response
 
 if TYPE_CHECKING:
     from tests.emulators.azureml.cloud import Cloud
 
 
 class Api:
-    """Answer for ``<location>.api.azureml.ms``."""
+    """Handler for ``<location>.api.azureml.ms``."""
 
     def __init__(self, cloud: Cloud) -> None:
         self.cloud = cloud
 
-    def __call__(self, call: Call) -> Answer:
+    def __call__(self, call: Call) -> Response:
         cloud, path = self.cloud, call.request.path
         if path.startswith("/discovery"):
-            return Answer(200, self._discovery())
+            return Response(200, self._discovery())
         authorize(cloud, call)
         if found := re.fullmatch(r"/mlflow/v[12]\.0(/subscriptions/.*?)/api/2\.0/(.*)", path):
             if found[1].lower() != cloud.scope.lower():
@@ -49,20 +49,20 @@ class Api:
         )
         return dict.fromkeys(names, url) | {"studio": "https://ml.azure.com"}
 
-    def _history(self, call: Call, rest: str) -> Answer:
+    def _history(self, call: Call, rest: str) -> Response:
         method = call.request.method
         if rest == "rundata" and method == "POST":
-            return Answer(200, {"runMetadata": self._run(self._find(call.body["runId"]))})
+            return Response(200, {"runMetadata": self._run(self._find(call.body["runId"]))})
         if found := re.fullmatch(r"(?:experiments/([^/]+)/)?runs/([^/]+)(/details|/children)?", rest):
             job = self._find(found[2])
             if method == "PATCH" and not found[3]:
                 self._change(job, call.body or {})
             if found[3] == "/children":
-                return Answer(200, {"value": []})
-            return Answer(200, self._run(job) | (self._details(job) if found[3] else {}))
+                return Response(200, {"value": []})
+            return Response(200, self._run(job) | (self._details(job) if found[3] else {}))
         raise AzureError(404, "NotFound", f"No handler for {method} {rest}.")
 
-    def _data(self, call: Call, rest: str) -> Answer:
+    def _data(self, call: Call, rest: str) -> Response:
         if rest != "dataversion/batchGetResolvedUris":
             raise AzureError(404, "NotFound", f"No handler for {rest}.")
         values = {}
@@ -76,7 +76,7 @@ class Api:
                 "/providers/Microsoft.MachineLearningServices", ""
             )
             values[asset] = {"uri": long, "type": "UriFolder"}
-        return Answer(200, {"values": values})
+        return Response(200, {"values": values})
 
     def _find(self, name: str) -> Job:
         if name not in self.cloud.jobs:

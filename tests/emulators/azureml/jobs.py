@@ -1,6 +1,6 @@
-"""Command jobs, as the control plane shows them."""
+"""Command jobs in the control plane."""
 
-# ruff: noqa: ARG002 - every handler is given the call
+# ruff: noqa: ARG002 - handlers have a common signature
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from tests.emulators.azureml.control import Routes, accepted, missing, resource
 from tests.emulators.azureml.running import DONE, Job, Runner
 from tests.emulators.azureml.sizes import find_size
 from tests.emulators.azureml.validate import check
-from tests.emulators.azureml.web import Answer, AzureError, Call
+from tests.emulators.azureml.web import AzureError, Call, Response
 
 if TYPE_CHECKING:
     from tests.emulators.azureml.cloud import Cloud
 
 
 class Jobs:
-    """``runner`` does the work."""
+    """Command jobs; ``runner`` executes them."""
 
     def __init__(self, cloud: Cloud) -> None:
         self.cloud = cloud
@@ -73,29 +73,29 @@ class Jobs:
         properties["properties"] = properties.get("properties") or {}
         return resource(self.cloud, f"jobs/{job.name}", properties, created=job.created)
 
-    def list(self, call: Call) -> Answer:
+    def list(self, call: Call) -> Response:
         view = call.query.get("listViewType", "ActiveOnly")
         shown = [
             job
             for job in reversed(self.all.values())
             if view == "All" or bool(job.properties.get("isArchived")) == (view == "ArchivedOnly")
         ]
-        return Answer(200, {"value": [self._document(job) for job in shown]})
+        return Response(200, {"value": [self._document(job) for job in shown]})
 
-    def get(self, call: Call, name: str) -> Answer:
-        return Answer(200, self._document(self.find(name)))
+    def get(self, call: Call, name: str) -> Response:
+        return Response(200, self._document(self.find(name)))
 
-    def put(self, call: Call, name: str) -> Answer:
+    def put(self, call: Call, name: str) -> Response:
         check("JobBase", call.body)
         properties = call.body["properties"]
         if properties.get("jobType") != "Command":
-            raise AzureError(400, "UserError", "Only command jobs are known here.")
+            raise AzureError(400, "UserError", "The emulator supports only command jobs.")
         if name in self.all:
             job = self.all[name]
             if properties.get("command") != job.properties.get("command"):
                 raise AzureError(400, "UserError", f"A job with name {name} already exists.")
             job.body = call.body
-            return Answer(200, self._document(job))
+            return Response(200, self._document(job))
         job = Job(name, call.body)
         if job.compute != "serverless" and job.compute not in self.cloud.computes:
             text = f"The compute target '{job.compute}' was not found in the workspace."
@@ -110,19 +110,19 @@ class Jobs:
         run = mlflow.start(mlflow.experiment(job.experiment), name, properties.get("displayName") or name)
         run.tags |= {"mlflow.runName": run.name}
         self.runner.start(job)
-        return Answer(201, self._document(job))
+        return Response(201, self._document(job))
 
-    def delete(self, call: Call, name: str) -> Answer:
+    def delete(self, call: Call, name: str) -> Response:
         self.find(name).cancel()
         del self.all[name]
-        return Answer(204)
+        return Response(204)
 
-    def cancel(self, call: Call, name: str) -> Answer:
+    def cancel(self, call: Call, name: str) -> Response:
         job = self.find(name)
         if job.status in DONE:
-            return Answer(200)
+            return Response(200)
         operation = self.cloud.operations.start(lambda: None)
         job.cancel()
-        answer = accepted(self.cloud, 202, None, operation)
-        url = answer.headers["Azure-AsyncOperation"].replace("mfeOperationsStatus", "mfeOperationResults")
-        return Answer(202, None, {"Location": url, "x-ms-retry-after-ms": "20"})
+        response = accepted(self.cloud, 202, None, operation)
+        url = response.headers["Azure-AsyncOperation"].replace("mfeOperationsStatus", "mfeOperationResults")
+        return Response(202, None, {"Location": url, "x-ms-retry-after-ms": "20"})

@@ -1,4 +1,4 @@
-"""The workspace's MLflow tracking service, in memory."""
+"""In-memory MLflow tracking service of the workspace."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from tests.emulators.azureml.runs import Experiment, Run, millis
-from tests.emulators.azureml.web import Answer, Call
+from tests.emulators.azureml.web import Call, Response
 
 if TYPE_CHECKING:
     from tests.emulators.azureml.cloud import Cloud
@@ -25,7 +25,7 @@ class _MlflowError(Exception):
 
 
 def _refusal(error: _MlflowError) -> dict[str, Any]:
-    """Word an error as the service does, which is not as MLflow does: mlflow/mlflow#10694 and #11462."""
+    """Format an error as the service does, which differs from MLflow: mlflow/mlflow#10694 and #11462."""
     return {
         "Error": {"Code": "UserError", "Severity": None, "Message": str(error), "InnerError": None},
         "ComponentName": "mlflow",
@@ -35,33 +35,33 @@ def _refusal(error: _MlflowError) -> dict[str, Any]:
 
 
 class Mlflow:
-    """``runs`` by their id, ``experiments`` by theirs."""
+    """MLflow tracking service; ``runs`` and ``experiments`` are keyed by ID."""
 
     def __init__(self, cloud: Cloud) -> None:
         self.cloud = cloud
-        _module("entities")  # before a client redirects standard error: an import closes streams of logs
+        _module("entities")  # before a client redirects standard error, because the import closes log streams
         self.reset()
 
     def reset(self) -> None:
         self.runs: dict[str, Run] = {}
         self.experiments: dict[str, Experiment] = {}
 
-    def __call__(self, call: Call, rest: str) -> Answer:
-        """Answer for what follows ``/api/2.0/`` in the path."""
+    def __call__(self, call: Call, rest: str) -> Response:
+        """Handle a request; ``rest`` is the path after ``/api/2.0/``."""
         method = getattr(
             self, "_" + re.sub("[/-]", "_", rest.removeprefix("preview/").removeprefix("mlflow/")), None
         )
         if not callable(method):
-            return Answer(404, {"error_code": "ENDPOINT_NOT_FOUND", "message": f"No handler for {rest}."})
+            return Response(404, {"error_code": "ENDPOINT_NOT_FOUND", "message": f"No handler for {rest}."})
         arguments = call.body if isinstance(call.body, dict) else dict(call.query)
         try:
             with self.cloud.lock:
-                return Answer(200, method(arguments) or {})
+                return Response(200, method(arguments) or {})
         except _MlflowError as error:
-            return Answer(error.status, _refusal(error))
+            return Response(error.status, _refusal(error))
 
     def experiment(self, name: str) -> Experiment:
-        """The experiment of this name, made if it is not there."""
+        """Return the experiment with a name; create it if it does not exist."""
         for experiment in self.experiments.values():
             if experiment.name == name:
                 return experiment
@@ -73,49 +73,51 @@ class Mlflow:
         run = self.runs[run_id] = Run(run_id, experiment.id, name, start_time=millis())
         return run
 
-    def _experiments_get_by_name(self, asked: dict[str, Any]) -> Any:
+    def _experiments_get_by_name(self, arguments: dict[str, Any]) -> Any:
         for experiment in self.experiments.values():
-            if experiment.name == asked.get("experiment_name"):
+            if experiment.name == arguments.get("experiment_name"):
                 return {"experiment": self._experiment_json(experiment)}
-        text = f"Could not find experiment with name {asked.get('experiment_name')}"
+        text = f"Could not find experiment with name {arguments.get('experiment_name')}"
         raise _MlflowError(404, "RESOURCE_DOES_NOT_EXIST", text)
 
-    def _experiments_create(self, asked: dict[str, Any]) -> Any:
-        name = asked.get("name") or ""
+    def _experiments_create(self, arguments: dict[str, Any]) -> Any:
+        name = arguments.get("name") or ""
         if any(experiment.name == name for experiment in self.experiments.values()):
             raise _MlflowError(400, "RESOURCE_ALREADY_EXISTS", f"Experiment '{name}' already exists.")
         if not re.fullmatch(r"[a-zA-Z0-9_][\w.\- ]{0,254}", name):
             raise _MlflowError(400, "INVALID_PARAMETER_VALUE", f"Invalid experiment name '{name}'.")
         experiment = self.experiment(name)
-        experiment.tags = {tag["key"]: tag["value"] for tag in asked.get("tags", [])}
+        experiment.tags = {tag["key"]: tag["value"] for tag in arguments.get("tags", [])}
         return {"experiment_id": experiment.id}
 
-    def _experiments_get(self, asked: dict[str, Any]) -> Any:
-        return {"experiment": self._experiment_json(self._find_experiment(asked))}
+    def _experiments_get(self, arguments: dict[str, Any]) -> Any:
+        return {"experiment": self._experiment_json(self._find_experiment(arguments))}
 
-    def _experiments_set_experiment_tag(self, asked: dict[str, Any]) -> None:
-        self._find_experiment(asked).tags[asked["key"]] = asked["value"]
+    def _experiments_set_experiment_tag(self, arguments: dict[str, Any]) -> None:
+        self._find_experiment(arguments).tags[arguments["key"]] = arguments["value"]
 
-    def _experiments_update(self, asked: dict[str, Any]) -> None:
-        self._find_experiment(asked).name = asked["new_name"]
+    def _experiments_update(self, arguments: dict[str, Any]) -> None:
+        self._find_experiment(arguments).name = arguments["new_name"]
 
-    def _experiments_delete(self, asked: dict[str, Any]) -> None:
-        self._find_experiment(asked).stage = "deleted"
+    def _experiments_delete(self, arguments: dict[str, Any]) -> None:
+        self._find_experiment(arguments).stage = "deleted"
 
-    def _experiments_search(self, asked: dict[str, Any]) -> Any:
+    def _experiments_search(self, arguments: dict[str, Any]) -> Any:
         search = _module("utils.search_utils").SearchExperimentsUtils
         found = [self._entity(experiment) for experiment in self.experiments.values()]
         found = [one for one in found if one.lifecycle_stage == "active"]
-        found = search.filter(found, asked.get("filter") or "")
-        found = search.sort(found, asked.get("order_by") or ["creation_time DESC"])
-        page, token = search.paginate(found, asked.get("page_token"), int(asked.get("max_results") or 1000))
+        found = search.filter(found, arguments.get("filter") or "")
+        found = search.sort(found, arguments.get("order_by") or ["creation_time DESC"])
+        page, token = search.paginate(
+            found, arguments.get("page_token"), int(arguments.get("max_results") or 1000)
+        )
         document = {"experiments": [_json(one.to_proto()) for one in page]}
         return document | ({"next_page_token": token} if token else {})
 
-    def _find_experiment(self, asked: dict[str, Any]) -> Experiment:
-        found = self.experiments.get(str(asked.get("experiment_id")))
+    def _find_experiment(self, arguments: dict[str, Any]) -> Experiment:
+        found = self.experiments.get(str(arguments.get("experiment_id")))
         if found is None:
-            text = f"Could not find experiment with ID {asked.get('experiment_id')}"
+            text = f"Could not find experiment with ID {arguments.get('experiment_id')}"
             raise _MlflowError(404, "RESOURCE_DOES_NOT_EXIST", text)
         return found
 
@@ -130,72 +132,72 @@ class Mlflow:
     def _experiment_json(self, experiment: Experiment) -> Any:
         return _json(self._entity(experiment).to_proto())
 
-    def _runs_create(self, asked: dict[str, Any]) -> Any:
-        experiment = self._find_experiment(asked)
-        tags = {tag["key"]: tag["value"] for tag in asked.get("tags", [])}
-        name = asked.get("run_name") or tags.get("mlflow.runName") or f"calm_sea_{uuid.uuid4().hex[:8]}"
+    def _runs_create(self, arguments: dict[str, Any]) -> Any:
+        experiment = self._find_experiment(arguments)
+        tags = {tag["key"]: tag["value"] for tag in arguments.get("tags", [])}
+        name = arguments.get("run_name") or tags.get("mlflow.runName") or f"calm_sea_{uuid.uuid4().hex[:8]}"
         run = self.start(experiment, str(uuid.uuid4()), name)
-        run.start_time = int(asked.get("start_time") or millis())
-        run.user = asked.get("user_id") or tags.get("mlflow.user", "")
+        run.start_time = int(arguments.get("start_time") or millis())
+        run.user = arguments.get("user_id") or tags.get("mlflow.user", "")
         run.tags = tags | {"mlflow.runName": name}
         return {"run": self._run_json(run)}
 
-    def _runs_get(self, asked: dict[str, Any]) -> Any:
-        return {"run": self._run_json(self._find_run(asked))}
+    def _runs_get(self, arguments: dict[str, Any]) -> Any:
+        return {"run": self._run_json(self._find_run(arguments))}
 
-    def _runs_update(self, asked: dict[str, Any]) -> Any:
-        run = self._find_run(asked)
-        if status := asked.get("status"):
+    def _runs_update(self, arguments: dict[str, Any]) -> Any:
+        run = self._find_run(arguments)
+        if status := arguments.get("status"):
             run.status = _status_name(status)
-        if asked.get("end_time"):
-            run.end_time = int(asked["end_time"])
-        if asked.get("run_name"):
-            run.name = run.tags["mlflow.runName"] = asked["run_name"]
+        if arguments.get("end_time"):
+            run.end_time = int(arguments["end_time"])
+        if arguments.get("run_name"):
+            run.name = run.tags["mlflow.runName"] = arguments["run_name"]
         return {"run_info": self._run_json(run)["info"]}
 
-    def _runs_delete(self, asked: dict[str, Any]) -> None:
-        self._find_run(asked).stage = "deleted"
+    def _runs_delete(self, arguments: dict[str, Any]) -> None:
+        self._find_run(arguments).stage = "deleted"
 
-    def _runs_restore(self, asked: dict[str, Any]) -> None:
-        self._find_run(asked).stage = "active"
+    def _runs_restore(self, arguments: dict[str, Any]) -> None:
+        self._find_run(arguments).stage = "active"
 
-    def _runs_log_metric(self, asked: dict[str, Any]) -> None:
-        self._log_metric(self._find_run(asked), asked)
+    def _runs_log_metric(self, arguments: dict[str, Any]) -> None:
+        self._log_metric(self._find_run(arguments), arguments)
 
-    def _runs_log_parameter(self, asked: dict[str, Any]) -> None:
-        self._log_param(self._find_run(asked), asked)
+    def _runs_log_parameter(self, arguments: dict[str, Any]) -> None:
+        self._log_param(self._find_run(arguments), arguments)
 
-    def _runs_set_tag(self, asked: dict[str, Any]) -> None:
-        self._find_run(asked).tags[asked["key"]] = asked["value"]
+    def _runs_set_tag(self, arguments: dict[str, Any]) -> None:
+        self._find_run(arguments).tags[arguments["key"]] = arguments["value"]
 
-    def _runs_delete_tag(self, asked: dict[str, Any]) -> None:
-        self._find_run(asked).tags.pop(asked["key"], None)
+    def _runs_delete_tag(self, arguments: dict[str, Any]) -> None:
+        self._find_run(arguments).tags.pop(arguments["key"], None)
 
-    def _runs_log_batch(self, asked: dict[str, Any]) -> None:
-        run = self._find_run(asked)
+    def _runs_log_batch(self, arguments: dict[str, Any]) -> None:
+        run = self._find_run(arguments)
         for kind, limit in _MAX.items():
-            if len(asked.get(kind, [])) > limit:
+            if len(arguments.get(kind, [])) > limit:
                 raise _MlflowError(400, "INVALID_PARAMETER_VALUE", f"At most {limit} {kind} are allowed.")
-        for param in asked.get("params", []):
+        for param in arguments.get("params", []):
             self._log_param(run, param)
-        for metric in asked.get("metrics", []):
+        for metric in arguments.get("metrics", []):
             self._log_metric(run, metric)
-        for tag in asked.get("tags", []):
+        for tag in arguments.get("tags", []):
             run.tags[tag["key"]] = tag["value"]
 
-    def _runs_log_batch_async(self, asked: dict[str, Any]) -> Any:
-        self._runs_log_batch(asked)
+    def _runs_log_batch_async(self, arguments: dict[str, Any]) -> Any:
+        self._runs_log_batch(arguments)
         return {"batch_tracking_id": str(uuid.uuid4())}
 
-    def _runs_get_run_data_status(self, asked: dict[str, Any]) -> Any:
-        self._find_run(asked)
+    def _runs_get_run_data_status(self, arguments: dict[str, Any]) -> Any:
+        self._find_run(arguments)
         return {"is_complete": True}
 
-    def _runs_log_inputs(self, asked: dict[str, Any]) -> None:
-        self._find_run(asked)
+    def _runs_log_inputs(self, arguments: dict[str, Any]) -> None:
+        self._find_run(arguments)
 
-    def _metrics_get_history(self, asked: dict[str, Any]) -> Any:
-        run, key = self._find_run(asked), asked["metric_key"]
+    def _metrics_get_history(self, arguments: dict[str, Any]) -> Any:
+        run, key = self._find_run(arguments), arguments["metric_key"]
         entities = _module("entities")
 
         values = run.history.get(key, [])
@@ -203,12 +205,12 @@ class Mlflow:
             "metrics": [_json(entities.Metric(key, value, at, step).to_proto()) for value, step, at in values]
         }
 
-    def _artifacts_list(self, asked: dict[str, Any]) -> Any:
-        return {"root_uri": self._artifact_uri(self._find_run(asked)), "files": []}
+    def _artifacts_list(self, arguments: dict[str, Any]) -> Any:
+        return {"root_uri": self._artifact_uri(self._find_run(arguments)), "files": []}
 
-    def _runs_search(self, asked: dict[str, Any]) -> Any:
+    def _runs_search(self, arguments: dict[str, Any]) -> Any:
         search = _module("utils.search_utils").SearchUtils
-        wanted, view = asked.get("experiment_ids") or [], asked.get("run_view_type") or "ACTIVE_ONLY"
+        wanted, view = arguments.get("experiment_ids") or [], arguments.get("run_view_type") or "ACTIVE_ONLY"
         stages = {"ACTIVE_ONLY": {"active"}, "DELETED_ONLY": {"deleted"}}.get(view, {"active", "deleted"})
         runs = [
             self._run_entity(run)
@@ -216,16 +218,18 @@ class Mlflow:
             if run.experiment_id in wanted and run.stage in stages
         ]
         try:
-            runs = search.filter(runs, asked.get("filter") or "")
-            runs = search.sort(runs, asked.get("order_by") or [])
-        except Exception as error:  # noqa: BLE001 - a filter that can't be read
+            runs = search.filter(runs, arguments.get("filter") or "")
+            runs = search.sort(runs, arguments.get("order_by") or [])
+        except Exception as error:  # noqa: BLE001 - an invalid filter
             raise _MlflowError(400, "INVALID_PARAMETER_VALUE", str(error)) from None
-        page, token = search.paginate(runs, asked.get("page_token"), int(asked.get("max_results") or 1000))
+        page, token = search.paginate(
+            runs, arguments.get("page_token"), int(arguments.get("max_results") or 1000)
+        )
         document = {"runs": [_json(run.to_proto()) for run in page]}
         return document | ({"next_page_token": token} if token else {})
 
-    def _find_run(self, asked: dict[str, Any]) -> Run:
-        run_id = asked.get("run_id") or asked.get("run_uuid")
+    def _find_run(self, arguments: dict[str, Any]) -> Run:
+        run_id = arguments.get("run_id") or arguments.get("run_uuid")
         if run_id not in self.runs:
             raise _MlflowError(404, "RESOURCE_DOES_NOT_EXIST", f"Run {run_id} was not found.")
         return self.runs[run_id]
@@ -285,5 +289,5 @@ def _json(message: Any) -> Any:
 
 
 def _module(name: str) -> Any:
-    """MLflow itself, which has few types and is slow to import."""
+    """Import a module of MLflow, which is slow to import and mostly untyped."""
     return importlib.import_module(f"mlflow.{name}")

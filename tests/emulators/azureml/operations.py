@@ -1,4 +1,4 @@
-"""Long-running operations: each runs in a thread of its own, and its status can be asked for."""
+"""Long-running operations, each in its own thread."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from tests.emulators.azureml.web import Answer, AzureError
+from tests.emulators.azureml.web import AzureError, Response
 
 POLL = {"x-ms-retry-after-ms": "20"}
 
@@ -22,7 +22,7 @@ def now() -> str:
 
 @dataclass
 class Operation:
-    """``error`` is set once it has failed, ``done`` once it has ended."""
+    """Long-running operation; ``done`` is set when it has ended, ``error`` if it failed."""
 
     id: str
     error: dict[str, Any] | None = None
@@ -37,7 +37,7 @@ class Operation:
 
 
 class Operations:
-    """Each begins ``delay_s`` after it was accepted, once ``may_begin`` is set; ``busy`` is being changed."""
+    """Operations; they start after ``delay_s`` if ``may_begin`` is set; ``busy`` has locked resources."""
 
     def __init__(self) -> None:
         self.delay_s = 0.0
@@ -64,7 +64,7 @@ class Operations:
                 work()
             except AzureError as error:
                 operation.error = {"code": error.code, "message": error.message}
-            except BaseException:  # noqa: BLE001 - shown to whoever looks; pytest's own are none of Exception
+            except BaseException:  # noqa: BLE001 - recorded; pytest's exceptions are not subclasses of Exception
                 self.crashes.append(traceback.format_exc())
                 operation.error = {"code": "InternalServerError", "message": "An error occurred."}
             finally:
@@ -89,7 +89,7 @@ class Operations:
             raise AzureError(404, "NotFound", f"The operation {key} was not found.")
         return self.all[key]
 
-    def state(self, key: str) -> Answer:
+    def state(self, key: str) -> Response:
         operation = self.get(key)
         document: dict[str, Any] = {
             "id": operation.id,
@@ -99,8 +99,10 @@ class Operations:
         }
         if operation.error:
             document["error"] = operation.error
-        return Answer(200, document, POLL)
+        return Response(200, document, POLL)
 
-    def result(self, key: str) -> Answer:
+    def result(self, key: str) -> Response:
         operation = self.get(key)
-        return Answer(200 if operation.done.is_set() else 202, None, {} if operation.done.is_set() else POLL)
+        return Response(
+            200 if operation.done.is_set() else 202, None, {} if operation.done.is_set() else POLL
+        )

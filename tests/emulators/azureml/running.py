@@ -1,4 +1,4 @@
-"""What runs a job: a process of this machine, whose log is in the storage while it runs."""
+"""Job execution: a local process whose log is written to the storage while it runs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LOG = "user_logs/std_log.txt"
 _LOG_EVERY_S = 0.3
 _GRACE_S = 2.0
 
-# The job ends when our end of its standard input does: even a killed test session leaves none behind.
+# The job is killed when its standard input is closed, so that a killed test session leaves no job behind.
 _WATCHED = (
     'exec 3<&0; trap : TERM; "$@" 3<&- & child=$!; (read -r _ <&3; kill -KILL 0) & reader=$!; '
     "while kill -0 $child 2>/dev/null; do wait $child; code=$?; done; kill $reader 2>/dev/null; exit $code"
@@ -39,7 +39,7 @@ _WATCHED = (
 
 @dataclass
 class Job:
-    """``body`` is what was PUT; ``status`` ends as one of ``DONE``."""
+    """Job; ``body`` is the PUT body, the final ``status`` is one of ``DONE``."""
 
     name: str
     body: dict[str, Any]
@@ -74,7 +74,7 @@ class Job:
 
 
 class Runner:
-    """``queue_s`` is how long a job waits for a node."""
+    """Job runner; jobs wait ``queue_s`` for a node."""
 
     def __init__(self, cloud: Cloud) -> None:
         self.cloud = cloud
@@ -85,7 +85,7 @@ class Runner:
         threading.Thread(target=self._run, args=(job,), daemon=True).start()
 
     def output_uri(self, job: Job, name: str) -> str:
-        """Where an output goes: where the caller wants it, or to a folder of its own."""
+        """Return the URI of an output: the requested one, or a folder of the job."""
         output = (job.properties.get("outputs") or {}).get(name) or {}
         default = f"azureml://datastores/workspaceblobstore/paths/azureml/{job.name}/{name}/"
         return str(output.get("uri") or default)
@@ -98,7 +98,7 @@ class Runner:
             status, job.error = self._work(job, folder)
         except AzureError as error:
             status, job.error = "Failed", error.message
-        except Exception:  # noqa: BLE001 - shown to whoever looks at crashes
+        except Exception:  # noqa: BLE001 - recorded in crashes
             self.crashes.append(traceback.format_exc())
             status, job.error = "Failed", "An internal error occurred."
         finally:
@@ -161,7 +161,7 @@ class Runner:
             if time.monotonic() - written > _LOG_EVERY_S:
                 written = time.monotonic()
                 self._write_log(job, log)
-        _signal(process, signal.SIGKILL)  # whatever it has left behind
+        _signal(process, signal.SIGKILL)  # its remaining child processes
         if process.stdin:
             process.stdin.close()
         self._write_log(job, log)
@@ -174,7 +174,7 @@ class Runner:
             job.log = content.decode(errors="replace")
 
     def _prepare(self, job: Job, folder: Path) -> tuple[str, dict[str, Path], Path]:
-        """Fetch what the job needs; return its command, its output folders and its code folder."""
+        """Download code and inputs; return the command, the output folders and the code folder."""
         storage, properties = self.cloud.storage, job.properties
         code, places, outputs = folder / "wd", {}, {}
         code.mkdir()
@@ -194,21 +194,21 @@ class Runner:
 
         def place(found: re.Match[str]) -> str:
             if found[1] not in places:
-                raise AzureError(400, "UserError", f"The command names {found[0]}, which is not there.")
+                raise AzureError(400, "UserError", f"The command refers to {found[0]}, which does not exist.")
             return places[found[1]]
 
         return re.sub(r"\$\{\{\s*([\w.]+)\s*\}\}", place, properties["command"]), outputs, code
 
     def _environment(self, job: Job) -> dict[str, str]:
         cloud = self.cloud
-        ours = {
+        local = {
             name: value
             for name, value in plain_environment(os.environ).items()
             if not name.startswith(("PYTHON", "CIFARML", "COVERAGE", "PYTEST"))
         }
         network = {name: value for name, value in cloud.env().items() if not name.startswith("AZURE")}
         experiment = cloud.mlflow.experiment(job.experiment)
-        return ours | network | {
+        return local | network | {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
             "AZUREML_RUN_ID": job.name,
             "AZUREML_ARM_SUBSCRIPTION": cloud.subscription_id,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 
 def millis() -> int:
-    """The time as MLflow has it."""
+    """Return the time in milliseconds."""
     return int(time.time() * 1000)
 
 
@@ -22,7 +22,7 @@ class Experiment:
 
 @dataclass
 class Run:
-    """``history`` has every value logged, ``metrics`` the last of each."""
+    """MLflow run; ``history`` contains all logged values, ``metrics`` the last of each."""
 
     id: str
     experiment_id: str

@@ -1,4 +1,4 @@
-"""Running inference servers: one for each content, kept for the next deployment of the same."""
+"""Pool of inference servers, reused by deployments with the same content."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.inference_server import command, free_port, variables
 
 MAX_RUNNING = 6
 
-# It ends when our end of its standard input does, and we see the exit code of the server itself.
+# Terminates the server when standard input is closed; exits with the server's exit code.
 WATCHED = (
     'exec 3<&0; "$@" 3<&- & child=$!; (read -r _ <&3; kill -TERM $child) & reader=$!; '
     "wait $child; code=$?; kill $reader 2>/dev/null; exit $code"
@@ -31,11 +31,11 @@ _PRIVATE = ("AZURE", "MLFLOW", "HTTP_PROXY", "HTTPS_PROXY", "REQUESTS_CA_BUNDLE"
 
 
 class CrashedError(Exception):
-    """The container did not come up; the text is its log."""
+    """The container did not start; the message is its log."""
 
 
 def hash_tree(path: Path) -> str:
-    """The hash of a file, or of all names and contents below a folder."""
+    """Return the hash of a file, or of all names and contents in a folder."""
     digest = hashlib.sha256()
     for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
         if file.is_file():
@@ -45,15 +45,15 @@ def hash_tree(path: Path) -> str:
 
 
 def plain_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment without what leads to a cloud or opens it."""
+    """Return the environment without proxies, addresses and credentials of the cloud."""
     return {name: value for name, value in environment.items() if not name.upper().startswith(_PRIVATE)}
 
 
 class Server:
-    """One process of the real inference server."""
+    """Process of the real inference server."""
 
     def __init__(
-        self, folder: Path, script: str, model_dir: Path, extra: Mapping[str, str], patience_s: float
+        self, folder: Path, script: str, model_dir: Path, extra: Mapping[str, str], timeout_s: float
     ) -> None:
         self.port = free_port()
         self.used = time.monotonic()
@@ -72,7 +72,7 @@ class Server:
             start_new_session=True,
         )
         try:
-            self._wait(patience_s)
+            self._wait(timeout_s)
         except BaseException:
             self.close()
             raise
@@ -85,8 +85,8 @@ class Server:
     def is_running(self) -> bool:
         return self._process.poll() is None
 
-    def _wait(self, patience_s: float) -> None:
-        deadline = time.monotonic() + patience_s
+    def _wait(self, timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
         with requests.Session() as session:
             session.trust_env = False
             while time.monotonic() < deadline and self.is_running:
@@ -98,7 +98,7 @@ class Server:
         raise CrashedError(self.log())
 
     def log(self) -> str:
-        """What the server has printed."""
+        """Return the output of the server."""
         if self._log.closed:
             return self._last
         return os.pread(self._log.fileno(), 1 << 22, 0).decode(errors="replace")
@@ -118,7 +118,7 @@ class Server:
 
 
 class Servers:
-    """The cache; ``in_use`` tells which servers must not be ended to make room."""
+    """Pool of servers; the least recently used one that is idle is stopped to make room."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -134,22 +134,22 @@ class Servers:
         model: Path,
         named: tuple[str, str],
         extra: Mapping[str, str],
-        patience_s: float,
+        timeout_s: float,
         in_use: set[int],
     ) -> Server:
-        """Return a running server of this content.
+        """Return a running server with this content.
 
         Args:
             code: The code folder.
             script: The scoring script, relative to it.
             model: The model's file or folder.
-            named: The model's name and version; its folder is named after them.
+            named: The model's name and version, which name its folder.
             extra: Environment variables of the deployment.
-            patience_s: How long it may take to answer.
-            in_use: The ids of servers that deployments use.
+            timeout_s: Timeout of the startup.
+            in_use: IDs of servers that deployments use; they are not stopped.
 
         Raises:
-            CrashedError: If it ends, or does not answer in time.
+            CrashedError: If it exits, or is not ready in time.
         """
         text = json.dumps([hash_tree(code), hash_tree(model), script, named, sorted(extra.items())])
         key = hashlib.sha256(text.encode()).hexdigest()[:20]
@@ -169,7 +169,7 @@ class Servers:
                 shutil.copy(model, model_dir)
             self._make_room(in_use)
             self.num_started += 1
-            server = Server(folder, script, model_dir, extra, patience_s)
+            server = Server(folder, script, model_dir, extra, timeout_s)
             self.running[key] = server
             return server
 

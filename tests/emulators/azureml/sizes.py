@@ -1,4 +1,4 @@
-"""Sizes of virtual machines: their cores, their prices, and how many of them a subscription may have."""
+"""VM sizes: cores, prices and quota."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import urllib.parse
 from dataclasses import dataclass
 from typing import Any
 
-from tests.emulators.azureml.web import Answer, AzureError, Call
+from tests.emulators.azureml.web import AzureError, Call, Response
 
 
 @dataclass(frozen=True)
@@ -37,15 +37,15 @@ SIZES = {
 
 
 def find_size(name: str) -> Size:
-    """Look a size up; Azure does not mind capitals."""
+    """Look up a VM size, case-insensitively."""
     for size in SIZES.values():
         if size.name.lower() == name.lower():
             return size
     raise AzureError(400, "BadArgument", f"The specified VM size {name} is not supported in region eastus.")
 
 
-def vm_sizes(location: str) -> Answer:
-    return Answer(200, {"value": [_vm_size(size) for size in SIZES.values()]})
+def vm_sizes(location: str) -> Response:
+    return Response(200, {"value": [_vm_size(size) for size in SIZES.values()]})
 
 
 def _vm_size(size: Size) -> dict[str, Any]:
@@ -70,14 +70,14 @@ def _vm_size(size: Size) -> dict[str, Any]:
 
 
 def check_quota(limits: dict[str, int], used: dict[str, int], size: Size, count: int, scope: str) -> None:
-    """Refuse what is beyond a limit.
+    """Refuse a request that exceeds the quota.
 
     Args:
-        limits: By family, by size, or under ``"total"``.
-        used: Cores in use, by family.
-        size: What is asked for.
-        count: How many of it.
-        scope: The subscription's name.
+        limits: Cores by VM family, by size, or under ``"total"``.
+        used: Cores in use by VM family.
+        size: Requested VM size.
+        count: Number of VMs.
+        scope: Subscription ID.
     """
     needed = size.cores * count
     for key, limit in limits.items():
@@ -94,7 +94,7 @@ def check_quota(limits: dict[str, int], used: dict[str, int], size: Size, count:
             )
 
 
-def usages(limits: dict[str, int], used: dict[str, int], prefix: str, location: str) -> Answer:
+def usages(limits: dict[str, int], used: dict[str, int], prefix: str, location: str) -> Response:
     families = sorted({size.family for size in SIZES.values()})
     rows = [("totalDedicatedCores", "Total Cluster Dedicated Regional vCPUs", sum(used.values()), "total")]
     rows += [(family, f"{family} vCPUs", used.get(family, 0), family) for family in families]
@@ -110,13 +110,13 @@ def usages(limits: dict[str, int], used: dict[str, int], prefix: str, location: 
         }
         for name, text, current, key in rows
     ]
-    return Answer(200, {"value": value})
+    return Response(200, {"value": value})
 
 
-def prices(call: Call) -> Answer:
-    """The retail prices API: open to anyone; filters are ``field eq 'value'``, with ``and`` and ``or``."""
+def prices(call: Call) -> Response:
+    """Retail Prices API; filters are ``field eq 'value'``, combined with ``and`` and ``or``."""
     if call.request.path.rstrip("/") != "/api/retail/prices":
-        return Answer(404, {"error": {"code": "NotFound", "message": "no such page"}})
+        return Response(404, {"error": {"code": "NotFound", "message": "no such page"}})
     rule = urllib.parse.unquote_plus(call.query.get("$filter", ""))
     currency = call.query.get("currencyCode", "USD").strip("'")
     items = [item for item in _price_items(currency) if _matches(item, rule)]
@@ -133,7 +133,7 @@ def prices(call: Call) -> Answer:
         "NextPageLink": url if more else None,
         "Count": len(page),
     }
-    return Answer(200, document)
+    return Response(200, document)
 
 
 def _price_items(currency: str) -> list[dict[str, Any]]:

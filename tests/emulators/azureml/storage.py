@@ -1,4 +1,4 @@
-"""The workspace's storage account, seen from inside: containers, addresses, signatures, folders."""
+"""The workspace's storage account: containers, URIs, SAS tokens, transfers of folders."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ARTIFACTS = "azureml"
 
 
 class Storage:
-    """Azurite, past the gateway: what happens here is no request of a client."""
+    """Direct access to Azurite; these requests are not recorded by the gateway."""
 
     def __init__(self, bench: StorageBench) -> None:
         self.bench = bench
@@ -31,14 +31,14 @@ class Storage:
         self.reset()
 
     def reset(self) -> None:
-        """Begin with empty containers for the workspace; leave all others as they are."""
+        """Recreate the workspace's containers empty; other containers are not changed."""
         for name in self._made:
             self.client.delete_container(name)
         self._made = []
         self.blobstore = self.new_container("azureml-blobstore-")
         try:
             self.client.create_container(ARTIFACTS)
-        except Exception:  # noqa: BLE001 - it is there
+        except Exception:  # noqa: BLE001 - it exists
             self._empty(ARTIFACTS)
 
     def _empty(self, container: str) -> None:
@@ -53,14 +53,14 @@ class Storage:
         return name
 
     def datastores(self) -> dict[str, str]:
-        """The container of each datastore."""
+        """Return the container of each datastore."""
         return {"workspaceblobstore": self.blobstore, "workspaceartifactstore": ARTIFACTS}
 
     def url(self, container: str, path: str = "") -> str:
         return f"https://{self.host}/{container}" + (f"/{path}" if path else "")
 
     def sas(self, container: str, path: str | None = None) -> str:
-        """Sign a container, or for reading a blob in it."""
+        """Return a SAS token for a container, or for reading one blob."""
         key, until = self.bench.key, datetime.now(UTC) + timedelta(hours=1)
         start = datetime.now(UTC) - timedelta(minutes=5)
         if path is None:
@@ -76,7 +76,7 @@ class Storage:
         return str(sas)
 
     def resolve(self, uri: str) -> tuple[str, str]:
-        """The container and path of any address that Azure ML takes."""
+        """Return the container and path of any URI that Azure ML accepts."""
         if found := re.fullmatch(r"azureml:/*(?:.*/)?datastores/([^/]+)(?:/paths/?|/|$)(.*)", uri):
             container = self.datastores().get(found[1])
             if container is None:
@@ -93,7 +93,7 @@ class Storage:
         return container, path
 
     def download(self, uri: str, folder: Path) -> Path:
-        """Fetch a blob, or all blobs below a path, into ``folder``; return where it lies there."""
+        """Download a blob, or all blobs below a path, to ``folder``; return its path there."""
         container, path = self.resolve(uri)
         client = self.client.get_container_client(container)
         path = path.rstrip("/")
@@ -115,7 +115,7 @@ class Storage:
         return target
 
     def upload(self, folder: Path, uri: str) -> None:
-        """Put all files of a folder below a path."""
+        """Upload all files of a folder below a path."""
         container, path = self.resolve(uri)
         client = self.client.get_container_client(container)
         for file in sorted(folder.rglob("*")):

@@ -1,4 +1,4 @@
-"""Check the body of a request against azure-ai-ml's own generated models."""
+"""Validate request bodies against azure-ai-ml's generated models."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _check_model(model: Any, body: Any, where: str, problems: list[str]) -> None
         problems.append(f"{where} must be an object, not {body!r:.60}")
         return
     model = _subclass(model, body)
-    model._deserialize(body, [])  # it has to digest it
+    model._deserialize(body, [])  # must not raise
     fields = {field._rest_name: (name, field) for name, field in model._attr_to_rest_field.items()}
     hints = _annotations(model)
     for key, value in body.items():
@@ -108,5 +108,5 @@ def _check_items(kind: Any, hint: Any, value: Any, where: str, problems: list[st
     items: Any = value.items() if isinstance(value, dict) else enumerate(value)
     for key, item in items:
         if item is None or (isinstance(item, int) and hint is str):
-            continue  # the service turns numbers into text, and the client relies on that: hash_version
+            continue  # the service converts numbers to strings; the client relies on it for hash_version
         _check_value(hint, item, f"{where}.{key}", problems)

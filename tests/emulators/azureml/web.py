@@ -1,4 +1,4 @@
-"""One HTTPS server for all hosts: it numbers requests, damages chosen ones, and asks the right part."""
+"""HTTPS server for all hosts: record requests, inject faults, and dispatch by host."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length"}
 
 @dataclass
 class Call:
-    """A request with its raw body."""
+    """Request with its raw body."""
 
     request: Request
     content: bytes
@@ -42,8 +42,8 @@ class Call:
 
 
 @dataclass
-class Answer:
-    """A reply: ``body`` is bytes, or goes out as JSON, or is nothing at all."""
+class Response:
+    """HTTP response; ``body`` is bytes, None, or a value that is sent as JSON."""
 
     status: int = 200
     body: Any = None
@@ -51,21 +51,21 @@ class Answer:
 
 
 class AzureError(Exception):
-    """A refusal, as Azure words it."""
+    """Error response in Azure's format."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(message)
         self.status, self.code, self.message = status, code, message
 
-    def answer(self) -> Answer:
-        return Answer(self.status, {"error": {"code": self.code, "message": self.message}})
+    def response(self) -> Response:
+        return Response(self.status, {"error": {"code": self.code, "message": self.message}})
 
 
-App = Callable[[Call], Answer]
+App = Callable[[Call], Response]
 
 
 class Gateway(LoopbackServer):
-    """``apps`` answer by host name or by its end; the port ``azurite`` answers for ``blob_host``."""
+    """HTTPS server; dispatches by host or parent domain to ``apps``, ``blob_host`` to port ``azurite``."""
 
     def __init__(self, tls: ssl.SSLContext, trust: ssl.SSLContext, blob_host: str, azurite: int) -> None:
         self.trust = trust
@@ -100,7 +100,7 @@ class Gateway(LoopbackServer):
             plan = self.plan
         return Call(request, content), plan(request)
 
-    def answer(self, call: Call) -> Answer:
+    def respond(self, call: Call) -> Response:
         host = call.request.host
         app = self.apps.get(host) or self.apps.get(host.partition(".")[2])
         try:
@@ -108,10 +108,10 @@ class Gateway(LoopbackServer):
                 raise AzureError(404, "NotFound", f"There is no {host}.")
             return app(call)
         except AzureError as error:
-            return error.answer()
-        except Exception:  # noqa: BLE001 - shown to whoever looks at crashes
+            return error.response()
+        except Exception:  # noqa: BLE001 - recorded in crashes
             self.crashes.append(f"{call.request}\n{traceback.format_exc()}")
-            return AzureError(500, "InternalServerError", "An internal server error occurred.").answer()
+            return AzureError(500, "InternalServerError", "An internal server error occurred.").response()
 
 
 class _Exchange(http.server.BaseHTTPRequestHandler):
@@ -146,17 +146,17 @@ class _Exchange(http.server.BaseHTTPRequestHandler):
             self._hang_up()
             return
         try:
-            answer = self._forward(call) if host == self.server.blob_host else self.server.answer(call)
+            response = self._forward(call) if host == self.server.blob_host else self.server.respond(call)
         except (OSError, http.client.HTTPException):
             self._hang_up()
             return
-        call.request.status = answer.status
+        call.request.status = response.status
         if isinstance(fault, Kill):
             _kill(fault.pid)
         if isinstance(fault, Kill | LoseReply):
             self._hang_up()
             return
-        self._send(call, answer)
+        self._send(call, response)
 
     do_HEAD = do_PUT = do_POST = do_DELETE = do_PATCH = do_OPTIONS = do_GET  # noqa: N815
 
@@ -172,7 +172,7 @@ class _Exchange(http.server.BaseHTTPRequestHandler):
         content = self.rfile.read(length)
         return content if len(content) == length else None
 
-    def _forward(self, call: Call) -> Answer:
+    def _forward(self, call: Call) -> Response:
         if time.monotonic() - self.used > 2:  # Azurite may be about to close it
             self.onward.close()
         self.onward.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
@@ -189,32 +189,32 @@ class _Exchange(http.server.BaseHTTPRequestHandler):
         headers = [(name, value) for name, value in reply.getheaders() if name.lower() not in HOP_BY_HOP]
         if self.command == "HEAD" and length:
             headers.append(("Content-Length", length))
-        return Answer(reply.status, body, dict(headers))
+        return Response(reply.status, body, dict(headers))
 
-    def _refusal(self, call: Call, fault: Refuse) -> Answer:
+    def _refusal(self, call: Call, fault: Refuse) -> Response:
         message = fault.message or f"Refused: {fault.code}."
         if call.request.host != self.server.blob_host:
-            error = AzureError(fault.status, fault.code, message).answer()
-            return Answer(error.status, error.body, fault.headers)
+            error = AzureError(fault.status, fault.code, message).response()
+            return Response(error.status, error.body, fault.headers)
         body = (
             '<?xml version="1.0" encoding="utf-8"?>'
             f"<Error><Code>{fault.code}</Code><Message>{escape(message)}</Message></Error>"
         ).encode()
         headers = {"Content-Type": "application/xml", "x-ms-error-code": fault.code}
-        return Answer(fault.status, body, headers | dict(fault.headers))
+        return Response(fault.status, body, headers | dict(fault.headers))
 
-    def _send(self, call: Call, answer: Answer) -> None:
-        """Send a reply in one write, or the client waits 40 ms for the second."""
-        call.request.status = answer.status
-        headers = {"x-ms-request-id": str(uuid.uuid4()), **answer.headers}
-        body = answer.body
+    def _send(self, call: Call, response: Response) -> None:
+        """Send a response in one write, because a second write would be delayed by 40 ms."""
+        call.request.status = response.status
+        headers = {"x-ms-request-id": str(uuid.uuid4()), **response.headers}
+        body = response.body
         if body is not None and not isinstance(body, bytes):
             body = json.dumps(body).encode()
             headers.setdefault("Content-Type", "application/json; charset=utf-8")
         body = body or b""
-        if answer.status != 204:
+        if response.status != 204:
             headers.setdefault("Content-Length", str(len(body)))
-        lines = [f"HTTP/1.1 {answer.status} {http.client.responses.get(answer.status, 'Unknown')}"]
+        lines = [f"HTTP/1.1 {response.status} {http.client.responses.get(response.status, 'Unknown')}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         head = "\r\n".join([*lines, "", ""]).encode("latin-1")
         with contextlib.suppress(OSError):
@@ -232,7 +232,7 @@ class _Exchange(http.server.BaseHTTPRequestHandler):
 def _kill(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    deadline = time.monotonic() + 0.2  # whoever is told that it ended should find it ended
+    deadline = time.monotonic() + 0.2  # wait until the process is gone
     with contextlib.suppress(OSError):
         while time.monotonic() < deadline:
             os.kill(pid, 0)

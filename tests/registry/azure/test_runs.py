@@ -1,4 +1,4 @@
-"""Runs in a workspace's MLflow: written through its REST API, read by MLflow's own client."""
+"""Logging of runs in a workspace's MLflow: written through its REST API, read by MLflow's client."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def record(epochs: int) -> RunRecord:
         ended_at=START + timedelta(minutes=5),
         metrics=(*(Metric("loss", 1 / (epoch + 1), epoch + 1, at[epoch]) for epoch in range(epochs)),),
         parameters={"preset": "fast", "widths": "1" * 600} | {f"p{number}": "x" for number in range(120)},
-        tags={"machine": "Linux", "folder": "/home/somebody"},
+        tags={"machine": "Linux", "folder": "/home/user"},
         interrupted=True,
     )
 
 
-READ = """
+READ_RUN = """
 import json, mlflow, os, sys
 client = mlflow.MlflowClient()
 experiment = client.get_experiment_by_name("cifar10")
@@ -44,16 +44,16 @@ print(json.dumps([info, run.data.params, run.data.tags, values]))
 """
 
 
-def test_mlflow_reads_what_is_logged(
+def test_mlflow_reads_logged_runs(
     cloud: Cloud, python: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    workspace, run = AzureWorkspace(), record(600)  # more metrics than a request may have
+    workspace, run = AzureWorkspace(), record(600)  # more metrics than one request may contain
     AzureRegistry(workspace).insert_run(run)
-    AzureRegistry(workspace).insert_run(run)  # it is there already
+    AzureRegistry(workspace).insert_run(run)  # idempotent
     address = str(workspace.info.mlflow_tracking_uri)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address.replace("azureml://", "https://"))
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", cloud.new_token())
-    info, parameters, tags, values = json.loads(python(READ))
+    info, parameters, tags, values = json.loads(python(READ_RUN))
     start = int(START.timestamp() * 1000)
     assert info == ["best of Monday", "KILLED", start, start + 300_000]
     assert len(parameters) == 122
@@ -64,7 +64,7 @@ def test_mlflow_reads_what_is_logged(
 
 
 @pytest.mark.parametrize("endpoint", ["get-by-name", "search", "log-batch", "update", "experiments/create"])
-def test_a_lost_response_is_asked_for_again(cloud: Cloud, endpoint: str) -> None:
+def test_lost_response_is_retried(cloud: Cloud, endpoint: str) -> None:
     lost: list[str] = []
 
     def lose(request: object) -> LoseReply | None:
@@ -81,8 +81,8 @@ def test_a_lost_response_is_asked_for_again(cloud: Cloud, endpoint: str) -> None
     assert run.status == "KILLED"
 
 
-def test_a_run_is_created_once(cloud: Cloud) -> None:
-    """If the response is lost, it is not known whether there is a run: the next attempt finds it."""
+def test_run_is_created_once(cloud: Cloud) -> None:
+    """Creation is not retried after a lost response; the next attempt finds the run."""
     cloud.plan = lambda request: LoseReply() if request.path.endswith("runs/create") else None
     registry = AzureRegistry(AzureWorkspace())
     with pytest.raises(CloudError, match=r"can't log run best of Monday: (no|the) connection to Azure"):
@@ -92,10 +92,10 @@ def test_a_run_is_created_once(cloud: Cloud) -> None:
     assert run.status == "KILLED"
 
 
-def test_the_reason_of_a_refusal_is_shown(cloud: Cloud) -> None:
+def test_error_messages_of_the_service_are_shown(cloud: Cloud) -> None:
     registry, run = AzureRegistry(AzureWorkspace()), record(3)
-    refused = Refuse(500, "InternalServerError")
-    cloud.plan = lambda request: refused if request.path.endswith("runs/update") else None
+    refusal = Refuse(500, "InternalServerError")
+    cloud.plan = lambda request: refusal if request.path.endswith("runs/update") else None
     with pytest.raises(CloudError, match="internal service error"):
         registry.insert_run(run)
     next(iter(cloud.runs.values())).params["preset"] = "other"
@@ -103,7 +103,7 @@ def test_the_reason_of_a_refusal_is_shown(cloud: Cloud) -> None:
         registry.insert_run(run)
 
 
-def test_tokens_are_renewed(cloud: Cloud, short_tokens: None) -> None:
+def test_expiring_tokens_are_renewed(cloud: Cloud, short_tokens: None) -> None:
     registry = AzureRegistry(AzureWorkspace())
     registry.insert_run(record(3))
     before = len(cloud.bench.entra.tokens)
@@ -113,7 +113,7 @@ def test_tokens_are_renewed(cloud: Cloud, short_tokens: None) -> None:
 
 @pytest.fixture
 def short_tokens(ml_cloud: Cloud) -> Iterator[None]:
-    """Tokens that are about to expire when they are issued."""
+    """Issue tokens that are about to expire."""
     ml_cloud.bench.entra.lifetime_s = 200
     yield
     ml_cloud.bench.entra.lifetime_s = 3600

@@ -1,4 +1,4 @@
-"""MLflow's copy of the local registry: complete after each update, whatever happened to the one before."""
+"""MLflow mirror of the local registry: content, interrupted and concurrent updates, damaged database."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.runs import MakeRun
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # SQLAlchemy warns of the way MLflow uses it
+pytestmark = pytest.mark.filterwarnings("ignore")  # SQLAlchemy warns about its use by MLflow
 
 
 @pytest.fixture(autouse=True)
@@ -34,18 +34,18 @@ def no_telemetry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def empty_copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MLflow's tables, which take it seconds to create."""
+def empty_mirror(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow database without runs; MLflow takes seconds to create its tables."""
     path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
     client_of(path).search_experiments()
     return path
 
 
 @pytest.fixture
-def registry(own_cache: Path, empty_copy: Path) -> LocalRegistry:
+def registry(own_cache: Path, empty_mirror: Path) -> LocalRegistry:
     folder = own_cache / "registry"
     folder.mkdir()
-    shutil.copyfile(empty_copy, folder / "mlflow.db")
+    shutil.copyfile(empty_mirror, folder / "mlflow.db")
     return LocalRegistry()
 
 
@@ -55,8 +55,8 @@ def client_of(path: Path) -> MlflowClient:
     return MlflowClient(f"sqlite:///{path}", f"sqlite:///{path}")
 
 
-def shown_by(registry: LocalRegistry) -> tuple[MlflowClient, dict[str, Any]]:
-    """Return MLflow's runs by their names, none of which is there twice."""
+def read_mirror(registry: LocalRegistry) -> tuple[MlflowClient, dict[str, Any]]:
+    """Return the MLflow client and its runs by name, after checking that no name occurs twice."""
     client = client_of(registry.folder / "mlflow.db")
     experiment = client.get_experiment_by_name("cifar10")
     assert experiment
@@ -67,7 +67,7 @@ def shown_by(registry: LocalRegistry) -> tuple[MlflowClient, dict[str, Any]]:
 
 
 def check_versions(registry: LocalRegistry, client: MlflowClient) -> None:
-    """Check that MLflow shows the versions under their own numbers, with their aliases and runs."""
+    """Check that MLflow has the same version numbers, aliases and runs as the registry."""
     for name in {model.name for model in registry.list_models()}:
         models = {int(model.version): model for model in registry.list_models(name)}
         versions = {int(each.version): each for each in client.search_model_versions(f"name = '{name}'")}
@@ -80,7 +80,7 @@ def check_versions(registry: LocalRegistry, client: MlflowClient) -> None:
 
 
 def test_mlflow_shows_runs_and_versions(registry: LocalRegistry, make_run: MakeRun) -> None:
-    """The run with its metrics by epoch; numbers are equal though two were deleted before that."""
+    """Runs have metrics by epoch; version numbers are equal despite two deleted versions."""
     first = make_run(1)
     registry.register(first)
     for number in (2, 3):
@@ -88,7 +88,7 @@ def test_mlflow_shows_runs_and_versions(registry: LocalRegistry, make_run: MakeR
     registry.register(make_run(4))
     registry.register(make_run(4), "pets")
     update_mirror(registry.folder)
-    client, runs = shown_by(registry)
+    client, runs = read_mirror(registry)
     assert set(runs) == {"run1", "run2", "run3", "run4"}
     check_versions(registry, client)
     run = runs["run1"]
@@ -111,13 +111,13 @@ def test_mlflow_shows_runs_and_versions(registry: LocalRegistry, make_run: MakeR
     registry.delete(registry.get("cifar10", "4"))
     registry.register(make_run(5))
     update_mirror(registry.folder)
-    client, runs = shown_by(registry)
+    client, runs = read_mirror(registry)
     check_versions(registry, client)
     assert len(runs) == 5
 
 
-def test_what_others_write_stays(registry: LocalRegistry, make_run: MakeRun) -> None:
-    """A number that MLflow has given to somebody else's version is not ours; a tag says which is."""
+def test_versions_of_others_are_not_changed(registry: LocalRegistry, make_run: MakeRun) -> None:
+    """A tag identifies the mirrored versions if another program has used their numbers."""
     client = client_of(registry.folder / "mlflow.db")
     client.create_registered_model("cifar10")
     client.create_model_version("cifar10", "file:///elsewhere")
@@ -140,24 +140,24 @@ def test_what_others_write_stays(registry: LocalRegistry, make_run: MakeRun) -> 
 
 
 def kill_before(step: int, folder: str) -> None:
-    """Update the copy, and be killed before the ``step``-th statement in the database."""
+    """Update the mirror, and kill this process before the ``step``-th database statement."""
     from sqlalchemy import event
     from sqlalchemy.engine import Engine
 
     statements = 0
 
-    def look(*_: object) -> None:
+    def count_statements(*_: object) -> None:
         nonlocal statements
         statements += 1
         if statements == step:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    event.listen(Engine, "before_cursor_execute", look)
-    event.listen(Engine, "commit", look)
+    event.listen(Engine, "before_cursor_execute", count_statements)
+    event.listen(Engine, "commit", count_statements)
     update_mirror(Path(folder))
 
 
-def test_killed_while_it_is_updated(registry: LocalRegistry, make_run: MakeRun, tmp_path: Path) -> None:
+def test_update_after_a_killed_update(registry: LocalRegistry, make_run: MakeRun, tmp_path: Path) -> None:
     registry.register(make_run(1))
     registry.delete(registry.register(make_run(2)))
     registry.register(make_run(3))
@@ -169,13 +169,13 @@ def test_killed_while_it_is_updated(registry: LocalRegistry, make_run: MakeRun, 
         killed += process.exitcode == -signal.SIGKILL
     assert killed >= 3
     update_mirror(registry.folder)
-    client, runs = shown_by(registry)
+    client, runs = read_mirror(registry)
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
     assert set(runs) == {"run1", "run2", "run3"}
     check_versions(registry, client)
 
 
-def test_killed_while_it_is_created(own_cache: Path, make_run: MakeRun) -> None:
+def test_update_after_a_killed_creation(own_cache: Path, make_run: MakeRun) -> None:
     registry = LocalRegistry()
     registry.register(make_run(1))
     process = forking_context().Process(target=kill_before, args=(60, str(registry.folder)))
@@ -184,48 +184,48 @@ def test_killed_while_it_is_created(own_cache: Path, make_run: MakeRun) -> None:
     assert process.exitcode == -signal.SIGKILL
     assert not (registry.folder / "mlflow.db").exists()
     registry.update_mlflow()
-    client, runs = shown_by(registry)
+    client, runs = read_mirror(registry)
     assert set(runs) == {"run1"}
     check_versions(registry, client)
     assert not list(registry.folder.glob(".mlflow.partial"))
 
 
-def test_two_processes_update_at_once(registry: LocalRegistry, make_run: MakeRun) -> None:
+def test_concurrent_updates(registry: LocalRegistry, make_run: MakeRun) -> None:
     for number in (1, 2):
         registry.register(make_run(number))
     command = [sys.executable, "-P", "-m", mlflow_mirror.__name__, str(registry.folder)]
     processes = [subprocess.Popen(command) for _ in range(2)]
     assert [process.wait() for process in processes] == [0, 0]
-    client, runs = shown_by(registry)
+    client, runs = read_mirror(registry)
     assert set(runs) == {"run1", "run2"}
     check_versions(registry, client)
 
 
-def test_a_damaged_copy_is_reported(registry: LocalRegistry, make_run: MakeRun, empty_copy: Path) -> None:
-    copy = registry.folder / "mlflow.db"
-    copy.write_bytes(b"no database at all")
+def test_damaged_database_is_reported(registry: LocalRegistry, make_run: MakeRun, empty_mirror: Path) -> None:
+    database = registry.folder / "mlflow.db"
+    database.write_bytes(b"not a database")
     model = registry.register(make_run(1))
     with pytest.raises(RegistryError, match="not a database") as caught:
         registry.update_mlflow()
     assert "mlflow.db away" in str(caught.value.hint)
     assert registry.list_models() == [model]
-    assert copy.read_bytes() == b"no database at all"
+    assert database.read_bytes() == b"not a database"
     assert "not a database" in str(mirror_failure(registry.folder))
 
-    def look(check: Check) -> None:
-        if check.name == "mlflow":  # the slow checks come later
+    def stop_at_mlflow(check: Check) -> None:
+        if check.name == "mlflow":  # skip the slow checks after it
             raise InterruptedError(check.status)
 
     with pytest.raises(InterruptedError, match="warning"):
-        run_checks(Settings(registry_dir=registry.folder), on_check=look)
-    shutil.copyfile(empty_copy, copy)
+        run_checks(Settings(registry_dir=registry.folder), on_check=stop_at_mlflow)
+    shutil.copyfile(empty_mirror, database)
     registry.update_mlflow()
     assert mirror_failure(registry.folder) is None
-    check_versions(registry, shown_by(registry)[0])
+    check_versions(registry, read_mirror(registry)[0])
 
 
-def mirrors_of(folder: Path) -> list[psutil.Process]:
-    """Return the processes that update the copy in a folder."""
+def find_updates(folder: Path) -> list[psutil.Process]:
+    """Return the processes that update the mirror in a folder."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -236,19 +236,19 @@ def mirrors_of(folder: Path) -> list[psutil.Process]:
     return found
 
 
-def test_a_command_starts_an_update(registry: LocalRegistry, make_run: MakeRun, tmp_path: Path) -> None:
+def test_command_starts_an_update(registry: LocalRegistry, make_run: MakeRun, tmp_path: Path) -> None:
     env = os.environ | {"CIFARML_MLFLOW_MIRROR": "true"}
     done = run_new("models", "register", str(make_run(1).path), env=env, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    started = mirrors_of(registry.folder)
+    started = find_updates(registry.folder)
     assert started or (registry.folder / "mlflow.json").exists()
     psutil.wait_procs(started)
-    check_versions(registry, shown_by(registry)[0])
+    check_versions(registry, read_mirror(registry)[0])
     done = run_new("models", "list", env=env, cwd=tmp_path)
     assert registry.ui_command in done.stdout
-    assert not mirrors_of(registry.folder)  # nothing has changed
+    assert not find_updates(registry.folder)  # nothing has changed
 
     registry.register(make_run(2))
     off = os.environ | {"CIFARML_MLFLOW_MIRROR": "false"}
     assert "mlflow" not in run_new("models", "list", env=off, cwd=tmp_path).stdout
-    assert not mirrors_of(registry.folder)
+    assert not find_updates(registry.folder)

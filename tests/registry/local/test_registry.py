@@ -1,4 +1,4 @@
-"""The registry on this machine: nothing half-done is ever seen, and nothing outside its folder is touched."""
+"""Local registry: atomicity, concurrency, damaged files, symbolic links."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def registry(local_registry: LocalRegistry) -> LocalRegistry:
 
 
 def small_run(path: Path) -> Path:
-    """Make a run of one file, since it is copied often."""
+    """Create a run of a single file, since it is copied often."""
     path.mkdir(parents=True)
     write_json(path / "extra.json", path.name)
     return write_manifest(path, ("cat", "dog"), {"run": path.name, "test_accuracy": 0.5}).path
@@ -47,7 +47,7 @@ def delete(registry: LocalRegistry, _: Path) -> None:
     registry.delete(registry.get("cifar10", "2"))
 
 
-def test_the_first_use_creates_the_folder(
+def test_first_write_creates_the_folder(
     tmp_path: Path, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CIFARML_MLFLOW_MIRROR", "true")
@@ -55,13 +55,13 @@ def test_the_first_use_creates_the_folder(
     assert registry.list_models() == []
     assert registry.list_runs() == []
     registry.start_mirror()
-    assert not registry.folder.exists()  # looking creates nothing
+    assert not registry.folder.exists()  # reading creates no files
     assert registry.register(make_run(1)).version == "1"
     assert [run.name for run in registry.list_runs()] == ["run1"]
     assert registry.ui_command.endswith(f"sqlite:///{registry.folder}/mlflow.db")
 
 
-def test_log_run_is_safe_to_repeat(registry: LocalRegistry, make_run: MakeRun) -> None:
+def test_log_run_is_idempotent(registry: LocalRegistry, make_run: MakeRun) -> None:
     first = make_run(1)
     assert registry.log_run(first) == registry.log_run(first)
     registry.register(first)
@@ -71,10 +71,10 @@ def test_log_run_is_safe_to_repeat(registry: LocalRegistry, make_run: MakeRun) -
 
 
 def kill_before(step: int, work: Work, folder: str, run: str) -> None:
-    """Do some work, and be killed before the file system is changed for the ``step``-th time."""
+    """Run ``work``, and kill this process before the ``step``-th change of the file system."""
     changes = 0
 
-    def look(event: str, arguments: tuple[object, ...]) -> None:
+    def count_changes(event: str, arguments: tuple[object, ...]) -> None:
         nonlocal changes
         writes = (
             event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
@@ -85,15 +85,15 @@ def kill_before(step: int, work: Work, folder: str, run: str) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     registry = LocalRegistry(folder)
-    sys.addaudithook(look)
+    sys.addaudithook(count_changes)
     work(registry, Path(run))
 
 
 @pytest.mark.parametrize(("work", "num_changes"), [(register, 9), (promote, 3), (delete, 6)])
-def test_killed_at_each_change_of_a_file(
+def test_operations_are_atomic_when_killed(
     registry: LocalRegistry, work: Work, num_changes: int, tmp_path: Path
 ) -> None:
-    """What is listed can be used, what was there is still there, and doing it again completes it."""
+    """Listed versions are complete, no earlier version is lost, and repeating the operation completes it."""
     first, second, run, other = (small_run(tmp_path / f"run{number}") for number in range(4))
     for each in (first, second):
         register(registry, each)
@@ -144,7 +144,7 @@ def test_two_processes_register_at_once(registry: LocalRegistry, make_run: MakeR
     assert [model.version for model in registry.list_models()] == ["1", "2"]
 
 
-def test_damaged_files_are_found_and_put_back(
+def test_registering_restores_damaged_files(
     registry: LocalRegistry, make_run: MakeRun, tmp_path: Path
 ) -> None:
     model = registry.register(make_run(1))
@@ -164,7 +164,7 @@ def test_damaged_files_are_found_and_put_back(
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("{", "no JSON"),
+        ("{", "not JSON"),
         ('"version": "1"', '"version": "../../1"'),
         ('"version": "1"', '"version": "2"'),
         ('"version": "1"', '"version": 1'),
@@ -174,7 +174,7 @@ def test_damaged_files_are_found_and_put_back(
         ('"highest"', '"other"'),
     ],
 )
-def test_a_damaged_index_is_reported(registry: LocalRegistry, make_run: MakeRun, old: str, new: str) -> None:
+def test_damaged_index_is_reported(registry: LocalRegistry, make_run: MakeRun, old: str, new: str) -> None:
     for number in (1, 2):
         registry.register(make_run(number))
     index = registry.folder / "index.json"
@@ -187,7 +187,7 @@ def test_a_damaged_index_is_reported(registry: LocalRegistry, make_run: MakeRun,
     assert index.read_text() == damaged
 
 
-def test_a_lost_index_is_made_from_the_folders(registry: LocalRegistry, make_run: MakeRun) -> None:
+def test_missing_index_is_rebuilt_from_the_folders(registry: LocalRegistry, make_run: MakeRun) -> None:
     for number in (1, 2, 3):
         registry.register(make_run(number))
     registry.delete(registry.get("cifar10", "2"))
@@ -202,7 +202,7 @@ def test_a_lost_index_is_made_from_the_folders(registry: LocalRegistry, make_run
     assert registry.get("cifar10", "latest").version == "4"
 
 
-def test_a_damaged_record_of_a_run_is_reported(registry: LocalRegistry, make_run: MakeRun) -> None:
+def test_damaged_run_record_is_reported(registry: LocalRegistry, make_run: MakeRun) -> None:
     registry.log_run(make_run(1))
     (record,) = (registry.folder / "runs").iterdir()
     content = json.loads(record.read_bytes())
@@ -218,7 +218,7 @@ def test_a_damaged_record_of_a_run_is_reported(registry: LocalRegistry, make_run
         assert "move it away" in str(caught.value.hint)
 
 
-def test_links_are_not_followed(registry: LocalRegistry, make_run: MakeRun, tmp_path: Path) -> None:
+def test_symbolic_links_are_not_followed(registry: LocalRegistry, make_run: MakeRun, tmp_path: Path) -> None:
     for number in (1, 2):
         registry.register(make_run(number))
     second = registry.get("cifar10", "2")
@@ -241,16 +241,16 @@ def test_links_are_not_followed(registry: LocalRegistry, make_run: MakeRun, tmp_
 
 
 def limit_files(num_bytes: int, work: Work, folder: str, run: str) -> None:
-    """Do some work with no room for larger files, which is refused with an error that says so."""
+    """Run ``work`` with a limit on file sizes, which must raise an error with a hint."""
     registry = LocalRegistry(folder)
     resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, num_bytes))
     with pytest.raises(RegistryError, match="can't write") as caught:
         work(registry, Path(run))
-    assert "room" in str(caught.value.hint)
+    assert "free disk space" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize("work", [register, promote, delete])
-def test_without_room_nothing_changes(registry: LocalRegistry, work: Work, tmp_path: Path) -> None:
+def test_full_disk_changes_nothing(registry: LocalRegistry, work: Work, tmp_path: Path) -> None:
     first, second, run = (small_run(tmp_path / f"run{number}") for number in range(3))
     for each in (first, second):
         register(registry, each)
@@ -265,7 +265,7 @@ def test_without_room_nothing_changes(registry: LocalRegistry, work: Work, tmp_p
     assert sorted(path.name for path in (registry.folder / "models" / "cifar10").iterdir()) == ["1", "2"]
 
 
-def test_a_folder_that_cannot_be_made(tmp_path: Path, make_run: MakeRun) -> None:
+def test_folder_that_cannot_be_created(tmp_path: Path, make_run: MakeRun) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RegistryError, match="can't write") as caught:
         LocalRegistry(tmp_path / "file" / "registry").register(make_run(1))

@@ -33,7 +33,7 @@ def test_the_easiest_images_are_shown_half_as_often(drawn: Dataset) -> None:
     unseen = np.arange(0, total, 10)
     losses[unseen] = 0
     batches.record_losses(5, losses)
-    assert len(np.unique(shown(batches, 6))) == kept, "of the epoch before the last nothing is known yet"
+    assert len(np.unique(shown(batches, 6))) == kept, "without losses of two epochs before"
     order = shown(batches, 7)
     assert len(np.unique(order)) == kept
     hard = np.where(losses == 0, np.inf, losses)
@@ -54,16 +54,18 @@ def test_the_plan_describes_the_share_of_pruned_images(drawn: Dataset) -> None:
     plan = Plan.make(TrainConfig(preset="best"), drawn.train)
     for pruning, batch_size in ((0.25, 4), (0.25, 32), (0.0, 4)):
         plan = plan._replace(recipe=plan.recipe.changed(pruning=pruning, batch_size=batch_size))
-        left_out = Batches(drawn.train, plan.recipe, seed=0).pruning.num_pruned / len(drawn.train)
-        said = f"an epoch leaves out {left_out:.0%} of them" in plan.describe(len(drawn.train))
-        assert said == (left_out > 0) == ((pruning, batch_size) == (0.25, 4))
+        pruned = Batches(drawn.train, plan.recipe, seed=0).pruning.num_pruned / len(drawn.train)
+        described = f"data pruning skips {pruned:.0%} per epoch" in plan.describe(len(drawn.train))
+        assert described == (pruned > 0) == ((pruning, batch_size) == (0.25, 4))
 
 
 @pytest.mark.parametrize(
     ("changes", "num_replicas"), [({"batch_size": 32}, 1), ({}, 2), ({"pruning": 0.0}, 1)]
 )
-def test_when_nothing_is_pruned(drawn: Dataset, changes: dict[str, float], num_replicas: int) -> None:
-    """In too few batches, the next epochs are made before anything is known; replicas share out a batch."""
+def test_short_epochs_and_replicas_are_not_pruned(
+    drawn: Dataset, changes: dict[str, float], num_replicas: int
+) -> None:
+    """Short epochs are prefetched before losses are known, and replicas split each batch."""
     batches = Batches(drawn.train, RECIPE.changed(**changes), seed=0, num_replicas=num_replicas)
     assert batches.pruning.num_pruned == 0
     batches.record_losses(0, np.ones(len(drawn.train), np.float32))
@@ -95,7 +97,7 @@ def test_the_loss_is_weighted(count: int, smoothing: float) -> None:
 
 
 def test_the_loss_of_each_image_is_tracked(drawn: Dataset) -> None:
-    """A network that learns nothing has the same loss for an image whenever it sees it."""
+    """With a learning rate of 0, the loss of an image is always the same."""
     images = drawn.train
     batches = Batches(images, RECIPE, seed=0)
     keras.utils.set_random_seed(0)
@@ -111,7 +113,7 @@ def test_the_loss_of_each_image_is_tracked(drawn: Dataset) -> None:
     history = network.fit(
         **feed_training(batches), epochs=4, callbacks=[LossTracker(batches, network, 0)], verbose=0
     ).history
-    assert set(history) == {"loss"}, "the last losses are no figure of an epoch"
+    assert set(history) == {"loss"}, "the last losses are not a metric"
     logits = network.predict(images.images, verbose=0)
     expected = keras.losses.CategoricalCrossentropy(from_logits=True, reduction=None)(
         one_hot(images.labels, len(images.class_names)), logits
@@ -132,9 +134,9 @@ def test_a_resumed_run_prunes_the_same_images(drawn: Dataset, tmp_path: Path) ->
     with pytest.raises(ZeroDivisionError):
         train_model(config, drawn, tmp_path / "stopped", on_progress=stop)
     whole = train_model(config, drawn, tmp_path / "whole")
-    told: list[str] = []
-    resume_training(tmp_path / "stopped", drawn, on_progress=lambda each: told.append(each.line))
-    assert not [line for line in told if "epoch 1/" in line]
+    lines: list[str] = []
+    resume_training(tmp_path / "stopped", drawn, on_progress=lambda each: lines.append(each.line))
+    assert not [line for line in lines if "epoch 1/" in line]
     one, other = (
         json.loads((path / "history.json").read_text()) for path in (whole.path, tmp_path / "stopped")
     )

@@ -1,4 +1,4 @@
-"""Augmentation and batches."""
+"""Data augmentation and batches."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_distortion_of_a_uniform_image_changes_nothing() -> None:
 
 
 def test_distortion_rotates_about_the_centre() -> None:
-    """A disc in the middle stays there, whatever the angle; what is beside it moves."""
+    """A disc at the centre keeps its position at any angle; pixels beside it change."""
     y, x = np.mgrid[:32, :32] - 15.5
     disc = ((y**2 + x**2 < 40) * 255).astype(np.uint8)[None, :, :, None].repeat(3, axis=3).repeat(50, axis=0)
     turned = distort(disc, numbers(), strength=0.5).astype(float).mean(axis=3)
@@ -79,7 +79,7 @@ def test_colour_jitter(drawn: Dataset) -> None:
 
 @pytest.mark.parametrize("seed", range(8))
 def test_mixed_targets_match_the_shares_of_the_images(seed: int) -> None:
-    """Black and white images of two classes: the share of white is that of white's class."""
+    """With black and white images as the classes, the mean pixel value is the target of white."""
     images = np.repeat(np.array([0, 255], np.uint8), 8)[:, None, None, None] * np.ones(
         (1, 32, 32, 3), np.uint8
     )
@@ -98,7 +98,7 @@ def test_all_augmentations_together(drawn: Dataset) -> None:
 
 
 def test_batches_are_reproducible(drawn: Dataset) -> None:
-    """Whatever was asked for before: seed, epoch and number decide."""
+    """Seed, epoch and index determine a batch, whatever was requested before."""
     first, second = Batches(drawn.train, ALL, seed=3), Batches(drawn.train, ALL, seed=3)
     length = len(first)
     made = list(islice(first.endless(), 3 * length))

@@ -30,14 +30,14 @@ def test_training_batches_continue_over_epochs(drawn: Dataset) -> None:
 
 @pytest.mark.parametrize(("batch_size", "num_replicas"), [(64, 1), (7, 2), (1000, 3)])
 def test_validation_contains_each_image_once(drawn: Dataset, batch_size: int, num_replicas: int) -> None:
-    looked = feed_validation(drawn, batch_size, num_replicas=num_replicas)["validation_data"]
+    fed = feed_validation(drawn, batch_size, num_replicas=num_replicas)["validation_data"]
     for _ in range(2):  # after every epoch
-        images, targets = (np.concatenate(parts) for parts in zip(*looked, strict=True))
+        images, targets = (np.concatenate(parts) for parts in zip(*fed, strict=True))
         assert len(images) == len(drawn) - len(drawn) % num_replicas
         assert np.array_equal(images, drawn.images[: len(images)])
         assert np.array_equal(targets, one_hot(drawn.labels[: len(images)], len(drawn.class_names)))
-    assert all(len(images) % num_replicas == 0 for images, _ in looked)
-    assert len(looked) == len(list(looked)), "Keras warns where it does not know how many come"
+    assert all(len(images) % num_replicas == 0 for images, _ in fed)
+    assert len(fed) == len(list(fed)), "Keras warns if the number of batches is unknown"
 
 
 def test_no_validation_images(drawn: Dataset) -> None:

@@ -42,7 +42,7 @@ def test_updates_of_convolutions_are_orthogonal(arithmetic: str, channels: int) 
     sizes = np.linalg.svd(step, compute_uv=False)
     assert sizes.max() < 1.4
     assert np.median(sizes) > 0.5
-    assert sizes.max() / np.median(sizes) < 2.5  # it was 10 and more before
+    assert sizes.max() / np.median(sizes) < 2.5  # of the gradient: 10 or more
     along = np.sum(step * keras.ops.convert_to_numpy(gradient).reshape(72, channels))
     assert along > 0
 
@@ -70,7 +70,7 @@ def test_a_zero_gradient_gives_no_nan() -> None:
 
 
 def test_other_weights_take_nesterov_steps() -> None:
-    """As Keras' SGD with Nesterov momentum, which counts the rate into its momentum."""
+    """They equal those of Keras' SGD, whose momentum includes the learning rate."""
     random = np.random.default_rng(0)
     bias, head = random.normal(size=7).astype(np.float32), random.normal(size=(5, 7)).astype(np.float32)
     ours = [keras.Variable(bias), keras.Variable(head)]
@@ -93,8 +93,8 @@ def test_decay_shrinks_other_weights() -> None:
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "sgd", "rmsprop"])
-def test_every_optimiser_has_the_decay_of_the_recipe(optimizer: Any) -> None:
-    """Without a gradient the head shrinks by its rate times the decay, and stays as it is without decay."""
+def test_every_optimizer_applies_the_weight_decay_of_the_recipe(optimizer: Any) -> None:
+    """With a zero gradient, weight decay shrinks the head; without decay it is unchanged."""
     recipe = Recipe(num_epochs=1, batch_size=1, optimizer=optimizer, learning_rate=0.01, warm_up=0.0)
     for decay in (0.0, 0.5):
         head = keras.Variable(np.ones((3, 2), np.float32))

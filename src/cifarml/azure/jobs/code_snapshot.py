@@ -1,4 +1,4 @@
-"""Code snapshot of a training job: the installed package, its settings, and pinned requirements."""
+"""Code snapshot of a training job: the installed package, the settings and pinned requirements."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from cifarml.train.config import TrainConfig
 _PACKAGE: Final = Path(__file__).parents[2]
 SETTINGS: Final = "train.json"
 _EXCLUDED: Final = ("azure-ai-ml",)
-"""A job trains; it does not talk to the workspace."""
+"""Requirements that a job does not need, because it does not access the workspace."""
 
 
 def stage_package(folder: Path, config: TrainConfig) -> None:
-    """Copy the package with its version into a job's code folder, and the settings as train.json.
+    """Copy the package and its metadata into a job's code folder; write the settings to train.json.
 
     Raises:
-        TrainingError: If it can't be copied.
+        TrainingError: If a file can't be copied or written.
     """
     try:
         ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
@@ -39,10 +39,10 @@ def stage_package(folder: Path, config: TrainConfig) -> None:
 
 
 def training_requirements() -> list[str]:
-    """Return a job's requirements: all that training needs, in the versions that are installed here.
+    """Pin the requirements of a training job to the versions installed on this machine.
 
     Returns:
-        Lines for pip, such as ``"keras==3.15.1"``; TensorFlow comes with its GPU libraries.
+        Lines for pip, such as ``"keras==3.15.1"``; TensorFlow includes its GPU libraries.
     """
     pinned: dict[str, str] = {}
     waiting = list(metadata.requires("cifarml") or ())
@@ -57,7 +57,7 @@ def training_requirements() -> list[str]:
             continue
         try:
             pinned[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:  # for another system, or an extra that isn't installed
+        except metadata.PackageNotFoundError:  # for another platform, or an extra that isn't installed
             continue
         waiting += metadata.requires(name) or ()
     pinned["tensorflow[and-cuda]"] = pinned.pop("tensorflow")
@@ -65,7 +65,7 @@ def training_requirements() -> list[str]:
 
 
 def conda_file() -> dict[str, Any]:
-    """Return a job's environment as a conda file."""
+    """Return the conda file of a job's environment."""
     python = ".".join(map(str, sys.version_info[:2]))
     return {
         "name": "cifarml-training",

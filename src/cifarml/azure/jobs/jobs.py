@@ -1,4 +1,4 @@
-"""Training on a cluster: the very same ``cifarml train``, as a job of Azure ML."""
+"""Azure ML training jobs: submit, list, follow, cancel, fetch the run."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ _CANCEL_TIMEOUT_S: Final = 300.0
 
 @dataclass(frozen=True)
 class Job:
-    """A training job.
+    """Training job in Azure ML.
 
     Args:
-        name: Its name in the workspace.
-        run: Name of the run folder that it makes.
+        name: Name in the workspace.
+        run: Name of the run folder that the job creates.
         state: ``queued``, ``running``, ``completed``, ``failed``, ``canceled`` and so on.
-        compute: The cluster.
-        created_at: When it was submitted.
-        page: Its page in Azure ML's studio.
+        compute: Name of the compute cluster.
+        created_at: Time of the submission.
+        page: URL of the job in Azure ML studio.
     """
 
     name: str
@@ -53,17 +53,17 @@ class Job:
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing more will come of it."""
+        """True if the job has completed, failed or was canceled."""
         return self.state in {"completed", "failed", "canceled", "notresponding"}
 
 
 def submit_job(workspace: AzureWorkspace, compute: str, run: str, source: Source, config: TrainConfig) -> Job:
-    """Send a training job to a cluster; see :func:`~cifarml.azure.jobs.specs.write_job_yaml`.
+    """Submit a training job to a cluster; see :func:`~cifarml.azure.jobs.specs.write_job_yaml`.
 
     Raises:
-        SettingsError: If a run can't have that name there.
-        DataError: If there are no such images.
-        CloudError: If there is no such cluster, or Azure refuses.
+        SettingsError: If the name of the run is invalid.
+        DataError: If the images do not exist.
+        CloudError: If the cluster does not exist, or a request fails.
     """
     get_cluster(workspace, compute)
     name = f"cifarml-{secrets.token_hex(6)}"
@@ -84,26 +84,26 @@ def submit_job(workspace: AzureWorkspace, compute: str, run: str, source: Source
 
 
 def get_job(workspace: AzureWorkspace, name: str) -> Job:
-    """Return a job that we submitted.
+    """Get a job that cifarml submitted.
 
     Raises:
-        CloudError: If there is none, or Azure refuses.
+        CloudError: If it does not exist, or a request fails.
     """
     found = _find_job(workspace, name)
     if found is None:
         raise CloudError(
-            f"there is no job {name[:80]!r} of cifarml in workspace {workspace.name}",
-            "list them with: cifarml jobs list",
+            f"job {name[:80]!r} does not exist in workspace {workspace.name}, or is not a job of cifarml",
+            "list the jobs: cifarml jobs list",
             code="JobNotFound",
         )
     return found
 
 
 def list_jobs(workspace: AzureWorkspace) -> list[Job]:
-    """Return the jobs that we submitted, the oldest first.
+    """List the jobs that cifarml submitted, the oldest first.
 
     Raises:
-        CloudError: If Azure refuses.
+        CloudError: If a request fails.
     """
     with workspace.calling("list the jobs"):
         found: list[Any] = [each for each in workspace.client.jobs.list() if each is not None]
@@ -112,22 +112,22 @@ def list_jobs(workspace: AzureWorkspace) -> list[Job]:
 
 
 def follow_job(workspace: AzureWorkspace, job: Job, on_line: OnLine) -> Job:
-    """Pass on what a job writes until it ends.
+    """Stream the log of a job until it ends.
 
-    It reads the job's log in the workspace's storage, since the client's own way of following a job takes a
-    SAS token for a key (azure-ai-ml 1.35).
+    Reads the log from the datastore, because the client's ``jobs.stream`` mistakes a SAS token for an account
+    key (azure-ai-ml 1.35).
 
     Returns:
-        The job, which has ended.
+        The job in its final state.
 
     Raises:
-        KeyboardInterrupt: On Ctrl-C; the job goes on.
-        CloudError: If Azure refuses.
+        KeyboardInterrupt: On Ctrl-C; the job continues.
+        CloudError: If a request fails.
     """
     log, rest, wait_s = JobLog(workspace, job.name), b"", _FIRST_WAIT_S
     while True:
-        ended = job.has_ended  # before its last lines are read
-        *lines, rest = (rest + log.read_on()).split(b"\n")
+        ended = job.has_ended  # before the last lines are read
+        *lines, rest = (rest + log.read_new()).split(b"\n")
         for line in lines:
             on_line(line.decode(errors="replace").rstrip("\r"))
         if ended:
@@ -140,16 +140,16 @@ def follow_job(workspace: AzureWorkspace, job: Job, on_line: OnLine) -> Job:
 
 
 def cancel_job(workspace: AzureWorkspace, name: str) -> Job:
-    """End a job; nothing happens to one that has ended.
+    """Cancel a job; a job that has ended is not changed.
 
     Raises:
-        CloudError: If there is none, or Azure refuses.
+        CloudError: If it does not exist, or a request fails.
     """
     job = get_job(workspace, name)
     if not job.has_ended:
         try:
             with workspace.calling(f"cancel job {name}"):
-                workspace.wait(workspace.client.jobs.begin_cancel(name), f"job {name} is being cancelled")
+                workspace.wait(workspace.client.jobs.begin_cancel(name), f"canceling job {name}")
         except CloudError:
             if "cancel" not in get_job(workspace, name).state:
                 raise
@@ -162,17 +162,19 @@ def cancel_job(workspace: AzureWorkspace, name: str) -> Job:
 def fetch_run(
     workspace: AzureWorkspace, job: Job, runs_dir: Path, *, on_progress: OnProgress = ignore_progress
 ) -> Run:
-    """Bring a job's run folder home: all of it, each file checked, or nothing.
+    """Download a job's run folder; it is verified, and created atomically.
 
     Raises:
-        TrainingError: If the job made no run, or another one of that name is here.
-        CloudError: If Azure refuses.
-        ModelFileError: If what came is damaged.
+        TrainingError: If the job has no run, or a different run with that name exists.
+        CloudError: If a request fails.
+        ModelFileError: If the downloaded run is corrupt.
     """
     from cifarml.data.blob.transfer import download_path
 
     if not job.has_ended:
-        raise TrainingError(f"job {job.name} is {job.state}", f"follow it: cifarml jobs logs {job.name}")
+        raise TrainingError(
+            f"job {job.name} has not ended: it is {job.state}", f"follow it: cifarml jobs logs {job.name}"
+        )
     target = runs_dir / job.run
     partial = runs_dir / f".{job.run}.partial"
     shutil.rmtree(partial, ignore_errors=True)
@@ -185,8 +187,8 @@ def fetch_run(
         if target.exists():
             if Run.open(target).sha256 != run.sha256:
                 raise TrainingError(
-                    f"{target} holds another run than job {job.name}",
-                    hint=f"fetch it elsewhere: cifarml jobs fetch {job.name} --runs-dir DIR",
+                    f"{target} exists and is not the run of job {job.name}",
+                    hint=f"download to another folder: cifarml jobs fetch {job.name} --runs-dir DIR",
                 )
         else:
             partial.replace(target)
@@ -194,8 +196,8 @@ def fetch_run(
         if error.code != "BlobNotFound":
             raise
         raise TrainingError(
-            f"job {job.name} is {job.state}, and has left no run",
-            hint=f"its log: cifarml jobs logs {job.name}",
+            f"job {job.name} is {job.state} and has no run",
+            hint=f"see its log: cifarml jobs logs {job.name}",
         ) from error
     except OSError as error:
         raise TrainingError(f"can't write {target}: {error.strerror or error}") from error
@@ -207,7 +209,7 @@ def fetch_run(
 def _find_job(workspace: AzureWorkspace, name: str) -> Job | None:
     if not re.fullmatch(r"[\w-]{1,255}", name):
         return None
-    found: Any = workspace.find(f"look at job {name}", lambda: workspace.client.jobs.get(name))
+    found: Any = workspace.find(f"get job {name}", lambda: workspace.client.jobs.get(name))
     return _parse_job(found) if found is not None and TAG in (found.tags or {}) else None
 
 

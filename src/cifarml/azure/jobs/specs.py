@@ -1,4 +1,4 @@
-"""Specification of a training job, for Azure ML's client and as YAML."""
+"""YAML specification of a training job."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ IMAGE: Final = "mcr.microsoft.com/azureml/openmpi4.1.0-ubuntu22.04:latest"
 """https://github.com/Azure/AzureML-Containers; CUDA's libraries come with TensorFlow's own packages."""
 
 RUNS: Final = "cifarml/runs"
-"""Folder of the run folders in the default datastore."""
+"""Folder in the default datastore that contains the run folders."""
 
 RUN_TAG: Final = "cifarml_run"
 RUN_NAME: Final = re.compile(r"[\w-][\w .+-]{0,200}")
-"""Names that a job's run may have: they stand in its tags, its command and in storage."""
+"""Valid run names: they become part of the job's tags, its command and blob names."""
 
 _TIMEOUT_S: Final = 24 * 3600
 _ARCHIVES: Final = (".zip", ".tar", ".tar.gz", ".tgz")
@@ -36,27 +36,28 @@ _ARCHIVES: Final = (".zip", ".tar", ".tar.gz", ".tgz")
 def write_job_yaml(
     folder: Path, compute: str, run: str, source: Source, config: TrainConfig, name: str | None = None
 ) -> list[Path]:
-    """Write a training job as a file for ``az ml job create``, with its code beside it.
+    """Write the specification of a training job for ``az ml job create``, with its code snapshot.
 
     Args:
-        folder: The new folder.
-        compute: Name of the cluster.
+        folder: Folder to create.
+        compute: Name of the compute cluster.
         run: Name of the run folder to create.
-        source: Where the images come from: blob storage, a local file or folder (which is uploaded), or
-            whatever else ``cifarml train --data`` takes.
-        config: The settings; staged as a file for ``cifarml train --config``.
-        name: Name of the folder in the datastore; by default ``cifarml-RUN``.
+        source: Source of the images: blob storage, a local file or folder (which is uploaded), or another
+            value of ``cifarml train --data``.
+        config: Training settings; staged as a file for ``cifarml train --config``.
+        name: Name of the folder in the datastore; default: ``cifarml-RUN``.
 
     Raises:
         CloudError: If the folder is not empty, or can't be written.
         SettingsError: If the name of the run is invalid.
-        DataError: If there are no such images.
+        DataError: If the images do not exist.
     """
     new_folder(folder)
     if not RUN_NAME.fullmatch(run):
         raise SettingsError(
-            f"the name of a job's run has letters, digits, spaces and . + - _ only. Received: {run[:80]!r}",
-            hint="take another one: --name NAME",
+            f"the run name of a job may contain only letters, digits, spaces and . + - _. "
+            f"Received: {run[:80]!r}",
+            hint="use another name: --name NAME",
         )
     data, inputs = source.data, {}
     if path := _input_path(data):
@@ -96,7 +97,9 @@ def _input_path(data: str) -> str:
     if is_blob_address(data):
         address = BlobAddress.parse(data)
         if address.sas is not None:
-            raise DataError("a job's input takes no SAS token: it would stand in the job's description")
+            raise DataError(
+                "the input of a job cannot contain a SAS token, because the job's specification would show it"
+            )
         account = address.account_url or load_settings().storage_account
         if account is None:
             raise DataError(f"no storage account is set for {address}", "set AZURE_STORAGE_ACCOUNT")
@@ -105,14 +108,14 @@ def _input_path(data: str) -> str:
     if data == "cifar10" or data.startswith("drawn"):
         return ""
     if not Path(data).exists():
-        raise DataError(f"there is no file or folder {data}", "or give its address: az://CONTAINER/NAME")
+        raise DataError(f"file or folder {data} does not exist", "for a blob: az://CONTAINER/NAME")
     return str(Path(data).resolve())
 
 
 def _quoted(argument: str) -> str:
-    """Quote an argument for bash; placeholders of Azure ML have no quotes of their own."""
+    """Quote an argument for bash; Azure ML inserts placeholders without quoting."""
     if re.search(r"['\n\0]", argument):
         raise SettingsError(
-            f"a job's arguments take no quotes and no line breaks. Received: {argument[:80]!r}"
+            f"the arguments of a job cannot contain quotes or line breaks. Received: {argument[:80]!r}"
         )
     return f"'{argument}'"

@@ -1,1 +1,1 @@
-"""Zip and tar archives, read without trusting them."""
+"""Safe reading of untrusted zip and tar archives."""

@@ -1,4 +1,4 @@
-"""Zip and tar archives, read and unpacked without trusting them."""
+"""Safe reading and extraction of untrusted zip and tar archives."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ZIP_MAGIC: Final = (b"PK\x03\x04", b"PK\x05\x06")
 
 
 def is_archive(path: Path) -> bool:
-    """Tell by its content whether a file is a zip, tar or tar.gz."""
+    """Return whether a file is a zip, tar or tar.gz archive, by its first bytes."""
     with path.open("rb") as file:
         head = file.read(512)
     return head.startswith((*_ZIP_MAGIC, GZIP_MAGIC)) or head[257:262] == b"ustar"
@@ -26,14 +26,21 @@ def is_archive(path: Path) -> bool:
 def open_archive(path: Path, *, limits: ArchiveLimits | None = None, origin: str = "") -> FileTree:
     """Open a .zip, .tar.gz or .tar for reading.
 
-    Every name, type and size in it is checked before anything is read: paths that leave the archive,
-    links, devices, encrypted or twice-named files, and more than ``limits`` allow, are refused.
-    Archives within the archive are files like others and never opened. Errors name ``origin``, by default
-    the path.
+    All names, types and sizes are checked before any content is read. Path traversal, links, devices,
+    encrypted files, duplicate names and archives beyond `limits` are rejected. Nested archives are treated
+    as plain files and never opened.
+
+    Args:
+        path: The archive; its format is detected from its first bytes.
+        limits: Maximum number and sizes of files; `ArchiveLimits()` if omitted.
+        origin: Name of the archive in error messages; the path if omitted.
+
+    Returns:
+        The files of the archive, to be closed by the caller.
 
     Raises:
-        ArchiveError: If it is damaged or unsafe.
-        DataError: If it can't be read.
+        ArchiveError: If the archive is damaged or unsafe.
+        DataError: If the file is missing or can't be read.
     """
     origin = origin or str(path)
     try:
@@ -44,7 +51,7 @@ def open_archive(path: Path, *, limits: ArchiveLimits | None = None, origin: str
     except ArchiveError as error:
         raise ArchiveError(f"{origin}: {error.message}", error.hint) from error
     except FileNotFoundError:
-        raise DataError(f"there is no file {origin}") from None
+        raise DataError(f"no such file: {origin}") from None
     except PermissionError as error:
         raise DataError(f"can't read {origin}: {error.strerror}") from error
     except DAMAGED as error:
@@ -60,22 +67,22 @@ def extract_archive(
     limits: ArchiveLimits | None = None,
     on_progress: OnProgress = ignore_progress,
 ) -> list[Path]:
-    """Unpack a .zip, .tar.gz or .tar into a new folder.
+    """Extract a .zip, .tar.gz or .tar into a new folder.
 
-    The files are written beside the folder and it appears only when all are there, so an interrupted
-    call leaves no half-filled folder. A target that exists must be empty.
+    The operation is atomic: files are written to a temporary folder next to the target, which is renamed
+    when complete. An existing target must be empty.
 
     Returns:
-        The files written.
+        The paths of the extracted files.
 
     Raises:
-        ArchiveError: If the archive is damaged or unsafe; nothing is left in ``target``.
+        ArchiveError: If the archive is damaged or unsafe; `target` is not created.
         DataError: If the archive can't be read, or the folder can't be written.
     """
     with open_archive(archive, limits=limits) as tree:
         try:
             if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-                raise DataError(f"{target} already exists", hint="name a new folder, or empty this one")
+                raise DataError(f"{target} already exists", hint="choose a new folder, or empty this one")
             target.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as temporary:
                 work = Path(temporary, "files")

@@ -1,4 +1,4 @@
-"""What an archive may hold: how much of it, and under which names."""
+"""Limits on the number, sizes and names of files in an archive."""
 
 from __future__ import annotations
 
@@ -26,14 +26,18 @@ DAMAGED: Final = (
     RuntimeError,
     LookupError,
 )
-"""What the standard library raises on damaged archives."""
+"""Exceptions that the standard library raises on damaged archives."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ArchiveLimits:
-    """Limits on an archive: files and folders in it, their unpacked size in all and each.
+    """Limits on an archive, against decompression bombs.
 
-    ``max_ratio`` is the unpacked size over the size of the archive; it only counts above 64 MiB unpacked.
+    Args:
+        max_members: Maximum number of files and folders.
+        max_total_bytes: Maximum unpacked size of all files.
+        max_file_bytes: Maximum unpacked size of a single file.
+        max_ratio: Maximum ratio of unpacked to packed size, enforced above 64 MiB unpacked.
     """
 
     max_members: int = 500_000
@@ -42,11 +46,11 @@ class ArchiveLimits:
     max_ratio: float = 100
 
     def check_total(self, total_bytes: int, archive_bytes: int) -> None:
-        """Raise ArchiveError if that much may not come out of an archive of that size."""
+        """Raise ArchiveError if the unpacked size exceeds the limits."""
         if total_bytes > self.max_total_bytes:
             raise ArchiveError(f"it unpacks to more than {self.max_total_bytes:,} bytes")
         if total_bytes > max(64 * 2**20, archive_bytes * self.max_ratio):
-            raise ArchiveError(f"it unpacks to more than {self.max_ratio:g} times its size, as a bomb would")
+            raise ArchiveError(f"it unpacks to more than {self.max_ratio:g} times its size (zip bomb)")
 
 
 _UNSAFE: Final = re.compile(r"[\\:]|(?:^|/)\.{0,2}(?:/|$)")
@@ -54,7 +58,7 @@ _UNSAFE: Final = re.compile(r"[\\:]|(?:^|/)\.{0,2}(?:/|$)")
 
 
 class MemberValidator:
-    """Collects the members of an archive, checking each name and size."""
+    """Validates the names and sizes of archive members and collects them."""
 
     def __init__(self, archive_bytes: int, limits: ArchiveLimits) -> None:
         self.files: dict[str, int] = {}
@@ -66,16 +70,20 @@ class MemberValidator:
         self._count = 0
 
     def add(self, raw_name: str, size_bytes: int, *, is_folder: bool) -> str:
-        """Take a member up and return its name, or raise ArchiveError."""
+        """Validate and record a member, and return its normalized name.
+
+        Raises:
+            ArchiveError: If its name is unsafe or a duplicate, or a limit is exceeded.
+        """
         self._count += 1
         if self._count > self._limits.max_members:
-            raise ArchiveError(f"it holds more than {self._limits.max_members:,} files")
+            raise ArchiveError(f"it contains more than {self._limits.max_members:,} files")
         name = _safe_name(raw_name)
         if is_folder:
             self._add_folder(name)
             return name
         if not name:
-            raise ArchiveError("it holds a file without a name")
+            raise ArchiveError("it contains a file without a name")
         if not 0 <= size_bytes <= self._limits.max_file_bytes:
             raise ArchiveError(f"{name} would unpack to {size_bytes:,} bytes")
         self._total_bytes += size_bytes
@@ -92,10 +100,10 @@ class MemberValidator:
             self.folders.add(name)
 
     def _reject_name_collision(self, name: str) -> None:
-        """Reject names that are the same on some file systems."""
+        """Reject names that are equal on case-insensitive or Unicode-normalizing file systems."""
         key = name.lower() if name.isascii() else unicodedata.normalize("NFC", name).casefold()
         if key in self._names:
-            raise ArchiveError(f"the names {self._names[key]!r} and {name!r} in it collide")
+            raise ArchiveError(f"the names {self._names[key]!r} and {name!r} collide")
         self._names[key] = name
 
 
@@ -105,5 +113,5 @@ def _safe_name(raw: str) -> str:
         return ""
     long = len(name) > 63 and any(len(part.encode()) > 255 for part in name.split("/"))
     if long or not name.isprintable() or name.count("/") > 31 or _UNSAFE.search(name):
-        raise ArchiveError(f"it holds a file with an unsafe name: {raw[:300]!r}")
+        raise ArchiveError(f"it contains a file with an unsafe name: {raw[:300]!r}")
     return name

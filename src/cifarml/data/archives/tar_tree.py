@@ -1,4 +1,4 @@
-"""The files of a tar or tar.gz archive."""
+"""`FileTree` of a tar or tar.gz archive."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from cifarml.errors import ArchiveError, ImageError
 
 GZIP_MAGIC: Final = b"\x1f\x8b"
 _MAX_HEADER_BYTES: Final = 256 * 2**10
-_MAX_COMMON_ENTRIES: Final = 100
+_MAX_GLOBAL_ENTRIES: Final = 100
 
 
 class TarTree(FileTree):
-    """The files of a .tar or .tar.gz; reading them in order is quick, going back starts from the front."""
+    """The files of a .tar or .tar.gz; a backward seek in a .tar.gz decompresses it from the start."""
 
     def __init__(self, path: Path, limits: ArchiveLimits) -> None:
         self.origin = str(path)
@@ -29,13 +29,13 @@ class TarTree(FileTree):
             self._file.seek(0)
             stream = gzip.GzipFile(fileobj=self._file) if packed else self._file
             self._stream = _LimitedStream(cast("IO[bytes]", stream), size_bytes, limits)
-            self._stream.most_at_once = _MAX_HEADER_BYTES  # nothing but headers is read before read()
+            self._stream.max_read_bytes = _MAX_HEADER_BYTES  # opening reads headers only
             self._tar = tarfile.open(fileobj=cast("IO[bytes]", self._stream), mode="r:")  # noqa: SIM115
             members = MemberValidator(size_bytes, limits)
             self._infos = {members.add(i.name, i.size, is_folder=i.isdir()): i for i in self._check_headers()}
             self._check_end()
-            self._stream.most_at_once = limits.max_file_bytes
-        except BaseException:  # raised again, with the file closed
+            self._stream.max_read_bytes = limits.max_file_bytes
+        except BaseException:  # close the file, then re-raise
             self._file.close()
             raise
         self.files = members.files
@@ -43,17 +43,17 @@ class TarTree(FileTree):
 
     def _check_headers(self) -> Iterator[tarfile.TarInfo]:
         for info in self._tar:
-            if len(self._tar.pax_headers) > _MAX_COMMON_ENTRIES:  # tarfile copies them for every member
-                raise ArchiveError("its common header is too large")
+            if len(self._tar.pax_headers) > _MAX_GLOBAL_ENTRIES:  # tarfile copies them for every member
+                raise ArchiveError("its global pax header is too large")
             info.pax_headers = {}
             if not (info.isdir() or (info.isreg() and not info.issparse())):
-                raise ArchiveError(f"{info.name!r} in it is a link, a device or a sparse file")
+                raise ArchiveError(f"it contains a link, a device or a sparse file: {info.name!r}")
             yield info
 
     def _check_end(self) -> None:
-        """Raise if tarfile took a damaged header, or nothing at all, for the end, as it does.
+        """Raise if the archive has no end-of-archive block, since tarfile stops silently at a damaged header.
 
-        Reading on to the last byte makes gzip compare its checksum of the whole.
+        Reading to the end makes gzip verify its checksum.
         """
         self._stream.seek(self._tar.offset)
         if self._stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
@@ -62,7 +62,7 @@ class TarTree(FileTree):
             pass
 
     def read(self, name: str) -> bytes:
-        """Return the content of a file; see FileTree."""
+        """Return the content of a file; see `FileTree.read`."""
         info = self._infos[name]
         try:
             file = self._tar.extractfile(info)
@@ -70,7 +70,7 @@ class TarTree(FileTree):
         except DAMAGED as error:
             raise ImageError(f"damaged in the archive: {error or type(error).__name__}") from error
         if len(content) != info.size:
-            raise ImageError("ends early in the archive")
+            raise ImageError("truncated in the archive")
         return content
 
     def close(self) -> None:
@@ -80,17 +80,17 @@ class TarTree(FileTree):
 
 
 class _LimitedStream:
-    """A seekable stream that stops before more comes out of it than the limits allow."""
+    """Seekable stream that raises ArchiveError instead of reading beyond the limits."""
 
     def __init__(self, stream: IO[bytes], archive_bytes: int, limits: ArchiveLimits) -> None:
         self._stream = stream
         self._archive_bytes = archive_bytes
         self._limits = limits
-        self.most_at_once = limits.max_file_bytes
+        self.max_read_bytes = limits.max_file_bytes
 
     def read(self, size: int = -1) -> bytes:
-        if not 0 <= size <= self.most_at_once:
-            raise ArchiveError(f"it asks for {size:,} bytes at once")
+        if not 0 <= size <= self.max_read_bytes:
+            raise ArchiveError(f"it requires reading {size:,} bytes at once")
         self._limits.check_total(self.tell() + size, self._archive_bytes)
         return self._stream.read(size)
 

@@ -1,4 +1,4 @@
-"""The files of a zip archive."""
+"""`FileTree` of a zip archive."""
 
 from __future__ import annotations
 
@@ -34,30 +34,30 @@ class ZipTree(FileTree):
                 members.add(i.filename, i.file_size, is_folder=i.is_dir()): _check_entry(i) for i in infos
             }
             if sum(info.compress_size for info in self._infos.values()) > size_bytes:
-                raise ArchiveError("its files overlap, as in a bomb")
-        except BaseException:  # raised again, with the file closed
+                raise ArchiveError("its files overlap (zip bomb)")
+        except BaseException:  # close the file, then re-raise
             self._file.close()
             raise
         self.files = members.files
         self.folders = frozenset(members.folders)
 
     def read(self, name: str) -> bytes:
-        """Return the content of a file; see FileTree."""
+        """Return the content of a file; see `FileTree.read`."""
         try:
             return self._unpack(self._infos[name])
         except DAMAGED as error:
             raise ImageError(f"damaged in the archive: {error or type(error).__name__}") from error
 
     def _unpack(self, info: zipfile.ZipInfo) -> bytes:
-        """Do what ZipFile.read does, in a quarter of its time for a small file.
+        """Read a file like `ZipFile.read`, in a quarter of its time for a small file.
 
-        The file follows its local header (APPNOTE.TXT 4.3.7), whose bytes 26 to 29 say how long the rest
-        of that header is. No more is unpacked than the table of contents says, whatever is packed.
+        The data follows the local file header (APPNOTE.TXT 4.3.7), whose bytes 26 to 29 hold the lengths of
+        its name and extra field. At most one byte more than the size in the central directory is unpacked.
         """
         self._file.seek(info.header_offset)
         header = self._file.read(30)
         if not header.startswith(b"PK\x03\x04"):
-            raise zipfile.BadZipFile("no header where the table of contents says")
+            raise zipfile.BadZipFile("no local header at the offset in the central directory")
         self._file.seek(sum(struct.unpack_from("<HH", header, 26)), os.SEEK_CUR)
         content = self._file.read(info.compress_size)
         if info.compress_type == zipfile.ZIP_DEFLATED:
@@ -72,38 +72,38 @@ class ZipTree(FileTree):
 
 
 def _check_entry(info: zipfile.ZipInfo) -> zipfile.ZipInfo:
-    if "\0" in info.orig_filename:  # zipfile would cut the name off there
-        raise ArchiveError(f"it holds a file with an unsafe name: {info.orig_filename[:300]!r}")
+    if "\0" in info.orig_filename:  # zipfile would truncate the name there
+        raise ArchiveError(f"it contains a file with an unsafe name: {info.orig_filename[:300]!r}")
     if info.flag_bits & 1:
-        raise ArchiveError(f"{info.filename!r} in it is protected by a password", "unpack it first")
+        raise ArchiveError(f"it contains a password-protected file: {info.filename!r}", "unpack it first")
     if info.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
         raise ArchiveError(
-            f"{info.filename!r} in it has compression method {info.compress_type}",
-            "zip it again with the usual method (deflate)",
+            f"unsupported compression method {info.compress_type}: {info.filename!r}",
+            "zip the files again with the default method (deflate)",
         )
     if stat.S_IFMT(info.external_attr >> 16) not in {0, stat.S_IFREG, stat.S_IFDIR}:
-        raise ArchiveError(f"{info.filename!r} in it is a link or a device")
+        raise ArchiveError(f"it contains a link or a device: {info.filename!r}")
     return info
 
 
 def _check_zip_directory(path: Path, size_bytes: int, limits: ArchiveLimits) -> None:
-    """Refuse a table of contents that would fill the memory before zipfile gives control back.
+    """Reject a central directory so large that parsing it in zipfile would exhaust memory.
 
-    The end record (APPNOTE.TXT 4.3.16) lies in the last 64 KiB, right after the table; its bytes 12 to
-    15 hold the table's size. Zip64 is only needed where the table or the archive exceeds 4 GiB or
-    65,535 files, and then repeats the size 76 bytes before it (4.3.14), at byte 40 there.
+    The end-of-central-directory record (APPNOTE.TXT 4.3.16) is in the last 64 KiB, right after the
+    directory; its bytes 12 to 15 hold the directory's size. Zip64 is used above 4 GiB or 65,535 files; its
+    end record starts 76 bytes before the other (4.3.14) and holds the size at byte 40.
     """
     with path.open("rb") as file:
         file.seek(max(0, size_bytes - 2**16 - 1024))
         tail = file.read()
         end = tail.rfind(_ZIP_END)
         if end < 0 or end + 22 > len(tail):
-            raise ArchiveError("damaged archive: its end is missing")
-        table_bytes = struct.unpack_from("<L", tail, end + 12)[0]
+            raise ArchiveError("damaged archive: no end-of-central-directory record")
+        directory_bytes = struct.unpack_from("<L", tail, end + 12)[0]
         if end >= 76 and tail.startswith(_ZIP64_END, end - 76):
-            table_bytes = max(table_bytes % 0xFFFFFFFF, struct.unpack_from("<Q", tail, end - 36)[0])
-        if table_bytes > limits.max_members * 512:
-            raise ArchiveError(f"its table of contents takes {table_bytes:,} bytes")
-        file.seek(max(0, size_bytes - len(tail) + end - 76 - table_bytes))
-        if file.read(table_bytes + 76).count(_ZIP_ENTRY) > limits.max_members:
-            raise ArchiveError(f"it holds more than {limits.max_members:,} files")
+            directory_bytes = max(directory_bytes % 0xFFFFFFFF, struct.unpack_from("<Q", tail, end - 36)[0])
+        if directory_bytes > limits.max_members * 512:
+            raise ArchiveError(f"its central directory takes {directory_bytes:,} bytes")
+        file.seek(max(0, size_bytes - len(tail) + end - 76 - directory_bytes))
+        if file.read(directory_bytes + 76).count(_ZIP_ENTRY) > limits.max_members:
+            raise ArchiveError(f"it contains more than {limits.max_members:,} files")

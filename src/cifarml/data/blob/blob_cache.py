@@ -1,4 +1,4 @@
-"""Cache of small blobs in one SQLite file: a file for each would cost more than fetching it."""
+"""SQLite cache of small blobs; one file per blob would be slower than downloading it again."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _FROM_BLOB: Final = "FROM blobs WHERE container = ? AND name = ? AND etag = ?"
 
 
 class BlobCache:
-    """Contents of a container's small blobs, by name and etag.
+    """Cache of a container's small blobs, keyed by name and etag.
 
-    Usable from several threads and processes. A damaged file is deleted, and its blobs are fetched again.
-    The methods raise DataError if the file can't be read or written.
+    Safe for concurrent use by threads and processes. A corrupt file is deleted, and its blobs are downloaded
+    again. The methods raise DataError if the file can't be read or written.
     """
 
     def __init__(self, path: Path, container: str) -> None:
@@ -49,7 +49,7 @@ class BlobCache:
         with ExitStack() as undo:
             database = sqlite3.connect(self._path, timeout=_WAIT_S, check_same_thread=False)
             undo.callback(database.close)
-            database.execute("PRAGMA synchronous = OFF")  # a power failure can damage only the cache
+            database.execute("PRAGMA synchronous = OFF")  # a power failure can corrupt only the cache
             database.execute(_TABLE)
             undo.pop_all()
         return database
@@ -62,7 +62,7 @@ class BlobCache:
             raise self._error(error) from error
 
     def missing(self, blobs: Iterable[BlobInfo]) -> list[BlobInfo]:
-        """Return those blobs that are not cached with their current etag."""
+        """Return the blobs that are not cached with their current etag."""
         query = "SELECT name, etag FROM blobs WHERE container = ?"
         here: set[tuple[str, str]] = set()
         with self._lock:
@@ -76,14 +76,14 @@ class BlobCache:
         return [blob for blob in blobs if (blob.name, blob.etag) not in here]
 
     def add(self, blob: BlobInfo, content: bytes) -> None:
-        """Cache a blob, replacing its previous content."""
+        """Cache a blob's content, replacing any previous one."""
         with self._lock:
             self._unwritten.append((self._container, blob.name, blob.etag, content))
             if len(self._unwritten) >= _BATCH:
                 self.flush()
 
     def read(self, blob: BlobInfo) -> bytes | None:
-        """Return a blob's content; None if it is missing, or damaged, and then it is removed."""
+        """Return a blob's content; None if it is missing or corrupt (a corrupt entry is removed)."""
         row = (self._container, blob.name, blob.etag)
         with self._lock:
             try:
@@ -97,12 +97,10 @@ class BlobCache:
         return None
 
     def _error(self, error: Exception) -> DataError:
-        return DataError(
-            f"can't write {self._path}: {error}", "is the disk full? Or move it: CIFARML_CACHE_DIR"
-        )
+        return DataError(f"can't write {self._path}: {error}", "free disk space, or set CIFARML_CACHE_DIR")
 
     def flush(self) -> None:
-        """Write the blobs that are still in memory."""
+        """Write the buffered blobs to the file."""
         with self._lock:
             try:
                 with self._database:
@@ -112,6 +110,6 @@ class BlobCache:
             self._unwritten.clear()
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the database; blobs that were not flushed are lost."""
         with self._lock:
             self._database.close()

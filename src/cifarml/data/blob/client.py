@@ -1,4 +1,4 @@
-"""Authenticate to Azure Storage: with a SAS token, a key, a connection string or Entra ID."""
+"""Authenticate to Azure Storage with a SAS token, an account key, a connection string or Entra ID."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cifarml.settings import Settings
 _logger = logging.getLogger(__name__)
 
 OnWait = Callable[[float, str], None]
-"""Called with the seconds of a wait and its reason."""
+"""Called before each retry with the wait in seconds and its reason."""
 
 _LONGEST_WAIT_S: Final = 60
 _RETRIES: Final = 5
@@ -28,7 +28,7 @@ _RETRIES: Final = 5
 
 @dataclass(frozen=True)
 class Access:
-    """A container, and how requests to it are authenticated, for people to read."""
+    """Client for a container, and the name of its authentication method."""
 
     service: BlobServiceClient
     container: str
@@ -41,18 +41,18 @@ class Access:
 
     @property
     def url(self) -> str:
-        """URL of the container, without any secret."""
+        """URL of the container, without secrets."""
         return f"{self.service.url.partition('?')[0].rstrip('/')}/{self.container}"
 
 
 def open_access(
     address: BlobAddress, settings: Settings, *, on_wait: OnWait, timeout_s: float, retry_wait_s: float
 ) -> Access:
-    """Create a client for the container of an address; nothing is sent yet.
+    """Create a client for the container of an address, without sending a request.
 
-    Uses the first that is set of: the SAS in the address, AZURE_STORAGE_CONNECTION_STRING,
-    AZURE_STORAGE_SAS_TOKEN, AZURE_STORAGE_KEY, DefaultAzureCredential. Secrets for the account of the
-    settings are never sent to another account.
+    The first of these that is set authenticates: the SAS token in the address,
+    AZURE_STORAGE_CONNECTION_STRING, AZURE_STORAGE_SAS_TOKEN, AZURE_STORAGE_KEY, DefaultAzureCredential.
+    Secrets for the account of the settings are never sent to another account.
 
     Raises:
         SettingsError: If no account is set, or a secret is malformed.
@@ -67,9 +67,9 @@ def open_access(
     if connection and address.sas is None:
         try:
             service = BlobServiceClient.from_connection_string(connection.get_secret_value(), **options)
-        except ValueError:  # its text could show a part of it
+        except ValueError:  # its message could contain a part of the secret
             raise SettingsError(
-                "AZURE_STORAGE_CONNECTION_STRING is not a connection string",
+                "AZURE_STORAGE_CONNECTION_STRING is not a valid connection string",
                 hint="copy it again: az storage account show-connection-string --name ACCOUNT",
             ) from None
         if address.account_url in {None, service.url.partition("?")[0].rstrip("/")}:
@@ -92,14 +92,15 @@ def open_access(
     if secret:
         credential = secret.get_secret_value().strip().removeprefix("?")
     else:
-        from azure.identity import DefaultAzureCredential  # slow to import, and not needed with a secret
+        from azure.identity import DefaultAzureCredential  # slow to import, and only used without a secret
 
         credential, auth_method = DefaultAzureCredential(), "DefaultAzureCredential"
     try:
         service = BlobServiceClient(url, credential=credential, **options)
     except ValueError:
         raise SettingsError(
-            f"{url} names no account, which a key needs", hint="set AZURE_STORAGE_ACCOUNT to its name"
+            f"a storage key requires an account name. Received: {url}",
+            hint="set AZURE_STORAGE_ACCOUNT to the account's name",
         ) from None
     return _create_access(service, address.container, auth_method)
 
@@ -108,9 +109,9 @@ def _create_access(service: BlobServiceClient, container: str, auth_method: str)
     _logger.info("Azure Storage account %s: signing in with %s", service.account_name, auth_method)
     try:
         base64.b64decode(getattr(service.credential, "account_key", ""), validate=True)
-    except ValueError:  # its text could show a part of it
+    except ValueError:  # its message could contain a part of the secret
         raise SettingsError(
-            f"{auth_method} does not hold an account key (base64)",
+            f"{auth_method} is not a valid account key (base64)",
             hint=f"copy it again: az storage account keys list --account-name {service.account_name}",
         ) from None
     logging.getLogger("urllib3.connectionpool").addFilter(_LOG_FILTER)
@@ -118,7 +119,7 @@ def _create_access(service: BlobServiceClient, container: str, auth_method: str)
 
 
 class _LogFilter(logging.Filter):
-    """Redacts the signatures in the URLs that urllib3 logs, and drops its warning about many threads."""
+    """Logging filter for urllib3: redact SAS signatures, drop the warning about a full connection pool."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         message = record.getMessage()
@@ -136,7 +137,7 @@ def _account_url(settings: Settings) -> str | None:
         return None
     if account.startswith("https://"):
         host = urlsplit(account).hostname or ""
-        if not is_blob_host(host):  # a cifarml.toml that came with a project must not get our sign-in
+        if not is_blob_host(host):  # a project's cifarml.toml must not receive the user's credentials
             raise SettingsError(
                 f"storage_account: {host} is not a host of Azure Blob Storage, so nothing is sent there",
                 hint="set AZURE_STORAGE_ACCOUNT to the account's name; see: cifarml config show",
@@ -146,9 +147,9 @@ def _account_url(settings: Settings) -> str | None:
 
 
 class _ReportingRetryPolicy(RetryPolicy):  # type: ignore[type-arg]
-    """azure-core's retry policy, which reports each wait and limits its length.
+    """Retry policy with backoff that reports each wait and caps its length.
 
-    Unlike the policy of azure-storage-blob it honours Retry-After, and retries after a 429.
+    Unlike azure-storage-blob's policy, azure-core's honours Retry-After and retries after a 429.
     """
 
     def __init__(self, on_wait: OnWait, retry_wait_s: float) -> None:
@@ -163,7 +164,7 @@ class _ReportingRetryPolicy(RetryPolicy):  # type: ignore[type-arg]
         self._on_wait = on_wait
 
     def configure_retries(self, options: dict[str, Any]) -> dict[str, Any]:
-        """Drop the options for a secondary host, which the storage client passes to its own policy."""
+        """Drop the options that only the storage client's own policy understands, such as secondary hosts."""
         for name in ("hosts", "location_mode", "retry_to_secondary", "retry_hook"):
             options.pop(name, None)
         return super().configure_retries(options)
@@ -175,13 +176,13 @@ class _ReportingRetryPolicy(RetryPolicy):  # type: ignore[type-arg]
         return response
 
     def get_retry_after(self, response: Any) -> float | None:
-        """Return the wait that the service asks for, up to _LONGEST_WAIT_S."""
+        """Return the seconds of the Retry-After header, at most _LONGEST_WAIT_S."""
         wanted = super().get_retry_after(response)
         return wanted and min(wanted, _LONGEST_WAIT_S)
 
     def sleep(self, settings: Any, transport: Any, response: Any = None) -> None:
-        """Report the wait, and wait."""
+        """Report the wait before a retry, then sleep."""
         wait_s = (response and self.get_retry_after(response)) or self.get_backoff_time(settings)
-        answer = f"the service answers {response.http_response.status_code}" if response else "no connection"
-        self._on_wait(wait_s, answer)
+        reason = f"the service returned {response.http_response.status_code}" if response else "no connection"
+        self._on_wait(wait_s, reason)
         super().sleep(settings, transport, response)

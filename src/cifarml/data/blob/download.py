@@ -1,4 +1,4 @@
-"""Download a blob to a file: in concurrent parts, verified by hash, resumed after an interruption."""
+"""Download a blob to a file: concurrent range requests, hash verification, resumable."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ def download_blob(
     lock: Path,
     on_bytes: Callable[[int], None],
 ) -> int:
-    """Download a blob to a file; return the bytes that were fetched, 0 if the file has the content.
+    """Download a blob to a file; return the number of bytes downloaded, 0 if the file has the content.
 
-    The file appears only once its size and hash are right. A blob of more than one part is collected in
-    ``<target>.<tag of the etag>.partial``, which a later call resumes unless the blob has changed; a second
-    process waits for the lock and uses the same download. ``find`` looks up a blob that has changed;
-    ``on_bytes`` receives the bytes that have arrived, negative if they are discarded.
+    The file is created atomically, after its size and hash were verified. A blob of more than one part is
+    written to ``<target>.<hash of the etag>.partial``, which a later call resumes unless the blob has
+    changed; a concurrent process waits for the lock and uses the same download. ``find`` looks up a changed
+    blob again; ``on_bytes`` receives the number of bytes downloaded, negative if they are discarded.
 
     Raises:
         AzureError: If the blob can't be read.
-        ChangedError: If it has changed, or did not match its hash, in each of three tries.
+        ChangedError: If it changed or did not match its hash in each of three attempts.
         DataError: If the file can't be written.
     """
     try:
@@ -60,7 +60,7 @@ def download_blob(
                 return info.size_bytes
     except OSError as error:
         raise DataError(
-            f"can't write {target}: {error.strerror or error}", "what has arrived is kept; try again"
+            f"can't write {target}: {error.strerror or error}", "try again; data already downloaded is kept"
         ) from error
     raise ChangedError
 
@@ -104,7 +104,7 @@ def _read_part(container: ContainerClient, info: BlobInfo, start: int) -> bytes:
             length=size_bytes,
             etag=info.etag,
             match_condition=MatchConditions.IfNotModified,
-            validate_content=not info.hash,  # by an MD5 of the part
+            validate_content=not info.hash,  # by an MD5 of the range
         ).readall()
     except (ResourceModifiedError, ResourceNotFoundError) as error:
         if getattr(error, "error_code", "") == "ContainerNotFound":
@@ -118,7 +118,7 @@ def _read_part(container: ContainerClient, info: BlobInfo, start: int) -> bytes:
 def _download_parts(
     container: ContainerClient, info: BlobInfo, target: Path, lock: Path, on_bytes: Callable[[int], None]
 ) -> int:
-    """Resume the partial file, unless another process has finished it; return the bytes fetched."""
+    """Resume the partial file unless another process has finished it; return the bytes downloaded."""
     tag = hashlib.sha256(info.etag.encode()).hexdigest()[:12]
     partial = target.with_name(f"{target.name}.{tag}.partial")
     lock.parent.mkdir(parents=True, exist_ok=True)
@@ -141,7 +141,7 @@ def _download_parts(
 def _append_parts(
     container: ContainerClient, info: BlobInfo, partial: Path, on_bytes: Callable[[int], None]
 ) -> bool:
-    """Append the missing parts to the partial file; return whether all of it matches the hash."""
+    """Append the missing parts to the partial file; return whether its content matches the hash."""
     digest = info.new_digest()
     with partial.open("a+b") as file:
         have = file.tell()

@@ -9,15 +9,15 @@ from datetime import datetime
 from typing import Any, Final, Self
 
 SHA256: Final = "sha256"
-"""Key of the metadata with the hash of a blob's content."""
+"""Metadata key of the SHA-256 of a blob's content."""
 
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
 _FOLDER: Final = "hdi_isfolder"
-"""Metadata key of the empty blobs that mark folders in accounts with a hierarchical namespace."""
+"""Metadata key of the empty blobs that represent folders in accounts with a hierarchical namespace."""
 
 
 class ChangedError(Exception):
-    """The blob's etag or content differs from what was expected, or the blob no longer exists."""
+    """A blob's etag or content differs from the expected one, or the blob no longer exists."""
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,13 @@ class BlobInfo:
     """Properties of a blob.
 
     Args:
-        name: Its name in the container.
-        size_bytes: Its size.
-        etag: Changes whenever the blob does.
-        modified: When it was last written.
-        sha256: Hexadecimal SHA-256 of its content, if it was stored in the metadata.
-        md5: MD5 of its content, if the service has one.
-        is_folder: It only marks a folder.
+        name: Name in the container.
+        size_bytes: Size of the content.
+        etag: Entity tag: changes with every write.
+        modified: Time of the last write.
+        sha256: Hexadecimal SHA-256 of the content, if the metadata contain one.
+        md5: MD5 of the content, if the service has one.
+        is_folder: Whether the blob only represents a folder.
     """
 
     name: str
@@ -59,16 +59,16 @@ class BlobInfo:
         )
 
     def new_digest(self) -> Any:
-        """Return an empty digest, of hashlib, of the kind that is known of the content."""
+        """Return an empty hashlib digest of the algorithm of `hash`."""
         return hashlib.sha256() if self.sha256 else hashlib.md5(usedforsecurity=False)
 
     @property
     def hash(self) -> str | None:
-        """Hexadecimal SHA-256 or MD5 of its content, if one is known."""
+        """Hexadecimal SHA-256 or MD5 of the content, if one is known."""
         return self.sha256 or (self.md5.hex() if self.md5 else None)
 
     def matches(self, content: bytes) -> bool:
-        """Return whether this is the blob's content; True if the blob has no hash."""
+        """Return whether content matches the blob's hash; True if the blob has no hash."""
         digest = self.new_digest()
         digest.update(content)
         return self.hash in {None, digest.hexdigest()}

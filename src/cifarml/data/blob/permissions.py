@@ -14,11 +14,11 @@ from cifarml.settings import Settings
 
 
 def check_permissions(settings: Settings) -> Iterator[tuple[str, CifarMLError | None]]:
-    """Try each operation in the container of the settings, with a small blob that is deleted afterwards.
+    """Test each operation in the container of the settings, with a small blob that is deleted afterwards.
 
     Yields:
-        A permission ("list", "write", "read", "delete"), and None if it is granted, or else the error.
-        Those that depend on a missing one are omitted.
+        A permission ("list", "write", "read", "delete"), and None if it is granted, otherwise the error.
+        Permissions that can't be tested without a missing one are omitted.
     """
     try:
         store = BlobStore(BlobAddress(settings.storage_container), settings=settings)
@@ -28,10 +28,10 @@ def check_permissions(settings: Settings) -> Iterator[tuple[str, CifarMLError | 
     name = f".cifarml-check-{secrets.token_hex(8)}"
     with store, tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "check")
-        path.write_text("Permission check of cifarml. This can be deleted.")
+        path.write_text("Permission check by cifarml. This blob can be deleted.")
         error = _catch_error(lambda: store.list_blobs(name))
         yield "list", error
-        if error is not None:  # an upload would make a container that is missing
+        if error is not None:  # an upload would create a missing container
             return
         error = _catch_error(lambda: store.upload({name: path}))
         yield "write", error
@@ -40,9 +40,9 @@ def check_permissions(settings: Settings) -> Iterator[tuple[str, CifarMLError | 
             yield "delete", _catch_error(lambda: store.delete(name))
 
 
-def _catch_error(what: Callable[[], object]) -> CifarMLError | None:
+def _catch_error(work: Callable[[], object]) -> CifarMLError | None:
     try:
-        what()
+        work()
     except CifarMLError as error:
         return error
     return None

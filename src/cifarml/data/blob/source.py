@@ -1,4 +1,4 @@
-"""Blobs as a source of images, cached by etag."""
+"""Data source for images in Azure Blob Storage, cached by etag."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _SMALL_BLOBS: Final = "small.sqlite"
 
 
 class BlobTree(FileTree):
-    """The blobs under a prefix, which the names of the files omit; all are fetched when it is created.
+    """File tree of the blobs under a prefix; they are downloaded on creation.
 
-    Small ones are cached in one SQLite file, larger ones in a file each.
+    File names are relative to the prefix. Small blobs are cached in one SQLite file, large ones as files.
     """
 
     def __init__(
@@ -70,11 +70,11 @@ class BlobTree(FileTree):
                 path.unlink(missing_ok=True)
                 content = None
         if content is None:
-            raise ImageError("damaged in the cache; it is fetched again the next time")
+            raise ImageError("corrupt in the cache; it will be downloaded again next time")
         return content
 
     def key(self) -> str:
-        """Return a SHA-256 of names and etags."""
+        """Return the SHA-256 of all names and etags."""
         state = "".join(f"{name}\0{blob.etag}\0" for name, blob in self._blobs.items())
         return hashlib.sha256(state.encode()).hexdigest()
 
@@ -84,13 +84,13 @@ class BlobTree(FileTree):
 
 
 def open_blobs(text: str, settings: Settings, *, on_progress: OnProgress) -> tuple[str, Path | BlobTree]:
-    """Fetch the archive or the images at an address, unless they are cached.
+    """Download the archive or the images at an address, unless they are cached.
 
     Returns:
-        The address without secrets, and the archive's file in the cache or the images.
+        The address without secrets, and the path of the cached archive or the tree of images.
 
     Raises:
-        CloudError: If there is nothing, or it can't be fetched.
+        CloudError: If there are no blobs, or they can't be downloaded.
         DataError: If the address is invalid, or its content can't be used.
     """
     address = BlobAddress.parse(text)
@@ -101,7 +101,8 @@ def open_blobs(text: str, settings: Settings, *, on_progress: OnProgress) -> tup
             blob = blobs[0]
             if PurePosixPath(blob.name).suffix.lower() in SUFFIXES:
                 raise DataError(
-                    f"{address} is one image", "name what the images have in common, such as their folder"
+                    f"expected an archive or a folder. Received: one image, {address}",
+                    "pass the folder's address",
                 )
             path = _cached_path(cache, store, blob)
             if not (path.exists() and path.stat().st_size == blob.size_bytes):
@@ -111,12 +112,12 @@ def open_blobs(text: str, settings: Settings, *, on_progress: OnProgress) -> tup
                         old.unlink(missing_ok=True)
             return str(address), path
         if len(blobs) > _MAX_BLOBS:
-            raise DataError(f"{address} holds more than {_MAX_BLOBS:,} blobs", "name a folder in it")
+            raise DataError(f"{address} contains more than {_MAX_BLOBS:,} blobs", "pass a folder in it")
         return str(address), BlobTree(store, str(address), prefix, blobs, cache)
 
 
 def _cached_path(cache: Path, store: BlobStore, blob: BlobInfo) -> Path:
-    """Return the path of a blob in the cache, by account, container, name and etag."""
+    """Return the path of a cached blob, derived from account, container, name and etag."""
     place = hashlib.sha256(f"{store.url}/{blob.name}".encode()).hexdigest()
     state = hashlib.sha256(blob.etag.encode()).hexdigest()
     return cache / place[:2] / f"{place[2:34]}-{state[:16]}"

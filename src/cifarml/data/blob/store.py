@@ -1,4 +1,4 @@
-"""A container of Azure Blob Storage: list, download, upload."""
+"""Client for a container of Azure Blob Storage: list, download, upload, delete."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Self
 
 from azure.core.exceptions import ResourceExistsError, ResourceNotFoundError
 
@@ -17,52 +17,42 @@ from cifarml.data.blob.download import download_blob, has_content, read_small
 from cifarml.data.blob.errors import overwrite_error, translate_errors
 from cifarml.data.blob.info import BlobInfo, ChangedError
 from cifarml.data.blob.transfer_progress import TransferProgress, map_in_threads
-from cifarml.data.blob.upload import upload_blob
+from cifarml.data.blob.upload import Upload, upload_blob
 from cifarml.errors import CloudError, DataError
 from cifarml.progress import OnProgress, ignore_progress
 from cifarml.settings import Settings, load_settings
 
 
-class Upload(NamedTuple):
-    """Result of an upload.
-
-    Attributes:
-        names: The blobs, whether sent now or there already.
-        num_sent: Blobs that were sent.
-        sent_bytes: Bytes that were sent.
-        saved_bytes: Bytes that were there already.
-    """
-
-    names: tuple[str, ...]
-    num_sent: int
-    sent_bytes: int
-    saved_bytes: int
-
-
 class BlobStore:
-    """A container of Azure Blob Storage.
+    """Client for a container of Azure Blob Storage, usable as a context manager.
 
-    Signs in with DefaultAzureCredential (``az login``), or with AZURE_STORAGE_CONNECTION_STRING,
-    AZURE_STORAGE_SAS_TOKEN or AZURE_STORAGE_KEY if one of them is set. Nothing is sent before the first
-    call of a method.
+    Authenticates with `DefaultAzureCredential` (`az login`, managed identity), or with
+    AZURE_STORAGE_CONNECTION_STRING, AZURE_STORAGE_SAS_TOKEN or AZURE_STORAGE_KEY if one of them is set. The
+    first request is sent by the first method call. Failed requests are retried with exponential backoff.
 
     Args:
-        address: ``az://CONTAINER`` or ``https://ACCOUNT.blob.core.windows.net/CONTAINER``; the name of a
-            blob after it is ignored.
-        settings: Which account, and how to sign in; default: from the environment.
-        on_progress: Called during transfers, and when a request waits before it is retried.
-        timeout_s: How long to wait for the next bytes of a response.
-        retry_wait_s: Wait before the first retry, doubled for each further one.
+        address: `az://CONTAINER` or `https://ACCOUNT.blob.core.windows.net/CONTAINER`; a blob name after the
+            container is ignored.
+        settings: Storage account and credentials; default: from the environment.
+        on_progress: Called during transfers, and before a request is retried.
+        timeout_s: Read timeout of a request, in seconds.
+        retry_wait_s: Seconds before the first retry, doubled for each further one.
 
     Raises:
         DataError: If the address is invalid.
-        SettingsError: If no account is set, or its secret is malformed.
+        SettingsError: If no account is set, or a secret is malformed.
 
     Example:
-        >>> store = BlobStore("az://2000picscifar10")  # doctest: +SKIP
-        >>> store.upload({"2000pics_cifar10.zip": Path("2000pics_cifar10.zip")})  # doctest: +SKIP
-        >>> [blob.name for blob in store.list_blobs()]  # doctest: +SKIP
-        ['2000pics_cifar10.zip']
+        ```python
+        from pathlib import Path
+
+        from cifarml import BlobStore
+
+        with BlobStore("az://2000picscifar10") as store:
+            store.upload({"2000pics_cifar10.zip": Path("2000pics_cifar10.zip")})
+            store.download([("2000pics_cifar10.zip", Path("copy.zip"))])
+            print([blob.name for blob in store.list_blobs()])
+        ```
     """
 
     def __init__(
@@ -78,7 +68,7 @@ class BlobStore:
         settings = settings or load_settings()
         self._locks = settings.cache_dir / "locks"
         self._on_progress = on_progress
-        self._progress = TransferProgress(on_progress, "asking Azure Storage")
+        self._progress = TransferProgress(on_progress, "contacting Azure Storage")
         self._access = open_access(
             self.address, settings, on_wait=self._on_wait, timeout_s=timeout_s, retry_wait_s=retry_wait_s
         )
@@ -86,11 +76,17 @@ class BlobStore:
 
     @property
     def url(self) -> str:
-        """URL of the container, without any secret."""
+        """URL of the container, without secrets."""
         return self._access.url
 
     def list_blobs(self, prefix: str = "") -> list[BlobInfo]:
-        """List the blobs whose names begin with ``prefix``, sorted by name.
+        """List the blobs whose names start with a prefix.
+
+        Args:
+            prefix: Start of the names; default: all blobs.
+
+        Returns:
+            The properties of the blobs, sorted by name.
 
         Raises:
             CloudError: If the container does not exist, or the service refuses the request.
@@ -101,12 +97,18 @@ class BlobStore:
         return sorted((blob for blob in blobs if not blob.is_folder), key=lambda blob: blob.name)
 
     def find(self, name: str) -> BlobInfo | None:
-        """Look up a blob by its name; None if there is none.
+        """Look up a blob by its name.
+
+        Args:
+            name: Name in the container.
+
+        Returns:
+            The properties of the blob, or None if it does not exist.
 
         Raises:
             CloudError: If the container does not exist, or the service refuses the request.
         """
-        with translate_errors(self._access, f"look at {self.address.at(name)}"):
+        with translate_errors(self._access, f"look up {self.address.at(name)}"):
             try:
                 info = BlobInfo.of(self._container.get_blob_client(name).get_blob_properties())
             except ResourceNotFoundError as error:
@@ -116,13 +118,16 @@ class BlobStore:
         return None if info.is_folder else info
 
     def find_all(self, name: str) -> tuple[str | None, list[BlobInfo]]:
-        """Find the blob of that name, or else all blobs in the folder of that name.
+        """Find the blob with a name, or all blobs in the folder with that name.
+
+        Args:
+            name: Name of a blob or folder; empty for the whole container.
 
         Returns:
-            The prefix of all names, or None if it is the blob itself; and the blobs.
+            The common prefix of the names (None for a single blob), and the blobs.
 
         Raises:
-            CloudError: If there is neither, or the service refuses the request.
+            CloudError: If neither exists, or the service refuses the request.
         """
         blob = self.find(name) if name and not name.endswith("/") else None
         if blob:
@@ -130,18 +135,18 @@ class BlobStore:
         prefix = name.rstrip("/") + "/" if name else ""
         blobs = self.list_blobs(prefix)
         if not blobs:
-            raise self._missing_error(name, ", and none under it")
+            raise self._missing_error(name, " or under it")
         return prefix, blobs
 
     def read(self, blobs: Sequence[BlobInfo], keep: Callable[[BlobInfo, bytes], None]) -> None:
-        """Read blobs of at most 4 MiB each, several at a time.
+        """Read blobs of at most 4 MiB each into memory, concurrently.
 
         Args:
-            blobs: From :meth:`list_blobs`.
+            blobs: Items of `list_blobs`.
             keep: Called with each blob and its verified content, from several threads.
 
         Raises:
-            CloudError: If one can't be read, or has changed since it was listed; the others were kept.
+            CloudError: If a blob can't be read, or has changed since it was listed.
         """
         progress = self._start_progress("downloading", [blob.size_bytes for blob in blobs])
 
@@ -155,19 +160,19 @@ class BlobStore:
             pass
 
     def download(self, blobs: Iterable[tuple[str | BlobInfo, Path]]) -> int:
-        """Download blobs to files, several at a time; files with the same content stay as they are.
+        """Download blobs to files, concurrently; skip files that already have the same content.
 
-        A file appears once it is whole and its hash is right. An interrupted download of a large blob leaves
-        ``<file>.<tag>.partial``, which the next call resumes.
+        Each file is created atomically after its hash was verified. An interrupted download of a large blob
+        leaves `<file>.<tag>.partial`, which the next call resumes.
 
         Args:
-            blobs: Each a name, or an item of :meth:`list_blobs`, and its file.
+            blobs: Pairs of a blob (its name or an item of `list_blobs`) and the path of its file.
 
         Returns:
-            Bytes that were fetched.
+            Number of bytes downloaded.
 
         Raises:
-            CloudError: If one can't be read, or does not match its hash; those that came are kept.
+            CloudError: If a blob can't be read, or does not match its hash; finished files are kept.
             DataError: If a file can't be written.
         """
         wanted = [
@@ -193,21 +198,21 @@ class BlobStore:
         return sum(map_in_threads(fetch, wanted))
 
     def upload(self, files: dict[str, Path], *, overwrite: bool = False) -> Upload:
-        """Upload files to blobs, several at a time; blobs with the same content stay as they are.
+        """Upload files to blobs, concurrently; skip blobs that already have the same content.
 
-        Creates the container, without public access, if it is missing. Stores the SHA-256 of each file in
+        Creates the container, without public access, if it does not exist. Stores the SHA-256 of each file in
         the blob's metadata. An interrupted upload of a large file is resumed by the next call.
 
         Args:
-            files: The file for each name of a blob.
-            overwrite: Replace blobs with other content; by default, nothing is sent if there are any.
+            files: Path of the file for each blob name.
+            overwrite: Replace blobs with different content; by default, they are an error.
 
         Returns:
-            What was sent.
+            The blobs, and the bytes sent and already present.
 
         Raises:
-            CloudError: If the service refuses a request, or can't be reached; what was sent is kept.
-            DataError: If a blob has other content, or a file can't be read.
+            CloudError: If the service refuses a request, or can't be reached; uploaded data is kept.
+            DataError: If a blob has different content, or a file can't be read.
         """
         try:
             sizes = {name: path.stat().st_size for name, path in files.items()}
@@ -231,13 +236,16 @@ class BlobStore:
             saved_bytes = sum(map_in_threads(send, files))
         except OSError as error:
             raise DataError(
-                f"can't read {error.filename}: {error.strerror or error}", "what was sent is kept; try again"
+                f"can't read {error.filename}: {error.strerror or error}", "try again; uploaded data is kept"
             ) from error
         num_sent = sum(not same.get(name) for name in files)
         return Upload(tuple(files), num_sent, sum(sizes.values()) - saved_bytes, saved_bytes)
 
     def delete(self, name: str) -> None:
         """Delete a blob.
+
+        Args:
+            name: Name in the container.
 
         Raises:
             CloudError: If it does not exist, or the service refuses the request.
@@ -253,13 +261,13 @@ class BlobStore:
 
     def _missing_error(self, name: str, besides: str = "") -> CloudError:
         return CloudError(
-            f"there is no blob {self.address.at(name)}{besides}",
-            f"see what is there: cifarml data list {self.address.at('')}",
+            f"no blob exists at {self.address.at(name)}{besides}",
+            f"list the blobs: cifarml data list {self.address.at('')}",
             code="BlobNotFound",
         )
 
     def _find_existing(self, names: list[str]) -> dict[str, BlobInfo]:
-        """Return those of the blobs that exist; create the container if it does not."""
+        """Return the blobs that exist; create the container if it does not exist."""
         try:
             if len(names) == 1:
                 info = self.find(names[0])
@@ -270,7 +278,7 @@ class BlobStore:
         except CloudError as error:
             if error.code != "ContainerNotFound":
                 raise
-        with translate_errors(self._access, f"make the container {self._access.container}"):
+        with translate_errors(self._access, f"create container {self._access.container}"):
             try:
                 self._container.create_container()
             except ResourceExistsError as error:  # or ContainerBeingDeleted
@@ -279,13 +287,13 @@ class BlobStore:
         return {}
 
     def _upload_file(self, name: str, path: Path, etag: str | None, on_bytes: Callable[[int], None]) -> int:
-        """Upload one file; return how many of its bytes were there already."""
+        """Upload one file; return the number of bytes that were already staged."""
         with translate_errors(self._access, f"write {self.address.at(name)}"):
             try:
                 blob = self._container.get_blob_client(name)
                 return upload_blob(blob, path, etag=etag, on_bytes=on_bytes)
             except ChangedError:
-                # Another process was faster, or the response to a first try was lost.
+                # Another process was faster, or the response to a successful attempt was lost.
                 info = self.find(name)
                 if info is None or not has_content(path, info):
                     raise overwrite_error([str(self.address.at(name))]) from None
@@ -305,5 +313,5 @@ class BlobStore:
         self.close()
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close the connections."""
         self._access.service.close()

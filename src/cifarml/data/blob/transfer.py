@@ -1,4 +1,4 @@
-"""Upload and download files and folders."""
+"""Upload and download files and folders to and from Azure Blob Storage."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from cifarml.data.blob.address import BlobAddress
 from cifarml.data.blob.download import has_content
 from cifarml.data.blob.errors import overwrite_error
 from cifarml.data.blob.info import BlobInfo
-from cifarml.data.blob.store import BlobStore, Upload
+from cifarml.data.blob.store import BlobStore
+from cifarml.data.blob.upload import Upload
 from cifarml.data.file_tree import Folder
 from cifarml.errors import ArchiveError, DataError
 from cifarml.progress import OnProgress, ignore_progress
@@ -23,9 +24,9 @@ class Download(NamedTuple):
     """Result of a download.
 
     Attributes:
-        paths: The files, whether fetched now or there already.
-        fetched_bytes: Bytes that were fetched.
-        saved_bytes: Bytes that were there already.
+        paths: All files, including those that were already up to date.
+        fetched_bytes: Bytes downloaded by this call.
+        saved_bytes: Bytes that were already present.
     """
 
     paths: tuple[Path, ...]
@@ -43,14 +44,14 @@ def upload_path(
 ) -> tuple[BlobAddress, Upload]:
     """Upload a file, or all files of a folder except hidden ones.
 
-    The destination is ``az://CONTAINER/NAME``; a name that ends in ``/`` is a folder to put the file into.
-    Default: the container of the settings, under the name of the file or folder.
+    The destination is ``az://CONTAINER/NAME``; a name that ends in ``/`` is a folder for the file.
+    Default: the container of the settings, with the name of the file or folder.
 
     Returns:
-        The address that :func:`cifarml.load_dataset` takes, and what was sent.
+        The address for :func:`cifarml.load_dataset`, and the result of the upload.
 
     Raises:
-        DataError: If there is nothing to upload, or a blob has other content.
+        DataError: If there is nothing to upload, or a blob exists with different content.
         CloudError: If Azure Storage refuses a request, or can't be reached.
     """
     settings = settings or load_settings()
@@ -58,7 +59,7 @@ def upload_path(
     try:
         path = Path(path).resolve(strict=True)
         is_folder = path.is_dir()
-    except (OSError, ValueError, RuntimeError) as error:  # a NUL in the name; links in a circle
+    except (OSError, ValueError, RuntimeError) as error:  # a NUL in the name; circular links
         raise DataError(
             f"can't read {str(path)[:300]!r}: {getattr(error, 'strerror', None) or error}"
         ) from error
@@ -71,9 +72,9 @@ def upload_path(
             address = address.at(address.name + path.name)
         files = {address.name: path}
     if not files:
-        raise DataError(f"there are no files in {path}", "hidden files are not uploaded")
+        raise DataError(f"no files to upload in {path}", "hidden files are not uploaded")
     for name in files:
-        address.at(name)  # raises where Azure would not take the name
+        address.at(name)  # raises if the name is invalid
     with BlobStore(address, settings=settings, on_progress=on_progress) as store:
         return address, store.upload(files, overwrite=overwrite)
 
@@ -86,13 +87,13 @@ def download_path(
     settings: Settings | None = None,
     on_progress: OnProgress = ignore_progress,
 ) -> Download:
-    """Download a blob into a file, or all blobs of a folder into a folder.
+    """Download a blob to a file, or all blobs of a folder to a folder.
 
-    The target is created. A blob is put into an existing folder under its own name.
+    The target is created if it does not exist. A single blob keeps its name in an existing folder.
 
     Raises:
-        DataError: If a file has other content or can't be written, or a name is unsafe.
-        CloudError: If there is no such blob, or Azure Storage refuses a request or can't be reached.
+        DataError: If a file exists with different content or can't be written, or a name is unsafe.
+        CloudError: If the blob does not exist, or Azure Storage refuses a request or can't be reached.
     """
     address, target = BlobAddress.parse(source), Path(target)
     with BlobStore(address, settings=settings, on_progress=on_progress) as store:
@@ -111,11 +112,11 @@ def _plan_downloads(store: BlobStore, address: BlobAddress, target: Path) -> lis
     if prefix is None:
         blob = blobs[0]
         return [(blob, target / blob.name.rpartition("/")[2] if target.is_dir() else target)]
-    members = MemberValidator(1, _LIMITS)  # a blob may have any name; a file on this machine may not
+    members = MemberValidator(1, _LIMITS)  # a blob may have a name that is unsafe as a path
     try:
         return [
             (blob, target / members.add(blob.name[len(prefix) :], blob.size_bytes, is_folder=False))
             for blob in blobs
         ]
     except ArchiveError as error:
-        raise DataError(f"{address} can't become a folder here: {error.message}") from error
+        raise DataError(f"can't download {address} to a folder: {error.message}") from error

@@ -1,4 +1,4 @@
-"""Concurrent transfers, and thread-safe progress for them."""
+"""Thread pool for concurrent transfers, and thread-safe progress reports."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _O = TypeVar("_O")
 
 
 class TransferProgress:
-    """Counts bytes and files from several threads, and reports them."""
+    """Thread-safe count of transferred bytes and files."""
 
     def __init__(
         self, on_progress: OnProgress, task: str, total_bytes: int | None = None, num_files: int = 1
@@ -28,7 +28,7 @@ class TransferProgress:
         self._lock = Lock()
 
     def add(self, num_bytes: int, num_files: int = 0) -> None:
-        """Count bytes (negative if they were discarded) and finished files."""
+        """Add bytes (negative if they were discarded) and finished files, and report the totals."""
         with self._lock:
             self._done_bytes += num_bytes
             self._done_files += num_files
@@ -37,7 +37,7 @@ class TransferProgress:
                 self._report(files)
 
     def wait(self, wait_s: float, reason: str) -> None:
-        """Report that a request waits before it is retried."""
+        """Report the wait before a retry."""
         with self._lock:
             text = f"waiting {wait_s:.0f} s: {reason}"
             self._report(text, line=text if wait_s >= 1 else "")
@@ -51,9 +51,9 @@ class TransferProgress:
 def map_in_threads(
     work: Callable[[_I], _O], items: Iterable[_I], *, ahead: int = 8 * THREADS
 ) -> Iterator[_O]:
-    """Call a function with each item, several at a time; yield the results in the order of the items.
+    """Call a function with each item in a thread pool; yield the results in the order of the items.
 
-    An error cancels what has not started. At most ``ahead`` items and results are in memory.
+    An error cancels the pending calls. At most ``ahead`` items and results are in memory.
     """
     with ThreadPoolExecutor(THREADS) as pool:
         futures: deque[Future[_O]] = deque()

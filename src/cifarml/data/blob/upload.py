@@ -1,4 +1,4 @@
-"""Upload a file to a blob: never over other content unseen, resumed after an interruption."""
+"""Upload a file to a blob: conditional on the etag, and resumable."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import mimetypes
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from azure.core import MatchConditions
 from azure.core.exceptions import HttpResponseError, ResourceExistsError, ResourceModifiedError
@@ -16,23 +16,45 @@ from cifarml.data.blob.info import SHA256, ChangedError
 from cifarml.data.blob.transfer_progress import map_in_threads
 
 _SMALL_BYTES: Final = 4 * 2**20
-"""Files up to this size are sent in one request."""
+"""Largest file that is sent in one request."""
 
 _BLOCK_BYTES: Final = 8 * 2**20
 _BLOCKS_AHEAD: Final = 6
 """Blocks in memory: 48 MiB."""
 _MAX_BLOCKS: Final = 50_000
-"""Of a block blob: https://learn.microsoft.com/azure/storage/blobs/scalability-targets"""
+"""Limit of a block blob: https://learn.microsoft.com/azure/storage/blobs/scalability-targets"""
+
+
+class Upload(NamedTuple):
+    """Result of an upload.
+
+    Attributes:
+        names: All blobs, including those that were already up to date.
+        num_sent: Number of blobs that were sent.
+        sent_bytes: Bytes that were sent.
+        saved_bytes: Bytes that were already present.
+    """
+
+    names: tuple[str, ...]
+    num_sent: int
+    sent_bytes: int
+    saved_bytes: int
 
 
 def upload_blob(blob: BlobClient, path: Path, *, etag: str | None, on_bytes: Callable[[int], None]) -> int:
-    """Upload a file in one request, or in blocks if it is large; return the bytes that were there already.
+    """Upload a file in one request, or in blocks if it is large; return the bytes that were already staged.
 
-    A block's ID is its position and the hash of its content, so that an interrupted upload is resumed. The
-    blob appears once all blocks are there. ``etag`` is that of the blob to replace, None to create one.
+    A block's ID contains its position and the hash of its content, so that an interrupted upload resumes. The
+    blob appears when all blocks are committed.
+
+    Args:
+        blob: Client of the blob.
+        path: The file.
+        etag: Expected etag of the blob to replace; None to create a blob.
+        on_bytes: Called with the number of bytes sent or skipped.
 
     Raises:
-        ChangedError: If there is another blob of that name.
+        ChangedError: If the blob exists with another etag.
         AzureError: If the service refuses a request, or can't be reached.
         OSError: If the file can't be read.
     """
@@ -87,7 +109,7 @@ def _upload_blocks(
 
 
 def _staged_blocks(blob: BlobClient) -> set[str]:
-    """Return the IDs of the blocks that have been sent but not committed."""
+    """Return the IDs of the uncommitted blocks."""
     try:
         _, uncommitted = blob.get_block_list("uncommitted")
     except HttpResponseError as error:

@@ -1,1 +1,1 @@
-"""The official CIFAR-10 archives."""
+"""Download and reading of the official CIFAR-10 archives."""

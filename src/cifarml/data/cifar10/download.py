@@ -1,4 +1,4 @@
-"""Fetch a file once: resumed after a break, checked, and shared by all who want it at the same time."""
+"""Resumable file download, verified by SHA-256 and shared between processes."""
 
 from __future__ import annotations
 
@@ -16,23 +16,33 @@ from cifarml.errors import DownloadError
 from cifarml.progress import OnProgress, Progress, ignore_progress
 
 _TIMEOUTS_S: Final = (5, 60)
-"""To connect, and for the next bytes of a response."""
+"""Connect and read timeouts."""
 
 _BLOCK_BYTES: Final = 2**14
-"""At most so much is lost when a connection breaks."""
+"""Maximum number of bytes lost when a connection breaks."""
 
 
 def download_file(
     url: str, target: Path, *, sha256: str, size_bytes: int, on_progress: OnProgress = ignore_progress
 ) -> Path:
-    """Fetch a published file into ``target``, unless it is there already.
+    """Download a file, unless the target exists.
 
-    The bytes go to ``<target>.partial`` and are renamed only when their hash is right, so ``target`` is
-    either whole or missing. A later call resumes a partial file. A lock makes a second process wait
-    and use the same download. Returns ``target``.
+    Data is written to `<target>.partial` and renamed after its hash is verified, so the target is either
+    complete or missing. A later call resumes a partial download. A lock file makes concurrent processes
+    share one download.
+
+    Args:
+        url: Address of the file.
+        target: Path to write to.
+        sha256: Expected SHA-256, hexadecimal.
+        size_bytes: Expected size.
+        on_progress: Called as data arrives.
+
+    Returns:
+        The target.
 
     Raises:
-        DownloadError: If it can't be fetched or written, or what arrives is another file.
+        DownloadError: If the download or writing fails, or the size or hash does not match.
     """
     if target.exists():
         return target
@@ -47,11 +57,11 @@ def download_file(
                 if received != sha256:
                     partial.unlink()
                     raise DownloadError(
-                        f"{url} is not the published file: SHA-256 {received}, expected {sha256}"
+                        f"SHA-256 mismatch for {url}: expected {sha256}. Received: {received}"
                     )
                 partial.replace(target)
     except OSError as error:
-        # requests' errors are OSErrors too, but _fetch_file has translated them.
+        # Not a network error: requests' exceptions are OSErrors, too, but _fetch_file translates them.
         raise DownloadError(f"can't write {target}: {error.strerror or error}") from error
     return target
 
@@ -64,7 +74,7 @@ def _fetch_file(url: str, partial: Path, size_bytes: int, on_progress: OnProgres
         backoff_factor=0.5,
         status_forcelist=(429, 500, 502, 503, 504),
         raise_on_status=False,
-        respect_retry_after_header=False,  # a server may ask for hours
+        respect_retry_after_header=False,  # a server may request hours
     )
     session.mount("http://", HTTPAdapter(max_retries=retry))
     session.mount("https://", HTTPAdapter(max_retries=retry))
@@ -75,13 +85,16 @@ def _fetch_file(url: str, partial: Path, size_bytes: int, on_progress: OnProgres
                 continue
             try:
                 _fetch_rest(session, url, partial, have, size_bytes, on_progress)
-                reason = f"it ended after {_file_size(partial):,} of {size_bytes:,} bytes"
-            except (requests.RequestException, HTTPError) as error:  # requests lets some of urllib3's through
+                reason = f"the response ended after {_file_size(partial):,} of {size_bytes:,} bytes"
+            except (
+                requests.RequestException,
+                HTTPError,
+            ) as error:  # not all of urllib3's are wrapped
                 reason = _describe_error(error)
-            if _file_size(partial) <= have:  # go on for as long as each try brings something
+            if _file_size(partial) <= have:  # retry for as long as each attempt makes progress
                 raise DownloadError(
                     f"can't fetch {url}: {reason}",
-                    hint="try again later (it resumes), or fetch the file yourself and pass its path",
+                    hint="try again later (it resumes), or download the file yourself and pass its path",
                 )
 
 
@@ -105,21 +118,21 @@ def _fetch_rest(
             for block in response.iter_content(_BLOCK_BYTES):
                 done += len(block)
                 if done > size_bytes:
-                    raise DownloadError(f"{url} sends more than the {size_bytes:,} bytes that are published")
+                    raise DownloadError(f"{url} sent more than the expected {size_bytes:,} bytes")
                 file.write(block)
                 on_progress(Progress("downloading", done, size_bytes, unit="bytes"))
 
 
 def _describe_error(error: requests.RequestException | HTTPError) -> str:
-    """Say in a few words what requests says in many."""
+    """Return a short reason for a network error."""
     if isinstance(error, requests.HTTPError) and error.response is not None:
-        return f"the server answers {error.response.status_code} {error.response.reason}"
+        return f"the server returned {error.response.status_code} {error.response.reason}"
     if isinstance(error, requests.Timeout):
-        return "no answer in time"
+        return "the connection timed out"
     if isinstance(error, requests.exceptions.SSLError):
-        return "its certificate is not trusted here"
+        return "TLS certificate verification failed"
     if isinstance(error, requests.ConnectionError):
-        return "no connection"
+        return "connection failed"
     if isinstance(error, requests.exceptions.ChunkedEncodingError):
-        return "the connection broke"
+        return "the connection was interrupted"
     return str(error) or type(error).__name__

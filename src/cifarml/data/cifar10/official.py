@@ -1,4 +1,4 @@
-"""The official CIFAR-10 archives, python and binary version, as their site publishes them.
+"""Reader for the official CIFAR-10 archives, python and binary version.
 
 Format: https://www.cs.toronto.edu/~kriz/cifar.html, sections "Dataset layout" and "Binary version".
 """
@@ -36,10 +36,10 @@ class _Batch(NamedTuple):
 
 
 def download_official(settings: Settings, *, on_progress: OnProgress = ignore_progress) -> Path:
-    """Return the official archive in the cache, fetching it if it is missing.
+    """Download the official archive to the cache, unless it is cached, and return its path.
 
     Raises:
-        DownloadError: If it can't be fetched, or is not the published file.
+        DownloadError: If the download fails or its hash does not match.
     """
     return download_file(
         str(settings.cifar10_url),
@@ -51,22 +51,22 @@ def download_official(settings: Settings, *, on_progress: OnProgress = ignore_pr
 
 
 def is_official(names: Iterable[str]) -> bool:
-    """Tell whether these are the files of an official archive."""
+    """Return whether file names are those of an official archive."""
     return any(_BATCH.fullmatch(name) for name in names)
 
 
 def load_official(tree: FileTree, *, on_progress: OnProgress = ignore_progress) -> Dataset:
-    """Read the batches of an official archive, or of a folder where it was unpacked.
+    """Load the batches of an official archive, or of a folder that it was extracted to.
 
-    The images of ``test_batch`` are the test set, or, if it is missing, the last tenth of each class.
+    The test set is `test_batch` or, if that is missing, the last tenth of each class.
 
     Raises:
-        DataError: If a batch is damaged or holds anything but images and labels.
+        DataError: If a batch is damaged or contains anything other than images and labels.
     """
     found = [match for match in map(_BATCH.fullmatch, sorted(tree.files)) if match]
     if len({(match["folder"], match["binary"]) for match in found}) > 1:
         raise DataError(
-            f"{tree.origin}: more than one CIFAR-10 archive in one: {found[0][0]}, {found[-1][0]}"
+            f"{tree.origin} contains more than one CIFAR-10 archive: {found[0][0]}, {found[-1][0]}"
         )
     read_batch = _read_binary if found[0]["binary"] else _read_pickle
     batches: list[_Batch] = []
@@ -90,13 +90,13 @@ def load_official(tree: FileTree, *, on_progress: OnProgress = ignore_progress) 
 
 
 def _to_images(planes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Turn rows of 1024 red, 1024 green and 1024 blue values into (N, 32, 32, 3)."""
+    """Convert rows of 1024 red, 1024 green and 1024 blue values to shape (N, 32, 32, 3)."""
     return np.ascontiguousarray(planes.reshape(-1, 3, IMAGE_SIZE, IMAGE_SIZE).transpose(0, 2, 3, 1))
 
 
 def _read_binary(name: str, content: bytes) -> _Batch:
     if not content or len(content) % (_IMAGE_BYTES + 1):
-        raise DataError(f"{len(content):,} bytes are not a whole number of 3,073-byte images")
+        raise DataError(f"size must be a multiple of 3,073 bytes. Received: {len(content):,}")
     rows = np.frombuffer(content, np.uint8).reshape(-1, _IMAGE_BYTES + 1)
     names = [f"{i}" for i in range(len(rows))]
     return _Batch(name, _to_images(rows[:, 1:]), rows[:, 0].astype(np.int64), names, "test_batch" in name)
@@ -108,12 +108,12 @@ def _read_pickle(name: str, content: bytes) -> _Batch:
         raise DataError(f"a batch must be a dict. Received: {type(batch).__name__}")
     labels = batch.get(b"labels")
     if not (b"data" in batch and isinstance(labels, list)):
-        raise DataError(f"a batch must hold 'data' and 'labels'. Received: {list(map(_to_text, batch))[:6]}")
+        raise DataError(f"a batch requires 'data' and 'labels'. Received: {list(map(_to_text, batch))[:6]}")
     array = to_array(batch[b"data"], _IMAGE_BYTES)
     if len(array) != len(labels):
-        raise DataError(f"{len(labels)} labels do not go with {len(array)} images")
+        raise DataError(f"expected one label per image. Received: {len(labels)} labels, {len(array)} images")
     if not all(isinstance(label, int) and 0 <= label < 1000 for label in labels):
-        raise DataError("labels must be numbers from 0 to 999")
+        raise DataError("labels must be integers from 0 to 999")
     file_names = batch.get(b"filenames")
     if not isinstance(file_names, list) or len(file_names) != len(labels):
         file_names = [f"{i}" for i in range(len(labels))]
@@ -124,7 +124,7 @@ def _read_pickle(name: str, content: bytes) -> _Batch:
 def _class_names(tree: FileTree, folder: str, *, binary: bool) -> tuple[str, ...]:
     name = f"{folder}batches.meta{'.txt' if binary else ''}"
     if name not in tree.files:
-        raise DataError(f"{tree.origin}: {name}, which names the classes, is missing")
+        raise DataError(f"{tree.origin}: {name}, the file of class names, is missing")
     try:
         content = tree.read(name)
         names = content.decode().split() if binary else map(_to_text, load_arrays(content)[b"label_names"])
@@ -138,7 +138,7 @@ def _class_names(tree: FileTree, folder: str, *, binary: bool) -> tuple[str, ...
 
 
 def _to_text(value: object) -> str:
-    """Return a pickled text; other values, which could take forever to print, become a question mark."""
+    """Decode a pickled string; return "?" for other values, whose `str()` could take forever."""
     if isinstance(value, bytes):
         return value.decode("utf-8", "backslashreplace")
     return value if isinstance(value, str) else "?"

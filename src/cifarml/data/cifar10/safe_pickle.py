@@ -1,8 +1,8 @@
-"""Unpickler for CIFAR-10 batches that neither imports nor calls what a pickle names.
+"""Unpickler for CIFAR-10 batches that imports and calls nothing.
 
 An allow-list in `find_class` keeps a pickle from running code, but not from exhausting memory or time: a few
 bytes can name memo index 2**31, or nest a tuple in another twice, 60 levels deep, and use it as a dict key.
-So all instructions are checked before the first is executed.
+So all opcodes are checked before the first is executed.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ _PLAIN: Final = (
     "BINBYTES SHORT_BINBYTES BINBYTES8 BINSTRING SHORT_BINSTRING EMPTY_LIST EMPTY_DICT EMPTY_TUPLE MARK "
     "APPEND APPENDS SETITEM SETITEMS GLOBAL STACK_GLOBAL REDUCE BUILD"
 )
-_INSTRUCTIONS: Final = frozenset(_PLAIN.split()) | _TUPLES | _PUTS | _GETS
-_MAX_INSTRUCTIONS: Final = 500_000
-"""A batch of 10,000 images takes about 40,000."""
+_OPCODES: Final = frozenset(_PLAIN.split()) | _TUPLES | _PUTS | _GETS
+_MAX_OPCODES: Final = 500_000
+"""A batch of 10,000 images has about 40,000."""
 
 _MAX_TUPLES: Final = 16
-"""An array takes six."""
+"""A pickled array has six."""
 
 
 class _StandIn:
-    """Result of every name in a pickle: records the arguments and the state instead of using them."""
+    """Placeholder for every class or function in a pickle: records arguments and state without using them."""
 
     def __init__(self, *arguments: Any) -> None:
         self.arguments = arguments
@@ -52,41 +52,42 @@ class _StandIn:
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> type[_StandIn]:
         if (module, name) not in _NAMES:
-            raise pickle.UnpicklingError(f"it refers to {f'{module}.{name}'[:100]!r}, which no batch needs")
+            raise pickle.UnpicklingError(f"it refers to {f'{module}.{name}'[:100]!r}, which is not allowed")
         return _StandIn
 
 
 def load_arrays(content: bytes) -> Any:
-    """Read a pickle of plain values and arrays, protocols 2 to 4; `to_array` converts the arrays.
+    """Load a pickle (protocols 2 to 4) of plain values and arrays; convert the arrays with `to_array`.
 
     Raises:
-        DataError: If it is damaged or contains anything else.
+        DataError: If the pickle is damaged or contains anything else.
     """
     try:
-        _check_instructions(content)
+        _check_opcodes(content)
         return _Unpickler(io.BytesIO(content), encoding="bytes").load()
     except Exception as error:  # hostile bytes make pickle and pickletools raise almost anything
         raise DataError(f"not a CIFAR-10 batch: {error or type(error).__name__}") from error
 
 
 def to_array(value: Any, columns: int) -> npt.NDArray[np.uint8]:
-    """Return a pickled uint8 array of shape (N, ``columns``).
+    """Return an array from a pickle, uint8 of shape (N, `columns`).
 
     Raises:
-        DataError: If it is anything else.
+        DataError: If the value is not such an array.
     """
     match value:
         case _StandIn(
             state=(int(), (int(rows), width), _StandIn(arguments=("u1" | b"u1", *_)), False | 0, bytes(data)),
         ) if width == columns and rows == len(data) / columns:
             return np.frombuffer(data, np.uint8).reshape(-1, columns)
-    raise DataError(f"images must be an array of bytes (uint8) of shape (N, {columns})")
+    raise DataError(f"images must be a uint8 array of shape (N, {columns})")
 
 
-def _check_instructions(content: bytes) -> None:
-    """Reject instructions that take more memory or time than the size of the pickle justifies.
+def _check_opcodes(content: bytes) -> None:
+    """Reject opcodes that could take more memory or time than the size of the pickle justifies.
 
-    A tuple in the memo is one that could be nested in itself; memo indices count up from 0 or 1.
+    A memoized tuple could be nested repeatedly, so it can't be read back. Memo indices must count up from 0
+    or 1.
     """
     memo_holds_tuple: dict[int, bool] = {}
     tuple_on_top = False
@@ -94,8 +95,8 @@ def _check_instructions(content: bytes) -> None:
     argument: Any
     for number, (opcode, argument, _) in enumerate(pickletools.genops(content)):
         name = opcode.name
-        if name not in _INSTRUCTIONS or number >= _MAX_INSTRUCTIONS:
-            raise ValueError(f"no batch needs the instruction {name}, number {number:,}")
+        if name not in _OPCODES or number >= _MAX_OPCODES:
+            raise ValueError(f"opcode {name} (number {number:,}) is not allowed")
         if name in _PUTS:
             index = len(memo_holds_tuple) if argument is None else argument
             if index in memo_holds_tuple or index > len(memo_holds_tuple) + 1:
@@ -104,7 +105,7 @@ def _check_instructions(content: bytes) -> None:
         elif name in _GETS and memo_holds_tuple.get(argument, True):
             raise ValueError(f"memo index {argument} cannot be used")
         elif name in _TUPLES and (num_tuples := num_tuples + 1) > _MAX_TUPLES:
-            raise ValueError("too many tuples")
+            raise ValueError("it contains too many tuples")
         elif name == "LONG1" and abs(argument) >= 2**63:
-            raise ValueError("an integer is too large")
+            raise ValueError("it contains an integer that is too large")
         tuple_on_top = name in _TUPLES or (name in _PUTS and tuple_on_top)

@@ -1,1 +1,1 @@
-"""Drawn images of the CIFAR-10 classes."""
+"""Synthetic drawings of the CIFAR-10 classes."""

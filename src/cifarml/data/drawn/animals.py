@@ -1,4 +1,4 @@
-"""Figures of animals, one function each."""
+"""Drawing functions for animals."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from cifarml.data.drawn.pen import Paint, Pen, hsv
 
 
 def bird(pen: Pen, paint: Paint, rng: np.random.Generator) -> None:
-    """Round body, beak, tail, a wing folded or raised, two thin legs."""
+    """Draw a bird: round body, beak, tail, a wing folded or raised, two thin legs."""
     flying = rng.random() < 0.4
     if flying:
         pen.blob(paint.shade, (0.2, -0.15), (0.12, -0.75), (-0.3, -0.98), (-0.25, -0.1))
@@ -39,7 +39,7 @@ def bird(pen: Pen, paint: Paint, rng: np.random.Generator) -> None:
 
 
 def cat(pen: Pen, paint: Paint, rng: np.random.Generator) -> None:
-    """Sits and looks at us: pointed ears, whiskers, a curled tail."""
+    """Draw a sitting cat from the front: pointed ears, whiskers, a curled tail."""
     tip = rng.uniform(-0.35, 0.1)
     pen.curve(paint.shade, 0.15, (0.3, 0.82), (0.75, 0.75), (0.82, 0.35), (0.72, tip), (0.92, tip - 0.2))
     pen.blob(
@@ -65,7 +65,7 @@ def cat(pen: Pen, paint: Paint, rng: np.random.Generator) -> None:
 
 
 def dog(pen: Pen, paint: Paint, rng: np.random.Generator) -> None:
-    """Stands: floppy ear, long snout, tail up, collar."""
+    """Draw a standing dog: floppy ear, long snout, raised tail, collar."""
     stride, wag = rng.uniform(-0.1, 0.1), rng.uniform(-0.25, 0.15)
     _legs(pen, paint, 0.19, 0.25, 0.82, stride, -0.5, 0.28)
     pen.curve(paint.body, 0.13, (-0.58, 0.05), (-0.82, -0.15), (-0.9 + wag, -0.55))
@@ -92,7 +92,7 @@ def dog(pen: Pen, paint: Paint, rng: np.random.Generator) -> None:
 
 
 def deer(pen: Pen, paint: Paint, rng: np.random.Generator) -> None:
-    """Slender legs, upright neck, branching antlers, white tail."""
+    """Draw a deer: slender legs, upright neck, branching antlers, white tail."""
     stride = rng.uniform(-0.1, 0.1)
     _legs(pen, paint, 0.08, 0.2, 0.98, stride, -0.48, 0.2)
     pen.blob(
@@ -123,7 +123,7 @@ def deer(pen: Pen, paint: Paint, rng: np.random.Generator) -> None:
 
 
 def horse(pen: Pen, paint: Paint, rng: np.random.Generator) -> None:
-    """Strong neck, long head, mane and a long tail."""
+    """Draw a horse: strong neck, long head, mane and a long tail."""
     stride, nod = rng.uniform(-0.15, 0.15), rng.uniform(-0.08, 0.1)
     hair = (paint.ink, paint.white, paint.accent)[rng.integers(3)]
     _legs(pen, paint, 0.14, 0.2, 0.96, stride, -0.52, 0.26)
@@ -167,7 +167,7 @@ def horse(pen: Pen, paint: Paint, rng: np.random.Generator) -> None:
 def _legs(
     pen: Pen, paint: Paint, width: float, top: float, ground: float, stride: float, back: float, front: float
 ) -> None:
-    """Draw four legs with hooves or paws, the far ones in the shade."""
+    """Draw four legs with hooves or paws, the far ones shaded."""
     for colour, step in ((paint.shade, stride - 0.1), (paint.body, -stride + 0.06)):
         for hip, way in ((back, 1), (front, -1)):
             foot = hip + step * way
@@ -176,7 +176,7 @@ def _legs(
 
 
 def frog(pen: Pen, paint: Paint, rng: np.random.Generator) -> None:
-    """Squats and looks at us: bulging eyes, wide mouth, bent legs."""
+    """Draw a squatting frog from the front: bulging eyes, wide mouth, bent legs."""
     gaze = rng.uniform(-0.05, 0.05)
     for side in (-1, 1):
         pen.ellipse(paint.shade, (side * 0.66, 0.42), 0.32, 0.4, side * 0.5)

@@ -1,7 +1,7 @@
-"""Images drawn by our own code: ten classes of figures that need no download.
+"""Synthetic data set: drawings of the ten CIFAR-10 classes, available without a download.
 
-The drawings stand in for photographs wherever there is no network: in the tests, in the first tour
-and in the demos. They are not CIFAR-10, and no figure measured on them says anything about it.
+The drawings replace photographs in tests, in the quickstart and in demos. They are not CIFAR-10: accuracies
+measured on them do not apply to it.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from cifarml.errors import DataError
 from cifarml.progress import OnProgress, Progress, ignore_progress
 
 MIN_DRAWN: Final = 2 * len(CLASS_NAMES)
-"""The fewest images: one to train on and one to test of each class."""
+"""Minimum number of images: one training and one test image of each class."""
 
 MAX_DRAWN: Final = 1_000_000
-"""The most images; they take 3 GB."""
+"""Maximum number of images, which takes 3 GB."""
 
 FIGURES: Final[dict[str, Figure]] = {
     figure.__name__: figure
     for figure in (airplane, automobile, bird, cat, deer, dog, frog, horse, ship, truck)
 }
-"""The figures by the names of their classes."""
+"""Drawing functions by class name."""
 
-_FINE: Final = 4
-"""Figures are drawn this many times as large and then reduced, for smooth edges."""
+_SUPERSAMPLING: Final = 4
+"""Figures are drawn this many times as large and then downscaled, for anti-aliasing."""
 
 _BACKDROPS: Final = {
     "airplane": ("sky", "sky", "grass", "road"),
@@ -55,23 +55,29 @@ def draw_dataset(
 ) -> Dataset:
     """Draw images of the ten classes of CIFAR-10.
 
-    Image ``i`` shows class ``i % 10`` and depends on the seed and ``i`` alone, so that a larger set
-    begins with the images of a smaller one. Of each class the last tenth (at least one) is for testing.
+    Image `i` shows class `i % 10` and depends only on the seed and `i`, so a larger set begins with the
+    images of a smaller one. The last tenth of each class (at least one image) is the test set.
+
+    Args:
+        num_images: Number of images, 20 to 1,000,000.
+        seed: Random seed, 0 or more.
+        on_progress: Called while images are drawn.
 
     Raises:
         DataError: If the number of images or the seed is out of range.
 
     Example:
-        >>> draw_dataset(100).class_counts().tolist()
-        [10, 10, 10, 10, 10, 10, 10, 10, 10, 10]
+        ```python
+        draw_dataset(100).class_counts().tolist()  # [10, 10, 10, 10, 10, 10, 10, 10, 10, 10]
+        ```
     """
     if not MIN_DRAWN <= num_images <= MAX_DRAWN:
         raise DataError(
-            f"drawings come by {MIN_DRAWN} to {MAX_DRAWN:,}. Received: {num_images}",
-            hint="ask for 2000 images with: drawn:2000",
+            f"the number of drawings must be {MIN_DRAWN} to {MAX_DRAWN:,}. Received: {num_images}",
+            hint="for 2000 images use: drawn:2000",
         )
     if seed < 0:
-        raise DataError(f"the seed of drawings must be 0 or more. Received: {seed}", hint="use seed 0")
+        raise DataError(f"seed must be 0 or more. Received: {seed}", hint="use seed 0")
     images = np.empty((num_images, *IMAGE_SHAPE), np.uint8)
     for number in range(num_images):
         if number % 200 == 0:
@@ -80,7 +86,7 @@ def draw_dataset(
             CLASS_NAMES[number % len(CLASS_NAMES)], np.random.default_rng([seed, number])
         )
     on_progress(Progress("drawing", num_images, num_images))
-    images.setflags(write=False)  # so that the data set need not copy them
+    images.setflags(write=False)  # avoids a copy in Dataset
     labels = np.arange(num_images, dtype=np.int64) % len(CLASS_NAMES)
     return Dataset(
         images=images,
@@ -96,27 +102,27 @@ def draw_dataset(
 
 
 def _draw_image(name: str, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """Draw one image: backdrop, figure, something in front of it, light and noise."""
+    """Draw one image: backdrop, figure, sometimes an occluding object, exposure and noise."""
     backdrop = _paint_backdrop(_BACKDROPS[name][rng.integers(len(_BACKDROPS[name]))], rng)
-    size = IMAGE_SIZE * _FINE
+    size = IMAGE_SIZE * _SUPERSAMPLING
     canvas = Image.fromarray(backdrop.astype(np.uint8)).resize((size, size), Image.Resampling.BILINEAR)
     draw = ImageDraw.Draw(canvas)
     paint = Paint.mix(rng, backdrop=float(backdrop.mean()))
     FIGURES[name](_place_pen(draw, name, rng), paint, rng)
     if rng.random() < 0.35:
         _cover(draw, rng)
-    pixels = np.asarray(canvas.reduce(_FINE), np.float32)
+    pixels = np.asarray(canvas.reduce(_SUPERSAMPLING), np.float32)
     return _expose(pixels, rng)
 
 
 def _place_pen(draw: ImageDraw.ImageDraw, name: str, rng: np.random.Generator) -> Pen:
-    """Place a figure at random, at most a tenth of it outside the image."""
+    """Return a pen with a random position and size, at most a tenth of the figure outside the image."""
     scale = rng.uniform(0.68, 1.0)
     room = 1.0 - scale + 0.06
     tilt = 0.3 if name == "airplane" else 0.1
     return Pen(
         draw,
-        IMAGE_SIZE * _FINE,
+        IMAGE_SIZE * _SUPERSAMPLING,
         angle=rng.uniform(-tilt, tilt),
         flip=rng.random() < 0.5,
         stretch=(scale * rng.uniform(0.9, 1.0), scale * rng.uniform(0.9, 1.0)),
@@ -125,7 +131,7 @@ def _place_pen(draw: ImageDraw.ImageDraw, name: str, rng: np.random.Generator) -
 
 
 def _paint_backdrop(kind: str, rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """Paint the distance over the ground, both shaded and mottled."""
+    """Paint a background above a foreground, divided by a horizon, with shading and texture."""
     horizon = 2.0 if kind == "sky" else rng.uniform(0.2, 0.75)
     slope = rng.uniform(-0.1, 0.1)
     across, down = np.meshgrid(np.linspace(-0.5, 0.5, IMAGE_SIZE), np.linspace(0, 1, IMAGE_SIZE))
@@ -141,7 +147,7 @@ def _paint_backdrop(kind: str, rng: np.random.Generator) -> npt.NDArray[np.float
 
 
 def _far_colour(kind: str, rng: np.random.Generator) -> Colour:
-    """Mix a wall, a wood, or a sky by day, dusk or night."""
+    """Return the colour of a wall, a forest, or a sky by day, dusk or night."""
     if kind == "room":
         return hsv(rng.random(), rng.uniform(0.05, 0.5), rng.uniform(0.3, 0.95))
     if kind != "sky" and rng.random() < 0.35:
@@ -151,7 +157,7 @@ def _far_colour(kind: str, rng: np.random.Generator) -> Colour:
 
 
 def _near_colour(kind: str, rng: np.random.Generator) -> Colour:
-    """Mix the ground."""
+    """Return the colour of the foreground."""
     hue, saturation = {
         "sky": (0.6, 0.3),
         "grass": (rng.uniform(0.18, 0.38), 0.5),
@@ -164,8 +170,8 @@ def _near_colour(kind: str, rng: np.random.Generator) -> Colour:
 
 
 def _cover(draw: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
-    """Hide a little of the image behind a leaf, a stone or a post."""
-    size = IMAGE_SIZE * _FINE
+    """Occlude part of the image with a stone or a post."""
+    size = IMAGE_SIZE * _SUPERSAMPLING
     colour = hsv(rng.random(), rng.uniform(0.1, 0.7), rng.uniform(0.1, 0.9))
     x, y = rng.uniform(0, size, 2)
     if rng.random() < 0.5:
@@ -176,7 +182,7 @@ def _cover(draw: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
 
 
 def _expose(pixels: npt.NDArray[np.float32], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """Set brightness, contrast and colour cast, and add noise, as a camera does."""
+    """Vary brightness, contrast and colour cast, and add noise, like a camera."""
     contrast, light = rng.uniform(0.8, 1.15), rng.uniform(-20, 20)
     cast = rng.normal(0, 6, 3)
     noise = rng.normal(0, rng.uniform(2, 9), pixels.shape)

@@ -1,7 +1,7 @@
-"""The pen that draws the figures, and its colours.
+"""Pen and colours for drawing the figures.
 
-A figure lives in a square from -1 to 1, x to the right and y down, and looks to the right. The pen
-turns, flips, stretches and shifts it into the image.
+Figures face right and use coordinates from -1 to 1, with x to the right and y down. The pen rotates, flips,
+scales and moves them into the image.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _STEPS: Final = tuple(
     )
     for t in (0.0, 0.25, 0.5, 0.75)
 )
-"""Weights of four neighbouring points on a Catmull-Rom curve, at four steps."""
+"""Weights of four consecutive control points of a Catmull-Rom spline, at four steps."""
 
 
 def hsv(hue: float, saturation: float, value: float) -> Colour:
@@ -50,7 +50,7 @@ class Paint:
 
     @classmethod
     def mix(cls, rng: np.random.Generator, *, backdrop: float) -> Paint:
-        """Mix random colours whose body stands out from a backdrop of that brightness."""
+        """Choose random colours whose body contrasts with the brightness of the backdrop (0 to 255)."""
         hue, value = rng.random(), rng.uniform(0.25, 0.95)
         saturation = rng.choice((0.08, 0.35, 0.6, 0.85))
         for _ in range(8):
@@ -68,10 +68,15 @@ class Paint:
 
 
 class Pen:
-    """Draws shapes of the unit square through an affine map onto an image of ``size`` by ``size`` pixels.
+    """Draws shapes in figure coordinates, mapped onto a square image by an affine transformation.
 
-    ``angle`` is in radians; ``stretch`` is the width and height of the figure, 1 for the whole image;
-    ``shift`` is the position of its centre, (0, 0) for the centre of the image.
+    Args:
+        draw: What to draw on.
+        size: Side of the image in pixels.
+        angle: Rotation in radians.
+        flip: Mirror the figure horizontally.
+        stretch: Width and height of the figure, 1 for the whole image.
+        shift: Position of its centre, (0, 0) for the centre of the image.
     """
 
     def __init__(
@@ -86,15 +91,15 @@ class Pen:
         self._unit = (abs(width) + height) / 2
 
     def polygon(self, colour: Colour, *points: Point) -> None:
-        """Fill a shape with corners."""
+        """Fill a polygon with these corners."""
         self._draw.polygon(self._place(points), fill=colour)
 
     def blob(self, colour: Colour, *points: Point) -> None:
-        """Fill a round shape through these points."""
+        """Fill a smooth closed curve through these points."""
         self._draw.polygon(self._place(_smooth([points[-1], *points, points[0], points[1]])), fill=colour)
 
     def ellipse(self, colour: Colour, centre: Point, width: float, height: float, tilt: float = 0.0) -> None:
-        """Fill an ellipse of these half axes, turned by ``tilt`` radians."""
+        """Fill an ellipse with these semi-axes, rotated by `tilt` radians."""
         cos, sin = math.cos(tilt), math.sin(tilt)
         x, y = centre
         xx, xy, yx, yy = width * cos, -height * sin, width * sin, height * cos
@@ -107,13 +112,13 @@ class Pen:
         self.ellipse(colour, centre, radius, radius)
 
     def line(self, colour: Colour, width: float, *points: Point) -> None:
-        """Draw straight pieces."""
+        """Draw straight segments between these points."""
         self._draw.line(
             self._place(points), fill=colour, width=max(1, round(width * self._unit)), joint="curve"
         )
 
     def curve(self, colour: Colour, width: float, *points: Point) -> None:
-        """Draw a round line through these points."""
+        """Draw a smooth curve through these points."""
         self.line(colour, width, *_smooth([points[0], *points, points[-1]]), points[-1])
 
     def _place(self, points: Sequence[Point]) -> list[Point]:
@@ -122,7 +127,7 @@ class Pen:
 
 
 def _smooth(points: Sequence[Point]) -> list[Point]:
-    """Run a Catmull-Rom curve from the second point to the last but one."""
+    """Interpolate a Catmull-Rom spline from the second point to the second last."""
     quads = zip(points, points[1:], points[2:], points[3:], strict=False)
     return [
         (k * p[0] + m * q[0] + n * r[0] + o * s[0], k * p[1] + m * q[1] + n * r[1] + o * s[1])

@@ -1,4 +1,4 @@
-"""Figures that people drive, one function each."""
+"""Drawing functions for vehicles."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from cifarml.data.drawn.pen import Paint, Pen, hsv
 
 
 def airplane(pen: Pen, paint: Paint, rng: np.random.Generator) -> None:
-    """Fuselage, two swept wings, a fin."""
+    """Draw an airplane: fuselage, two swept wings, a fin."""
     sweep, span = rng.uniform(-0.1, 0.1), rng.uniform(0.62, 0.85)
     pen.polygon(paint.shade, (0.2, -0.08), (-0.3 + sweep, -span), (-0.5 + sweep, -span), (-0.2, -0.08))
     pen.polygon(paint.accent, (-0.92, -0.05), (-1.02, -0.48), (-0.82, -0.48), (-0.52, -0.08))
@@ -31,7 +31,7 @@ def airplane(pen: Pen, paint: Paint, rng: np.random.Generator) -> None:
 
 
 def automobile(pen: Pen, paint: Paint, rng: np.random.Generator) -> None:
-    """Low body, rounded cabin, two wheels."""
+    """Draw an automobile: low body, rounded cabin, two wheels."""
     roof, boot = rng.uniform(-0.58, -0.45), rng.uniform(-0.72, -0.5)
     glass = hsv(0.55, 0.25, rng.uniform(0.3, 0.95))
     pen.ellipse(paint.ink, (0, 0.45), 0.95, 0.06)
@@ -63,7 +63,7 @@ def automobile(pen: Pen, paint: Paint, rng: np.random.Generator) -> None:
 
 
 def truck(pen: Pen, paint: Paint, rng: np.random.Generator) -> None:
-    """Tall box, cab in front, three wheels."""
+    """Draw a truck: tall box, cab in front, three wheels."""
     top, hood = rng.uniform(-0.78, -0.6), rng.uniform(0.0, 0.18)
     pen.polygon(paint.ink, (-0.95, 0.3), (0.9, 0.3), (0.9, 0.44), (-0.95, 0.44))
     load = (paint.light, paint.accent, paint.white, paint.body)[rng.integers(4)]
@@ -92,7 +92,7 @@ def _wheels(pen: Pen, paint: Paint, y: float, radius: float, *places: float) -> 
 
 
 def ship(pen: Pen, paint: Paint, rng: np.random.Generator) -> None:
-    """Hull in the waves, with sails on a mast or with a bridge and a funnel."""
+    """Draw a ship in waves, with sails or with a bridge and a funnel."""
     if rng.random() < 0.4:
         pen.line(paint.ink, 0.06, (0.0, -0.98), (0.0, 0.3))
         pen.blob(paint.white, (0.06, -0.9), (0.5, -0.3), (0.72, 0.16), (0.4, 0.2), (0.06, 0.16))

@@ -1,4 +1,4 @@
-"""HTTPS client of one endpoint in Azure."""
+"""HTTPS client for scoring requests to an endpoint in Azure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
-from cifarml.deploy.base import read_answer
+from cifarml.deploy.base import parse_response
 from cifarml.errors import CloudDeployError, EndpointTimeoutError
 from cifarml.predict import Prediction
 
@@ -18,14 +18,14 @@ _TIMEOUT_S: Final = 200.0
 
 
 class ScoringClient:
-    """Queries one endpoint, and interprets what Azure makes of the container's answers.
+    """Queries one endpoint, and translates Azure's responses into predictions and errors.
 
-    A lost connection, and a 429, 502 or 503 of Azure's own, are tried again; asking twice does no harm.
+    Requests are idempotent, so connection errors and the statuses 429, 502 and 503 are retried with backoff.
 
     Args:
-        endpoint: Its name, for messages.
-        uri: Where requests are posted.
-        read_key: Returns the key or token to show; asked once, and again where it is void.
+        endpoint: Name of the endpoint, for messages.
+        uri: Scoring URI.
+        read_key: Returns the key or token; called once, and again if the key was rejected.
     """
 
     def __init__(self, endpoint: str, uri: str, read_key: Callable[[], str]) -> None:
@@ -44,15 +44,15 @@ class ScoringClient:
         self._session.mount("https://", HTTPAdapter(max_retries=retry))
 
     def score(self, image: bytes, deployment: str | None = None) -> Prediction:
-        """Ask about an image file.
+        """Query the endpoint with the content of an image file.
 
         Raises:
-            ImageError: If the endpoint can't read the image.
-            EndpointTimeoutError: If no answer came in time.
-            DeployError: If there is no such deployment, or it fails.
+            ImageError: If the image is invalid.
+            EndpointTimeoutError: If there is no response in time.
+            DeployError: If the deployment does not exist, or fails.
         """
         response = self._post(image, deployment)
-        if response.status_code in {401, 403}:  # somebody has made a new key, or the token is old
+        if response.status_code in {401, 403}:  # the key was regenerated, or the token has expired
             self._key = None
             response = self._post(image, deployment)
         return self._read_prediction(response, deployment)
@@ -67,7 +67,7 @@ class ScoringClient:
                 self._uri, data=image, headers=headers, timeout=_TIMEOUT_S, allow_redirects=False
             )
         except requests.Timeout:
-            raise EndpointTimeoutError(f"endpoint {self._endpoint} did not answer in time") from None
+            raise EndpointTimeoutError(f"endpoint {self._endpoint} did not respond in time") from None
         except requests.RequestException as error:
             raise CloudDeployError(
                 f"can't reach endpoint {self._endpoint}: {type(error).__name__}",
@@ -76,33 +76,34 @@ class ScoringClient:
 
     def _read_prediction(self, response: requests.Response, deployment: str | None) -> Prediction:
         status, request_id = response.status_code, response.headers.get("x-ms-request-id", "")
-        passed_on = response.headers.get("ms-azureml-model-error-statuscode", "")
-        if status == 424 and passed_on.isdecimal():  # what the container said
-            status = int(passed_on)
+        script_status = response.headers.get("ms-azureml-model-error-statuscode", "")
+        if status == 424 and script_status.isdecimal():  # the status that the scoring script returned
+            status = int(script_status)
         try:
             answer: Any = response.json()
         except ValueError:
             answer = None
         if status == 200:
-            return read_answer(self._endpoint, deployment, status, answer)
-        said = self._said(response, answer, deployment)
+            return parse_response(self._endpoint, deployment, status, answer)
+        message = self._error_message(response, answer, deployment)
         from_script = isinstance(answer, dict) and response.status_code == 424
         if status in {408, 504} or (from_script and status in {400, 413, 415, 422}):
-            return read_answer(self._endpoint, deployment, status, {"error": {"message": said}})
-        hint = f"look at: cifarml endpoint show {self._endpoint}"
+            return parse_response(self._endpoint, deployment, status, {"error": {"message": message}})
+        hint = f"see: cifarml endpoint show {self._endpoint}"
         if response.status_code in {401, 403}:
-            hint = "its keys: cifarml endpoint keys"
-        message = f"endpoint {self._endpoint}: {said} ({status})"
-        raise CloudDeployError(message, hint, request_id=request_id)
+            hint = "show its key: cifarml endpoint keys"
+        raise CloudDeployError(
+            f"endpoint {self._endpoint}: {message} ({status})", hint, request_id=request_id
+        )
 
-    def _said(self, response: requests.Response, answer: Any, deployment: str | None) -> str:
+    def _error_message(self, response: requests.Response, answer: Any, deployment: str | None) -> str:
         error = answer.get("error", answer) if isinstance(answer, dict) else None
         text = str(error.get("message", "")) if isinstance(error, dict) else ""
         text = " ".join((text or response.text).split())[:300]
         if response.status_code == 404 and "No valid deployments" in text:
-            return "no deployment gets traffic"
+            return "no deployment receives traffic"
         if response.status_code in {400, 404} and deployment is not None:
-            return f"it has no deployment {deployment} that answers: {text}"
+            return f"deployment {deployment} does not exist or is not ready: {text}"
         if response.status_code == 429:
-            return "it is asked more than it can do at a time"
-        return text or "no reason was given"
+            return "too many concurrent requests"
+        return text or "no error message"

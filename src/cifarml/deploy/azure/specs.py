@@ -20,7 +20,7 @@ from cifarml.errors import DeployError, SettingsError
 from cifarml.registry.base import RegisteredModel
 
 ENVIRONMENT: Final = "cifarml-scoring"
-"""Name of the environment; its version is a hash of what is in it."""
+"""Name of the environment; its version is a hash of its content."""
 
 IMAGE: Final = "mcr.microsoft.com/azureml/minimal-py312-inference:latest"
 """Azure ML's smallest image for inference:
@@ -32,17 +32,17 @@ _CODE: Final = "code"
 
 @dataclass(frozen=True)
 class DeploymentOptions:
-    """How a deployment runs.
+    """Configuration of a deployment.
 
     Args:
-        instance_type: Size of its machines.
-        instance_count: How many.
-        workers: Processes on each, which is also how many requests each machine takes at a time.
-        request_timeout_s: How long a request may take, 1 to 180 seconds.
-        auth: How callers show who they are: by the endpoint's key, or by a token of Entra ID.
+        instance_type: VM size.
+        instance_count: Number of machines, 1 to 500.
+        workers: Worker processes and concurrent requests per machine, 1 to 64.
+        request_timeout_s: Request timeout, 1 to 180 seconds.
+        auth: Authentication of clients: ``key`` (the endpoint's key) or ``entra`` (an Entra ID token).
 
     Raises:
-        SettingsError: If one is out of range.
+        SettingsError: If a value is out of range.
     """
 
     instance_type: str = "Standard_F2s_v2"
@@ -61,27 +61,27 @@ class DeploymentOptions:
                 raise SettingsError(f"{name} must be {low} to {high}. Received: {getattr(self, name)}")
         if not self.instance_type.replace("_", "").isalnum() or len(self.instance_type) > 64:
             raise SettingsError(
-                f"instance_type must be a size of virtual machines. Received: {self.instance_type[:64]!r}",
+                f"instance_type must be a VM size. Received: {self.instance_type[:64]!r}",
                 hint="such as Standard_F2s_v2; https://learn.microsoft.com/azure/machine-learning/"
                 "reference-managed-online-endpoints-vm-sku-list lists them",
             )
 
 
 def fingerprint(options: DeploymentOptions, script: Path | None = None) -> str:
-    """Return a hash of all that a deployment is made of but its model: code, environment, machines."""
+    """Return a hash of a deployment's code, environment and options, without the model."""
     files = scoring_files() | ({} if script is None else {script.name: script})
     code = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
-    made_of = json.dumps([asdict(options), code, environment_version()], sort_keys=True)
-    return hashlib.sha256(made_of.encode()).hexdigest()[:32]
+    content = json.dumps([asdict(options), code, environment_version()], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:32]
 
 
 def environment_version() -> str:
-    """Return the version of the environment: another one wherever anything in it differs."""
+    """Return the version of the environment, a hash of its content."""
     return hashlib.sha256(json.dumps([IMAGE, conda_file()]).encode()).hexdigest()[:16]
 
 
 def conda_file() -> dict[str, Any]:
-    """Return the environment as conda reads it; pip checks each file against its hashes."""
+    """Return the conda environment, with a hash for each file that pip installs."""
     return {
         "name": ENVIRONMENT,
         "channels": ["conda-forge"],
@@ -90,14 +90,14 @@ def conda_file() -> dict[str, Any]:
 
 
 def build_environment() -> Any:
-    """Build the environment: the smallest image, the inference server and the scoring libraries."""
+    """Build the environment: base image, inference server and dependencies of the scoring script."""
     from azure.ai.ml import load_environment
 
     return _load(load_environment, _describe_environment())
 
 
 def build_endpoint(name: str, options: DeploymentOptions) -> Any:
-    """Build an endpoint without deployments, with an identity of its own."""
+    """Build an endpoint without deployments."""
     from azure.ai.ml import load_online_endpoint
 
     return _load(load_online_endpoint, _describe_endpoint(name, options))
@@ -113,16 +113,16 @@ def build_deployment(
     tags: Mapping[str, str],
     script: Path | None = None,
 ) -> Any:
-    """Build a deployment of a model that is registered in the workspace, and stage its code in a folder.
+    """Build a deployment of a registered model, and stage its code in a folder.
 
     Args:
         endpoint: Name of the endpoint.
         name: Name of the deployment.
         model: The model.
-        options: How it runs.
-        folder: Where its code folder is created.
-        tags: Further tags.
-        script: Replaces the scoring script, which it may import as ``cifarml.scoring.score``.
+        options: Configuration of the deployment.
+        folder: Parent of the code folder.
+        tags: Additional tags.
+        script: Custom scoring script, which may import the default one as ``cifarml.scoring.score``.
     """
     from azure.ai.ml import load_online_deployment
 
@@ -138,7 +138,7 @@ def write_yaml(
     model: RegisteredModel,
     options: DeploymentOptions,
 ) -> list[Path]:
-    """Write a deployment as files for ``az ml``, in the order in which it takes them.
+    """Write a deployment as YAML files for ``az ml``, and return them in the order of creation.
 
     Raises:
         CloudError: If the folder is not empty, or can't be written.
@@ -169,7 +169,7 @@ def write_yaml(
 
 
 def _load(load: Callable[..., Any], document: dict[str, Any], folder: Path = Path()) -> Any:
-    """Load an entity from its YAML document, whose relative paths start at ``folder``."""
+    """Load an entity from its YAML document, with paths relative to ``folder``."""
     import yaml
 
     return load(io.StringIO(yaml.safe_dump(document)), relative_origin=str(folder.absolute() / "plan.yml"))
@@ -189,7 +189,7 @@ def _describe_environment() -> dict[str, Any]:
         "$schema": SCHEMA.format("environment"),
         "name": ENVIRONMENT,
         "version": environment_version(),
-        "description": "Libraries of cifarml's scoring script, each file pinned by its hash.",
+        "description": "Dependencies of cifarml's scoring script, pinned by hash.",
         "image": IMAGE,
         "conda_file": conda_file(),
         "tags": {TAG: version("cifarml")},

@@ -1,4 +1,4 @@
-"""The code folder of a deployment: the scoring script, and what it imports of ours, and nothing else."""
+"""Code folder of a deployment: the scoring script and the cifarml modules that it imports."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Final
 from cifarml.errors import DeployError
 
 SCORING_SCRIPT: Final = "cifarml/scoring/score.py"
-"""Where the scoring script lies in the code folder."""
+"""Path of the scoring script in the code folder."""
 
 _PACKAGE_ROOT: Final = Path(__file__).parents[3]
 _LOCK: Final = Path(__file__).with_name("scoring-environment.txt")
-"""Made from scoring-environment.in, in this folder, by ``uv pip compile --universal --python-version 3.11
---generate-hashes --no-header scoring-environment.in -o scoring-environment.txt``."""
+"""Compiled in this folder with ``uv pip compile --universal --python-version 3.11 --generate-hashes
+--no-header scoring-environment.in -o scoring-environment.txt``."""
 
-# What is imported is seen by importing it: in an interpreter of its own, where nothing else is.
+# Import the script in a new interpreter to list exactly its modules.
 _LIST_FILES: Final = """
 import json, sys
 import cifarml.scoring.score
@@ -29,12 +29,12 @@ json.dump(files, sys.stdout)
 
 
 def scoring_files() -> dict[str, Path]:
-    """Return the files of a deployment's code folder by their paths in it, such as ``"cifarml/run.py"``.
+    """Return the files of a deployment's code folder by their relative paths, such as ``"cifarml/run.py"``.
 
     Raises:
-        DeployError: If the scoring script can't be imported here.
+        DeployError: If the scoring script can't be imported.
     """
-    done = subprocess.run(  # noqa: S603  # our own interpreter and code
+    done = subprocess.run(  # noqa: S603  # this interpreter, fixed arguments
         [sys.executable, "-P", "-c", _LIST_FILES],
         capture_output=True,
         text=True,
@@ -49,7 +49,7 @@ def scoring_files() -> dict[str, Path]:
 
 
 def locked_requirements() -> list[str]:
-    """Return pip's lines for a scoring environment in Azure: ``"numpy==2.4.6 --hash=sha256:..."``."""
+    """Return the pip requirements of a scoring environment: ``"numpy==2.4.6 --hash=sha256:..."``."""
     text = _LOCK.read_text(encoding="utf-8").replace("\\\n", " ")
     return [
         " ".join(line.split()) for line in text.splitlines() if line and not line.lstrip().startswith("#")
@@ -57,10 +57,10 @@ def locked_requirements() -> list[str]:
 
 
 def stage_scoring(folder: Path) -> Path:
-    """Copy the code folder of a deployment, and return the scoring script in it.
+    """Create the code folder of a deployment, and return the path of the scoring script in it.
 
     Raises:
-        DeployError: If the scoring script can't be imported here.
+        DeployError: If the scoring script can't be imported.
     """
     for name, file in scoring_files().items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

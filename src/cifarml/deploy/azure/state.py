@@ -1,4 +1,4 @@
-"""Read the state of endpoints and deployments from Azure ML's client."""
+"""Endpoints of an Azure ML workspace: state, logs and running operations."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from cifarml.azure.errors import is_missing
-from cifarml.azure.workspace import AzureWorkspace, state_name
+from cifarml.azure.compute import add_sizes
+from cifarml.azure.errors import diagnose_log, is_missing
+from cifarml.azure.workspace import TAG, AzureWorkspace, state_name
 from cifarml.deploy.base import Deployment, Endpoint, EndpointHost
 from cifarml.errors import CloudDeployError, CloudError, DeployError
 from cifarml.serve.endpoint_folder import check_deployment_name, check_endpoint_name
@@ -30,35 +31,79 @@ _MIN_NAME: Final = 3
 _BUSY: Final = {"creating", "updating", "deleting", "scaling"}
 _SETTLE_TIMEOUT_S: Final = 1800.0
 _FIRST_WAIT_S: Final = 0.1
+_LOG_LINES: Final = 200
 
 
 class EndpointReader(EndpointHost):
-    """Reads the endpoints of a workspace, and waits until nothing is being done to them.
+    """Reads the endpoints of a workspace, and waits for running operations on them.
 
     Args:
         workspace: The workspace.
-        poll_s: Longest time between two requests for the state of an operation.
+        poll_s: Maximum polling interval for the state of an operation, in seconds.
     """
 
     def __init__(self, workspace: AzureWorkspace, poll_s: float) -> None:
         self.workspace = workspace
         self._poll_s = poll_s
 
+    def list_endpoints(self) -> list[Endpoint]:
+        """Return the endpoints managed by cifarml, sorted by name.
+
+        Raises:
+            CloudDeployError: If the workspace can't be read.
+        """
+        with self._calling("list the endpoints"):
+            found = [e for e in self.workspace.client.online_endpoints.list() if TAG in (e.tags or {})]
+        return [self._endpoint(each) for each in sorted(found, key=lambda each: str(each.name))]
+
     def get_endpoint(self, name: str) -> Endpoint:
-        """Return an endpoint; see :class:`~cifarml.deploy.base.EndpointHost`."""
+        """Return an endpoint, with its deployments and traffic.
+
+        Args:
+            name: Name of the endpoint.
+
+        Raises:
+            DeployError: If it does not exist or can't be read.
+        """
         return self._endpoint(self._get(name))
+
+    def logs(self, endpoint: str, deployment: str, *, tail: int = 50) -> str:
+        """Return the last lines of a deployment's container log.
+
+        Args:
+            endpoint: Name of the endpoint.
+            deployment: Name of the deployment.
+            tail: Number of lines.
+
+        Raises:
+            DeployError: If the endpoint or deployment does not exist.
+        """
+        return self._logs(endpoint, deployment, tail)
+
+    def storage_logs(self, endpoint: str, deployment: str, *, tail: int = 50) -> str:
+        """Return the last lines of the log of a deployment's storage initializer.
+
+        Args:
+            endpoint: Name of the endpoint.
+            deployment: Name of the deployment.
+            tail: Number of lines.
+
+        Raises:
+            DeployError: If the endpoint or deployment does not exist.
+        """
+        return self._logs(endpoint, deployment, tail, "storage-initializer")
 
     def _get(self, name: str) -> OnlineEndpoint:
         found = self._try_get(check_endpoint_name(name))
         if found is None:
             raise DeployError(
                 f"there is no endpoint {name} in workspace {self.workspace.name}",
-                hint="list them with: cifarml endpoint list; make one with: cifarml deploy",
+                hint="list them with: cifarml endpoint list; create one with: cifarml deploy",
             )
         return found
 
     def _try_get(self, name: str) -> OnlineEndpoint | None:
-        with self._calling(f"look at endpoint {name}"):
+        with self._calling(f"read endpoint {name}"):
             try:
                 found: OnlineEndpoint = self.workspace.client.online_endpoints.get(name)
             except Exception as error:
@@ -68,7 +113,7 @@ class EndpointReader(EndpointHost):
             return found
 
     def _wait_until_idle(self, name: str) -> OnlineEndpoint | None:
-        """Wait until nothing changes an endpoint or its deployments; return it, or None if it is gone."""
+        """Wait until no operation runs on an endpoint; return it, or None if it no longer exists."""
         ends, wait_s = time.monotonic() + _SETTLE_TIMEOUT_S, _FIRST_WAIT_S
         while (found := self._try_get(name)) is not None:
             things: list[Any] = [found, *self._deployments(name)]
@@ -76,7 +121,7 @@ class EndpointReader(EndpointHost):
             if not states & _BUSY:
                 return found
             if time.monotonic() > ends:
-                raise DeployError(f"endpoint {name} is still being changed", hint="try again later")
+                raise DeployError(f"endpoint {name} is still being updated", hint="try again later")
             time.sleep(wait_s)
             wait_s = min(2 * wait_s, self._poll_s)
         return None
@@ -97,7 +142,7 @@ class EndpointReader(EndpointHost):
             try:
                 return list(self.workspace.client.online_deployments.list(endpoint))
             except Exception as error:
-                if is_missing(error):  # the endpoint has just gone
+                if is_missing(error):  # the endpoint was deleted in the meantime
                     return []
                 raise
 
@@ -105,9 +150,60 @@ class EndpointReader(EndpointHost):
         self._wait_until_idle(endpoint)
         return {str(each.name) for each in self._deployments(endpoint)}
 
+    def _is_created(self, name: str) -> bool:
+        found = self._wait_until_idle(name)
+        return found is not None and state_name(found.provisioning_state) == "succeeded"
+
+    def _is_ready(self, endpoint: str, deployment: str, created_at: str) -> bool:
+        found = self._endpoint(self._wait_until_idle(endpoint) or self._get(endpoint))
+        return any(
+            each.name == deployment and each.state == "ready" and each.created_at.isoformat() == created_at
+            for each in found.deployments
+        )
+
+    def _logs(self, endpoint: str, deployment: str, tail: int, container: str | None = None) -> str:
+        self.get_endpoint(endpoint).find(deployment)
+        with self._calling(f"read the log of {deployment}"):
+            text = self.workspace.client.online_deployments.get_logs(
+                name=deployment, endpoint_name=endpoint, lines=tail, container_type=container
+            )
+        return "\n".join(str(text).rstrip("\n").splitlines()[-tail:])
+
+    def _with_reason(self, error: CloudDeployError, endpoint: str, deployment: str) -> CloudDeployError:
+        """Add to an error the sizes that fit the quota, or the cause found in the container's log."""
+        if error.code not in {"ResourceNotReady", ""}:  # other errors have their own hints
+            add_sizes(self.workspace, error)
+            return error
+        try:
+            log = self.logs(endpoint, deployment, tail=_LOG_LINES)
+            log = log or self.storage_logs(endpoint, deployment, tail=_LOG_LINES)
+        except DeployError:
+            return error
+        if reason := diagnose_log(log):
+            error.message += f": {reason}"
+            error.args = (error.message,)
+        error.hint = f"see its log: cifarml endpoint logs {endpoint} --deployment {deployment}"
+        return error
+
+    def _read_key(self, endpoint: str) -> str:
+        with self._calling(f"read the key of {endpoint}"):
+            return str(self.workspace.client.online_endpoints.get_keys(endpoint).primary_key)
+
+    def _update(self, endpoint: OnlineEndpoint, action: str) -> None:
+        name, traffic = str(endpoint.name), dict(endpoint.traffic or {})
+        mirror = dict(endpoint.mirror_traffic or {})
+
+        def is_done() -> bool:
+            now = self._wait_until_idle(name)
+            return now is not None and (now.traffic or {}, now.mirror_traffic or {}) == (traffic, mirror)
+
+        with self._tolerate_if_done(is_done), self._calling(action):
+            poller = self.workspace.client.online_endpoints.begin_create_or_update(endpoint)
+            self.workspace.wait(poller, f"updating endpoint {endpoint.name}")
+
     @contextmanager
     def _tolerate_if_done(self, is_done: Callable[[], bool]) -> Iterator[None]:
-        """Ignore an error if the operation took effect; its response may have been lost."""
+        """Ignore an error if the operation took effect, since only its response may have been lost."""
         try:
             yield
         except CloudDeployError:
@@ -117,8 +213,8 @@ class EndpointReader(EndpointHost):
             raise
 
     @contextmanager
-    def _calling(self, what: str) -> Iterator[None]:
-        with self.workspace.calling(what, CloudDeployError):
+    def _calling(self, action: str) -> Iterator[None]:
+        with self.workspace.calling(action, CloudDeployError):
             yield
 
 
@@ -142,9 +238,11 @@ def _parse_deployment(found: Any) -> Deployment:
 
 
 def check_name(deployment: str) -> str:
-    """Return the name of a deployment if it is valid in Azure; raise a DeployError otherwise."""
+    """Return a deployment name, or raise a DeployError if Azure does not allow it."""
     if len(check_deployment_name(deployment)) < _MIN_NAME:
-        raise DeployError(f"a deployment's name in Azure has 3 to 32 characters. Received: {deployment!r}")
+        raise DeployError(
+            f"a deployment name in Azure must have 3 to 32 characters. Received: {deployment!r}"
+        )
     return deployment
 
 

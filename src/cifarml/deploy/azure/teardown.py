@@ -1,4 +1,4 @@
-"""Find and delete all billable resources that cifarml created, then verify."""
+"""Delete all billable resources that cifarml created, then verify."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from cifarml.errors import CifarMLError
 
 
 class Resource(NamedTuple):
-    """Something in the workspace that cifarml created.
+    """Resource in the workspace that was created by cifarml.
 
     Attributes:
         kind: ``job``, ``endpoint``, ``deployment``, ``cluster`` or ``environment``.
-        name: Its name; of a deployment ``endpoint/deployment``.
-        state: Its state, as the service reports it.
-        costs: A description of its costs.
+        name: Name of the resource; ``endpoint/deployment`` for a deployment.
+        state: State reported by Azure.
+        costs: Description of its costs.
     """
 
     kind: str
@@ -35,12 +35,12 @@ OnStep = Callable[[str], None]
 
 
 def find_resources(workspace: AzureWorkspace) -> list[Resource]:
-    """Return all billable resources that cifarml created, and what belongs to them.
+    """Return all billable resources that cifarml created.
 
-    Models and runs are not among them: they cost only the storage of some megabytes.
+    Models and runs are not included: they only use a few megabytes of storage.
 
     Raises:
-        CloudError: If Azure refuses.
+        CloudError: If a request to Azure fails.
     """
     return list(_iterate_resources(workspace))
 
@@ -49,7 +49,7 @@ def _iterate_resources(workspace: AzureWorkspace) -> Iterator[Resource]:
     region = workspace.location
     for job in list_jobs(workspace):
         if not job.has_ended:
-            yield Resource("job", job.name, job.state, f"a machine of {job.compute} while it runs")
+            yield Resource("job", job.name, job.state, f"one machine of {job.compute} while it runs")
     for endpoint in AzureHost(workspace).list_endpoints():
         yield Resource("endpoint", endpoint.name, endpoint.state, "its deployments")
         for each in endpoint.deployments:
@@ -59,14 +59,14 @@ def _iterate_resources(workspace: AzureWorkspace) -> Iterator[Resource]:
     for cluster in list_clusters(workspace):
         if cluster.is_ours:
             price = find_price(cluster.size, region, low_priority=cluster.low_priority).format()
-            costs = f"nothing while idle; a {cluster.size} at work: {price}"
+            costs = f"nothing while idle; per running {cluster.size}: {price}"
             yield Resource("cluster", cluster.name, cluster.state, costs)
     with workspace.calling("list the environments"):
         environments = workspace.client.environments
         names = [each.name for each in environments.list() if each.name == ENVIRONMENT]
         versions = [each for name in names for each in environments.list(name) if TAG in (each.tags or {})]
     for each in versions:
-        yield Resource("environment", f"{each.name}:{each.version}", "registered", "its image's storage")
+        yield Resource("environment", f"{each.name}:{each.version}", "registered", "storage of its image")
 
 
 def tear_down(
@@ -75,31 +75,31 @@ def tear_down(
     """Delete jobs, then endpoints with their deployments, clusters and environments that cifarml created.
 
     Returns:
-        The remaining resources, which the service lists anew, and why they could not be deleted.
+        The remaining resources, read again from Azure, and the error messages of failed deletions.
 
     Raises:
         CloudError: If Azure can't be reached.
     """
     reasons: list[str] = []
 
-    def attempt(what: str, action: Callable[[], object]) -> None:
+    def attempt(done: str, action: Callable[[], object]) -> None:
         try:
             action()
-            on_step(what)
+            on_step(done)
         except CifarMLError as error:
             reasons.append(error.message)
-            on_step(f"not done: {error.message}")
+            on_step(f"failed: {error.message}")
 
     host = AzureHost(workspace)
     for kind, name, *_ in find_resources(workspace):
         if kind == "job":
-            attempt(f"job {name} is cancelled", partial(cancel_job, workspace, name))
+            attempt(f"canceled job {name}", partial(cancel_job, workspace, name))
         elif kind == "endpoint":
-            attempt(f"endpoint {name} is deleted, with its deployments", partial(host.delete, name))
+            attempt(f"deleted endpoint {name} and its deployments", partial(host.delete, name))
         elif kind == "cluster":
-            attempt(f"cluster {name} is deleted", partial(delete_cluster, workspace, name))
+            attempt(f"deleted cluster {name}", partial(delete_cluster, workspace, name))
         elif kind == "environment":
-            attempt(f"environment {name} is archived", partial(_archive_environment, workspace, name))
+            attempt(f"archived environment {name}", partial(_archive_environment, workspace, name))
     return find_resources(workspace), reasons
 
 

@@ -1,1 +1,1 @@
-"""Endpoints on this machine."""
+"""Local endpoints."""

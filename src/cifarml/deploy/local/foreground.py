@@ -1,4 +1,4 @@
-"""Serve a model in this process."""
+"""Serve a model in the foreground, without a persistent endpoint."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def serve_model(
 
     Args:
         model: The model.
-        folder: Where the endpoint is stored meanwhile.
-        port: Port on 127.0.0.1; 0 chooses a free one.
-        on_ready: Called with the scoring URI and the address of the page.
+        folder: Working folder of the endpoint.
+        port: Port on 127.0.0.1; 0 selects a free port.
+        on_ready: Called with the scoring URI and the URL of the web page.
 
     Raises:
-        DeployError: If it can't listen on the port.
+        DeployError: If the port is not available.
         ModelFileError: If the model's files are damaged.
     """
     kept = EndpointFolder(folder / "serve")

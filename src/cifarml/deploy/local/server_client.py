@@ -1,4 +1,4 @@
-"""Client of an endpoint's server: start it, send it requests, stop it."""
+"""Client for the server process of a local endpoint."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import psutil
 import urllib3
 from filelock import Timeout
 from urllib3.exceptions import HTTPError
-from urllib3.exceptions import TimeoutError as NoAnswer
+from urllib3.exceptions import TimeoutError as NoResponse
 
 from cifarml.errors import DeployError, EndpointTimeoutError
 from cifarml.serve.endpoint_folder import HOST, READY, EndpointFolder, ServerRecord, tail_of
@@ -25,19 +25,23 @@ _CONTROL_TIMEOUT_S: Final = 120.0
 
 
 class ServerClient:
-    """Talks to the servers of endpoints, never through a proxy."""
+    """Starts, queries and stops the server processes of endpoints; never uses a proxy."""
 
     def __init__(self) -> None:
         self._http = _new_pool()
 
     def start(self, folder: EndpointFolder) -> ServerRecord:
-        """Return the server of an endpoint; start it if necessary, and wait for its deployments."""
+        """Return the endpoint's server; start it if necessary and wait for its deployments.
+
+        Raises:
+            DeployError: If it does not start.
+        """
         if (server := folder.running_server()) is not None:
             return server
         folder.check_owner()
         folder.read()
         try:
-            done = subprocess.run(  # noqa: S603  # our own interpreter and module
+            done = subprocess.run(  # noqa: S603  # this interpreter, fixed arguments
                 [sys.executable, "-P", "-m", "cifarml.serve.server", str(folder.path)],
                 cwd=folder.path,
                 stdin=subprocess.DEVNULL,
@@ -52,13 +56,13 @@ class ServerClient:
             raise DeployError(f"the server of endpoint {folder.name} did not start in time") from None
         server = folder.running_server()
         if not done.stdout.endswith(READY) or server is None:
-            said = done.stdout.strip() or tail_of(folder.server_log, 5) or f"exit code {done.returncode}"
-            raise DeployError(f"the server of endpoint {folder.name} did not start: {said}")
+            output = done.stdout.strip() or tail_of(folder.server_log, 5) or f"exit code {done.returncode}"
+            raise DeployError(f"the server of endpoint {folder.name} did not start: {output}")
         self._await_deployments(folder, server)
         return server
 
     def _await_deployments(self, folder: EndpointFolder, server: ServerRecord) -> None:
-        """Wait until each deployment is ready, or has failed."""
+        """Wait until no deployment is starting."""
         ends = time.monotonic() + _START_TIMEOUT_S
         while time.monotonic() < ends:
             live = self.control(folder, server, "GET", "endpoint")["live"]
@@ -76,7 +80,7 @@ class ServerClient:
             family = [process, *process.children(recursive=True)]
             process.terminate()
             try:
-                with folder.lock.acquire(timeout=_STOP_TIMEOUT_S):  # the server holds it until its end
+                with folder.lock.acquire(timeout=_STOP_TIMEOUT_S):  # the server holds it until it exits
                     pass
             except Timeout:
                 for each in family:
@@ -87,10 +91,10 @@ class ServerClient:
     def control(
         self, folder: EndpointFolder, server: ServerRecord, method: str, path: str, values: object = None
     ) -> Any:
-        """Send a request to the admin API, and return the JSON values of the response.
+        """Send a request to the admin API, and return the parsed JSON response.
 
         Raises:
-            DeployError: If the server refuses or does not answer.
+            DeployError: If the server rejects the request or does not respond.
         """
         headers = {"authorization": f"Bearer {server.control_key}", "content-type": "application/json"}
         body = None if values is None else json.dumps(values).encode()
@@ -111,27 +115,27 @@ class ServerClient:
         headers: dict[str, str],
         timeout_s: float,
     ) -> tuple[int, Any]:
-        """Send a request, and return the status and the JSON values of the response.
+        """Send a request, and return the status and the parsed JSON response.
 
         Raises:
-            EndpointTimeoutError: If no response comes in time.
-            DeployError: If the connection breaks, or the response is not JSON.
+            EndpointTimeoutError: If there is no response in time.
+            DeployError: If the connection fails, or the response is not JSON.
         """
         url = f"http://{HOST}:{server.port}{path}"
         try:
             response = self._http.request(method, url, body=body, headers=headers, timeout=timeout_s)
             return response.status, response.json()
-        except KeyboardInterrupt:  # may leave a lock of the pool held, on which later requests would hang
+        except KeyboardInterrupt:  # a lock of the pool may remain held, which would block later requests
             self._http = _new_pool()
             raise
-        except NoAnswer as error:
+        except NoResponse as error:
             raise EndpointTimeoutError(
-                f"endpoint {folder.name} did not answer in {timeout_s:.0f} s"
+                f"endpoint {folder.name} did not respond in {timeout_s:.0f} s"
             ) from error
         except HTTPError as error:
             raise DeployError(
-                f"endpoint {folder.name} broke off: {type(error).__name__}",
-                hint=f"look at {folder.server_log}",
+                f"connection to endpoint {folder.name} failed: {type(error).__name__}",
+                hint=f"see its log: {folder.server_log}",
             ) from error
         except ValueError as error:
             raise DeployError(f"endpoint {folder.name}: invalid response ({response.status})") from error

@@ -1,1 +1,1 @@
-"""Models and runs in an Azure ML workspace."""
+"""Model registry in an Azure ML workspace."""

@@ -1,4 +1,4 @@
-"""Log runs in an Azure ML workspace, through MLflow's REST API."""
+"""Log runs in an Azure ML workspace through MLflow's REST API."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from cifarml.cifar10 import EXPERIMENT
 from cifarml.registry.run_record import RunRecord, milliseconds
 
 _ID_TAG: Final = "cifarml_run_id"
-"""Tag with our id of a run; Azure ML assigns another one."""
+"""Tag with cifarml's run ID; Azure ML assigns its own."""
 
 _MAX_TEXT: Final = 500
-"""Longest value of a parameter that Azure ML stores, in characters."""
+"""Maximum length of a parameter's value in Azure ML, in characters."""
 
 _MAX_ENTRIES: Final = {"metrics": 250, "params": 100, "tags": 100}
-"""Entries in one request: https://learn.microsoft.com/azure/machine-learning/resource-limits-capacity for
+"""Entries per request: https://learn.microsoft.com/azure/machine-learning/resource-limits-capacity for
 metrics, https://mlflow.org/docs/latest/rest-api.html#request-limits for the others."""
 
 
 def insert_run(workspace: AzureWorkspace, run: RunRecord) -> str:
-    """Log a run, or complete it if it was logged in part; call it inside `AzureWorkspace.calling`.
+    """Log a run, or complete a partly logged one; call it inside `AzureWorkspace.calling`.
 
     Returns:
-        The run's id in the workspace.
+        The run's ID in the workspace.
     """
     api = _TrackingApi(workspace)
     experiment_id = api.find_experiment()
@@ -66,11 +66,11 @@ def insert_run(workspace: AzureWorkspace, run: RunRecord) -> str:
 
 
 class _TrackingApi:
-    """MLflow's REST API of a workspace.
+    """Client of a workspace's MLflow REST API.
 
-    It is served below the tracking address, with https, for tokens of Azure Resource Manager: see
-    sdk/python/using-mlflow/using-rest-api in https://github.com/Azure/azureml-examples. Version 2.0 is what
-    azureml-mlflow 1.62 uses with MLflow 2 and 3.
+    The API is served below the tracking URI, over HTTPS, and accepts tokens of Azure Resource Manager: see
+    sdk/python/using-mlflow/using-rest-api in https://github.com/Azure/azureml-examples. azureml-mlflow 1.62
+    uses version 2.0 with MLflow 2 and 3.
     """
 
     def __init__(self, workspace: AzureWorkspace) -> None:
@@ -79,12 +79,12 @@ class _TrackingApi:
         self._url = f"https://{host}/mlflow/v2.0{workspace.resource_id}/api/2.0/mlflow"
 
     def post(self, endpoint: str, values: Mapping[str, Any], *, is_idempotent: bool = True) -> Any:
-        """Send a request, and again if its response was lost, unless it would take effect twice."""
+        """Send a request; retry it after a lost response only if it is idempotent."""
         options: dict[str, Any] = {"retry_on_methods": frozenset({"POST"})} if is_idempotent else {}
         return self._workspace.request("POST", f"{self._url}/{endpoint}", values, **options)
 
     def find_experiment(self) -> str:
-        """Return the id of the experiment, which is created if it does not exist."""
+        """Return the ID of the experiment, which is created if it does not exist."""
         from azure.core.exceptions import HttpResponseError
 
         try:

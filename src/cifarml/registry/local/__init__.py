@@ -1,1 +1,1 @@
-"""Models and runs on this machine."""
+"""Local model registry."""

@@ -1,4 +1,4 @@
-"""Index of the local registry: a JSON file that is replaced atomically, and one file per logged run."""
+"""Index of the local registry: an atomically replaced JSON file, and one file per logged run."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Contents:
-    """What the index says.
+    """Content of the index.
 
     Args:
         versions: All versions, the oldest first.
-        highest: Highest number that was ever given to a version, by the model's name.
+        highest: Highest version number ever used, by model name.
     """
 
     versions: tuple[RegisteredModel, ...] = ()
@@ -38,12 +38,12 @@ class Contents:
 
 @cache
 def _adapter(kind: type[_T]) -> TypeAdapter[_T]:
-    """Return the adapter of a dataclass; making one takes milliseconds."""
+    """Return the cached adapter of a dataclass, whose creation takes milliseconds."""
     return TypeAdapter(kind)
 
 
 class Index:
-    """The files ``index.json`` and ``runs/ID.json`` in a folder; reading creates nothing."""
+    """Reader and writer of ``index.json`` and ``runs/ID.json`` in a folder; reading creates no files."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -53,7 +53,7 @@ class Index:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Exclude other processes that write; the lock of a killed process is released.
+        """Hold the write lock of the registry; the lock of a killed process is released.
 
         Raises:
             RegistryError: If another process holds the lock for a minute, or the folder can't be written.
@@ -65,16 +65,16 @@ class Index:
         except Timeout:
             raise RegistryError(
                 f"another process has been writing to the registry in {self.folder} for a minute",
-                hint="wait for it, or end it, and try again",
+                hint="wait for it or stop it, then try again",
             ) from None
         except OSError as error:
             raise RegistryError(
                 f"can't write to the registry in {self.folder}: {error.strerror or error}",
-                hint="give it room and rights there, or set CIFARML_REGISTRY_DIR to another folder",
+                hint="free disk space or fix the permissions, or set CIFARML_REGISTRY_DIR to another folder",
             ) from error
 
     def read(self) -> Contents:
-        """Return what is registered; if the index is missing, what the models' folders tell of it.
+        """Return the content of the index; if it is missing, rebuild the content from the models' folders.
 
         Raises:
             RegistryError: If the index is damaged.
@@ -87,18 +87,18 @@ class Index:
         except (OSError, ValidationError, RegistryError) as error:
             raise RegistryError(
                 f"can't read {self.path}: {_reason(error)}",
-                hint="fetch it from a backup, or move it away: the versions are then found by their folders, "
-                "and their aliases set again with: cifarml models promote MODEL",
+                hint="restore it from a backup, or move it away: the versions are then rebuilt from their "
+                "folders; set their aliases again with: cifarml models promote MODEL",
             ) from error
         return contents
 
     def write(self, contents: Contents) -> None:
-        """Replace the index; call it in :meth:`locked`."""
+        """Replace the index; requires the lock (:meth:`locked`)."""
         exclude = {"versions": {"__all__": {"registry"}}}
         write_json(self.path, _adapter(Contents).dump_python(contents, mode="json", exclude=exclude))
 
     def add_run(self, record: RunRecord) -> None:
-        """Log a run; one that is logged stays as it is.
+        """Log a run; an existing record is not changed.
 
         Raises:
             RegistryError: If it can't be written.
@@ -113,18 +113,18 @@ class Index:
         """Return all logged runs, the oldest first.
 
         Raises:
-            RegistryError: If the record of one is damaged.
+            RegistryError: If a record is damaged.
         """
         records = []
         for path in self.runs_dir.glob("*.json"):
             try:
                 record = _adapter(RunRecord).validate_json(path.read_bytes())
                 if record.run_id != path.stem or not re.fullmatch("[0-9a-f]{32}", path.stem):
-                    raise RegistryError(f"it describes a run {record.run_id!r}")
+                    raise RegistryError(f"it contains run {record.run_id!r}")
             except (OSError, ValidationError, RegistryError) as error:
                 raise RegistryError(
                     f"can't read {path}: {_reason(error)}",
-                    hint="move it away; cifarml models register RUN logs a run again",
+                    hint="move it away; then log its run again: cifarml models register RUN",
                 ) from error
             records.append(record)
         return sorted(records, key=lambda record: (record.ended_at, record.run_id))
@@ -133,12 +133,12 @@ class Index:
         """Return the folder of a version's files.
 
         Raises:
-            RegistryError: If a link leads elsewhere.
+            RegistryError: If its path contains a symbolic link.
         """
         place = self.folder / "models" / name / version
         if place.resolve() != self.folder.resolve() / "models" / name / version:
             raise RegistryError(
-                f"{place} is a link, or is reached through one", hint="replace it by the folder itself"
+                f"the path {place} contains a symbolic link", hint="replace the link by the folder itself"
             )
         return place
 
@@ -158,7 +158,7 @@ class Index:
 
 
 def new_version(name: str, version: str, record: RunRecord, created_at: datetime) -> RegisteredModel:
-    """Return a version of a model, as the run that made it describes it."""
+    """Create a version of a model from the record of its run."""
     values = sorted(record.metrics, key=lambda metric: (metric.name, metric.step))
     return RegisteredModel(
         name=name,
@@ -166,29 +166,29 @@ def new_version(name: str, version: str, record: RunRecord, created_at: datetime
         run_sha256=record.tags["run_sha256"],
         run=record.name,
         created_at=created_at,
-        metrics={metric.name: metric.value for metric in values},  # of each, the last epoch's
+        metrics={metric.name: metric.value for metric in values},  # the last epoch of each metric
         tags={"run": record.name} | record.identity,
     )
 
 
 def _check(contents: Contents) -> None:
-    """Check that names, numbers and aliases are such as are written, since paths are made of them."""
-    called = [(each.name, what) for each in contents.versions for what in (each.version, *each.aliases)]
-    if len(set(called)) < len(called):
+    """Validate names, numbers and aliases, since paths are built from them."""
+    identifiers = [(each.name, part) for each in contents.versions for part in (each.version, *each.aliases)]
+    if len(set(identifiers)) < len(identifiers):
         raise RegistryError("two versions have the same number or alias")
     for each in contents.versions:
         check_model_name(each.name)
         if int(_check_number(each.version)) > contents.highest.get(each.name, 0):
-            raise RegistryError(f"{each} is above the highest number")
+            raise RegistryError(f"the number of {each} is above the highest number")
         for alias in each.aliases:
             check_alias(alias)
         if not re.fullmatch("[0-9a-f]{64}", each.run_sha256):
-            raise RegistryError(f"{each} has no hash")
+            raise RegistryError(f"{each} has no valid hash")
 
 
 def _check_number(version: str) -> str:
     if not re.fullmatch("[1-9][0-9]{0,8}", version):
-        raise RegistryError(f"not a version's number: {version[:100]!r}")
+        raise RegistryError(f"{version[:100]!r} is not a valid version number")
     return version
 
 

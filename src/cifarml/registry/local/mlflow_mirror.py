@@ -1,7 +1,7 @@
-"""One-way copy of the local registry in MLflow's SQLite database, which ``mlflow ui`` shows.
+"""One-way mirror of the local registry in an MLflow SQLite database, for ``mlflow ui``.
 
-MLflow's client writes it, in a process of its own (``python -m``), since importing MLflow takes a second and
-creating its tables several. The registry never reads it: whatever it lacks is added by the next update.
+MLflow's client writes it in a separate process (``python -m``), since importing MLflow takes a second and
+creating its tables several. The registry never reads it; the next update adds whatever is missing.
 """
 
 from __future__ import annotations
@@ -37,58 +37,58 @@ _STATUS: Final = "mlflow.json"
 _PACKAGES: Final = ("mlflow", "sqlalchemy", "alembic")
 _SOURCE_TAGS: Final = {"mlflow.source.name": "cifarml", "mlflow.source.type": "LOCAL"}
 _RUN_ID_TAG: Final = "cifarml_run_id"
-"""Tag by which a run is found again, since MLflow assigns an id of its own."""
+"""Tag with cifarml's run ID; MLflow assigns its own."""
 
 _VERSION_TAG: Final = "cifarml_version"
-"""Tag with a version's number here; MLflow's own number differs only if that one was taken there."""
+"""Tag with the version number in the registry; MLflow's number differs only if that one was taken."""
 
 
 def ui_command(folder: Path) -> str:
-    """Return the command that shows the copy in a browser; empty if MLflow is not installed."""
+    """Return the command that shows the mirror in a browser; empty if MLflow is not installed."""
     return f"mlflow ui --backend-store-uri sqlite:///{folder / _DATABASE}" if _is_installed() else ""
 
 
 def mirror_failure(folder: Path) -> str | None:
-    """Return why the last update failed, or None."""
+    """Return the error message of the last update, or None if it succeeded."""
     return _read_status(folder).get("failure")
 
 
 def start_mirror(folder: Path) -> None:
-    """Start updating the copy in another process, if it is behind and MLflow is installed."""
-    with contextlib.suppress(OSError):  # the next command starts it again
-        if _is_installed() and _is_behind(folder):
-            _start(folder, stderr=subprocess.DEVNULL).returncode = 0  # nobody waits for it
+    """Update the mirror in a background process, if it is outdated and MLflow is installed."""
+    with contextlib.suppress(OSError):  # retried by the next command
+        if _is_installed() and _is_outdated(folder):
+            _start(folder, stderr=subprocess.DEVNULL).returncode = 0  # not awaited; avoids a warning
 
 
 def wait_for_mirror(folder: Path) -> None:
-    """Update the copy in another process.
+    """Update the mirror in another process, and wait for it.
 
     Raises:
         RegistryError: If it fails, or MLflow is not installed.
     """
     if not _is_installed():
         raise RegistryError(
-            f"a copy for MLflow requires the packages {', '.join(_PACKAGES)}", "pip install 'cifarml[mlflow]'"
+            f"the MLflow mirror requires the packages {', '.join(_PACKAGES)}", "pip install 'cifarml[mlflow]'"
         )
     process = _start(folder, stderr=subprocess.PIPE)
     _, output = process.communicate()
     if process.returncode:
         reason = output.strip().rpartition("\n")[2] or f"exit code {process.returncode}"
         raise RegistryError(
-            f"can't update MLflow's copy of the registry: {reason}",
-            hint=f"nothing else needs it; to have it made anew, move {folder / _DATABASE} away",
+            f"can't update the MLflow mirror of the registry: {reason}",
+            hint=f"to recreate it, move {folder / _DATABASE} away; the registry does not depend on it",
         )
 
 
 def update_mirror(folder: Path) -> None:
-    """Update the copy in this process, unless another one has done so just before.
+    """Update the mirror in this process, unless it is up to date.
 
     Raises:
         RegistryError: If it fails.
     """
     if _fingerprint(folder) is not None:
         with FileLock(folder / ".mlflow.lock"):
-            if _is_behind(folder) or mirror_failure(folder):
+            if _is_outdated(folder) or mirror_failure(folder):
                 _update(folder)
 
 
@@ -97,7 +97,7 @@ def _is_installed() -> bool:
 
 
 def _start(folder: Path, *, stderr: int) -> subprocess.Popen[str]:
-    return subprocess.Popen(  # noqa: S603  # our own interpreter and module
+    return subprocess.Popen(  # noqa: S603  # this interpreter, fixed arguments
         [sys.executable, "-P", "-m", __name__, str(folder)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
@@ -108,15 +108,15 @@ def _start(folder: Path, *, stderr: int) -> subprocess.Popen[str]:
     )
 
 
-def _is_behind(folder: Path) -> bool:
-    """Tell whether something has changed since the last update, or the copy is gone."""
-    truth = _fingerprint(folder)
-    is_seen = _read_status(folder).get("seen") == truth and (folder / _DATABASE).exists()
-    return truth is not None and not is_seen
+def _is_outdated(folder: Path) -> bool:
+    """Return True if the registry has changed since the last update, or the mirror is missing."""
+    current = _fingerprint(folder)
+    is_mirrored = _read_status(folder).get("seen") == current and (folder / _DATABASE).exists()
+    return current is not None and not is_mirrored
 
 
 def _fingerprint(folder: Path) -> str | None:
-    """Return a hash of the index and of the names of all logged runs; None if there are neither."""
+    """Return a hash of the index and of the names of all logged runs; None if the registry is empty."""
     index = Index(folder)
     content = index.path.read_bytes() if index.path.exists() else b""
     runs = sorted(path.name for path in index.runs_dir.glob("*.json"))
@@ -134,7 +134,7 @@ def _update(folder: Path) -> None:
     seen, failure = _fingerprint(folder), None
     try:
         _write_database(folder)
-    except Exception as error:  # MLflow's, SQLAlchemy's, Alembic's or the disk's
+    except Exception as error:  # of MLflow, SQLAlchemy, Alembic or the disk
         failure = str(error).partition("\n")[0] or type(error).__name__
         raise RegistryError(failure) from error
     finally:
@@ -143,7 +143,7 @@ def _update(folder: Path) -> None:
 
 
 def _write_database(folder: Path) -> None:
-    """Update the database, or make a new one that gets its name when it is complete."""
+    """Update the database; a new one is created under a temporary name and then renamed."""
     from mlflow import MlflowClient
 
     index = Index(folder)
@@ -160,13 +160,13 @@ def _write_database(folder: Path) -> None:
         sources = {each.version: index.place(name, each.version).as_uri() for each in versions}
         _write_versions(client, name, versions, sources, run_ids)
     if path != database:
-        database.with_name(f"{_DATABASE}-journal").unlink(missing_ok=True)  # of one that was removed
+        database.with_name(f"{_DATABASE}-journal").unlink(missing_ok=True)  # left by a deleted database
         path.replace(database)
     shutil.rmtree(scratch)
 
 
 def _write_runs(client: MlflowClient, records: Sequence[RunRecord], artifacts: Path) -> dict[str, str]:
-    """Write the runs that MLflow lacks or has in part; return its ids by ours."""
+    """Write missing and incomplete runs; return MLflow's run IDs by cifarml's."""
     from mlflow.entities import ViewType
 
     experiment = client.get_experiment_by_name(EXPERIMENT)
@@ -186,7 +186,7 @@ def _write_runs(client: MlflowClient, records: Sequence[RunRecord], artifacts: P
 
 
 def _write_run(client: MlflowClient, experiment_id: str, record: RunRecord, found: MlflowRun | None) -> str:
-    """Write a run, or complete it if it was written in part; return MLflow's id."""
+    """Write a run, or complete a partly written one; return MLflow's run ID."""
     from mlflow.entities import Metric, Param, RunTag
 
     if found is None:
@@ -197,7 +197,7 @@ def _write_run(client: MlflowClient, experiment_id: str, record: RunRecord, foun
         return run_id
     metrics = [
         Metric(
-            re.sub(r"[^\w.\- :/]", "_", each.name),  # names of classes can contain anything
+            re.sub(r"[^\w.\- :/]", "_", each.name),  # class names can contain any character
             each.value,
             milliseconds(each.at or record.ended_at),
             each.step,
@@ -220,29 +220,29 @@ def _write_versions(
     sources: Mapping[str, str],
     run_ids: Mapping[str, str],
 ) -> None:
-    """Make MLflow's versions of a model, with their aliases, the same as ours; leave others alone."""
+    """Synchronize the versions of a model and their aliases; versions of others are not changed."""
     if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(name)
-    ours = {each.version for each in versions}
+    current = {each.version for each in versions}
     numbers: dict[str, int] = {}
     stale = []
     for found in client.search_model_versions(f"name = '{name}'"):
         wanted, number = found.tags.get(_VERSION_TAG), int(found.version)
-        if wanted in ours and number >= int(wanted):
+        if wanted in current and number >= int(wanted):
             numbers[wanted] = number
         elif wanted is not None:
             stale.append(number)
     for model in versions:
         while model.version not in numbers:
-            made = client.create_model_version(
+            created = client.create_model_version(
                 name,
                 sources[model.version],
                 run_ids.get(model.run_sha256[:32]),
                 tags={**model.tags, _VERSION_TAG: model.version},
             )
-            if (number := int(made.version)) >= int(model.version):
+            if (number := int(created.version)) >= int(model.version):
                 numbers[model.version] = number
-            else:  # a number that was deleted here before MLflow had it
+            else:  # the number of a version that was deleted before it was mirrored
                 client.delete_model_version(name, str(number))
     aliases = {alias: numbers[model.version] for model in versions for alias in model.aliases}
     _write_aliases(client, name, aliases, {*numbers.values(), *stale})
@@ -250,11 +250,11 @@ def _write_versions(
         client.delete_model_version(name, str(number))
 
 
-def _write_aliases(client: MlflowClient, name: str, aliases: Mapping[str, int], ours: set[int]) -> None:
-    """Set the aliases of a model, and delete others from the versions that are ours."""
+def _write_aliases(client: MlflowClient, name: str, aliases: Mapping[str, int], mirrored: set[int]) -> None:
+    """Set the aliases of a model, and delete other aliases of mirrored versions."""
     shown = {alias: int(number) for alias, number in client.get_registered_model(name).aliases.items()}
     for alias, number in shown.items():
-        if alias not in aliases and number in ours:
+        if alias not in aliases and number in mirrored:
             client.delete_registered_model_alias(name, alias)
     for alias, number in aliases.items():
         if shown.get(alias) != number:
@@ -262,7 +262,7 @@ def _write_aliases(client: MlflowClient, name: str, aliases: Mapping[str, int], 
 
 
 def main() -> None:
-    """Update the copy in the folder that is named on the command line."""
+    """Update the mirror in the folder given on the command line."""
     silence_mlflow()
     try:
         update_mirror(Path(sys.argv[1]))

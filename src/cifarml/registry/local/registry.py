@@ -1,4 +1,4 @@
-"""Model registry on this machine."""
+"""Local model registry."""
 
 from __future__ import annotations
 
@@ -33,20 +33,22 @@ _PARTIAL: Final = re.compile(r"\.([0-9a-f]{64})\.partial")
 
 
 class LocalRegistry:
-    """Model versions on this machine; several processes may use it at once.
+    """Model registry in a local folder, safe for concurrent processes.
 
-    Its folder contains ``models/NAME/VERSION/`` with the files of each version, ``index.json`` with what is
-    known of versions, and ``runs/ID.json`` for each logged run. A version is registered when the index names
-    it; its files are written before, in a folder whose name says that they are not finished.
+    The folder contains `models/NAME/VERSION/` with the files of each version, `index.json` with all versions
+    and aliases, and `runs/ID.json` for each logged run. Registration is atomic: the files are first written
+    to a temporary folder, and the update of the index then registers the version.
 
     Args:
-        folder: Where it is located; by default the setting ``registry_dir``. It is created when something
-            is written.
+        folder: The folder, created by the first write; by default the setting `registry_dir`.
 
     Example:
-        >>> registry = LocalRegistry("registry")  # doctest: +SKIP
-        >>> str(registry.register("runs/first"))  # doctest: +SKIP
-        'cifar10:1'
+        ```python
+        registry = LocalRegistry("registry")
+        model = registry.register("runs/first")
+        str(model)  # "cifar10:1"
+        registry.get("cifar10", "champion").open_run().predictor()
+        ```
     """
 
     def __init__(self, folder: str | Path | None = None) -> None:
@@ -55,30 +57,51 @@ class LocalRegistry:
 
     @property
     def ui_command(self) -> str:
-        """Command that shows runs and versions in a browser, if the full MLflow is installed.
+        """Command that shows runs and versions in a browser; empty if not available.
 
-        Empty if the setting ``mlflow_mirror`` is off.
+        It requires the full MLflow package and the setting `mlflow_mirror`.
         """
         return ui_command(self.folder) if load_settings().mlflow_mirror else ""
 
     def start_mirror(self) -> None:
-        """Start a process that brings MLflow's copy of runs and versions up to date, if it is not."""
+        """Update the MLflow mirror in a background process, if it is outdated."""
         start_mirror(self.folder)
 
     def update_mlflow(self) -> None:
-        """Bring MLflow's copy of runs and versions up to date; see :attr:`ui_command`.
+        """Update the MLflow mirror, which `ui_command` shows.
 
         Raises:
-            RegistryError: If MLflow can't write it. The registry doesn't need the copy.
+            RegistryError: If MLflow is not installed or can't write the mirror. The registry is not affected.
         """
         wait_for_mirror(self.folder)
 
     def log_run(self, run: Run) -> str:
-        """Log a training run; see :class:`~cifarml.registry.base.ModelRegistry`."""
+        """Log a training run in the experiment `cifar10`; idempotent.
+
+        Args:
+            run: The training run.
+
+        Returns:
+            The run's ID.
+
+        Raises:
+            ModelFileError: If a file of the run is missing or changed.
+            RegistryError: If it can't be written.
+        """
         return self.insert_run(record_run(run))
 
     def insert_run(self, run: RunRecord) -> str:
-        """Log any run; see :class:`~cifarml.registry.base.ModelRegistry`."""
+        """Log any run in the experiment `cifar10`; an existing run is not changed.
+
+        Args:
+            run: The record of the run.
+
+        Returns:
+            The run's ID.
+
+        Raises:
+            RegistryError: If it can't be written.
+        """
         self._index.add_run(run)
         return run.run_id
 
@@ -86,12 +109,26 @@ class LocalRegistry:
         """Return the logged training runs, the oldest first.
 
         Raises:
-            RegistryError: If the record of one can't be read.
+            RegistryError: If a record can't be read.
         """
         return [summarise(run) for run in self._index.read_runs() if "run_sha256" in run.tags]
 
     def register(self, run: RunLike, name: str = DEFAULT_NAME) -> RegisteredModel:
-        """Register a run, and log it; see :class:`~cifarml.registry.base.ModelRegistry`."""
+        """Register a run as a new version; return the existing version if the content is the same.
+
+        The first version of a model becomes its champion, a later one its challenger.
+
+        Args:
+            run: The run, or the path of its folder.
+            name: Name of the model.
+
+        Returns:
+            The version.
+
+        Raises:
+            ModelFileError: If a file of the run is missing or changed.
+            RegistryError: If the name is invalid, or the run can't be registered.
+        """
         check_model_name(name)
         run = Run.open(run)
         with self._index.locked():
@@ -100,7 +137,7 @@ class LocalRegistry:
             if known:
                 run.verify()
                 with suppress(ModelFileError):
-                    self._open_kept(known)
+                    self._open_stored(known)
                     return known
             record = record_run(run)
             partial = self._partial(name, run.sha256)
@@ -108,40 +145,87 @@ class LocalRegistry:
             if known is None:
                 self._index.add_run(record)
                 known = self._add_version(name, record)
-            self._settle(partial, known)
+            self._finish(partial, known)
             return replace(known, registry=self)
 
     def get(self, name: str = DEFAULT_NAME, version: str = CHAMPION) -> RegisteredModel:
-        """Return a version; see :class:`~cifarml.registry.base.ModelRegistry`."""
+        """Return a version by its number, an alias, or `latest`.
+
+        Args:
+            name: Name of the model.
+            version: Version number, alias, or `latest`.
+
+        Raises:
+            RegistryError: If it does not exist.
+        """
         check_model_name(name)
         return find_version(self.list_models(name), name, version, self.folder)
 
     def list_models(self, name: str | None = None) -> list[RegisteredModel]:
-        """Return all versions; see :class:`~cifarml.registry.base.ModelRegistry`."""
+        """Return the versions of one model, or of all models, the oldest first.
+
+        Args:
+            name: Name of the model; all models if omitted.
+
+        Raises:
+            RegistryError: If the registry can't be read.
+        """
         versions = self._index.read().versions
         return [replace(model, registry=self) for model in versions if name in {None, model.name}]
 
     def open(self, model: RegisteredModel) -> Run:
-        """Return a version's run; see :class:`~cifarml.registry.base.ModelRegistry`."""
+        """Return a version's run in the registry after verifying its files; they must not be modified.
+
+        Args:
+            model: The version.
+
+        Raises:
+            RegistryError: If the version does not exist.
+            ModelFileError: If its files are damaged.
+        """
         with self._index.locked():
             self._tidy()
             found = self.get(model.name, model.version)
             check_content(found, model)
-            return self._open_kept(found)
+            return self._open_stored(found)
 
     def download(self, model: RegisteredModel, to: Path) -> Run:
-        """Copy a version's files; see :class:`~cifarml.registry.base.ModelRegistry`."""
+        """Copy a version's run atomically into the new folder `to`, and verify it.
+
+        Args:
+            model: The version.
+            to: The new folder; an existing copy is reused.
+
+        Returns:
+            The copied run.
+
+        Raises:
+            RegistryError: If the version does not exist, or `to` has other content.
+            ModelFileError: If the stored files are damaged.
+        """
         to = Path(to)
         with self._index.locked():
             model = self.get(model.name, model.version)
             self._tidy()
-            kept = self._open_kept(model)
-            return download_into(to, model, lambda folder: copy_whole(kept, folder))
+            stored = self._open_stored(model)
+            return download_into(to, model, lambda folder: copy_whole(stored, folder))
 
     def set_alias(
         self, model: RegisteredModel, alias: str = CHAMPION, *, instead_of: RegisteredModel | None = None
     ) -> RegisteredModel:
-        """Give a version an alias; see :class:`~cifarml.registry.base.ModelRegistry`."""
+        """Move an alias to a version; a new champion loses the alias `challenger`.
+
+        Args:
+            model: The version.
+            alias: The alias.
+            instead_of: The version that must have the alias now (compare-and-swap).
+
+        Returns:
+            The version, with its new aliases.
+
+        Raises:
+            RegistryError: If the version does not exist, or `instead_of` does not have the alias.
+        """
         check_alias(alias)
         with self._index.locked():
             contents = self._index.read()
@@ -150,7 +234,14 @@ class LocalRegistry:
             return self.get(model.name, model.version)
 
     def delete(self, model: RegisteredModel) -> None:
-        """Delete a version; see :class:`~cifarml.registry.base.ModelRegistry`."""
+        """Delete a version and its files.
+
+        Args:
+            model: The version.
+
+        Raises:
+            RegistryError: If the version does not exist, or is the champion.
+        """
         with self._index.locked():
             self._tidy()
             model = self.get(model.name, model.version)
@@ -158,19 +249,19 @@ class LocalRegistry:
             partial = self._partial(model.name, model.run_sha256)
             place = self._index.place(model.name, model.version)
             if place.exists():
-                place.replace(partial)  # if killed from here on, tidying puts it back,
+                place.replace(partial)  # if the process is killed now, _tidy restores it
             contents = self._index.read()
-            left = tuple(each for each in contents.versions if str(each) != str(model))
-            self._index.write(replace(contents, versions=left))  # and from here on, removes it
+            remaining = tuple(each for each in contents.versions if str(each) != str(model))
+            self._index.write(replace(contents, versions=remaining))  # from now on, _tidy deletes it
             shutil.rmtree(partial, ignore_errors=True)
 
     def _add_version(self, name: str, record: RunRecord) -> RegisteredModel:
-        """Write a version with its tags and alias into the index, which registers it."""
+        """Register a version by adding it to the index, with its tags and alias."""
         contents = self._index.read()
-        there = [
+        existing = [
             int(path.name) for path in (self.folder / "models" / name).iterdir() if path.name.isdecimal()
         ]
-        number = max(contents.highest.get(name, 0), *there, 0) + 1
+        number = max(contents.highest.get(name, 0), *existing, 0) + 1
         model = new_version(name, str(number), record, datetime.now(UTC))
         versions = (*contents.versions, model)
         has_champion = any(CHAMPION in each.aliases for each in versions if each.name == name)
@@ -184,30 +275,30 @@ class LocalRegistry:
     def _partial(self, name: str, sha256: str) -> Path:
         return self._index.place(name, f".{sha256}.partial")
 
-    def _settle(self, partial: Path, model: RegisteredModel) -> None:
-        """Move the finished files of a registered version to their place."""
+    def _finish(self, partial: Path, model: RegisteredModel) -> None:
+        """Move the copied files of a registered version to their final folder."""
         place = self._index.place(model.name, model.version)
-        shutil.rmtree(place, ignore_errors=True)  # damaged ones, which are replaced
+        shutil.rmtree(place, ignore_errors=True)  # damaged files, which are replaced
         partial.replace(place)
 
     def _tidy(self) -> None:
-        """Finish or remove what a killed process has left half-done; unknown files stay."""
+        """Complete or delete the temporary folders of killed processes; unknown files are kept."""
         for path in self.folder.glob("models/*/.*.partial"):
             if content := _PARTIAL.fullmatch(path.name):
                 partial = self._partial(path.parent.name, content[1])
                 known = self._find_content(path.parent.name, content[1])
                 if known and not self._index.place(known.name, known.version).exists():
-                    self._settle(partial, known)
+                    self._finish(partial, known)
                 else:
                     shutil.rmtree(partial)
 
-    def _open_kept(self, model: RegisteredModel) -> Run:
-        """Return the stored run of a version, verified."""
-        hint = f"register its run again, which puts the files back: cifarml models register {model.run}"
+    def _open_stored(self, model: RegisteredModel) -> Run:
+        """Return the stored run of a version after verifying its files."""
+        hint = f"register its run again to restore the files: cifarml models register {model.run}"
         try:
             run = Run.open(self._index.place(model.name, model.version))
             if run.sha256 != model.run_sha256:
-                raise ModelFileError(f"{run.path} is not what was registered as {model}")
+                raise ModelFileError(f"{run.path} differs from the registered {model}")
             run.verify()
         except ModelFileError as error:
             raise ModelFileError(f"the files of {model} are damaged: {error.message}", hint) from error
@@ -217,7 +308,7 @@ class LocalRegistry:
 def _with_alias(
     versions: Sequence[RegisteredModel], model: RegisteredModel, alias: str
 ) -> tuple[RegisteredModel, ...]:
-    """Return the versions with an alias moved to one of them; a champion is no challenger."""
+    """Return the versions with an alias moved to one of them; a champion loses the alias challenger."""
     changed = []
     for each in versions:
         aliases = set(each.aliases)

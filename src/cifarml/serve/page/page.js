@@ -1,28 +1,28 @@
-// The page of an endpoint: gives it an image, and shows what it says.
+// Web page of an endpoint: sends an image and shows the prediction.
 
 const MAX_BYTES = 10 * 1024 * 1024;
 const TYPES = new Set(["image/png", "image/jpeg", "image/webp", "image/gif", "image/bmp"]);
-const SHOWN = 10;
-const KIND = {
-  not_an_image: "That file isn't an image that the network can read. Try a PNG, JPEG, WebP, GIF or BMP.",
-  damaged_image: "That image is damaged or not complete. Can you open it elsewhere? Then save it anew.",
-  too_many_pixels: "That image has too many pixels. Make it smaller: the network looks at 32×32 anyway.",
-  too_large: "That file is too large: 10 MB are the most.",
-  empty_body: "That file is empty.",
+const MAX_BARS = 10;
+const MESSAGES = {
+  not_an_image: "This file is not a supported image. Use PNG, JPEG, WebP, GIF or BMP.",
+  damaged_image: "This image is damaged or incomplete. Save it again or choose another image.",
+  too_many_pixels: "This image has too many pixels. Resize it first; the network uses only 32×32 pixels.",
+  too_large: "This file is too large. The maximum is 10 MB.",
+  empty_body: "This file is empty.",
   busy: "The endpoint is busy. Try again in a second.",
-  unknown_deployment: "No model is live here. Deploy one with: cifarml deploy",
+  unknown_deployment: "No model is deployed on this endpoint. Deploy one with: cifarml deploy",
 };
-const GONE = "The endpoint doesn't answer. Is it still running? See: cifarml endpoint list";
+const UNREACHABLE = "Cannot reach the endpoint. Check that it is running: cifarml endpoint list";
 
 const $ = (id) => document.getElementById(id);
-let latest = 0; // of several images given quickly, the last one is shown
+let latest = 0; // number of the latest request; earlier responses are ignored
 let shownUrls = [];
 
-// What stands after # is never sent. It is taken out of the address, so that no bookmark keeps it.
+// Browsers never send the part after #. Remove the key from the URL, so that it is not bookmarked.
 function readKey() {
-  const given = new URLSearchParams(location.hash.slice(1)).get("key");
-  if (given) {
-    sessionStorage.setItem("key", given);
+  const fromUrl = new URLSearchParams(location.hash.slice(1)).get("key");
+  if (fromUrl) {
+    sessionStorage.setItem("key", fromUrl);
     history.replaceState(null, "", location.pathname);
   }
   return sessionStorage.getItem("key") ?? "";
@@ -30,65 +30,65 @@ function readKey() {
 
 let key = readKey();
 
-class Refused extends Error {
+class EndpointError extends Error {
   constructor(code, message) {
-    super(KIND[code] ?? message);
+    super(MESSAGES[code] ?? message);
     this.code = code;
   }
 }
 
 async function post(path, file) {
-  const type = TYPES.has(file.type) ? file.type : "image/png"; // what it is, the endpoint finds out
+  const type = TYPES.has(file.type) ? file.type : "image/png"; // the endpoint detects the actual format
   const response = await fetch(path, {
     method: "POST",
     headers: { Authorization: `Bearer ${key}`, "Content-Type": type },
     body: file,
   });
   if (response.ok) return response;
-  const { error } = await response.json().catch(() => ({ error: { code: "", message: GONE } }));
-  throw new Refused(error.code, error.message);
+  const { error } = await response.json().catch(() => ({ error: { code: "", message: UNREACHABLE } }));
+  throw new EndpointError(error.code, error.message);
 }
 
-async function ask(file) {
-  const turn = ++latest;
+async function classify(file) {
+  const current = ++latest;
   $("problem").hidden = true;
-  document.querySelector(".answer").setAttribute("aria-busy", "true");
+  $("prediction").setAttribute("aria-busy", "true");
   try {
-    if (!file.size) throw new Refused("empty_body");
-    if (file.size > MAX_BYTES) throw new Refused("too_large");
+    if (!file.size) throw new EndpointError("empty_body");
+    if (file.size > MAX_BYTES) throw new EndpointError("too_large");
     const started = performance.now();
     const response = await post("/score", file);
-    const answer = await response.json();
+    const prediction = await response.json();
     const milliseconds = performance.now() - started;
     const seen = await (await post("/seen", file)).blob();
-    if (turn === latest) show(file, seen, answer, milliseconds, response.headers.get("azureml-model-deployment"));
+    if (current === latest) show(file, seen, prediction, milliseconds, response.headers.get("azureml-model-deployment"));
   } catch (error) {
-    if (turn === latest) refuse(error);
+    if (current === latest) showError(error);
   } finally {
-    if (turn === latest) document.querySelector(".answer").removeAttribute("aria-busy");
+    if (current === latest) $("prediction").removeAttribute("aria-busy");
   }
 }
 
-function show(file, seen, answer, milliseconds, deployment) {
+function show(file, seen, prediction, milliseconds, deployment) {
   shownUrls.forEach((url) => URL.revokeObjectURL(url));
   shownUrls = [file, seen].map((blob) => URL.createObjectURL(blob));
-  [$("given").src, $("seen").src] = shownUrls;
-  $("verdict").textContent = `${answer.result}, ${percent(answer.probability)}`;
-  const shares = Object.entries(answer.probabilities).sort((a, b) => b[1] - a[1]);
-  $("bars").replaceChildren(...shares.slice(0, SHOWN).map(bar));
-  const { name, version } = answer.model;
-  const more = shares.length > SHOWN ? ` ${shares.length - SHOWN} more classes are less probable.` : "";
-  $("facts").textContent = `${name} version ${version} (deployment ${deployment}) answered in ${milliseconds.toFixed(1)} ms.${more}`;
-  $("found").hidden = false;
-  $("nothing").hidden = true;
+  [$("original").src, $("seen").src] = shownUrls;
+  $("verdict").textContent = `${prediction.result}, ${percent(prediction.probability)}`;
+  const classes = Object.entries(prediction.probabilities).sort((a, b) => b[1] - a[1]);
+  $("bars").replaceChildren(...classes.slice(0, MAX_BARS).map(bar));
+  const { name, version } = prediction.model;
+  const more = classes.length > MAX_BARS ? ` ${classes.length - MAX_BARS} less probable classes are not shown.` : "";
+  $("facts").textContent = `${name} version ${version} (deployment ${deployment}) responded in ${milliseconds.toFixed(1)} ms.${more}`;
+  $("result").hidden = false;
+  $("placeholder").hidden = true;
 }
 
-function bar([name, share]) {
+function bar([name, probability]) {
   const item = document.createElement("li");
   const fill = document.createElement("span");
   fill.className = "bar";
-  fill.style.width = `${share * 100}%`;
-  item.append(fill, text("name", name), text("share", percent(share)));
+  fill.style.width = `${probability * 100}%`;
+  item.append(fill, text("name", name), text("probability", percent(probability)));
   item.title = name;
   return item;
 }
@@ -100,27 +100,27 @@ function text(className, content) {
   return span;
 }
 
-const percent = (share) => `${(share * 100).toFixed(1)} %`;
+const percent = (probability) => `${(probability * 100).toFixed(1)} %`;
 
-function refuse(error) {
-  const refused = error instanceof Refused;
-  if (refused && error.code === "unauthorized") {
-    lock(key ? "That key is not this endpoint's. It may have been made anew." : "");
+function showError(error) {
+  const fromEndpoint = error instanceof EndpointError;
+  if (fromEndpoint && error.code === "unauthorized") {
+    requestKey(key ? "The key is invalid. It may have been regenerated." : "");
     return;
   }
-  $("found").hidden = true;
-  $("nothing").hidden = true;
-  complain(refused ? error.message : GONE);
+  $("result").hidden = true;
+  $("placeholder").hidden = true;
+  showProblem(fromEndpoint ? error.message : UNREACHABLE);
 }
 
-function complain(message) {
+function showProblem(message) {
   $("problem").textContent = message;
   $("problem").hidden = !message;
 }
 
-function lock(message) {
-  complain(message);
-  $("door").hidden = false;
+function requestKey(message) {
+  showProblem(message);
+  $("key-form").hidden = false;
   $("key").focus();
 }
 
@@ -129,7 +129,7 @@ async function showSamples() {
     const names = await (await fetch("/samples")).json();
     $("samples").replaceChildren(...names.map(sample));
   } catch {
-    complain(GONE);
+    showProblem(UNREACHABLE);
   }
 }
 
@@ -139,27 +139,27 @@ function sample(name) {
   button.setAttribute("aria-pressed", "false");
   const image = document.createElement("img");
   image.src = `/samples/${name}.png`;
-  image.alt = `a drawn ${name}`;
+  image.alt = `Sample image: ${name}`;
   button.append(image);
   button.addEventListener("click", async () => {
-    press(button);
+    select(button);
     try {
-      ask(await (await fetch(image.src)).blob());
+      classify(await (await fetch(image.src)).blob());
     } catch (error) {
-      refuse(error);
+      showError(error);
     }
   });
   return button;
 }
 
-function press(pressed) {
-  for (const button of $("samples").children) button.setAttribute("aria-pressed", String(button === pressed));
+function select(selected) {
+  for (const button of $("samples").children) button.setAttribute("aria-pressed", String(button === selected));
 }
 
-function take(files) {
+function chooseFile(files) {
   if (!files?.length) return;
-  press(null);
-  ask(files[0]);
+  select(null);
+  classify(files[0]);
 }
 
 function requestText() {
@@ -178,14 +178,14 @@ function requestText() {
     "",
     "import requests",
     "",
-    "answer = requests.post(",
+    "response = requests.post(",
     `    "${uri}",`,
     '    data=Path("image.png").read_bytes(),',
     `    headers={"Authorization": "Bearer ${shownKey}", "Content-Type": "image/png"},`,
     "    timeout=10,",
     ")",
-    "answer.raise_for_status()",
-    'print(answer.json()["result"])',
+    "response.raise_for_status()",
+    'print(response.json()["result"])',
   ].join("\n");
 }
 
@@ -205,8 +205,8 @@ async function copyRequest() {
 }
 
 $("file").addEventListener("change", (event) => {
-  take(event.target.files);
-  event.target.value = ""; // so that the same file can be chosen again
+  chooseFile(event.target.files);
+  event.target.value = ""; // lets the user choose the same file again
 });
 document.addEventListener("dragover", (event) => {
   event.preventDefault();
@@ -216,16 +216,16 @@ document.addEventListener("dragleave", () => $("drop").classList.remove("over"))
 document.addEventListener("drop", (event) => {
   event.preventDefault();
   $("drop").classList.remove("over");
-  take(event.dataTransfer.files);
+  chooseFile(event.dataTransfer.files);
 });
-document.addEventListener("paste", (event) => take(event.clipboardData.files));
-$("door").addEventListener("submit", (event) => {
+document.addEventListener("paste", (event) => chooseFile(event.clipboardData.files));
+$("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
   key = $("key").value.trim();
   sessionStorage.setItem("key", key);
   $("key").value = "";
-  $("door").hidden = true;
-  complain("");
+  $("key-form").hidden = true;
+  showProblem("");
   showRequest();
 });
 document.querySelectorAll("[name=language], #with-key").forEach((input) => input.addEventListener("change", showRequest));
@@ -233,4 +233,4 @@ $("copy").addEventListener("click", copyRequest);
 
 showRequest();
 showSamples();
-if (!key) lock("");
+if (!key) requestKey("");

@@ -11,14 +11,14 @@ import keras
 from cifarml.train.time_budget import Clock
 
 _SHARE: Final = 0.02
-"""Checkpoints take at most this share of the time."""
+"""Maximum share of the training time that is spent on saving."""
 
 
 class CheckpointCallback(keras.callbacks.Callback):  # type: ignore[misc]
-    """Save a checkpoint after the last epoch, and after every other one unless that takes too long.
+    """Save a checkpoint after an epoch, if that takes at most 2 % of the time since the previous one.
 
-    One is omitted if saving would take more than 2 % of the time since the last one was saved. So a kill
-    costs the epoch that it falls in, and at most fifty times as long as saving takes.
+    The last epoch is always saved. A kill costs the current epoch, and at most fifty times the duration
+    of a save.
     """
 
     def __init__(self, save: Callable[[], None], *, clock: Clock = time.perf_counter) -> None:
@@ -28,7 +28,7 @@ class CheckpointCallback(keras.callbacks.Callback):  # type: ignore[misc]
         self._next = 0.0
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:  # noqa: ARG002
-        """Save, unless it is too early."""
+        """Save, unless the previous checkpoint is too recent."""
         started = self._clock()
         is_last = epoch + 1 >= self.params["epochs"] or self.model.stop_training
         if started < self._next and not is_last:

@@ -18,11 +18,13 @@ from cifarml.train.inputs.batches import Batches
 
 
 class WeightedCrossentropy(keras.losses.CategoricalCrossentropy):  # type: ignore[misc]
-    """Cross-entropy of targets that add up to the weight of their image; it stores the losses of a batch.
+    """Weighted categorical cross-entropy that stores the losses of the last batch.
+
+    The targets of an image sum to its weight.
 
     Attributes:
-        last: The unweighted losses of the last batch. A network that is trained with it must hold this
-            metric, so that Keras knows of its state.
+        last: The unweighted losses of the last batch. The network must have this metric as an attribute,
+            so that Keras tracks its state.
     """
 
     def __init__(self, batch_size: int, **settings: Any) -> None:
@@ -50,16 +52,16 @@ class LastBatchLosses(keras.metrics.Metric):  # type: ignore[misc]
         self.values.assign(ops.concatenate([ops.cast(values, "float32"), ops.zeros((size,))])[:size])
 
     def result(self) -> dict[str, Any]:
-        """Return nothing, so that it does not appear in the logs."""
+        """Return nothing, so that the metric does not appear in the logs."""
         return {}
 
 
 class LossTracker(keras.callbacks.Callback):  # type: ignore[misc]
-    """Keras callback that tracks the last loss of each image, by which batches are pruned.
+    """Keras callback that tracks the last loss of each image, for data pruning.
 
-    The optimizer's variable ``example_losses`` holds all that a checkpoint needs: the losses after each of
-    the last two epochs, float32 of shape (2, N), 0 for an image that was not seen yet.
-    The network is compiled, with initial weights or those of a checkpoint after ``num_epochs``.
+    The optimizer's variable ``example_losses`` is the part that checkpoints save: the losses after each of
+    the last two epochs, float32 of shape (2, N), 0 for images not seen yet.
+    The network must be compiled, with initial weights or those of a checkpoint after ``num_epochs``.
     """
 
     def __init__(self, batches: Batches, network: keras.Model, num_epochs: int) -> None:
@@ -73,7 +75,7 @@ class LossTracker(keras.callbacks.Callback):  # type: ignore[misc]
         self._losses = saved[-1].copy()
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:  # noqa: ARG002
-        """Note which epoch begins."""
+        """Store the number of the epoch."""
         self._epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:  # noqa: ARG002

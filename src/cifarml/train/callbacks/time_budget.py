@@ -14,8 +14,8 @@ from cifarml.train.time_budget import BudgetScheduler, ScheduleState
 class TimeBudgetCallback(keras.callbacks.Callback):  # type: ignore[misc]
     """Schedule the learning rate by the clock, and stop the training when its schedule ends.
 
-    The optimizer's variable ``schedule_state`` holds all that a checkpoint needs; it is up to date before the
-    ``on_epoch_end`` of the callbacks after this one. The scheduler begins here, or resumes from a checkpoint.
+    The optimizer's variable ``schedule_state`` is the part that checkpoints save; it is updated before the
+    ``on_epoch_end`` of later callbacks. The constructor starts the scheduler, or resumes it.
     """
 
     def __init__(self, scheduler: BudgetScheduler, optimizer: keras.optimizers.Optimizer) -> None:
@@ -26,7 +26,7 @@ class TimeBudgetCallback(keras.callbacks.Callback):  # type: ignore[misc]
         optimizer.schedule_state.assign(np.asarray(state, np.float32))
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:  # noqa: ARG002
-        """Count the step."""
+        """Count the step, and stop if the schedule has ended."""
         if self._scheduler.finish_step():
             self._write(self._scheduler.update())
         self.model.stop_training = self.model.stop_training or self._scheduler.ended
@@ -36,11 +36,11 @@ class TimeBudgetCallback(keras.callbacks.Callback):  # type: ignore[misc]
         self._scheduler.begin_validation()
 
     def on_test_end(self, logs: Mapping[str, float] | None = None) -> None:  # noqa: ARG002
-        """Note how long validation took."""
+        """Record the duration of validation."""
         self._scheduler.end_validation()
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:  # noqa: ARG002
-        """Bring the variable up to date."""
+        """Update the optimizer's variable."""
         self._write(self._scheduler.update())
 
     def _write(self, state: ScheduleState) -> None:

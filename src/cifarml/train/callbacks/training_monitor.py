@@ -16,11 +16,12 @@ from cifarml.train.inputs.batches import Batches
 from cifarml.train.time_budget import BudgetScheduler
 
 OnEpoch = Callable[[int, Mapping[str, float]], bool]
-"""Called after an epoch, counted from 1, with its logs such as val_accuracy; True ends the training."""
+"""Called after each epoch, counted from 1, with metrics such as val_accuracy; True stops training early."""
 
 _REPORT_EVERY_S: Final = 0.1
 _DIVERGED_LOSS: Final = 1e4
-"""A certain mistake costs 16 nats (Keras clips probabilities at 1e-7); this much, or NaN, is divergence."""
+"""A loss this high, or NaN, is divergence; one fully confident mistake costs only 16 nats (Keras clips
+probabilities at 1e-7)."""
 
 
 class TrainingMonitor(keras.callbacks.Callback):  # type: ignore[misc]
@@ -32,7 +33,7 @@ class TrainingMonitor(keras.callbacks.Callback):  # type: ignore[misc]
     Attributes:
         num_steps: Steps so far.
         history: ``loss``, ``accuracy`` and perhaps ``val_loss`` and ``val_accuracy``, a value per epoch.
-        given_up: Whether ``on_epoch`` ended the training.
+        given_up: Whether ``on_epoch`` stopped training early.
     """
 
     def __init__(
@@ -59,12 +60,12 @@ class TrainingMonitor(keras.callbacks.Callback):  # type: ignore[misc]
         self._reported = self._epoch_started = time.perf_counter()
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:  # noqa: ARG002
-        """Note which epoch begins."""
+        """Store the number and start time of the epoch."""
         self._epoch, self._steps_before_epoch = epoch, self.num_steps
         self._epoch_started = time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
-        """Check the loss and report progress, ten times a second."""
+        """Check the loss and report progress, at most ten times a second."""
         self.num_steps += 1
         now = time.perf_counter()
         if now - self._reported < _REPORT_EVERY_S:
@@ -74,7 +75,7 @@ class TrainingMonitor(keras.callbacks.Callback):  # type: ignore[misc]
         self._report(self._count_images(batch + 1), detail=self._describe(logs))
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        """Record the logs of the epoch, and report them in a line."""
+        """Record the metrics of the epoch, and report them in a line."""
         self._check_finite(logs)
         for name, value in (logs or {}).items():
             self.history.setdefault(name, []).append(float(value))
@@ -113,7 +114,6 @@ class TrainingMonitor(keras.callbacks.Callback):  # type: ignore[misc]
         if loss < _DIVERGED_LOSS:
             loss = figures["val_loss"]
         raise TrainingError(
-            f"the training diverged in epoch {self._epoch + 1}, by step {self.num_steps:,}: "
-            f"the loss is {loss:.4g}",
-            hint=f"train anew with a smaller step: --learning-rate {self._recipe.learning_rate / 10:.0e}",
+            f"training diverged in epoch {self._epoch + 1} (step {self.num_steps:,}): the loss is {loss:.4g}",
+            hint=f"try a lower learning rate: --learning-rate {self._recipe.learning_rate / 10:.0e}",
         )

@@ -1,6 +1,6 @@
-"""Image augmentation, a batch at a time.
+"""Data augmentation of image batches.
 
-All take uint8 images of shape (N, H, W, 3) and a generator of random numbers, and return new ones.
+All functions take uint8 images of shape (N, H, W, 3) and a random generator, and return new arrays.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ Images = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 
 _GREY: Final = 114
-"""About the mean of photographs' pixels."""
+"""About the mean pixel value of photographs."""
 _MOST_DEGREES: Final = 30.0
 _MOST_STRETCH: Final = 0.3
 _MOST_COLOUR: Final = 0.6
 
 
 def augment_images(images: Images, recipe: Recipe, random: np.random.Generator) -> Images:
-    """Augment images by a recipe: shift or distortion, colour jitter and cutout."""
+    """Augment images by a recipe: shift or affine transform, colour jitter and cutout."""
     if recipe.distortion:
         images = distort(images, random, strength=recipe.distortion, shift=recipe.shift)
     elif recipe.shift:
@@ -36,7 +36,7 @@ def augment_images(images: Images, recipe: Recipe, random: np.random.Generator) 
 
 
 def shift_images(images: Images, random: np.random.Generator, *, by: int) -> Images:
-    """Shift each image by up to ``by`` pixels each way, with reflection padding."""
+    """Shift each image by up to ``by`` pixels in each direction, with reflection padding."""
     count, height, width, _ = images.shape
     padded = np.pad(images, ((0, 0), (by, by), (by, by), (0, 0)), mode="reflect")
     windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(1, 2))
@@ -60,7 +60,7 @@ def _within(length: int, size: int, middle: npt.NDArray[np.int64]) -> npt.NDArra
 def distort(images: Images, random: np.random.Generator, *, strength: float, shift: int = 0) -> Images:
     """Random affine transform: rotate, stretch, shear and shift; bilinear, with reflection padding.
 
-    A strength of 1 is up to 30 degrees, 30 % in each direction, and a shear of 0.3; shifts are in pixels.
+    A strength of 1 is up to 30 degrees, 30 % in each direction, and a shear of 0.3; ``shift`` is in pixels.
     """
     count, height, width, _ = images.shape
 
@@ -114,10 +114,10 @@ def recolour(images: Images, random: np.random.Generator, *, strength: float) ->
 
 
 def mix_images(images: Images, targets: Floats, random: np.random.Generator) -> tuple[Images, Floats]:
-    """Mixup or CutMix: mix the images of a batch, and their targets, in pairs.
+    """Mixup or CutMix, at random: mix the images of a batch, and their targets, in pairs.
 
-    Either blended (H. Zhang et al., "mixup", 2018) or with a square of the other's pixels (S. Yun et al.,
-    "CutMix", 2019), as a coin says; the shares are uniform.
+    Mixup (H. Zhang et al., "mixup", 2018) blends two images; CutMix (S. Yun et al., "CutMix", 2019) pastes a
+    square of the other image. Both are equally likely; the shares are uniformly distributed.
     """
     other, share = random.permutation(len(images)), random.random()
     if random.random() < 0.5:

@@ -16,12 +16,12 @@ from cifarml.model.recipe import Recipe
 from cifarml.train.inputs.augmentation import augment_images, mix_images
 
 Batch = tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]
-"""Images, uint8 (N, 32, 32, 3), and their targets, float32 (N, classes), that add up to their weights."""
+"""Images, uint8 (N, 32, 32, 3), and targets, float32 (N, classes), which sum to the image's weight."""
 
 _AHEAD: Final = 3
 """Number of batches to prefetch."""
 _LEAST_TO_PRUNE: Final = 16
-"""Shorter epochs are not pruned: the losses must be known before batches are prefetched."""
+"""Epochs with fewer batches are not pruned: the losses must be known before batches are prefetched."""
 
 
 class _EpochImages(NamedTuple):
@@ -32,11 +32,11 @@ class _EpochImages(NamedTuple):
 
 
 class DataPruning(NamedTuple):
-    """Data pruning (InfoBatch): how many images an epoch skips, and which.
+    """Data pruning (InfoBatch): skip a random part of the images with low loss in each epoch.
 
-    Z. Qin et al., "InfoBatch: Lossless Training Speed Up by Unbiased Dynamic Data Pruning", ICLR 2024: of
-    the images with a low loss some are skipped at random, and those that stay weigh the more, so that the
-    mean step is the same. Here each epoch skips as many images as any other.
+    Z. Qin et al., "InfoBatch: Lossless Training Speed Up by Unbiased Dynamic Data Pruning", ICLR 2024: some
+    images with low loss are skipped at random, and the others with low loss get a higher weight, so that the
+    expected gradient is the same. Here every epoch skips the same number of images.
 
     Attributes:
         num_images: Training images.
@@ -48,9 +48,9 @@ class DataPruning(NamedTuple):
 
     @classmethod
     def plan(cls, recipe: Recipe, num_images: int, num_replicas: int = 1) -> Self:
-        """Return the pruning of a recipe, so that whole batches stay.
+        """Plan the pruning of a recipe, so that an epoch consists of whole batches.
 
-        Nothing is pruned with several replicas, or if few batches would stay.
+        Nothing is pruned with several replicas, or if few batches would remain.
         """
         size = min(recipe.batch_size, num_images)
         whole = round((1 - recipe.pruning) * num_images) // size
@@ -59,17 +59,17 @@ class DataPruning(NamedTuple):
 
     @property
     def num_shown(self) -> int:
-        """Images in an epoch."""
+        """Number of images in an epoch."""
         return self.num_images - self.num_pruned
 
     def choose(self, losses: npt.NDArray[np.float32] | None, random: np.random.Generator) -> _EpochImages:
-        """Choose at random; of the easiest images, twice as many as are skipped, half stay."""
+        """Choose the images of an epoch: half of the easiest ``2 * num_pruned`` images are skipped."""
         order = random.permutation(self.num_images)
         weights = np.ones(len(order), np.float32)
         if not self.num_pruned or losses is None or not losses.any():
             return _EpochImages(order[self.num_pruned :], weights)
         hard = np.where(losses == 0, np.float32(np.inf), losses)[order]
-        easiest = np.argsort(hard, kind="stable")[: 2 * self.num_pruned]  # places in the order
+        easiest = np.argsort(hard, kind="stable")[: 2 * self.num_pruned]  # positions in ``order``
         weights[order[easiest]] = len(easiest) / (len(easiest) - self.num_pruned)
         weights *= 1 - self.num_pruned / len(order)  # so that their mean is 1
         return _EpochImages(np.delete(order, random.permutation(easiest)[: self.num_pruned]), weights)
@@ -78,14 +78,13 @@ class DataPruning(NamedTuple):
 class Batches:
     """Batches of training images.
 
-    What a batch holds depends only on seed, epoch and index, and with data pruning on the losses two epochs
-    before; so a training that is resumed sees the same batches.
-
-    The size of each batch is a multiple of ``num_replicas``.
+    The content of a batch depends only on seed, epoch and index, and with data pruning on the losses two
+    epochs before, so that a resumed training sees the same batches. Batch sizes are multiples of
+    ``num_replicas``.
 
     Attributes:
         dataset: Images to train on.
-        pruning: How many of them an epoch skips.
+        pruning: Number of images that an epoch skips, and their choice.
     """
 
     def __init__(self, dataset: Dataset, recipe: Recipe, *, seed: int, num_replicas: int = 1) -> None:
@@ -95,22 +94,22 @@ class Batches:
         self._recipe = recipe
         self._seed = seed
         self._replicas = num_replicas
-        self._size = self._shared(min(recipe.batch_size, len(dataset)))
+        self._size = self._round_down(min(recipe.batch_size, len(dataset)))
         self._coins = np.random.default_rng((seed, 1)).random(len(dataset)) < 0.5
         self._losses: dict[int, npt.NDArray[np.float32]] = {}
         self._epochs: dict[int, _EpochImages] = {}
 
     def __len__(self) -> int:
-        """Batches in an epoch; few images left over wait for the next one."""
+        """Number of batches in an epoch; a last batch that is less than half full is dropped."""
         whole, rest = divmod(self.pruning.num_shown, self._size)
-        return whole if 2 * self._shared(rest) < self._size else whole + 1
+        return whole if 2 * self._round_down(rest) < self._size else whole + 1
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
-        """Make the batches of an epoch, counted from 0."""
+        """Yield the batches of an epoch, counted from 0."""
         return (self._make(epoch, index) for index in range(len(self)))
 
     def endless(self, first_epoch: int = 0) -> Iterator[Batch]:
-        """Make the batches of an epoch and all later ones, prefetched in a thread."""
+        """Yield the batches of an epoch and of all later ones, prefetched in a thread."""
         calls = ((epoch, index) for epoch in count(first_epoch) for index in range(len(self)))
         with ThreadPoolExecutor(1, "batches") as thread:
             made = deque(thread.submit(self._make, *next(calls)) for _ in range(_AHEAD))
@@ -121,12 +120,12 @@ class Batches:
     def shown(self, epoch: int, index: int) -> npt.NDArray[np.int64]:
         """Return the indices of the images in a batch."""
         chosen = self._images_of(epoch).order[index * self._size : (index + 1) * self._size]
-        return chosen[: self._shared(len(chosen))]
+        return chosen[: self._round_down(len(chosen))]
 
     def record_losses(self, epoch: int, losses: npt.NDArray[np.float32]) -> None:
-        """Record the losses after an epoch; they decide what the one after the next skips.
+        """Record the last loss of each image after an epoch, to prune two epochs later.
 
-        Each is that of an image when it was seen last; 0 if it was not seen yet.
+        The loss of an image that was not seen yet is 0.
         """
         self._losses[epoch] = losses
         self._losses.pop(epoch - 3, None)
@@ -134,7 +133,7 @@ class Batches:
     def _make(self, epoch: int, index: int) -> Batch:
         chosen = self.shown(epoch, index)
         images, targets = self.dataset.images[chosen], self._targets[chosen]
-        if self._recipe.flip:  # by turns, rather than by chance: Jordan, 2024, section 3.6
+        if self._recipe.flip:  # alternating rather than random flips: Jordan, 2024, section 3.6
             mirrored = self._coins[chosen] ^ (epoch % 2 == 1)
             images[mirrored] = images[mirrored, :, ::-1]
         random = np.random.default_rng((self._seed, 3, epoch, index))
@@ -145,7 +144,7 @@ class Batches:
             targets = targets * self._images_of(epoch).weights[chosen, None]
         return images, targets
 
-    def _shared(self, number: int) -> int:
+    def _round_down(self, number: int) -> int:
         return number - number % self._replicas
 
     def _images_of(self, epoch: int) -> _EpochImages:

@@ -2,8 +2,8 @@
 
 The autotuning thread of tf.data sleeps for 10, 20, 40 ms and so on, up to a minute, and the end of an
 iterator sometimes waits until that thread wakes up (seen with TensorFlow 2.21): half a minute after a
-training of 45 s. Keras autotunes everything that it is given except a ``tf.data.Dataset``; so it is given one
-that is not autotuned.
+training of 45 s. Keras autotunes every input except a ``tf.data.Dataset``, so it gets one with autotuning
+disabled.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from cifarml.train.inputs.batches import Batch, Batches, one_hot
 
 
 def feed_training(batches: Batches, first_epoch: int = 0) -> dict[str, Any]:
-    """Return arguments of ``fit``: the batches from an epoch on, epoch after epoch.
+    """Return the arguments of ``fit`` for training batches, starting at an epoch.
 
-    Keras would need up to a second to begin each epoch of a ``keras.utils.PyDataset``, as long as an epoch
-    of 2000 images takes; here one iterator covers all epochs.
+    One iterator covers all epochs: Keras needs up to a second to begin each epoch of a
+    ``keras.utils.PyDataset``, as long as an epoch of 2000 images takes.
     """
     fed: Any = batches.endless(first_epoch)
     if keras.config.backend() == "tensorflow":
@@ -33,9 +33,9 @@ def feed_training(batches: Batches, first_epoch: int = 0) -> dict[str, Any]:
 
 
 def feed_validation(dataset: Dataset, batch_size: int, *, num_replicas: int = 1) -> dict[str, Any]:
-    """Return arguments of ``fit``: the images to validate on after every epoch, if there are any.
+    """Return the arguments of ``fit`` for validation after every epoch; empty without images.
 
-    All replicas get the same number of images, so that with several of them a few may be dropped.
+    All replicas get the same number of images, so a few may be dropped.
     """
     batch_size -= batch_size % num_replicas
     images = dataset.images[: len(dataset) - len(dataset) % num_replicas]

@@ -9,24 +9,24 @@ import keras
 from keras import ops
 
 _QUINTIC: Final = (3.4445, -4.7750, 2.0315)
-"""Of the iteration that brings singular values near 1 in a few rounds; K. Jordan, "Muon", 2024."""
+"""Newton-Schulz coefficients, which bring singular values near 1 in a few steps; K. Jordan, "Muon", 2024."""
 _ROUNDS: Final = 3
 _HEAD: Final = 20.0
 _BIASES: Final = 5.0
-"""Learning rate of the head and the biases, relative to that of the convolutions. A compromise: 100 and 30
-times did better with 40,000 images in a narrow network for 4 epochs, and worse with 1,800 (one seed each,
-docs/benchmarks.md)."""
+"""Learning rates of the head and the biases, relative to that of the convolutions. A compromise: factors of
+100 and 30 were better with 40,000 images in a narrow network for 4 epochs, and worse with 1,800 (one seed
+each, docs/benchmarks.md)."""
 
 
 class Muon(keras.optimizers.Optimizer):  # type: ignore[misc]
     """Muon: momentum with orthogonalised updates of convolutions.
 
-    The step of a kernel is made orthogonal: its singular values become about 1 (K. Jordan et al., "Muon: An
-    optimizer for hidden layers in neural networks", 2024). Each kernel is kept at the norm sqrt(channels),
-    since behind it a batch normalisation takes out any scale; so the learning rate is by how much
-    the kernel turns in a step, whatever its size, and weights need no decay. All other weights take steps
-    of stochastic gradient descent, and shrink by their rate times ``decay``. Both have Nesterov momentum.
-    Steps are made orthogonal in the dtype ``arithmetic``; ``bfloat16`` will do.
+    The update of a kernel is orthogonalised: its singular values become about 1 (K. Jordan et al., "Muon: An
+    optimizer for hidden layers in neural networks", 2024). Each kernel is rescaled to the norm
+    sqrt(channels), since the batch normalisation after it removes any scale; so the learning rate is the
+    relative size of an update, and kernels need no weight decay. All other weights use stochastic gradient
+    descent with the decoupled weight decay ``decay``. Both use Nesterov momentum. ``arithmetic`` is the dtype
+    of the orthogonalisation; ``bfloat16`` is precise enough.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Muon(keras.optimizers.Optimizer):  # type: ignore[misc]
         self._momenta: list[keras.Variable] = []
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
-        """Create a momentum for each variable."""
+        """Create a momentum variable for each weight."""
         if self.built:
             return
         super().build(variables)
@@ -53,7 +53,7 @@ class Muon(keras.optimizers.Optimizer):  # type: ignore[misc]
         ]
 
     def update_step(self, gradient: Any, variable: keras.Variable, learning_rate: Any) -> None:
-        """Take a step; see :class:`keras.optimizers.Optimizer`."""
+        """Update a variable; see :class:`keras.optimizers.Optimizer`."""
         kept = self._momenta[self._get_variable_index(variable)]
         rate, gradient = (ops.cast(value, variable.dtype) for value in (learning_rate, gradient))
         momentum = kept * self.momentum + gradient
@@ -72,8 +72,8 @@ class Muon(keras.optimizers.Optimizer):  # type: ignore[misc]
     def _orthogonal(self, matrix: Any) -> Any:
         """Orthogonalise a matrix by Newton-Schulz iteration on its smaller Gram matrix.
 
-        A round takes X to X P(G), with the Gram matrix G = X'X and a polynomial P. All that is made of G
-        commutes, so that the rounds need G only, and X is multiplied once, by all the P together.
+        Each step maps X to X P(G), with the Gram matrix G = X'X and a polynomial P. Polynomials of G commute,
+        so the steps work on G only, and X is multiplied once, by the product of all P.
         """
         wide = matrix.shape[0] < matrix.shape[1]
         scaled = ops.cast(matrix / (_norm(matrix) + 1e-7), self.arithmetic)

@@ -15,8 +15,8 @@ from cifarml.train.time_budget import ScheduleState
 class OneCycle(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
     """One-cycle learning rate: linear warm-up from 0, then linear decay to 0.
 
-    L. Smith and N. Topin, "Super-Convergence", 2018. The rate rises in the share ``warm_up`` of the schedule.
-    The state is a :class:`ScheduleState`, or a variable of the optimizer that holds one and is updated.
+    L. Smith and N. Topin, "Super-Convergence", 2018. ``warm_up`` is the share of the schedule in which the
+    rate rises. ``state`` is a :class:`ScheduleState`, or an optimizer variable that holds one and is updated.
     """
 
     def __init__(self, peak: float, warm_up: float, state: Any) -> None:
@@ -49,7 +49,7 @@ def build_optimizer(
     Args:
         recipe: The hyperparameters.
         num_steps: Steps of the whole training, unless it has a time budget.
-        num_examples: Images whose losses are tracked for data pruning, if any: in the variable
+        num_examples: Number of images whose losses are tracked for data pruning, in the variable
             ``example_losses``, float32 of shape (2, num_examples), initially 0; see
             :mod:`cifarml.train.callbacks.data_pruning`.
         has_time_budget: Whether a :class:`~cifarml.train.time_budget.BudgetScheduler` sets the schedule. Then

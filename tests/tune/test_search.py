@@ -398,7 +398,8 @@ def test_printed_result(
     own = dataclasses.replace(result.own, accuracy=0.5)
     for p_value, verdict in ((0.01, "significant"), (0.2, "not significant")):
         print_result(dataclasses.replace(result, best=best, own=own, p_value=p_value))
-        assert f"the preset's settings: 50.0%. Gain: 25.0 percentage points, {verdict}" in capsys.readouterr().out
+        out = capsys.readouterr().out
+        assert f"the preset's settings: 50.0%. Gain: 25.0 percentage points, {verdict}" in out
     print_result(dataclasses.replace(result, best=best, own=None, p_value=None))
     assert "have no finished trial" in capsys.readouterr().out
 

@@ -33,6 +33,8 @@ MODULES = frozenset({
     "test_settings.py",
     "train/inputs/test_augmentation.py",
     "cli/test_config.py",
+    "cli/test_help.py",
+    "test_style.py",
 })  # fmt: skip
 SLOW_FIXTURES = frozenset({
     "bench", "cifarml", "installed", "ml_cloud", "python", "real_data", "trained", "trained_runs",

@@ -24,7 +24,7 @@ class TrainConfig(TrainingSettings):
 
     The preset chooses each hyperparameter that is omitted or None.
 
-    Args:
+    Attributes:
         preset: `fast`, `best`, or `tutorial`, the article's network.
         time_budget_s: Seconds to train; chooses the number of epochs and the widths. Cannot be combined
             with `num_epochs`.

@@ -11,7 +11,8 @@ from typing import Annotated, Any, Final, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
-from cifarml.scoring.request import CODES, IMAGE_TYPES, MAX_BODY_BYTES, MAX_IMAGES
+from cifarml.scoring.multipart import FORM
+from cifarml.scoring.request import BINARY, CODES, IMAGE_TYPES, MAX_BODY_BYTES, MAX_IMAGES
 
 SERVER_CODES: Final[Mapping[str, tuple[int, str]]] = {
     "bad_http": (400, "invalid HTTP request"),
@@ -145,15 +146,18 @@ class ImagesAnswer(_Answer):
     model: ModelVersion
 
 
+_FILE: Final = {"type": "string", "format": "binary"}
+
 SCORE_REQUEST: Final[dict[str, Any]] = {
     "requestBody": {
         "required": True,
-        "description": f"At most {MAX_BODY_BYTES:,} bytes.",
+        "description": f"At most {MAX_BODY_BYTES:,} bytes; may be compressed with `Content-Encoding: gzip`.",
         "content": {
             "application/json": {
                 "schema": {"oneOf": [model.model_json_schema() for model in (ImageRequest, ImagesRequest)]}
             },
-            **{kind: {"schema": {"type": "string", "format": "binary"}} for kind in sorted(IMAGE_TYPES)},
+            **{kind: {"schema": _FILE} for kind in (*sorted(IMAGE_TYPES), BINARY)},
+            FORM: {"schema": {"type": "object", "properties": {"image": _FILE}, "required": ["image"]}},
         },
     }
 }

@@ -23,6 +23,7 @@ from PIL import Image
 from cifarml.cifar10 import CLASS_NAMES
 from cifarml.run import ONNX_MODEL, Run, write_manifest
 from cifarml.scoring import score
+from cifarml.scoring.request import MAX_BODY_BYTES
 
 ANSWERS = Path(__file__).with_name("goldens.json")
 JSON = "application/json"
@@ -276,6 +277,24 @@ def requests() -> dict[str, tuple[str, bytes]]:
         "too_many_pixels: decompression bomb in JSON": (JSON, asked(imagebase64=encoded(_bomb(9000)))),
         "too_many_pixels: large images in a list": (JSON, asked(images=[encoded(_bomb(8000))] * 2)),
     }  # fmt: skip
+
+
+@functools.cache
+def encoded_bodies() -> dict[str, tuple[str, bytes]]:
+    """Return invalid Content-Encoding and body by name; the name starts with the expected error code."""
+    ship = gzip.compress(plain("ship"))
+    return {
+        "wrong_content_encoding: br": ("br", ship),
+        "wrong_content_encoding: deflate": ("deflate", ship),
+        "wrong_content_encoding: two": ("gzip, gzip", gzip.compress(ship)),
+        "wrong_content_encoding: unknown": ("geheim", ship),
+        "broken_body: not compressed": ("gzip", plain("ship")),
+        "broken_body: truncated": ("gzip", ship[:-9]),
+        "broken_body: wrong checksum": ("gzip", ship[:-8] + bytes(8)),
+        "broken_body: two members": ("x-gzip", ship * 2),
+        "too_large: a byte too many": ("gzip", gzip.compress(bytes(MAX_BODY_BYTES + 1))),
+        "too_large: decompression bomb": ("gzip", gzip.compress(bytes(1 << 30), 1)),
+    }
 
 
 class Golden(NamedTuple):

@@ -133,7 +133,7 @@ def inflate(content_encoding: str, body: bytes) -> bytes:
     """Decompress a body that has a Content-Encoding, up to the limit of all bodies.
 
     Args:
-        content_encoding: Value of the Content-Encoding header; empty if there is none.
+        content_encoding: Value of the Content-Encoding header; empty without one.
         body: The body as received.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Where an endpoint listens, and the hosts, origins and proxies that it accepts."""
+"""Address of an endpoint, and the hosts, origins and proxies that it accepts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::\d{1,5})?")
 
 @dataclass(frozen=True)
 class Exposure:
-    """How an endpoint is reached; by default from this machine only.
+    """Network access to an endpoint; by default from this machine only.
 
     Args:
         host: IP address to listen on, in addition to 127.0.0.1.
@@ -50,7 +50,7 @@ class Exposure:
 
     @property
     def warning(self) -> str:
-        """What to know if other machines can connect; empty if they can't."""
+        """Warning for the user if other machines can connect, or an empty string."""
         if self.is_local:
             return ""
         return (

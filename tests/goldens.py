@@ -269,6 +269,9 @@ def requests() -> dict[str, tuple[str, bytes]]:
         "not_an_image: HTML as PNG": ("image/png", b"<html>no</html>"),
         "not_an_image: TIFF": (JSON, asked(imagebase64=encoded(plain("ship", "TIFF")))),
         "not_an_image: gzip": ("image/png", gzip.compress(ship, mtime=0)),
+        "not_an_image: JSON as PNG": ("image/png", asked(imagebase64=text)),
+        "not_an_image: form as PNG": ("image/png", one),
+        "not_an_image: data URL as PNG": ("image/png", f"data:image/png;base64,{text}".encode()),
         "not_an_image: multipart": (multi, form((file, b"ship"))),
         "damaged_image: without line breaks": ("image/png", ship.replace(b"\r", b"").replace(b"\n", b"")),
         "damaged_image: truncated": ("image/png", noise.getvalue()[:-200]),
@@ -293,7 +296,7 @@ def encoded_bodies() -> dict[str, tuple[str, bytes]]:
         "broken_body: wrong checksum": ("gzip", ship[:-8] + bytes(8)),
         "broken_body: two members": ("x-gzip", ship * 2),
         "too_large: a byte too many": ("gzip", gzip.compress(bytes(MAX_BODY_BYTES + 1))),
-        "too_large: decompression bomb": ("gzip", gzip.compress(bytes(1 << 30), 1)),
+        "too_large: decompression bomb": ("gzip", gzip.compress(bytes(1 << 28), 1)),
     }
 
 

@@ -55,6 +55,13 @@ CODES: Final[Mapping[str, tuple[int, str]]] = {
 
 _GZIP: Final = b"\x1f\x8b"
 _PNG_WITHOUT_NEWLINES: Final = b"\x89PNG\x1a"
+_NO_FILES: Final = {
+    b"{": "the request body is JSON, not an image file; send it as application/json",
+    b"data:": "the request body is a data URL; send the decoded image file",
+    b"--": f"the request body is a form, not an image file; send it as {FORM}, with the client's own header",
+}
+"""Explanations of files that are sent as images by mistake, by their first bytes."""
+
 _OTHER_ENCODINGS: Final = frozenset({"br", "compress", "deflate", "zstd", "gzip, gzip"})
 _OTHER_TYPES: Final = {
     "application/x-www-form-urlencoded": " (the default of curl)",
@@ -114,7 +121,7 @@ def read_request(content_type: str, body: bytes) -> Request:
             "the request body is gzip data; add the header Content-Encoding: gzip",
         )
     if is_file or kind == FORM:
-        return Request([_check_newlines(body if is_file else read_file(content_type, body))], is_list=False)
+        return Request([_check_file(body if is_file else read_file(content_type, body))], is_list=False)
     fields = _read_json(body)
     if not isinstance(fields, dict) or ("imagebase64" in fields) == ("images" in fields):
         raise RequestError(
@@ -174,12 +181,16 @@ def _explain_type(kind: str) -> str:
     )
 
 
-def _check_newlines(image: bytes) -> bytes:
+def _check_file(image: bytes) -> bytes:
+    """Explain files that are no images because of a mistake in the request."""
     if image.startswith(_PNG_WITHOUT_NEWLINES):
         raise RequestError(
             "damaged_image",
             "the line breaks of the PNG file are missing; with curl, use --data-binary, not -d",
         )
+    for start, text in _NO_FILES.items():
+        if image.startswith(start):
+            raise RequestError("not_an_image", text)
     return image
 
 

@@ -83,6 +83,7 @@ class Proxied(NamedTuple):
 def serving(registry: Path, *flags: str, **settings: str) -> Iterator[tuple[int, str]]:
     """Run ``cifarml serve``; yield its port and the output so far."""
     env = os.environ | {"CIFARML_REGISTRY_DIR": str(registry)} | settings
+    env.pop("PYTHONUNBUFFERED", None)  # as in a container
     command = [CLI, "serve", "--port", "0", *flags]
     with subprocess.Popen(
         command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1

@@ -96,7 +96,7 @@ def serve(
 
     def announce(scoring_uri: str, page: str) -> None:
         print(f"Serving {found} at {scoring_uri}")
-        print(f"Page: {page}")
+        print(f"Page: {page}", flush=True)  # the log of a container shows it at once
         if exposure.warning:
             note(exposure.warning)
         note("Press Ctrl-C to stop.")

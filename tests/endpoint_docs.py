@@ -20,7 +20,8 @@ from cifarml.scoring.api_schema import (
     ImagesRequest,
     ModelVersion,
 )
-from cifarml.scoring.request import CODES, IMAGE_TYPES, MAX_BODY_BYTES, MAX_IMAGES
+from cifarml.scoring.multipart import FORM
+from cifarml.scoring.request import BINARY, CODES, IMAGE_TYPES, MAX_BODY_BYTES, MAX_IMAGES
 from tests.cli_docs import format_page
 
 ENDPOINT_DOCS = Path(__file__).parents[1] / "docs" / "reference" / "http-api.md"
@@ -62,7 +63,7 @@ def parts() -> dict[str, str]:
     prediction = ImagePrediction(**example(ImagePrediction))
     model = ModelVersion(**example(ModelVersion))
     error = ErrorAnswer(error=ErrorDetail(**example(ErrorDetail)))
-    kinds = ", ".join(f"`{kind}`" for kind in sorted(IMAGE_TYPES))
+    kinds = ", ".join(f"`{kind}`" for kind in (*sorted(IMAGE_TYPES), BINARY))
     return {
         "request": table(
             ["Content-Type", "body"],
@@ -70,9 +71,11 @@ def parts() -> dict[str, str]:
                 ["`application/json`, or no header", '`{"imagebase64": "..."}` for one image'],
                 ["", f'`{{"images": ["...", "..."]}}` for 1 to {MAX_IMAGES} images'],
                 [kinds, "the image file"],
+                [f"`{FORM}`", "a form with one file, in a field of any name"],
             ],
         )
-        + f"\n\nAt most {MAX_BODY_BYTES:,} bytes. Other fields are ignored.\n\n"
+        + f"\n\nAt most {MAX_BODY_BYTES:,} bytes. Other fields are ignored. "
+        "A body can be compressed with `Content-Encoding: gzip`; the limit applies before and after.\n\n"
         + fields(one=ImageRequest, several=ImagesRequest),
         "answer": shown(ImageAnswer(**prediction.model_dump(), model=model)),
         "answers": shown(ImagesAnswer(predictions=[prediction, error], model=model)),

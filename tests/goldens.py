@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import functools
+import gzip
 import io
 import json
 import os
@@ -22,6 +23,7 @@ from PIL import Image
 from cifarml.cifar10 import CLASS_NAMES
 from cifarml.run import ONNX_MODEL, Run, write_manifest
 from cifarml.scoring import score
+from cifarml.scoring.request import MAX_BODY_BYTES
 
 ANSWERS = Path(__file__).with_name("goldens.json")
 JSON = "application/json"
@@ -117,6 +119,19 @@ def asked(**fields: object) -> bytes:
     return json.dumps(fields).encode()
 
 
+BOUNDARY = "------------------------f2d3a8"
+
+
+def form(*fields: tuple[str, bytes], start: str = "", end: str = "--\r\n") -> bytes:
+    """Return a multipart form of fields, each with its headers after ``form-data`` and its content."""
+    written = (
+        b"--%s\r\nContent-Disposition: form-data%s\r\n\r\n%s\r\n"
+        % (BOUNDARY.encode(), head.encode(), content)
+        for head, content in fields
+    )
+    return start.encode() + b"".join(written) + f"--{BOUNDARY}{end}".encode()
+
+
 def _bomb(side: int) -> bytes:
     file = io.BytesIO()
     Image.new("1", (side, side)).save(file, "PNG")
@@ -134,6 +149,9 @@ def requests() -> dict[str, tuple[str, bytes]]:
     """Return content type and body by name; the name starts with the expected error code, or ``ok``."""
     ship, frog = plain("ship"), plain("frog")
     text = encoded(ship)
+    multi = f"multipart/form-data; boundary={BOUNDARY}"
+    file = '; name="image"; filename="ship.png"'
+    one = form((f"{file}\r\nContent-Type: image/png", ship))
     noise = io.BytesIO()
     Image.effect_noise((64, 64), 80).save(noise, "PNG")
     return {
@@ -163,9 +181,35 @@ def requests() -> dict[str, tuple[str, bytes]]:
         "ok: one pixel": (JSON, asked(imagebase64=encoded(plain("horse", size=(1, 1))))),
         "ok: large image": ("image/png", plain("airplane", size=(3000, 2000))),
         "ok: transparent": ("image/png", _transparent()),
+        "ok: a file of an unnamed format": ("application/octet-stream", frog),
+        "ok: content type in upper case": ("IMAGE/PNG; charset=UTF-8", ship),
+        "ok: multipart": (multi, one),
+        "ok: multipart, quoted boundary": (f'Multipart/Form-Data; charset=utf-8; boundary="{BOUNDARY}"', one),
+        "ok: multipart, other fields": (multi, form(("; name=id", b"7"), (file, frog), ("; name=x", b""))),
+        "ok: multipart, encoded file name": (multi, form(("; name=a; filename*=UTF-8''%E2%82%AC.png", ship))),
         "empty_body: JSON": (JSON, b""),
         "empty_body: image": ("image/png", b""),
         "empty_body: without content type": ("", b""),
+        "empty_body: multipart": (multi, b""),
+        "empty_body: multipart, file": (multi, form((file, b""))),
+        "wrong_form: no field": (multi, form()),
+        "wrong_form: no file": (multi, form(('; name="image"', b"ship.png"))),
+        "wrong_form: two files": (multi, form((file, ship), (file, frog))),
+        "wrong_form: 101 fields": (multi, form(*[("; name=x", b"")] * 101)),
+        "wrong_form: no boundary": ("multipart/form-data", one),
+        "wrong_form: empty boundary": ("multipart/form-data; boundary=", one),
+        "wrong_form: another boundary": ("multipart/form-data; boundary=x", one),
+        "wrong_form: boundary is a prefix": (multi[:-1], one),
+        "wrong_form: truncated": (multi, one[:-20]),
+        "wrong_form: preamble": (multi, form((file, ship), start="hello\r\n")),
+        "wrong_form: epilogue": (multi, form((file, ship), end="--\r\nhello")),
+        "wrong_form: no headers": (multi, one.replace(b"Content-Disp", b"\r\nContent-Disp")),
+        "wrong_form: large headers": (multi, form((f"{file}\r\nX: {'y' * 9000}", ship))),
+        "wrong_form: an attachment": (multi, form((file, ship)).replace(b"form-data", b"attachment")),
+        "wrong_form: base64": (multi, form((f"{file}\r\nContent-Transfer-Encoding: base64", ship))),
+        "wrong_form: JSON": (multi, asked(imagebase64=text)),
+        "wrong_form: an image": (multi, ship),
+        "not_json: gzip": (JSON, gzip.compress(asked(imagebase64=text), mtime=0)),
         "not_json: plain text": (JSON, b"ship"),
         "not_json: truncated": (JSON, asked(imagebase64=text)[:-5]),
         "not_json: two documents": (JSON, asked(imagebase64=text) * 2),
@@ -204,6 +248,9 @@ def requests() -> dict[str, tuple[str, bytes]]:
         "too_many_images: 100,000": (JSON, asked(images=[""] * 100_000)),
         "wrong_content_type: text": ("text/plain", asked(imagebase64=text)),
         "wrong_content_type: form": ("application/x-www-form-urlencoded", asked(imagebase64=text)),
+        "wrong_content_type: form with an image": ("application/x-www-form-urlencoded", ship),
+        "wrong_content_type: multipart/mixed": (multi.replace("form-data", "mixed"), one),
+        "wrong_content_type: gzip": ("application/gzip", gzip.compress(ship, mtime=0)),
         "wrong_content_type: TIFF": ("image/tiff", ship),
         "wrong_content_type: SVG": ("image/svg+xml", b"<svg xmlns='http://www.w3.org/2000/svg'/>"),
         "wrong_content_type: malformed": ("äöü, */*;;;", ship),
@@ -221,12 +268,36 @@ def requests() -> dict[str, tuple[str, bytes]]:
         "not_an_image: a zip": ("image/png", b"PK\x03\x04" + bytes(60)),
         "not_an_image: HTML as PNG": ("image/png", b"<html>no</html>"),
         "not_an_image: TIFF": (JSON, asked(imagebase64=encoded(plain("ship", "TIFF")))),
+        "not_an_image: gzip": ("image/png", gzip.compress(ship, mtime=0)),
+        "not_an_image: JSON as PNG": ("image/png", asked(imagebase64=text)),
+        "not_an_image: form as PNG": ("image/png", one),
+        "not_an_image: data URL as PNG": ("image/png", f"data:image/png;base64,{text}".encode()),
+        "not_an_image: multipart": (multi, form((file, b"ship"))),
+        "damaged_image: without line breaks": ("image/png", ship.replace(b"\r", b"").replace(b"\n", b"")),
         "damaged_image: truncated": ("image/png", noise.getvalue()[:-200]),
         "damaged_image: JPEG, truncated": ("image/jpeg", plain("ship", "JPEG", (300, 300))[:-500]),
         "too_many_pixels: decompression bomb": ("image/png", _bomb(9000)),
         "too_many_pixels: decompression bomb in JSON": (JSON, asked(imagebase64=encoded(_bomb(9000)))),
         "too_many_pixels: large images in a list": (JSON, asked(images=[encoded(_bomb(8000))] * 2)),
     }  # fmt: skip
+
+
+@functools.cache
+def encoded_bodies() -> dict[str, tuple[str, bytes]]:
+    """Return invalid Content-Encoding and body by name; the name starts with the expected error code."""
+    ship = gzip.compress(plain("ship"))
+    return {
+        "wrong_content_encoding: br": ("br", ship),
+        "wrong_content_encoding: deflate": ("deflate", ship),
+        "wrong_content_encoding: two": ("gzip, gzip", gzip.compress(ship)),
+        "wrong_content_encoding: unknown": ("geheim", ship),
+        "broken_body: not compressed": ("gzip", plain("ship")),
+        "broken_body: truncated": ("gzip", ship[:-9]),
+        "broken_body: wrong checksum": ("gzip", ship[:-8] + bytes(8)),
+        "broken_body: two members": ("x-gzip", ship * 2),
+        "too_large: a byte too many": ("gzip", gzip.compress(bytes(MAX_BODY_BYTES + 1))),
+        "too_large: decompression bomb": ("gzip", gzip.compress(bytes(1 << 28), 1)),
+    }
 
 
 class Golden(NamedTuple):

@@ -16,7 +16,7 @@ from cifarml.settings import Setting, Settings, describe_settings, load_settings
 from tests.conftest import IN_AZURE
 
 SECRET = "c2VjcmV0LW9mLW91cnMhISEhISEhISEhISEhISEhISEhISEhISEh+/=="
-SECRETS = ("storage_connection_string", "storage_sas_token", "storage_key")
+SECRETS = ("storage_connection_string", "storage_sas_token", "storage_key", "serve_key")
 WORKSPACE = {"subscription_id": "s-1", "resource_group": "g-1", "workspace_name": "w-1"}
 DOCS = Path(__file__).parents[1] / "docs" / "reference" / "settings.md"
 
@@ -299,12 +299,13 @@ def test_undecodable_variable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", SECRETS)
 def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setenv(f"AZURE_{name.upper()}", SECRET)
+    variable = f"{'CIFARML' if name == 'serve_key' else 'AZURE'}_{name.upper()}"
+    monkeypatch.setenv(variable, SECRET)
     settings = load_settings()
     assert getattr(settings, name).get_secret_value() == SECRET
     shown = f"{settings} {settings!r} {settings.model_dump()} {settings.model_dump_json()}"
     assert SECRET not in shown + str(describe_settings())
-    assert Setting(name, "set, not shown", f"environment AZURE_{name.upper()}") in describe_settings()
+    assert Setting(name, "set, not shown", f"environment {variable}") in describe_settings()
 
 
 def test_password_of_a_mirror_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 import platformdirs
-from pydantic import AfterValidator, AnyHttpUrl, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, AnyHttpUrl, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -26,6 +26,18 @@ from pydantic_settings import (
 from cifarml.cifar10 import ARCHIVE_URL
 from cifarml.config_files import WORKSPACE, read_toml, read_workspace, redact
 from cifarml.errors import SettingsError
+from cifarml.network_checks import (
+    LOOPBACK,
+    check_address,
+    check_host_names,
+    check_key,
+    check_networks,
+    check_origins,
+    check_root_path,
+    split_list,
+)
+
+_List = Annotated[tuple[str, ...], BeforeValidator(split_list)]
 
 
 def _check_path(path: Path) -> Path:
@@ -101,6 +113,22 @@ class Settings(BaseSettings):
         default=AnyHttpUrl(ARCHIVE_URL),
         description="URL of the official archive, such as a mirror; the hash is verified.",
     )
+    serve_host: Annotated[str, AfterValidator(check_address)] = Field(
+        default=LOOPBACK,
+        description="Address on which endpoints of this machine listen, besides 127.0.0.1.",
+    )
+    serve_root_path: Annotated[str, AfterValidator(check_root_path)] = Field(
+        default="", description="Path prefix under which a reverse proxy serves the endpoint."
+    )
+    serve_allowed_hosts: Annotated[_List, AfterValidator(check_host_names)] = Field(
+        default=(), description="Host names by which clients may address an endpoint."
+    )
+    serve_allowed_origins: Annotated[_List, AfterValidator(check_origins)] = Field(
+        default=(), description="Origins of other web pages that may send requests to an endpoint."
+    )
+    serve_trusted_proxies: Annotated[_List, AfterValidator(check_networks)] = Field(
+        default=(), description="Proxies whose X-Forwarded-For and X-Forwarded-Proto are believed."
+    )
     storage_account: Annotated[str, AfterValidator(_check_account)] | None = Field(
         default=None, description="Name of the storage account, or the https URL of its blob endpoint."
     )
@@ -119,6 +147,9 @@ class Settings(BaseSettings):
     )
     storage_sas_token: SecretStr | None = Field(default=None, description="SAS token of the storage account.")
     storage_key: SecretStr | None = Field(default=None, description="Access key of the storage account.")
+    serve_key: Annotated[SecretStr, AfterValidator(check_key)] | None = Field(
+        default=None, description="Key of `cifarml serve`, instead of a new one for each start."
+    )
 
     @property
     def effective_target(self) -> Literal["local", "azure"]:
@@ -139,7 +170,7 @@ class Settings(BaseSettings):
 
 
 _SECRETS: Final = tuple(
-    name for name, field in Settings.model_fields.items() if field.annotation == SecretStr | None
+    name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)
 )
 _PATHS: Final = ("cache_dir", "runs_dir", "registry_dir", "endpoints_dir")
 _IN_AZURE: Final = tuple(name for name in Settings.model_fields if name.startswith("storage_")) + WORKSPACE
@@ -190,6 +221,8 @@ def describe_settings() -> list[Setting]:
             value = "set, not shown"
         elif isinstance(value, AnyHttpUrl):  # the URL of a mirror can contain a password
             value = re.sub(r"\?.*", "?...", re.sub(r"//[^/]*@", "//...@", str(value)))
+        elif isinstance(value, tuple):
+            value = ", ".join(value) or None
         origin = next((source.origin(name) for source in sources if name in source()), "default")
         described.append(Setting(name, None if value is None else str(value), origin))
     return described
@@ -221,6 +254,10 @@ class _Environment(EnvSettingsSource):
     def __init__(self, settings_cls: type[BaseSettings], prefix: str, names: tuple[str, ...]) -> None:
         super().__init__(settings_cls, env_prefix=prefix)
         self.names = names
+
+    def decode_complex_value(self, field_name: str, field: Any, value: Any) -> Any:  # noqa: ARG002
+        """Return a list as its text, which is not JSON."""
+        return value
 
     def __call__(self) -> dict[str, Any]:
         return {name: value for name, value in super().__call__().items() if name in self.names}

@@ -11,19 +11,20 @@ from typing import Annotated, Any, Final, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
-from cifarml.scoring.request import CODES, IMAGE_TYPES, MAX_BODY_BYTES, MAX_IMAGES
+from cifarml.scoring.multipart import FORM
+from cifarml.scoring.request import BINARY, CODES, IMAGE_TYPES, MAX_BODY_BYTES, MAX_IMAGES
 
 SERVER_CODES: Final[Mapping[str, tuple[int, str]]] = {
     "bad_http": (400, "invalid HTTP request"),
     "unauthorized": (401, "missing or invalid key"),
-    "wrong_origin": (403, "cross-origin requests are not allowed"),
+    "wrong_origin": (403, "the request is from a web page of another origin, which is not allowed"),
     "not_found": (404, "the path does not exist"),
     "unknown_deployment": (
         404,
         "the deployment in the azureml-model-deployment header does not exist, or none receives traffic",
     ),
     "too_slow": (408, "the request took too long to arrive"),
-    "wrong_host": (421, "the Host header must be 127.0.0.1 or localhost"),
+    "wrong_host": (421, "the Host header is not an allowed name of the endpoint"),
     "busy": (429, "too many requests; retry after the number of seconds in Retry-After"),
     "headers_too_large": (431, "the request headers are too large"),
     "internal": (500, "internal server error; see the log"),
@@ -145,15 +146,18 @@ class ImagesAnswer(_Answer):
     model: ModelVersion
 
 
+_FILE: Final = {"type": "string", "format": "binary"}
+
 SCORE_REQUEST: Final[dict[str, Any]] = {
     "requestBody": {
         "required": True,
-        "description": f"At most {MAX_BODY_BYTES:,} bytes.",
+        "description": f"At most {MAX_BODY_BYTES:,} bytes; may be compressed with `Content-Encoding: gzip`.",
         "content": {
             "application/json": {
                 "schema": {"oneOf": [model.model_json_schema() for model in (ImageRequest, ImagesRequest)]}
             },
-            **{kind: {"schema": {"type": "string", "format": "binary"}} for kind in sorted(IMAGE_TYPES)},
+            **{kind: {"schema": _FILE} for kind in (*sorted(IMAGE_TYPES), BINARY)},
+            FORM: {"schema": {"type": "object", "properties": {"image": _FILE}, "required": ["image"]}},
         },
     }
 }

@@ -24,7 +24,7 @@ from PIL import Image
 from cifarml.errors import ImageError, ModelFileError, RequestError
 from cifarml.predict import Prediction, Predictor
 from cifarml.run import MANIFEST, Run
-from cifarml.scoring.request import CODES, MAX_BODY_BYTES, Request, read_request
+from cifarml.scoring.request import CODES, MAX_BODY_BYTES, Request, inflate, read_request
 
 try:  # installed in Azure ML's image only
     from azureml_inference_server_http.api.aml_request import rawhttp
@@ -199,11 +199,11 @@ def run(request: Any) -> Any:
     try:
         if request.method != "POST":
             raise RequestError("wrong_method", CODES["wrong_method"][1])
-        received = (request.content_type or "", _read_body(request.stream))
+        body = inflate(request.headers.get("Content-Encoding", ""), _read_body(request.stream))
     except RequestError as error:
         status, content = _refuse(error)
     else:
-        status, content = answer([received])[0]
+        status, content = answer([(request.content_type or "", body)])[0]
     return AMLResponse(content, status, {"Content-Type": "application/json"})
 
 

@@ -22,9 +22,10 @@ def render_reference(document: dict[str, Any]) -> str:
     intro = escape(document["info"].get("description", ""))
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        '<meta name="viewport" content="width=device-width"></head>'
+        '<meta name="viewport" content="width=device-width">'
+        '<link rel="icon" href="page/icon.svg" type="image/svg+xml"></head>'
         f"<body><main><h1>{title}</h1><p>{intro}</p>"
-        '<p>OpenAPI document: <a href="/openapi.json">openapi.json</a></p>'
+        '<p>OpenAPI document: <a href="openapi.json">openapi.json</a></p>'
         f"{''.join(routes)}<h2>Schemas</h2>{''.join(schemas)}</main></body></html>"
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -14,8 +15,9 @@ from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
 from cifarml.cifar10 import CLASS_NAMES
+from cifarml.errors import RequestError
 from cifarml.scoring.api_schema import SCORE_REQUEST, SCORE_RESPONSES
-from cifarml.scoring.request import IMAGE_TYPES, MAX_BODY_BYTES
+from cifarml.scoring.request import CODES, IMAGE_TYPES, MAX_BODY_BYTES, inflate
 from cifarml.serve.api_docs import render_reference
 from cifarml.serve.batching_queue import Busy, TimedOut, Unavailable
 from cifarml.serve.middleware import error_response
@@ -38,18 +40,47 @@ _IMAGE_FILE: Final = {
 
 
 def make_app(
-    router: TrafficRouter, lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]
+    router: TrafficRouter,
+    lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]],
+    root_path: str = "",
 ) -> FastAPI:
-    """Create the application of an endpoint; the docstrings of its routes are in the OpenAPI document."""
+    """Create the application of an endpoint; the docstrings of its routes are in the OpenAPI document.
+
+    Args:
+        router: The deployments.
+        lifespan: Context that starts and stops them.
+        root_path: Path prefix in the URLs that clients use; the application's own paths do not have it.
+    """
     title = f"cifarml endpoint {router.folder.name}"
     about = "Routes that require the key expect the header Authorization: Bearer KEY."
-    app = FastAPI(title=title, description=about, docs_url=None, redoc_url=None, lifespan=lifespan)
+    app = FastAPI(
+        title=title,
+        description=about,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,  # it would redirect to a URL without the prefix
+        servers=[{"url": root_path}] if root_path else None,
+        lifespan=lifespan,
+    )
     counters = EndpointMetrics()
 
     @app.exception_handler(HTTPException)
-    async def http_error(_: Request, error: HTTPException) -> Response:
+    async def http_error(request: Request, error: HTTPException) -> Response:
         code = {404: "not_found", 405: "wrong_method", 413: "too_large"}.get(error.status_code, "bad_http")
-        return error_response(error.status_code, code, str(error.detail), error.headers)
+        message = str(error.detail)
+        if code == "wrong_method" and request.url.path in {"/score", "/seen"}:
+            message = f"send an image to this address with POST; open {root_path}/ in a browser"
+        elif code == "wrong_method":
+            message = (
+                f"use {(error.headers or {}).get('Allow', 'GET')} here; send images to {root_path}/score"
+            )
+        elif code == "not_found":
+            message = f"the path does not exist; send images to {root_path}/score, see also {root_path}/docs"
+        return error_response(error.status_code, code, message, error.headers)
+
+    @app.exception_handler(RequestError)
+    async def wrong_body(_: Request, error: RequestError) -> Response:
+        return error_response(CODES[error.code][0], error.code, error.message)
 
     @app.post("/score", openapi_extra=SCORE_REQUEST, responses=SCORE_RESPONSES)
     async def score(request: Request) -> Response:
@@ -118,7 +149,7 @@ def make_app(
 
 
 async def _read_body(request: Request) -> bytes:
-    """Read the body without buffering more than the limit."""
+    """Read and decompress the body without buffering more than the limit."""
     too_large = HTTPException(
         413, f"the request body is larger than {MAX_BODY_BYTES:,} bytes", {"connection": "close"}
     )
@@ -130,7 +161,8 @@ async def _read_body(request: Request) -> bytes:
         if size_bytes > MAX_BODY_BYTES:
             raise too_large
         chunks.append(chunk)
-    return b"".join(chunks)
+    encoding = ", ".join(request.headers.getlist("content-encoding"))
+    return await asyncio.to_thread(inflate, encoding, b"".join(chunks)) if encoding else b"".join(chunks)
 
 
 async def _image(router: TrafficRouter, kind: bytes, body: bytes) -> Response:

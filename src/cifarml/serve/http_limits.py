@@ -74,9 +74,9 @@ class _LimitedProtocol(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        self._client = transport.get_extra_info("peername")
+        self._client = (transport.get_extra_info("peername") or ())[:2]  # as in an ASGI scope
         self._set_timer(self._limits.patience_s)
-        if self._client is None or len(self._limits.connections) >= MAX_CONNECTIONS:
+        if not self._client or len(self._limits.connections) >= MAX_CONNECTIONS:
             self._refuse(
                 HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", "too many connections; try again later"
             )

@@ -1,13 +1,12 @@
 """Access middleware: host, origin and key checks, security headers, and the access log.
 
-The server listens on the loopback interface only, but a web page in the user's browser can send requests to
-127.0.0.1, even under its own host name (DNS rebinding). So `Host` must name this machine, `Origin`, if
-present, must be the endpoint's own, and every path that is not public requires the key.
+A web page in the user's browser can send requests to 127.0.0.1 and to other machines of its network, even
+under its own host name (DNS rebinding). So `Host` must name the endpoint, `Origin`, if present, must be the
+endpoint's own or an allowed one, and every path that is not public requires the key.
 """
 
 from __future__ import annotations
 
-import hmac
 import json
 import logging
 import re
@@ -17,18 +16,31 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from starlette.requests import ClientDisconnect
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from cifarml.network_checks import LOOPBACK, is_loopback
+from cifarml.serve.exposure import Exposure
+from cifarml.serve.keys import find_fault
 from cifarml.serve.router import TrafficRouter
 from cifarml.serve.telemetry import AccessLog
 
 _log = logging.getLogger(__name__)
 
 _PUBLIC: Final = re.compile(r"/|/health/(live|ready)|/openapi\.json|/docs|/samples(/[a-z]+\.png)?|/page/.*")
-_HOST: Final = re.compile(rb"(127\.0\.0\.1|localhost)(:\d{1,5})?")
+_POST_ONLY: Final = frozenset({"/score", "/seen"})
 _MAX_HEADER_BYTES: Final = 32 << 10
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+_PREFLIGHT: Final = {
+    "access-control-allow-methods": "GET, HEAD, POST",
+    "access-control-allow-headers": "authorization, azureml-model-deployment, content-encoding, "
+    "content-type, x-request-id",
+    "access-control-max-age": "600",
+}
+_EXPOSED: Final = (
+    b"access-control-expose-headers",
+    b"azureml-model-deployment, retry-after, x-request-id",
+)
 _HEADERS: Final = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -51,13 +63,32 @@ def error_response(
 
 
 class AccessMiddleware:
-    """ASGI middleware that rejects unauthorized requests; ``/control`` requires the control key."""
+    """ASGI middleware that rejects unauthorized requests; ``/control`` requires the control key.
 
-    def __init__(self, app: ASGIApp, router: TrafficRouter, control_key: str, log: AccessLog) -> None:
+    Args:
+        app: The application.
+        router: Owner of the key that clients send.
+        control_key: Key of the admin API, which only this machine can use.
+        log: The access log.
+        exposure: Names and proxies of the endpoint.
+        key_hint: Where to find the key.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        router: TrafficRouter,
+        control_key: str,
+        log: AccessLog,
+        exposure: Exposure,
+        key_hint: str,
+    ) -> None:
         self._app = app
         self._router = router
         self._control_key = control_key
         self._log = log
+        self._exposure = exposure
+        self._key_hint = key_hint
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -69,20 +100,24 @@ class AccessMiddleware:
         given = headers.get(b"x-request-id", b"")
         request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8).encode()
         scope["state"]["request_id"] = request_id.decode()
+        added = [*_HEADERS, (b"x-request-id", request_id), *self._cors_headers(headers)]
         status, sent_bytes = 0, 0
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status, sent_bytes
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], *_HEADERS, (b"x-request-id", request_id)]
+                message["headers"] = [*message["headers"], *added]
             else:
                 sent_bytes += len(message.get("body", b""))
             await send(message)
 
         try:
-            app = self._refusal(scope, headers) or self._app
-            await app(scope, receive, send_with_headers)
+            app = self._early_response(scope, headers) or self._app
+            # uvicorn, which knows that the method is HEAD, does not send the body of the response
+            method = "GET" if scope["method"] == "HEAD" else scope["method"]
+            routed = {**scope, "method": method, "path": self._exposure.strip_root(scope["path"])}
+            await app(routed, receive, send_with_headers)
         except ClientDisconnect:
             status = 499
         except Exception:  # noqa: BLE001  # the client gets a response without details
@@ -93,33 +128,72 @@ class AccessMiddleware:
         finally:
             self._log.write(
                 request_id=request_id.decode(),
+                client=(scope["client"] or ("",))[0],
                 method=scope["method"][:16],
                 path=scope["path"][:200],
                 status=status,
                 deployment=scope["state"].get("deployment"),
                 seconds=round(time.perf_counter() - started, 6),
-                sent_bytes=sent_bytes,
+                sent_bytes=0 if scope["method"] == "HEAD" else sent_bytes,
             )
 
-    def _refusal(self, scope: Scope, headers: dict[bytes, bytes]) -> Response | None:
+    def _cors_headers(self, headers: dict[bytes, bytes]) -> list[tuple[bytes, bytes]]:
+        """Return the headers that let a page of an allowed origin read the response."""
+        if not self._exposure.allowed_origins:
+            return []
+        origin, vary = headers.get(b"origin", b""), (b"vary", b"Origin")
+        if origin.decode("latin-1") not in self._exposure.allowed_origins:
+            return [vary]
+        return [vary, (b"access-control-allow-origin", origin), _EXPOSED]
+
+    def _early_response(self, scope: Scope, headers: dict[bytes, bytes]) -> Response | None:
+        """Return the response to a request that does not reach the application."""
         num_bytes = len(scope["raw_path"]) + len(scope["query_string"])
         if num_bytes + sum(len(name) + len(value) for name, value in scope["headers"]) > _MAX_HEADER_BYTES:
             message = f"the request headers are larger than {_MAX_HEADER_BYTES:,} bytes"
             return error_response(431, "headers_too_large", message, {"connection": "close"})
-        host = headers.get(b"host", b"").lower()
-        if not _HOST.fullmatch(host) or sum(name == b"host" for name, _ in scope["headers"]) != 1:
-            return error_response(421, "wrong_host", "the Host header must be 127.0.0.1 or localhost")
-        origin = headers.get(b"origin")
-        if origin is not None and origin != b"http://" + host:
-            return error_response(403, "wrong_origin", "cross-origin requests are not allowed")
-        if _PUBLIC.fullmatch(scope["path"]):
+        exposure = self._exposure
+        host = headers.get(b"host", b"").decode("latin-1").lower()
+        server = (scope["server"] or ("",))[0]
+        if (
+            not exposure.allows_host(host, server)
+            or sum(name == b"host" for name, _ in scope["headers"]) != 1
+        ):
+            message = (
+                f"the Host header must be one of {', '.join(exposure.host_names)}; allow another name with "
+                "the setting serve_allowed_hosts"
+            )
+            return error_response(421, "wrong_host", message)
+        origin = headers.get(b"origin", b"").decode("latin-1")
+        if b"origin" in headers and not exposure.allows_origin(origin, scope["scheme"], host):
+            message = (
+                "requests of this origin are not allowed; allow it with the setting serve_allowed_origins"
+            )
+            return error_response(403, "wrong_origin", message)
+        is_preflight = scope["method"] == "OPTIONS" and b"access-control-request-method" in headers
+        if is_preflight and origin in exposure.allowed_origins:
+            return Response(status_code=204, headers=_PREFLIGHT)
+        path = scope["path"]
+        if exposure.root_path and path == exposure.root_path:
+            return RedirectResponse(f"{path}/")
+        return self._check_key(exposure.strip_root(path), scope, headers)
+
+    def _check_key(self, path: str, scope: Scope, headers: dict[bytes, bytes]) -> Response | None:
+        if _PUBLIC.fullmatch(path) or (path in _POST_ONLY and scope["method"] != "POST"):
             return None
-        control = scope["path"].startswith("/control/")
-        key = self._control_key if control else self._router.key
-        scheme, _, shown = headers.get(b"authorization", b"").partition(b" ")
-        if scheme.lower() == b"bearer" and hmac.compare_digest(shown.strip(), key.encode()):
+        is_control = path.startswith("/control/")
+        if is_control and not _is_local(scope, headers):
+            return error_response(404, "not_found", "Not Found")
+        key = self._control_key if is_control else self._router.key
+        fault = find_fault(headers, scope["query_string"], key)
+        if fault is None:
             return None
-        message = (
-            "missing or invalid key; send Authorization: Bearer KEY. Print the key: cifarml endpoint keys"
-        )
+        message = f"{fault}. {self._key_hint}"
         return error_response(401, "unauthorized", message, {"www-authenticate": "Bearer"})
+
+
+def _is_local(scope: Scope, headers: dict[bytes, bytes]) -> bool:
+    """Return whether a process of this machine sent a request, and no proxy forwarded it."""
+    host = headers.get(b"host", b"").partition(b":")[0]
+    forwarded = not headers.keys().isdisjoint({b"x-forwarded-for", b"forwarded", b"via"})
+    return not forwarded and host == LOOPBACK.encode() and is_loopback(scope["client"][0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
@@ -21,9 +22,10 @@ from packaging.utils import canonicalize_name
 from cifarml.deploy.azure.staging import SCORING_SCRIPT, scoring_files, stage_scoring
 from cifarml.errors import DeployError
 from cifarml.scoring.api_schema import ErrorAnswer, ImageAnswer
+from cifarml.scoring.request import CODES
 from tests.endpoint_docs import ENDPOINT_DOCS
 from tests.environments import environment
-from tests.goldens import JSON, colour_run, goldens, plain
+from tests.goldens import JSON, colour_run, encoded_bodies, goldens, plain
 from tests.inference_server import InferenceServer, command, free_port, variables
 
 GOLDENS = goldens()
@@ -135,6 +137,20 @@ def test_goldens_in_the_inference_server(server: InferenceServer) -> None:
     assert "Traceback" not in server.log()
 
 
+def test_gzip_bodies_in_the_inference_server(server: InferenceServer) -> None:
+    with http.Session() as session:
+        for golden in GOLDENS:
+            if golden.body and golden.status not in {413, 415}:
+                headers = {"Content-Type": golden.content_type, "Content-Encoding": "gzip"}
+                answer = session.post(server.url, gzip.compress(golden.body), headers=headers, timeout=30)
+                golden.check(answer.status_code, answer.content)
+        for name, (encoding, body) in encoded_bodies().items():
+            headers = {"Content-Type": "image/png", "Content-Encoding": encoding}
+            answer = session.post(server.url, body, headers=headers, timeout=30)
+            assert name.startswith(f"{answer.json()['error']['code']}:"), answer.content
+            assert answer.status_code == CODES[answer.json()["error"]["code"]][0]
+
+
 def test_documented_examples_run(server: InferenceServer, tmp_path: Path) -> None:
     """Run the commands of docs/reference/http-api.md against Azure ML's server."""
     (tmp_path / "ship.png").write_bytes(plain("ship"))
@@ -142,7 +158,7 @@ def test_documented_examples_run(server: InferenceServer, tmp_path: Path) -> Non
     page = ENDPOINT_DOCS.read_text(encoding="utf-8")
     shell = re.findall(r"^```bash\n(.*?)^```", page, re.M | re.S)
     programs = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
-    assert (len(shell), len(programs)) == (2, 1)
+    assert (len(shell), len(programs)) == (3, 1)
     commands = [
         *(["bash", "-c", block] for block in shell),
         *([sys.executable, "-c", text] for text in programs),
@@ -158,8 +174,8 @@ def test_documented_examples_run(server: InferenceServer, tmp_path: Path) -> Non
         ).stdout
         for each in commands
     ]
-    assert [ImageAnswer.model_validate_json(answer).result for answer in answers[:2]] == ["ship", "ship"]
-    assert answers[2].decode() == "ship.png ship\nfrog.jpg frog\n"
+    assert [ImageAnswer.model_validate_json(answer).result for answer in answers[:3]] == ["ship"] * 3
+    assert answers[3].decode() == "ship.png ship\nfrog.jpg frog\n"
 
 
 def test_http_methods_in_the_inference_server(server: InferenceServer) -> None:

@@ -6,11 +6,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 from cifarml.deploy.local.host import SCORE, build_page_address, copy_run
 from cifarml.registry.base import RegisteredModel
 from cifarml.serve.endpoint_folder import HOST, DeploymentRecord, EndpointFolder, EndpointRecord
+from cifarml.serve.exposure import Exposure
 from cifarml.serve.server import run_server
+
+_KEY_HINT: Final = "The key is in the page's address that cifarml serve printed, after #key="
 
 
 def serve_model(
@@ -18,6 +22,8 @@ def serve_model(
     folder: Path,
     *,
     port: int = 0,
+    exposure: Exposure | None = None,
+    key: str | None = None,
     on_ready: Callable[[str, str], None],
 ) -> None:
     """Serve a model until SIGINT or SIGTERM; requests in flight are completed.
@@ -25,7 +31,9 @@ def serve_model(
     Args:
         model: The model.
         folder: Working folder of the endpoint.
-        port: Port on 127.0.0.1; 0 selects a free port.
+        port: Port to listen on; 0 selects a free port.
+        exposure: How the endpoint is reached; by default from this machine only.
+        key: Key that clients send; by default a new one.
         on_ready: Called with the scoring URI and the URL of the web page.
 
     Raises:
@@ -42,6 +50,8 @@ def serve_model(
         script=str(SCORE),
     )
     kept.make(EndpointRecord(port, {record.name: 100}, (record,)))
+    if key:
+        kept.write_key(key)
     copy_run(model.open_run(), kept.model_dir(record))
 
     def announce(at: int) -> None:
@@ -49,4 +59,4 @@ def serve_model(
         on_ready(uri, build_page_address(uri, kept.read_key()))
 
     with suppress(KeyboardInterrupt):
-        run_server(kept, announce, any_port=not port)
+        run_server(kept, announce, any_port=not port, exposure=exposure, key_hint=_KEY_HINT)

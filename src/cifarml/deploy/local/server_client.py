@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import subprocess
 import sys
 import time
@@ -17,6 +18,10 @@ from urllib3.exceptions import TimeoutError as NoResponse
 
 from cifarml.errors import DeployError, EndpointTimeoutError
 from cifarml.serve.endpoint_folder import HOST, READY, EndpointFolder, ServerRecord, tail_of
+from cifarml.serve.exposure import Exposure
+from cifarml.settings import load_settings
+
+_log = logging.getLogger(__name__)
 
 _START_TIMEOUT_S: Final = 60.0
 _STOP_TIMEOUT_S: Final = 40.0
@@ -40,9 +45,12 @@ class ServerClient:
             return server
         folder.check_owner()
         folder.read()
+        exposure = Exposure.from_settings(load_settings())
+        if exposure.warning:
+            _log.warning("%s", exposure.warning)
         try:
             done = subprocess.run(  # noqa: S603  # this interpreter, fixed arguments
-                [sys.executable, "-P", "-m", "cifarml.serve.server", str(folder.path)],
+                [sys.executable, "-P", "-m", "cifarml.serve.server", str(folder.path), exposure.to_json()],
                 cwd=folder.path,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,

@@ -18,14 +18,16 @@ const $ = (id) => document.getElementById(id);
 let latest = 0; // number of the latest request; earlier responses are ignored
 let shownUrls = [];
 
+const KEY_ITEM = `key of ${location.pathname}`; // a proxy can serve several endpoints at one origin
+
 // Browsers never send the part after #. Remove the key from the URL, so that it is not bookmarked.
 function readKey() {
   const fromUrl = new URLSearchParams(location.hash.slice(1)).get("key");
   if (fromUrl) {
-    sessionStorage.setItem("key", fromUrl);
+    sessionStorage.setItem(KEY_ITEM, fromUrl);
     history.replaceState(null, "", location.pathname);
   }
-  return sessionStorage.getItem("key") ?? "";
+  return sessionStorage.getItem(KEY_ITEM) ?? "";
 }
 
 let key = readKey();
@@ -45,7 +47,8 @@ async function post(path, file) {
     body: file,
   });
   if (response.ok) return response;
-  const { error } = await response.json().catch(() => ({ error: { code: "", message: UNREACHABLE } }));
+  const code = response.status === 413 ? "too_large" : ""; // a proxy responds in HTML
+  const { error } = await response.json().catch(() => ({ error: { code, message: UNREACHABLE } }));
   throw new EndpointError(error.code, error.message);
 }
 
@@ -57,10 +60,10 @@ async function classify(file) {
     if (!file.size) throw new EndpointError("empty_body");
     if (file.size > MAX_BYTES) throw new EndpointError("too_large");
     const started = performance.now();
-    const response = await post("/score", file);
+    const response = await post("score", file);
     const prediction = await response.json();
     const milliseconds = performance.now() - started;
-    const seen = await (await post("/seen", file)).blob();
+    const seen = await (await post("seen", file)).blob();
     if (current === latest) show(file, seen, prediction, milliseconds, response.headers.get("azureml-model-deployment"));
   } catch (error) {
     if (current === latest) showError(error);
@@ -126,7 +129,7 @@ function requestKey(message) {
 
 async function showSamples() {
   try {
-    const names = await (await fetch("/samples")).json();
+    const names = await (await fetch("samples")).json();
     $("samples").replaceChildren(...names.map(sample));
   } catch {
     showProblem(UNREACHABLE);
@@ -138,7 +141,7 @@ function sample(name) {
   button.type = "button";
   button.setAttribute("aria-pressed", "false");
   const image = document.createElement("img");
-  image.src = `/samples/${name}.png`;
+  image.src = `samples/${name}.png`;
   image.alt = `Sample image: ${name}`;
   button.append(image);
   button.addEventListener("click", async () => {
@@ -164,7 +167,7 @@ function chooseFile(files) {
 
 function requestText() {
   const shownKey = $("with-key").checked && key ? key : "YOUR_KEY";
-  const uri = `${location.origin}/score`;
+  const uri = new URL("score", document.baseURI).href;
   if (document.querySelector("[name=language]:checked").value === "curl") {
     return [
       `curl ${uri} \\`,
@@ -222,7 +225,7 @@ document.addEventListener("paste", (event) => chooseFile(event.clipboardData.fil
 $("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
   key = $("key").value.trim();
-  sessionStorage.setItem("key", key);
+  sessionStorage.setItem(KEY_ITEM, key);
   $("key").value = "";
   $("key-form").hidden = true;
   showProblem("");

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cifarml.data.dataset import BadImage, Dataset
-from cifarml.data.draw_split import draw_tenth, last_tenth_by_name
 from cifarml.data.layout import Layout
+from cifarml.data.splitting.draw_split import draw_tenth, last_tenth_by_name
 from cifarml.errors import DataError
 
 _SHOWN = 5

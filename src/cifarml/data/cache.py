@@ -16,7 +16,8 @@ import numpy.typing as npt
 from filelock import FileLock, Timeout
 
 from cifarml.cifar10 import IMAGE_SHAPE
-from cifarml.data.dataset import Dataset, Fingerprint
+from cifarml.data.dataset import Dataset
+from cifarml.data.fingerprint import Fingerprint
 from cifarml.errors import CifarMLError
 
 _logger = logging.getLogger(__name__)
@@ -89,13 +90,14 @@ class CacheWriter:
         try:
             for written in self._written:
                 written.result()
-            for array in (dataset.labels, dataset.is_test, dataset.is_validation):
+            arrays = (dataset.labels, dataset.is_test, dataset.is_validation)
+            for array in arrays:
                 np.save(self._file, array)
             about = {
                 "class_names": dataset.class_names,
                 "sources": dataset.sources,
                 "notes": dataset.notes,
-                "fingerprint": self._fingerprint.finish(dataset),
+                "fingerprint": self._fingerprint.finish(*arrays),
             }
             np.save(self._file, np.frombuffer(json.dumps(about).encode(), np.uint8))
             self._file.close()

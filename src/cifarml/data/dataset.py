@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from functools import cached_property
 from typing import NamedTuple, TypeVar
 
@@ -12,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cifarml.cifar10 import IMAGE_SHAPE
-from cifarml.data.subset import draw_subset
+from cifarml.data.fingerprint import Fingerprint
+from cifarml.data.splitting.subset import draw_subset
 from cifarml.errors import DataError
 
 _T = TypeVar("_T", bound=np.generic)
@@ -103,7 +102,7 @@ class Dataset:
         """SHA-256 of the class names, pixels, labels and split, hexadecimal."""
         fingerprint = Fingerprint(len(self), self.class_names)
         fingerprint.add(self.images)
-        return fingerprint.finish(self)
+        return fingerprint.finish(self.labels, self.is_test, self.is_validation)
 
     @property
     def train(self) -> Dataset:
@@ -196,7 +195,8 @@ class Dataset:
             small = dataset.subset(100, seed=1)
             ```
         """
-        chosen = self.take(draw_subset(self, num_images, seed))
+        splits = (self._is_train, self.is_test, self.is_validation)
+        chosen = self.take(draw_subset(self.labels, self.class_names, splits, num_images, seed))
         return dataclasses.replace(chosen, skipped=self.skipped)
 
     def split(self, *, validation_fraction: float | None = None, seed: int = 0) -> DatasetSplits:
@@ -243,38 +243,21 @@ class Dataset:
         )
 
     def _split_by_source(self) -> DatasetSplits:
-        is_train = ~self.is_test & ~self.is_validation
-        counts = np.bincount(self.labels[is_train], minlength=len(self.class_names))
+        counts = np.bincount(self.labels[self._is_train], minlength=len(self.class_names))
         if not counts.all():
             raise self._no_training_images(self.class_names[int(counts.argmin())])
-        parts = (is_train, self.is_validation, self.is_test)
+        parts = (self._is_train, self.is_validation, self.is_test)
         return DatasetSplits(*(self.take(np.flatnonzero(part)) for part in parts))
+
+    @property
+    def _is_train(self) -> npt.NDArray[np.bool_]:
+        return ~self.is_test & ~self.is_validation
 
     def _no_training_images(self, class_name: str) -> DataError:
         return DataError(
             f"{self.origin}: class {class_name!r} has no training images",
             hint="check the data: cifarml data check SOURCE",
         )
-
-
-class Fingerprint:
-    """Incremental computation of `Dataset.fingerprint`."""
-
-    def __init__(self, num_images: int, class_names: tuple[str, ...]) -> None:
-        header = {"shape": (num_images, *IMAGE_SHAPE), "class_names": class_names}
-        self._digest = hashlib.sha256(json.dumps(header, ensure_ascii=False).encode())
-
-    def add(self, images: npt.NDArray[np.uint8]) -> None:
-        """Update the fingerprint with the next images, uint8 of shape (B, 32, 32, 3)."""
-        self._digest.update(np.ascontiguousarray(images).data)
-
-    def finish(self, dataset: Dataset) -> str:
-        """Return the fingerprint of all images, with the labels and the split of `dataset`."""
-        self._digest.update(np.ascontiguousarray(dataset.labels.astype("<i8", copy=False)).data)
-        self._digest.update(np.ascontiguousarray(dataset.is_test).data)
-        if dataset.is_validation.any():  # otherwise as before validation folders were supported
-            self._digest.update(np.ascontiguousarray(dataset.is_validation).data)
-        return self._digest.hexdigest()
 
 
 class DatasetSplits(NamedTuple):

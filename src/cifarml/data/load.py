@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import hashlib
 import re
@@ -53,6 +54,8 @@ def load_dataset(
     - `"cifar10"`, the official archive (downloaded once);
     - `"drawn[:COUNT[:SEED]]"`, synthetic drawings of the CIFAR-10 classes.
 
+    The last two are strings; a folder of the same name is `"./cifar10"` or `Path("cifar10")`.
+
     Args:
         source: A path, an address or one of the names above.
         subset: Number of images in a random subset, balanced over the classes; all images if omitted.
@@ -76,6 +79,9 @@ def load_dataset(
         ```
     """
     dataset = _load_source(source, skip_bad, settings or load_settings(), on_progress)
+    if isinstance(source, str) and is_keyword(source) and Path(source).exists():
+        note = f"{source!r} is not the folder or file of this name, which is './{source}'"
+        dataset = dataclasses.replace(dataset, notes=(note, *dataset.notes))
     return dataset if subset is None else dataset.subset(subset, seed=seed)
 
 
@@ -96,9 +102,14 @@ def locate_source(
     return str(source), Path(source)
 
 
+def is_keyword(source: str) -> bool:
+    """Return whether a source is `cifar10` or `drawn`, with or without a count and a seed."""
+    return source == "cifar10" or _DRAWN.fullmatch(source) is not None
+
+
 def is_path(source: str) -> bool:
     """Return whether a source is a local path, not a blob address, `cifar10` or `drawn`."""
-    return source != "cifar10" and not _DRAWN.fullmatch(source) and not is_blob_address(source)
+    return not is_keyword(source) and not is_blob_address(source)
 
 
 def open_source(origin: str, place: Path | FileTree) -> FileTree:
@@ -122,7 +133,7 @@ def open_source(origin: str, place: Path | FileTree) -> FileTree:
 
 
 def _load_source(source: str | Path, skip_bad: bool, settings: Settings, on_progress: OnProgress) -> Dataset:
-    if drawn := _DRAWN.fullmatch(str(source)):
+    if isinstance(source, str) and (drawn := _DRAWN.fullmatch(source)):
         count, seed = int(drawn["count"] or 2000), int(drawn["seed"] or 0)
         return draw_dataset(count, seed=seed, on_progress=on_progress)
     origin, place = locate_source(source, settings, on_progress=on_progress)

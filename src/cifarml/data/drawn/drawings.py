@@ -14,10 +14,10 @@ from PIL import Image, ImageDraw
 
 from cifarml.cifar10 import CLASS_NAMES, IMAGE_SHAPE, IMAGE_SIZE
 from cifarml.data.dataset import Dataset
-from cifarml.data.draw_split import last_tenth
 from cifarml.data.drawn.animals import bird, cat, deer, dog, frog, horse
 from cifarml.data.drawn.pen import Colour, Figure, Paint, Pen, hsv
 from cifarml.data.drawn.vehicles import airplane, automobile, ship, truck
+from cifarml.data.splitting.draw_split import last_tenth
 from cifarml.errors import DataError
 from cifarml.progress import OnProgress, Progress, ignore_progress
 

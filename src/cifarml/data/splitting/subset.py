@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from cifarml.errors import DataError
-
-if TYPE_CHECKING:
-    from cifarml.data.dataset import Dataset
 
 TEST_FRACTION: Final = 0.1
 """Share of test images in the article: numbers 181-200 of each 200."""
@@ -18,9 +16,23 @@ TEST_FRACTION: Final = 0.1
 Indices = npt.NDArray[np.int64]
 
 
-def draw_subset(dataset: Dataset, num_images: int, seed: int) -> Indices:
-    """Draw the sorted indices of a subset; see `Dataset.subset`."""
-    num_classes = len(dataset.class_names)
+def draw_subset(
+    labels: Indices,
+    class_names: Sequence[str],
+    splits: Sequence[npt.NDArray[np.bool_]],
+    num_images: int,
+    seed: int,
+) -> Indices:
+    """Draw the sorted indices of a subset of N images; see `Dataset.subset`.
+
+    Args:
+        labels: int64, shape (N,).
+        class_names: Names of the classes.
+        splits: Three masks, bool, shape (N,): training, test and validation images.
+        num_images: Size of the subset.
+        seed: Random seed.
+    """
+    num_classes = len(class_names)
     if num_images < 2 * num_classes:
         raise DataError(
             f"a subset needs 2 images per class, at least {2 * num_classes}. Received: {num_images}"
@@ -28,16 +40,14 @@ def draw_subset(dataset: Dataset, num_images: int, seed: int) -> Indices:
     rng = np.random.default_rng(seed)
     shares = np.full(num_classes, num_images // num_classes)
     shares[rng.permutation(num_classes)[: num_images % num_classes]] += 1
-    is_train = ~dataset.is_test & ~dataset.is_validation
-    splits = (is_train, dataset.is_test, dataset.is_validation)
     chosen: list[Indices] = []
     for label, share in enumerate(shares.tolist()):
-        available = [np.flatnonzero((dataset.labels == label) & part) for part in splits]
+        available = [np.flatnonzero((labels == label) & part) for part in splits]
         total = sum(map(len, available))
         if total < share:
             raise DataError(
                 f"a balanced subset of {num_images:,} needs {share:,} images of "
-                f"{dataset.class_names[label]!r}, but only {total:,} are available",
+                f"{class_names[label]!r}, but only {total:,} are available",
                 hint="choose a smaller subset: --subset N",
             )
         sizes = _divide(share, *map(len, available))

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Final
 
-from cifarml.data.split_names import split_of
+from cifarml.data.layouts.split_names import split_of
 from cifarml.errors import DataError
 
 LAYOUT_HINT: Final = (

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from cifarml.data.flat_names import natural_key
+from cifarml.data.layouts.flat_names import natural_key
 
 _CHANGE: Final = (
     r"(?:[hv]?[-_ ]?flip(?:ped)?(?:[-_ ]?(?:lr|ud|h|v|x|y|horizontal(?:ly)?|vertical(?:ly)?))?"

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from cifarml.data.copies import group_copies, pixel_digest
-from cifarml.data.flat_names import natural_key
-from cifarml.data.subset import TEST_FRACTION
+from cifarml.data.layouts.flat_names import natural_key
+from cifarml.data.splitting.copies import group_copies, pixel_digest
+from cifarml.data.splitting.subset import TEST_FRACTION
 
 
 def last_tenth(

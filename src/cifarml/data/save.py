@@ -19,10 +19,9 @@ _UNSAFE: Final = frozenset('/\\:*?"<>|\0')
 
 
 def save_images(dataset: Dataset, path: str | Path, *, on_progress: OnProgress = ignore_progress) -> Path:
-    """Save the images as PNG files in a zip: `train/<class>/00001.png` and `test/<class>/...`,
-    and `validation/<class>/...` if the source marks validation images.
+    """Save the images as PNG files in a zip: `train/<class>/00001.png` and `test/<class>/...`.
 
-    The write is atomic. The output is reproducible: the same images always give the same bytes, so that an
+    Images that the source marks for validation are in `validation/<class>/...`. The write is atomic. The output is reproducible: the same images always give the same bytes, so that an
     unchanged archive is not uploaded again.
 
     Args:

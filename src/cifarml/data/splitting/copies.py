@@ -14,7 +14,7 @@ import numpy.typing as npt
 from cifarml.data.layouts.flat_names import natural_key
 
 _CHANGE: Final = (
-    r"(?:[hv]?[-_ ]?flip(?:ped)?(?:[-_ ]?(?:lr|ud|h|v|x|y|horizontal(?:ly)?|vertical(?:ly)?))?"
+    r"(?:[hv]?[-_ ]?flip(?:ped)?(?:[-_ ]?(?:lr|ud|h|v|horizontal(?:ly)?|vertical(?:ly)?))?"
     r"|(?:horizontal|vertical)[-_ ]?flip|mirror(?:ed)?|rot(?:ate|ated|ation)?|aug(?:ment|mented|mentation)?"
     r"|cop(?:y|ie|ia)|kopie|crop(?:ped)?|scaled?|resized?|bright(?:ness|er|ened)?|dark(?:er|ened)?"
     r"|nois[ey]|blur(?:red|ry)?|gr[ae]y(?:scale)?|contrast|jitter(?:ed)?|zoom(?:ed)?|shift(?:ed)?"
@@ -25,7 +25,7 @@ _SUFFIX: Final = re.compile(
 )
 _PREFIX: Final = re.compile(rf"^{_CHANGE}\d*(?:deg)?(?:[-_ .]+(?:of|von|de|di)[-_ .]+|[-_ .]+)(?=.)")
 _ROBOFLOW: Final = re.compile(r"(.+)\.rf\.[0-9a-f]{16,}")
-_BURST: Final = re.compile(r".*?(burst[-_ ]?\d+)(?:[-_ ].*)?")
+_BURST: Final = re.compile(r".*(burst\d{8,}).*|(burst[-_ ]?\d+)[-_ ].+")
 _SAME_SECOND: Final = re.compile(
     r"(.*(?:19|20)\d{6}[-_]?\d{6})\d*(?:[-_~.]\d{1,3}| ?\(\d+\))*(?:[-_.][a-z]+)?"
 )
@@ -86,7 +86,8 @@ def copy_stem(name: str) -> str:
     stem = base[: base.rfind(".")] if "." in base else base
     for pattern in (_ROBOFLOW, _BURST, _SAME_SECOND):
         if match := pattern.fullmatch(stem):
-            stem = match[1]
+            stem = next(filter(None, match.groups()))
+            break
     while (shorter := _PREFIX.sub("", _SUFFIX.sub("", stem))) != stem:
         stem = shorter
     return folder + slash + stem

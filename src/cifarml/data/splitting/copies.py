@@ -172,4 +172,5 @@ def _normalize(grey: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     flat = grey.reshape(len(grey), -1)
     flat = flat - flat.mean(axis=1, keepdims=True)
     norms = np.linalg.norm(flat, axis=1, keepdims=True)
-    return np.where(norms > _BLANK * grey.shape[1], flat / np.maximum(norms, 1), np.float32(0))
+    flat[norms[:, 0] <= _BLANK * grey.shape[1]] = 0
+    return flat / np.maximum(norms, np.float32(1))

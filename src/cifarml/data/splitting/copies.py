@@ -15,10 +15,10 @@ from cifarml.data.layouts.flat_names import natural_key
 
 _CHANGE: Final = (
     r"(?:[hv]?[-_ ]?flip(?:ped)?(?:[-_ ]?(?:lr|ud|h|v|horizontal(?:ly)?|vertical(?:ly)?))?"
-    r"|(?:horizontal|vertical)[-_ ]?flip|mirror(?:ed)?|rot(?:ate|ated|ation)?|aug(?:ment|mented|mentation)?"
-    r"|cop(?:y|ie|ia)|kopie|crop(?:ped)?|scaled?|resized?|bright(?:ness|er|ened)?|dark(?:er|ened)?"
+    r"|(?:horizontal|vertical)[-_ ]?flip|mirror(?:ed)?|rot(?:ate|ated|ation)?|aug|augment(?:ed|ation)?"
+    r"|cop(?:y|ie|ia)|kopie|crop(?:ped)?|scaled?|resized?|bright(?:ness|er)?|brightened|dark(?:er)?|darkened"
     r"|nois[ey]|blur(?:red|ry)?|gr[ae]y(?:scale)?|contrast|jitter(?:ed)?|zoom(?:ed)?|shift(?:ed)?"
-    r"|translated?|sheared?|edit(?:ed)?|orig(?:inal)?|transform(?:ed)?|distort(?:ed)?|sharp(?:en|ened)?)"
+    r"|translated?|sheared?|edit(?:ed)?|orig(?:inal)?|transform(?:ed)?|distort(?:ed)?|sharp|sharpen(?:ed)?)"
 )
 _SUFFIX: Final = re.compile(
     rf"(?<=.)(?:[-_ .]+{_CHANGE}|[-_ .]+(?:burst|frame))[-_ .]*\d*(?:deg)?(?: ?\(\d+\))?$"

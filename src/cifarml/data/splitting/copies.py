@@ -164,7 +164,7 @@ def _similar_pairs(images: npt.NDArray[np.uint8]) -> Iterator[tuple[int, int]]:
 def _halve(grey: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Reduce grey values of shape (N, H, W) to (N, H / 2, W / 2)."""
     rows = grey[:, ::2] + grey[:, 1::2]
-    return (rows[:, :, ::2] + rows[:, :, 1::2]) / np.float32(4)
+    return ((rows[:, :, ::2] + rows[:, :, 1::2]) / 4).astype(np.float32, copy=False)
 
 
 def _normalize(grey: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -173,4 +173,4 @@ def _normalize(grey: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     flat = flat - flat.mean(axis=1, keepdims=True)
     norms = np.linalg.norm(flat, axis=1, keepdims=True)
     flat[norms[:, 0] <= _BLANK * grey.shape[1]] = 0
-    return flat / np.maximum(norms, np.float32(1))
+    return (flat / np.maximum(norms, 1)).astype(np.float32, copy=False)

@@ -169,8 +169,9 @@ def _halve(grey: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 def _normalize(grey: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Return grey values of shape (N, H * W) with zero mean and unit norm; 0 for blank images."""
-    flat = grey.reshape(len(grey), -1)
-    flat = flat - flat.mean(axis=1, keepdims=True)
+    flat: npt.NDArray[np.float32] = grey.reshape(len(grey), -1).copy()
+    flat -= flat.mean(axis=1, keepdims=True)
     norms = np.linalg.norm(flat, axis=1, keepdims=True)
     flat[norms[:, 0] <= _BLANK * grey.shape[1]] = 0
-    return (flat / np.maximum(norms, 1)).astype(np.float32, copy=False)
+    flat /= np.maximum(norms, 1)
+    return flat

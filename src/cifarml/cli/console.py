@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from cifarml.settings import debug_enabled, silence_tensorflow
 
 if TYPE_CHECKING:
+    from cifarml.data.dataset import Dataset
     from cifarml.evaluation.compare_models import ModelFigures
     from cifarml.evaluation.metrics import Evaluation
 
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
 def note(text: str) -> None:
     """Print a line on standard error."""
     print(text, file=sys.stderr, flush=True)
+
+
+def print_notes(dataset: Dataset) -> None:
+    """Print on standard error how the labels and the split of a data set were derived."""
+    for text in dataset.notes:
+        note(text)
 
 
 class _Notes(logging.Handler):

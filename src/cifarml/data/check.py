@@ -7,11 +7,10 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
-from cifarml.data.blob.address import is_blob_address
+from cifarml.data.build import same_but_for_case
 from cifarml.data.cifar10.official import is_official
 from cifarml.data.dataset import BadImage, Dataset
-from cifarml.data.layout import find_layout
-from cifarml.data.load import load_dataset, locate_source, open_source
+from cifarml.data.load import is_keyword, load_dataset, locate_source, open_source, read_layout
 from cifarml.errors import ImageError
 from cifarml.images import image_size
 from cifarml.progress import OnProgress, ignore_progress
@@ -60,6 +59,7 @@ class SourceCheck(NamedTuple):
             "origin": self.dataset.origin,
             "num_images": len(self.dataset),
             "fingerprint": self.dataset.fingerprint,
+            "notes": self.dataset.notes,
             **found,
             "classes": [count._asdict() for count in self.classes],
             "sizes": [{"width": w, "height": h, "num_images": count} for (w, h), count in self.sizes],
@@ -133,6 +133,10 @@ def check_dataset(dataset: Dataset, *, sizes: Counter[tuple[int, int]] | None = 
         *_format_count(len(conflicts), "image has conflicting labels", "images have conflicting labels"),
         *(f"class {count.name!r} has no training images" for count in counts if not count.train),
         *(f"class {count.name!r} has no test images" for count in counts if not count.test),
+        *(
+            f"class names that differ only in case: {', '.join(map(repr, names))}"
+            for names in same_but_for_case(dataset.class_names)
+        ),
     ]
     warnings = [
         *_format_count(len(duplicates), "image is duplicated", "images are duplicated"),
@@ -168,11 +172,11 @@ def _imbalance(counts: tuple[ClassCount, ...]) -> list[str]:
 def _count_sizes(source: str | Path) -> Counter[tuple[int, int]]:
     """Count the image files of a source by width and height, without decoding them."""
     sizes: Counter[tuple[int, int]] = Counter()
-    if not is_blob_address(source) and not Path(source).exists():  # drawings or "cifar10"
+    if isinstance(source, str) and is_keyword(source):
         return sizes
     with open_source(*locate_source(source, load_settings())) as tree:
         if not is_official(tree.files):
-            for name in find_layout(tree.files, tree.folders).names:
+            for name in read_layout(tree).names:
                 try:
                     sizes[image_size(tree.read(name))] += 1
                 except ImageError:

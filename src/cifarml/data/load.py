@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import hashlib
 import re
@@ -11,11 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-import numpy.typing as npt
-
 from cifarml.data.archives.archive import is_archive, open_archive
 from cifarml.data.blob.address import is_blob_address
+from cifarml.data.build import build_dataset
 from cifarml.data.cache import CacheWriter, read_cached
 from cifarml.data.cifar10.official import download_official, is_official, load_official
 from cifarml.data.dataset import BadImage, Dataset
@@ -32,6 +31,8 @@ _DRAWN: Final = re.compile(r"drawn(?::(?P<count>\d{1,9}))?(?::(?P<seed>\d{1,9}))
 _CACHED_FILES: Final = 5_000
 _CACHED_BYTES: Final = 64 * 2**20
 _SHOWN_BAD: Final = 20
+_VERSION: Final = f"{DECODER_VERSION}.2"
+"""Version of cached images: of their pixels, and of their labels and split."""
 
 
 def load_dataset(
@@ -52,6 +53,8 @@ def load_dataset(
     - either of these in Azure Blob Storage, as `"az://CONTAINER/NAME"` or an https URL (downloaded once);
     - `"cifar10"`, the official archive (downloaded once);
     - `"drawn[:COUNT[:SEED]]"`, synthetic drawings of the CIFAR-10 classes.
+
+    The last two are strings; a folder of the same name is `"./cifar10"` or `Path("cifar10")`.
 
     Args:
         source: A path, an address or one of the names above.
@@ -76,6 +79,9 @@ def load_dataset(
         ```
     """
     dataset = _load_source(source, skip_bad, settings or load_settings(), on_progress)
+    if isinstance(source, str) and is_keyword(source) and Path(source).exists():
+        note = f"{source!r} is not the folder or file of this name, which is './{source}'"
+        dataset = dataclasses.replace(dataset, notes=(note, *dataset.notes))
     return dataset if subset is None else dataset.subset(subset, seed=seed)
 
 
@@ -96,9 +102,14 @@ def locate_source(
     return str(source), Path(source)
 
 
+def is_keyword(source: str) -> bool:
+    """Return whether a source is `cifar10` or `drawn`, with or without a count and a seed."""
+    return source == "cifar10" or _DRAWN.fullmatch(source) is not None
+
+
 def is_path(source: str) -> bool:
     """Return whether a source is a local path, not a blob address, `cifar10` or `drawn`."""
-    return source != "cifar10" and not _DRAWN.fullmatch(source) and not is_blob_address(source)
+    return not is_keyword(source) and not is_blob_address(source)
 
 
 def open_source(origin: str, place: Path | FileTree) -> FileTree:
@@ -122,7 +133,7 @@ def open_source(origin: str, place: Path | FileTree) -> FileTree:
 
 
 def _load_source(source: str | Path, skip_bad: bool, settings: Settings, on_progress: OnProgress) -> Dataset:
-    if drawn := _DRAWN.fullmatch(str(source)):
+    if isinstance(source, str) and (drawn := _DRAWN.fullmatch(source)):
         count, seed = int(drawn["count"] or 2000), int(drawn["seed"] or 0)
         return draw_dataset(count, seed=seed, on_progress=on_progress)
     origin, place = locate_source(source, settings, on_progress=on_progress)
@@ -131,14 +142,14 @@ def _load_source(source: str | Path, skip_bad: bool, settings: Settings, on_prog
     with suppress(OSError, ValueError):  # open_source reports the error
         if isinstance(place, Path) and place.is_file():
             with place.open("rb") as file:
-                key = f"{hashlib.file_digest(file, 'sha256').hexdigest()}-{DECODER_VERSION}"
+                key = f"{hashlib.file_digest(file, 'sha256').hexdigest()}-{_VERSION}"
     if key and (dataset := read_cached(cache, key, origin)):
         return dataset  # the archive need not be opened
     with _gc_disabled(), open_source(origin, place) as tree:
         if len(tree.files) < _CACHED_FILES and sum(tree.files.values()) < _CACHED_BYTES:
             key = ""
         elif tree_key := tree.key():
-            key = f"{tree_key}-{DECODER_VERSION}"
+            key = f"{tree_key}-{_VERSION}"
             if dataset := read_cached(cache, key, origin):
                 return dataset
         return _decode_tree(tree, skip_bad, on_progress, partial(CacheWriter, cache, key))
@@ -168,33 +179,26 @@ def _decode_tree(
             cache.add(dataset.images)
             cache.finish(dataset)
         return dataset
-    try:
-        layout = find_layout(tree.files, tree.folders)
-    except DataError as error:
-        raise DataError(f"{tree.origin}: {error.message}", error.hint) from error
+    layout = read_layout(tree)
     with open_cache(len(layout.names), layout.class_names) as cache:
         images, bad = decode_images(tree, layout.names, on_block=cache.add, on_progress=on_progress)
         if bad and not skip_bad:
             raise _bad_images_error(tree.origin, bad, len(layout.names))
-        dataset = _to_dataset(tree.origin, layout, images, bad)
+        try:
+            dataset = build_dataset(tree.origin, layout, images, bad)
+        except DataError as error:
+            raise DataError(f"{tree.origin}: {error.message}", error.hint) from error
         if not bad:
             cache.finish(dataset)
         return dataset
 
 
-def _to_dataset(origin: str, layout: Layout, images: npt.NDArray[np.uint8], bad: list[BadImage]) -> Dataset:
-    names, labels, is_test = layout.names, layout.labels, layout.is_test
-    if bad:
-        skipped = {image.name for image in bad}
-        good = np.array([name not in skipped for name in names])
-        images, labels, is_test = images[good], labels[good], is_test[good]
-        names = tuple(name for name in names if name not in skipped)
-        if empty := set(range(len(layout.class_names))) - set(labels.tolist()):
-            missing = ", ".join(repr(layout.class_names[label]) for label in sorted(empty)[:5])
-            raise DataError(f"{origin}: classes without readable images: {missing}")
-    for array in (images, labels, is_test):
-        array.setflags(write=False)
-    return Dataset(images, labels, layout.class_names, names, is_test, origin, tuple(bad))
+def read_layout(tree: FileTree) -> Layout:
+    """Derive the labels and the split of image files; another way to label them goes here."""
+    try:
+        return find_layout(tree.files, tree.folders)
+    except DataError as error:
+        raise DataError(f"{tree.origin}: {error.message}", error.hint) from error
 
 
 def _bad_images_error(origin: str, bad: list[BadImage], count: int) -> ImageError:

@@ -48,8 +48,9 @@ def show(
         dataset = load_dataset(source, subset=subset, seed=seed, skip_bad=skip_bad, on_progress=on_progress)
     path = save_figure(output, image_grid(dataset, num_images=num_images, seed=seed))
     print_result(
-        {"path": path, "origin": dataset.origin, "num_images": len(dataset)},
+        {"path": path, "origin": dataset.origin, "num_images": len(dataset), "notes": dataset.notes},
         f"{dataset.origin}: {len(dataset):,} images, {len(dataset.class_names)} classes",
+        *dataset.notes,
         f"Image: {shown_path(path)}",
         json=json,
     )
@@ -83,6 +84,8 @@ def check(source: options.Source, json: options.Json = False, quiet: options.Qui
             ("class", "train ", "test "),
             [(name, f"{train:,}", f"{test:,}") for name, train, test in (*found.classes, total)],
         )
+        for text in found.dataset.notes:
+            print(f"note      {text}")
         for (width, height), count in found.sizes[:_SHOWN]:
             print(f"size      {width} x {height}: {count:,} images")
         if len(found.sizes) > _SHOWN:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from cifarml.settings import debug_enabled, silence_tensorflow
 
 if TYPE_CHECKING:
+    from cifarml.data.dataset import Dataset
     from cifarml.evaluation.compare_models import ModelFigures
     from cifarml.evaluation.metrics import Evaluation
 
@@ -38,6 +39,14 @@ def show_log() -> None:
     logger.setLevel(logging.INFO)
     logger.addHandler(_Notes())
     logger.propagate = False
+
+
+def note_ignored(dataset: Dataset) -> Dataset:
+    """Print which image files of a source were not read, and return the data set."""
+    for files in dataset.ignored:
+        note(f"Warning: {files}")
+        note(f"Hint: {files.hint}")
+    return dataset
 
 
 def print_json(values: object) -> None:

@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from cifarml.cifar10 import IMAGE_SHAPE
 from cifarml.data.dataset import Dataset, Fingerprint
+from cifarml.data.ignored import IgnoredFiles
 from cifarml.errors import CifarMLError
 
 _logger = logging.getLogger(__name__)
@@ -34,7 +35,8 @@ def read_cached(folder: Path, key: str, origin: str) -> Dataset | None:
         for array in (images, labels, is_test):
             array.setflags(write=False)
         names, sources = tuple(about["class_names"]), tuple(about["sources"])
-        dataset = Dataset(images, labels, names, sources, is_test, origin)
+        ignored = tuple(IgnoredFiles(**each) for each in about["ignored"])
+        dataset = Dataset(images, labels, names, sources, is_test, origin, ignored=ignored)
         if dataset.fingerprint != about["fingerprint"]:
             raise ValueError("the content does not match its fingerprint")
         os.utime(path)
@@ -93,6 +95,7 @@ class CacheWriter:
             about = {
                 "class_names": dataset.class_names,
                 "sources": dataset.sources,
+                "ignored": [vars(files) for files in dataset.ignored],
                 "fingerprint": self._fingerprint.finish(dataset.labels, dataset.is_test),
             }
             np.save(self._file, np.frombuffer(json.dumps(about).encode(), np.uint8))

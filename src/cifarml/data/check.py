@@ -10,6 +10,7 @@ from typing import NamedTuple
 from cifarml.data.blob.address import is_blob_address
 from cifarml.data.cifar10.official import is_official
 from cifarml.data.dataset import BadImage, Dataset
+from cifarml.data.ignored import IgnoredFiles
 from cifarml.data.layout import find_layout
 from cifarml.data.load import load_dataset, locate_source, open_source
 from cifarml.errors import ImageError
@@ -40,6 +41,7 @@ class SourceCheck(NamedTuple):
         conflicts: Groups of images with the same pixels and different labels.
         problems: Messages about defects that invalidate training or its test accuracy; empty if none.
         warnings: Messages about minor defects.
+        ignored: Image files that were not read, by kind.
     """
 
     dataset: Dataset
@@ -51,6 +53,7 @@ class SourceCheck(NamedTuple):
     conflicts: tuple[tuple[str, ...], ...]
     problems: tuple[str, ...]
     warnings: tuple[str, ...]
+    ignored: tuple[IgnoredFiles, ...] = ()
 
     def to_json(self) -> dict[str, object]:
         """Return the result as JSON-serializable values."""
@@ -64,6 +67,7 @@ class SourceCheck(NamedTuple):
             "classes": [count._asdict() for count in self.classes],
             "sizes": [{"width": w, "height": h, "num_images": count} for (w, h), count in self.sizes],
             "unreadable": [image._asdict() for image in self.unreadable],
+            "ignored": [vars(files) for files in self.ignored],
         }
 
 
@@ -127,14 +131,18 @@ def check_dataset(dataset: Dataset, *, sizes: Counter[tuple[int, int]] | None = 
                 leaks.append(names)
             elif same_label:
                 duplicates.append(names)
+    folders = {name.rpartition("/")[0] for name in dataset.sources}
+    missing = [files for files in dataset.ignored if files.example.rpartition("/")[0] in folders]
     problems = [
         *_format_count(len(dataset.skipped), "image can't be read", "images can't be read"),
         *_format_count(len(leaks), "image is in both train and test", "images are in both train and test"),
         *_format_count(len(conflicts), "image has conflicting labels", "images have conflicting labels"),
         *(f"class {count.name!r} has no training images" for count in counts if not count.train),
         *(f"class {count.name!r} has no test images" for count in counts if not count.test),
+        *(str(files) for files in missing),
     ]
     warnings = [
+        *(str(files) for files in dataset.ignored if files not in missing),
         *_format_count(len(duplicates), "image is duplicated", "images are duplicated"),
         *_imbalance(counts),
     ]
@@ -148,6 +156,7 @@ def check_dataset(dataset: Dataset, *, sizes: Counter[tuple[int, int]] | None = 
         tuple(conflicts),
         tuple(problems),
         tuple(warnings),
+        dataset.ignored,
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cifarml.cifar10 import IMAGE_SHAPE
+from cifarml.data.ignored import IgnoredFiles
 from cifarml.errors import DataError
 
 _T = TypeVar("_T", bound=np.generic)
@@ -42,6 +43,7 @@ class Dataset:
         is_test: bool, shape (N,), True for images in the test set.
         origin: Human-readable name of the source, such as a path.
         skipped: Unreadable images that were skipped.
+        ignored: Image files that were not read, by kind, such as HEIC images without the extra `heic`.
 
     Raises:
         DataError: If shapes, dtypes, labels or names are invalid or inconsistent.
@@ -61,6 +63,7 @@ class Dataset:
     is_test: npt.NDArray[np.bool_]
     origin: str
     skipped: tuple[BadImage, ...] = ()
+    ignored: tuple[IgnoredFiles, ...] = ()
 
     def __post_init__(self) -> None:
         count = len(self.images)

@@ -7,6 +7,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -22,9 +23,11 @@ from cifarml.data.dataset import BadImage, Dataset
 from cifarml.data.decode import decode_images
 from cifarml.data.drawn.drawings import draw_dataset
 from cifarml.data.file_tree import FileTree, Folder
+from cifarml.data.ignored import UNLABELLED, find_ignored
 from cifarml.data.layout import Layout, find_layout
 from cifarml.errors import DataError, ImageError
 from cifarml.images import DECODER_VERSION
+from cifarml.imaging.formats import HAS_HEIC
 from cifarml.progress import OnProgress, ignore_progress
 from cifarml.settings import Settings, load_settings
 
@@ -32,6 +35,8 @@ _DRAWN: Final = re.compile(r"drawn(?::(?P<count>\d{1,9}))?(?::(?P<seed>\d{1,9}))
 _CACHED_FILES: Final = 5_000
 _CACHED_BYTES: Final = 64 * 2**20
 _SHOWN_BAD: Final = 20
+_VERSION: Final = f"{DECODER_VERSION}-heic" if HAS_HEIC else f"{DECODER_VERSION}"
+"""Version of cached images: other files are read if the extra `heic` is installed."""
 
 
 def load_dataset(
@@ -131,14 +136,14 @@ def _load_source(source: str | Path, skip_bad: bool, settings: Settings, on_prog
     with suppress(OSError, ValueError):  # open_source reports the error
         if isinstance(place, Path) and place.is_file():
             with place.open("rb") as file:
-                key = f"{hashlib.file_digest(file, 'sha256').hexdigest()}-{DECODER_VERSION}"
+                key = f"{hashlib.file_digest(file, 'sha256').hexdigest()}-{_VERSION}"
     if key and (dataset := read_cached(cache, key, origin)):
         return dataset  # the archive need not be opened
     with _gc_disabled(), open_source(origin, place) as tree:
         if len(tree.files) < _CACHED_FILES and sum(tree.files.values()) < _CACHED_BYTES:
             key = ""
         elif tree_key := tree.key():
-            key = f"{tree_key}-{DECODER_VERSION}"
+            key = f"{tree_key}-{_VERSION}"
             if dataset := read_cached(cache, key, origin):
                 return dataset
         return _decode_tree(tree, skip_bad, on_progress, partial(CacheWriter, cache, key))
@@ -171,15 +176,23 @@ def _decode_tree(
     try:
         layout = find_layout(tree.files, tree.folders)
     except DataError as error:
-        raise DataError(f"{tree.origin}: {error.message}", error.hint) from error
+        raise _layout_error(tree, error) from error
+    ignored = find_ignored(tree, layout.names)
     with open_cache(len(layout.names), layout.class_names) as cache:
         images, bad = decode_images(tree, layout.names, on_block=cache.add, on_progress=on_progress)
         if bad and not skip_bad:
             raise _bad_images_error(tree.origin, bad, len(layout.names))
-        dataset = _to_dataset(tree.origin, layout, images, bad)
+        dataset = replace(_to_dataset(tree.origin, layout, images, bad), ignored=ignored)
         if not bad:
             cache.finish(dataset)
         return dataset
+
+
+def _layout_error(tree: FileTree, error: DataError) -> DataError:
+    """Add what the source contains instead of labelled images to an error about its layout."""
+    ignored = [each for each in find_ignored(tree, ()) if each.kind != UNLABELLED]
+    others = "".join(f"\n  {each}" for each in ignored)
+    return DataError(f"{tree.origin}: {error.message}{others}", ignored[0].hint if ignored else error.hint)
 
 
 def _to_dataset(origin: str, layout: Layout, images: npt.NDArray[np.uint8], bad: list[BadImage]) -> Dataset:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from cifarml.cli import options
-from cifarml.cli.console import print_evaluation, print_json, shown_path
+from cifarml.cli.console import note_ignored, print_evaluation, print_json, shown_path
 from cifarml.cli.options import DATA, OUTPUT
 from cifarml.progress import show_progress
 
@@ -53,6 +53,7 @@ def evaluate(
         dataset = load_dataset(
             data, subset=subset, seed=subset_seed, skip_bad=skip_bad, on_progress=on_progress
         )
+        note_ignored(dataset)
         if split != "all":
             dataset = dataset.test if split == "test" else dataset.train
         evaluation, dataset, probabilities = evaluate_model(predictor, dataset, on_progress=on_progress)
@@ -66,7 +67,9 @@ def evaluate(
             save_figure(output / "predictions.png", prediction_grid(dataset, probabilities)),
         ]
     if json:
-        print_json({"run": trained.path, "data": dataset.origin, "split": split} | evaluation.to_json())
+        about = {"run": trained.path, "data": dataset.origin, "split": split}
+        ignored = [vars(files) for files in dataset.ignored]
+        print_json(about | evaluation.to_json() | {"ignored": ignored})
         return
     print_evaluation(f"{trained.path.name} on {dataset.origin} ({split})", evaluation)
     for file in files:

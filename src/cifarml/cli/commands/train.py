@@ -12,7 +12,7 @@ import typer
 
 from cifarml.cli import options
 from cifarml.cli.commands.jobs import follow
-from cifarml.cli.console import load_tensorflow, note, print_result, shown_path
+from cifarml.cli.console import load_tensorflow, note, note_ignored, print_result, shown_path
 from cifarml.cli.options import AZURE, MACHINE, OUTPUT, TRAINING
 from cifarml.cli.target import Target, log_run, open_workspace, remote_registry
 from cifarml.errors import SettingsError, TrainingError
@@ -262,7 +262,7 @@ def load_images(source: Source, on_progress: OnProgress) -> Dataset:
     dataset = source.load(on_progress=on_progress)
     for image in dataset.skipped:
         note(f"skipped {image.name}: {image.reason}")
-    return dataset
+    return note_ignored(dataset)
 
 
 def train_on_cluster(

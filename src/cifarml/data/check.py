@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cifarml.data.blob.address import is_blob_address
+from cifarml.data.cifar10.cifar100 import find_cifar100
 from cifarml.data.cifar10.official import is_official
 from cifarml.data.dataset import BadImage, Dataset
 from cifarml.data.ignored import IgnoredFiles
-from cifarml.data.layout import find_layout
-from cifarml.data.load import load_dataset, locate_source, open_source
+from cifarml.data.load import load_dataset, locate_source, open_source, split_coarse
+from cifarml.data.tables.find import label_images
 from cifarml.errors import ImageError
 from cifarml.images import image_size
 from cifarml.progress import OnProgress, ignore_progress
@@ -177,13 +178,15 @@ def _imbalance(counts: tuple[ClassCount, ...]) -> list[str]:
 def _count_sizes(source: str | Path) -> Counter[tuple[int, int]]:
     """Count the image files of a source by width and height, without decoding them."""
     sizes: Counter[tuple[int, int]] = Counter()
+    source, coarse = split_coarse(source)
     if not is_blob_address(source) and not Path(source).exists():  # drawings or "cifar10"
         return sizes
     with open_source(*locate_source(source, load_settings())) as tree:
-        if not is_official(tree.files):
-            for name in find_layout(tree.files, tree.folders).names:
+        if not is_official(tree.files) and not find_cifar100(tree.files):
+            images, layout, _ = label_images(tree, coarse=coarse)
+            for name in layout.names:
                 try:
-                    sizes[image_size(tree.read(name))] += 1
+                    sizes[image_size(images.read(name))] += 1
                 except ImageError:
                     continue  # reported as unreadable
     return sizes

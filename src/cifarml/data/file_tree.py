@@ -126,3 +126,43 @@ class Folder(FileTree):
 
     def close(self) -> None:
         """Do nothing: no file stays open."""
+
+
+class OneFile(FileTree):
+    """A single file, under any name."""
+
+    def __init__(self, path: Path, name: str, origin: str) -> None:
+        self.origin = origin
+        self.folders = frozenset()
+        self._path = path
+        try:
+            about = path.stat()
+        except OSError as error:
+            raise DataError(f"can't read {origin}: {error.strerror}") from error
+        self.files = {name: about.st_size}
+        self._modified = about.st_mtime_ns
+
+    def read(self, name: str) -> bytes:
+        """Return the content of the file; see `FileTree.read`."""
+        if self.files[name] > MAX_FILE_BYTES:
+            raise ImageError(f"larger than {MAX_FILE_BYTES:,} bytes")
+        return self._read(-1)
+
+    def head(self, name: str) -> bytes:  # noqa: ARG002  # there is only one file
+        """Return the first bytes of the file; see `FileTree.head`."""
+        return self._read(HEAD_BYTES)
+
+    def _read(self, size_bytes: int) -> bytes:
+        try:
+            with self._path.open("rb") as file:
+                return file.read(size_bytes)
+        except OSError as error:
+            raise ImageError(f"can't be read: {error.strerror}") from error
+
+    def key(self) -> str:
+        """Return the SHA-256 of the path, size and modification time."""
+        state = f"{self._path}\0{self.files}\0{self._modified}"
+        return hashlib.sha256(state.encode("utf-8", "surrogateescape")).hexdigest()
+
+    def close(self) -> None:
+        """Do nothing: the file is not open."""

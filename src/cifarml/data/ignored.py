@@ -33,7 +33,8 @@ class IgnoredFiles:
 
     def __str__(self) -> str:
         what = self.kind if self.count == 1 else _plural(self.kind)
-        return f"{self.count:,} {what} not read{': ' if self.count == 1 else ', such as '}{self.example!r}"
+        verb = "" if self.kind.startswith(("missing", "label")) else " not read"
+        return f"{self.count:,} {what}{verb}{': ' if self.count == 1 else ', such as '}{self.example!r}"
 
 
 def _plural(kind: str) -> str:
@@ -43,7 +44,7 @@ def _plural(kind: str) -> str:
         >>> _plural("JPEG image without a suffix")
         'JPEG images without a suffix'
     """
-    for noun in ("image", "link", "drawing", "icon", "texture", "metafile", "batch"):
+    for noun in ("image", "link", "drawing", "icon", "texture", "metafile", "batch", "label"):
         if f"{noun} " in f"{kind} ":
             return f"{kind} ".replace(f"{noun} ", "batches " if noun == "batch" else f"{noun}s ", 1).rstrip()
     return kind

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from PIL import Image
 
 from cifarml import Dataset, load_dataset
 from cifarml.data.check import check_source
@@ -111,7 +110,9 @@ def test_conflicting_labels_are_refused(tmp_path: Path) -> None:
 
 def test_unclear_label_column_is_refused(tmp_path: Path) -> None:
     content = "\n".join(["filename,a,b", *(f"{i}.png,{label(i)},1" for i in range(1, 21))]).encode()
-    with pytest.raises(DataError, match="which column holds the labels. Received: filename, a, b") as caught:
+    with pytest.raises(
+        DataError, match=r"which column holds the labels\. Received: filename, a, b"
+    ) as caught:
         load_dataset(write_folder(tmp_path / "x", numbered("") | {"labels.csv": content}))
     assert 'name the column "label"' in str(caught.value.hint)
 
@@ -198,7 +199,7 @@ def test_parquet_without_images(tmp_path: Path) -> None:
     import pyarrow.parquet as pq
 
     pq.write_table(pa.table({"text": ["a"], "label": [1]}), tmp_path / "x.parquet")
-    with pytest.raises(DataError, match="no column with images. Received: text, label"):
+    with pytest.raises(DataError, match=r"no column with images\. Received: text, label"):
         load_dataset(tmp_path / "x.parquet")
 
 
@@ -296,7 +297,7 @@ def cifar100(folder: str, *, binary: bool) -> dict[str, bytes]:
                 b"coarse_labels": coarse,
                 b"filenames": [b"a.png"] * count,
             }
-            files[f"{folder}{part}"] = pickle.dumps(batch, 2)
+            files[f"{folder}{part}"] = pickle.dumps(batch, 4)
     names = {"fine": ["apple", "pear", "bee"], "coarse": ["fruit", "insects"]}
     if binary:
         files |= {f"{folder}{kind}_label_names.txt": "\n".join(each).encode() for kind, each in names.items()}
@@ -304,7 +305,7 @@ def cifar100(folder: str, *, binary: bool) -> dict[str, bytes]:
         meta = {
             f"{kind}_label_names".encode(): [name.encode() for name in each] for kind, each in names.items()
         }
-        files[f"{folder}meta"] = pickle.dumps(meta, 2)
+        files[f"{folder}meta"] = pickle.dumps(meta, 4)
     return files
 
 
@@ -375,4 +376,3 @@ def test_single_image_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is one PNG image, not a folder or archive") as caught:
         load_dataset(tmp_path / "x.png")
     assert caught.value.hint == "pass the folder that contains it"
-    assert Image.open(tmp_path / "x.png").size == (32, 32)

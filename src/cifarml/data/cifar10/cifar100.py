@@ -71,6 +71,8 @@ def load_cifar100(
         check_class_names(class_names)
     except (UnicodeDecodeError, LookupError, TypeError) as error:
         raise DataError(f"{tree.origin}: the file of class names is damaged: {error!r}") from error
+    except DataError as error:
+        raise DataError(f"{tree.origin}: class names: {error.message}", error.hint) from error
     is_test = np.repeat([False, True], [len(each) for each in labels])
     origin = f"{tree.origin} (CIFAR-100, {kind} labels)"
     return Dataset(

@@ -27,19 +27,24 @@ def label_images(tree: FileTree, *, coarse: bool = False) -> Table:
     Raises:
         DataError: If there are no labelled images; the message says what was recognized instead.
     """
+    has_images = any(suffix_of(name) in SUFFIXES and not is_hidden(name) for name in tree.files)
     try:
-        table = _find_table(tree, coarse=coarse) or Table(tree, find_layout(tree.files, tree.folders))
+        table = _find_table(tree, has_images=has_images, coarse=coarse)
     except DataError as error:
-        raise _explain(tree, error) from error
+        prefix = "" if error.message.startswith(tree.origin) else f"{tree.origin}: "
+        raise DataError(f"{prefix}{error.message}", error.hint) from error
+    if table is None:
+        try:
+            table = Table(tree, find_layout(tree.files, tree.folders))
+        except DataError as error:
+            raise _explain(tree, error, has_images=has_images) from error
     ignored = find_ignored(tree, table.layout.names) if table.tree is tree else ()
     return table._replace(ignored=(*ignored, *table.ignored))
 
 
-def _find_table(tree: FileTree, *, coarse: bool) -> Table | None:
-    if table := find_labels(tree):
-        return table
-    if any(suffix_of(name) in SUFFIXES and not is_hidden(name) for name in tree.files):
-        return None
+def _find_table(tree: FileTree, *, has_images: bool, coarse: bool) -> Table | None:
+    if has_images:
+        return find_labels(tree)
     if any(map(is_parquet, tree.files)):
         return read_parquet(tree, coarse=coarse)
     if any(map(is_array, tree.files)):
@@ -48,14 +53,15 @@ def _find_table(tree: FileTree, *, coarse: bool) -> Table | None:
     if len(archives) == 1 and isinstance(tree, Folder):
         from cifarml.data.archives.archive import open_archive
 
-        return read_arrays(open_archive(tree.path(archives[0]), origin=f"{tree.origin}/{archives[0]}"))
+        with open_archive(tree.path(archives[0]), origin=f"{tree.origin}/{archives[0]}") as arrays:
+            return read_arrays(arrays)
     return None
 
 
-def _explain(tree: FileTree, error: DataError) -> DataError:
+def _explain(tree: FileTree, error: DataError, *, has_images: bool) -> DataError:
     """Add what the source contains instead of labelled images to an error about its layout."""
     ignored = [each for each in find_ignored(tree, ()) if each.kind != UNLABELLED]
-    known = recognize(tree)
+    known = None if has_images else recognize(tree)
     lines = [*([f"it contains {known.description}"] if known else []), *map(str, ignored)]
     hint = known.hint if known else ignored[0].hint if ignored else error.hint
     return DataError("\n  ".join([f"{tree.origin}: {error.message}", *lines]), hint)

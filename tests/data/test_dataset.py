@@ -139,5 +139,46 @@ def test_take_keeps_the_order() -> None:
     assert taken.labels.tolist() == [0, 0, 2]
 
 
+def with_validation(
+    num_train: int = 90, num_test: int = 10, num_validation: int = 20, **changes: Any
+) -> Dataset:
+    """Return a data set whose source marks validation images."""
+    dataset = make(num_train, num_test, **changes)
+    numbers = np.tile(np.arange(num_train + num_test), 3)
+    return dataclasses.replace(dataset, is_validation=numbers < num_validation)
+
+
+def test_validation_images_of_the_source() -> None:
+    dataset = with_validation(notes=("a note",))
+    splits = dataset.split(seed=1)
+    assert [len(part) for part in splits] == [210, 60, 30]
+    assert splits.validation.is_validation.all()
+    assert splits.validation.fingerprint == dataset.split(seed=2).validation.fingerprint
+    assert [len(part) for part in dataset.split(validation_fraction=0.1)] == [243, 27, 30]
+    assert {part.notes for part in (*splits, dataset.subset(30))} == {("a note",)}
+    assert dataset.fingerprint != make().fingerprint
+    assert with_validation(num_validation=0).fingerprint == make().fingerprint
+    with pytest.raises(DataError, match="no training images"):
+        with_validation(num_validation=90).split()
+    with pytest.raises(DataError, match="both"):
+        make(is_validation=np.ones(300, np.bool_))
+
+
+@pytest.mark.parametrize("count", [6, 15, 60, 150, 300])
+def test_subset_keeps_the_share_of_validation_images(count: int) -> None:
+    subset = with_validation().subset(count)
+    assert subset.class_counts().tolist() == [count // 3] * 3
+    assert subset.test.class_counts().min() >= 1
+    train = count - subset.is_test.sum() - subset.is_validation.sum()
+    assert train >= 3
+    assert abs(subset.is_validation.sum() - (count - subset.is_test.sum()) * 20 / 90) <= 3
+
+
+@pytest.mark.parametrize(("num_train", "num_test", "sizes"), [(90, 1, [29, 1]), (3, 60, [3, 27])])
+def test_subset_of_an_uneven_split(num_train: int, num_test: int, sizes: list[int]) -> None:
+    subset = make(num_train, num_test).subset(90)
+    assert [len(part) // 3 for part in (subset.train, subset.test)] == sizes
+
+
 def test_repr() -> None:
     assert repr(make()) == "Dataset('made up': 300 images, 3 classes, 270 train + 30 test)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 from pathlib import Path
@@ -66,10 +67,11 @@ def test_class_folders_in_train_and_test(tmp_path: Path, container: str, wrapper
 
 @pytest.mark.parametrize("wrapper", ["", "data/"])
 def test_class_folders(tmp_path: Path, container: str, wrapper: str) -> None:
-    names = [f"{wrapper}{name}/IMG_{i}.png" for name in ("red panda", "train") for i in range(1, 13)]
+    names = [f"{wrapper}{name}/IMG_{i}.png" for name in ("red panda", "trains") for i in range(1, 33)]
     dataset = load_dataset(write(tmp_path, container, image_contents(names)))
-    assert dataset.class_names == ("red panda", "train"), "a class can be named train"
-    assert {name.rpartition("/")[2] for name in dataset.test.sources} == {"IMG_12.png"}
+    assert dataset.class_names == ("red panda", "trains")
+    assert dataset.test.class_counts().tolist() == [3, 3]
+    assert "drawn at random" in dataset.notes[-1]
 
 
 @pytest.mark.parametrize(("split", "tests"), [("test", 4), ("train", 2)])
@@ -127,13 +129,13 @@ def test_formats_and_sizes(tmp_path: Path, kind: str) -> None:
         ({}, "no images"),
         ({"notes.txt": b"x"}, "no images"),
         (flat(10, ["cat"]), "2 to 1000"),
-        ({f"cat/{i}.png": image_bytes(i) for i in range(3)}, "no label"),
+        ({f"cat/{i}.png": image_bytes(i) for i in range(3)}, "a single class: 'cat'"),
         (image_contents(["cat_1.png", "cat_2.png", "dog_1.png"]), "single image: 'dog'"),
         (image_contents(["one.png", "two.png"]), "no label"),
         (image_contents(["cat_1.png", "cat_2.png", "dog.png"]), "1 of 3 images have no label: 'dog.png'"),
-        (image_contents(["cat/1.png", "dog/1.png", "top.png"]), "unknown folder layout"),
-        (image_contents(["train/cat/1.png", "valid/cat/1.png"]), "unknown folder layout"),
-        (image_contents(["a/b/c/1.png", "a/b/2.png", "d/3.png"]), "unknown folder layout"),
+        (image_contents(["cat/1.png", "top.png"]), "1 images such as 'top.png' beside 1 images in folders"),
+        (image_contents(["train/cat/1.png", "valid/cat/1.png"]), "a single class: 'cat'"),
+        (image_contents(["a/b/c/1.png", "a/b/2.png", "d/3.png"]), "single image: 'd'"),
         (image_contents(["a\n/1.png", "a\n/2.png", "b/1.png", "b/2.png"]), "printable"),
         ({f"{i}/{j}.png": b"" for i in range(1001) for j in range(2)}, "2 to 1000"),
     ],
@@ -142,6 +144,30 @@ def test_unlabelled_images(tmp_path: Path, files: dict[str, bytes], message: str
     with pytest.raises(DataError, match=message) as caught:
         load_dataset(write_folder(tmp_path / "source", files))
     assert str(tmp_path / "source") in str(caught.value) or "2 to 1000" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "drawn:40"])
+def test_folder_that_is_named_like_a_keyword(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_folder(tmp_path / name, flat(10))
+    for source in (f"./{name}", Path(name), tmp_path / name):
+        assert load_dataset(source).class_names == ("cat", "dog")
+        assert check_source(source).sizes == (((32, 32), 20),)
+    if name != "cifar10":  # which is downloaded
+        drawings = load_dataset(name)
+        assert len(drawings.class_names) == 10
+        assert drawings.notes == (f"{name!r} is not the folder or file of this name, which is './{name}'",)
+        assert check_source(name).sizes == ()
+
+
+def test_zip_with_backslashes(tmp_path: Path) -> None:
+    names = [f"{split}/{name}/{i}.png" for split in ("train", "test") for name in "ab" for i in range(2)]
+    files = {name.replace("/", "\\"): content for name, content in image_contents(names).items()}
+    dataset = load_dataset(write_zip(tmp_path / "x.zip", {"train\\": b""} | files))
+    assert dataset.class_names == ("a", "b")
+    assert dataset.is_test.sum() == 4
 
 
 def test_class_folder_without_images(tmp_path: Path) -> None:
@@ -198,11 +224,48 @@ def test_skip_bad(tmp_path: Path, container: str) -> None:
     dataset = load_dataset(write(tmp_path, container, flat() | BAD), skip_bad=True)
     assert len(dataset) == 16
     assert {image.name for image in dataset.skipped} == set(BAD)
+    assert "skipped 4 unreadable images: cat 1 of 10, dog 3 of 10" in dataset.notes
+    subset = load_dataset(tmp_path / container, skip_bad=True, subset=8)
+    assert subset.class_counts().tolist() == [4, 4]
+    assert subset.skipped == dataset.skipped
+    assert subset.notes == dataset.notes
     whole = load_dataset(write(tmp_path / "good", "folder", flat()))
     for name in dataset.sources:
         assert np.array_equal(
             dataset.images[dataset.sources.index(name)], whole.images[whole.sources.index(name)]
         )
+
+
+def test_bad_images_are_left_out_before_the_split(tmp_path: Path) -> None:
+    files = flat(10) | {"cat_10.png": b"?", "dog_10.png": b"?"}  # the images that would be tested
+    dataset = load_dataset(write_folder(tmp_path / "x", files), skip_bad=True)
+    assert set(dataset.test.sources) == {"cat_9.png", "dog_9.png"}
+    assert load_dataset(tmp_path / "x", skip_bad=True, subset=18).class_counts().tolist() == [9, 9]
+    files = image_contents(f"{name}/{i}.png" for name in ("cat", "dog") for i in range(30))
+    whole = load_dataset(write_folder(tmp_path / "tree", files))
+    for name in whole.test.sources:
+        (tmp_path / "tree" / name).write_bytes(b"?")
+    assert load_dataset(tmp_path / "tree", skip_bad=True).test.class_counts().tolist() == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (["cat_1.png", "cat_2.png"], "classes with a single readable image: 'cat'"),
+        (["cat_1.png", "cat_2.png", "cat_3.png"], "classes without readable images: 'cat'"),
+    ],
+)
+def test_minimum_is_checked_among_readable_images(tmp_path: Path, bad: list[str], message: str) -> None:
+    files = flat(3) | dict.fromkeys(bad, b"?")
+    with pytest.raises(DataError, match=message):
+        load_dataset(write_folder(tmp_path / "x", files), skip_bad=True)
+
+
+def test_no_readable_test_image(tmp_path: Path) -> None:
+    files = image_contents(f"train/{name}/{i}.png" for name in "ab" for i in range(3))
+    files |= {"test/a/1.png": b"?", "test/b/1.png": b"?"}
+    with pytest.raises(DataError, match="no test image is readable"):
+        load_dataset(write_folder(tmp_path / "x", files), skip_bad=True)
 
 
 def test_class_of_bad_images_only(tmp_path: Path) -> None:
@@ -250,6 +313,38 @@ class TestCache:
         with pytest.raises(ValueError, match="read-only"):
             second.images[0] = 0
         assert [path.suffix for path in (own_cache / "decoded").glob("*.npy")] == [".npy"]
+
+    def test_validation_images_and_notes_are_cached(self, tmp_path: Path) -> None:
+        content = [image_bytes(i) for i in range(50)]
+        files = {
+            f"{split}/{name}/{i}.png": content[i % 50]
+            for split, count in (("train", 1500), ("dev", 500), ("test", 500))
+            for name in ("cat", "dog")
+            for i in range(count)
+        }
+        first, _ = self.load(write_zip(tmp_path / "large.zip", files))
+        second, again = self.load(tmp_path / "large.zip")
+        assert again == 0
+        assert second.is_validation.sum() == 1000
+        assert (first.fingerprint, first.notes) == (second.fingerprint, second.notes)
+        assert "validation 'dev'" in second.notes[0]
+
+    def test_entry_of_an_older_version_is_decoded_again(self, large: Path, own_cache: Path) -> None:
+        """An entry without validation images and notes, under the key that is used now."""
+        first, _ = self.load(large)
+        (entry,) = (own_cache / "decoded").glob("*.npy")
+        with entry.open("wb") as file:
+            for array in (first.images, first.labels, first.is_test):
+                np.save(file, array)
+            about = {
+                "class_names": first.class_names,
+                "sources": first.sources,
+                "fingerprint": first.fingerprint,
+            }
+            np.save(file, np.frombuffer(json.dumps(about).encode(), np.uint8))
+        second, reading = self.load(large)
+        assert reading > 0
+        assert first.notes == second.notes
 
     def test_changed_archive_is_decoded_again(self, large: Path) -> None:
         self.load(large)
@@ -374,6 +469,17 @@ class TestCheck:
         assert "class 'dog' has no test images" in found.problems
         assert "'cat' has 30" in found.warnings[0]
 
+    def test_classes_that_differ_only_in_case(self, tmp_path: Path, container: str) -> None:
+        files = image_contents(f"{name}/{i}.png" for name in ("Cat", "cat", "dog") for i in range(10))
+        found = check_source(write(tmp_path, container, files))
+        assert found.problems == ("class names that differ only in case: 'Cat', 'cat'",)
+
+    def test_notes(self, tmp_path: Path) -> None:
+        names = [f"{split}/{name}/{i}.png" for split in ("train", "val") for name in "ab" for i in range(3)]
+        found = check_source(write_folder(tmp_path / "x", image_contents(names)))
+        assert found.to_json()["notes"] == found.dataset.notes
+        assert "test 'val'" in found.dataset.notes[0]
+
     def test_drawings_have_no_problems(self, drawn: Dataset) -> None:
         assert check_dataset(drawn).problems == ()
 
@@ -386,3 +492,14 @@ def test_real_images(real_data: Path) -> None:
     assert large.train.class_counts().tolist() == [5000] * 10
     assert large.test.class_counts().tolist() == [1000] * 10
     assert check_dataset(small).unreadable == check_dataset(large).unreadable == ()
+    # As before names of splits were recognized and test sets drawn.
+    assert small.fingerprint.startswith("6cb1c047e7cd3895")
+    assert large.fingerprint.startswith("b3f31870d419cfa0")
+
+
+def test_real_photos_keep_their_own_split(real_data: Path) -> None:
+    clothing = load_dataset(real_data / "clothing-photos.zip")
+    assert [len(part) for part in clothing.split()] == [3068, 341, 372]
+    assert "training 'train'; validation 'validation'; test 'test'" in clothing.notes[0]
+    assert len(clothing.split(validation_fraction=0).validation) == 0
+    assert clothing.subset(200).split().validation.class_counts().min() > 0

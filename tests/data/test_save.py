@@ -40,3 +40,10 @@ def test_unwritable_path(drawn: Dataset, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="can't write"):
         save_images(drawn, tmp_path / "file" / "a.zip")
+
+
+def test_validation_images_are_kept(drawn: Dataset, tmp_path: Path) -> None:
+    is_validation = ~drawn.is_test & (np.arange(len(drawn)) % 3 == 0)
+    back = load_dataset(save_images(replace(drawn, is_validation=is_validation), tmp_path / "a.zip"))
+    assert back.is_validation.sum() == is_validation.sum()
+    assert back.is_test.sum() == drawn.is_test.sum()

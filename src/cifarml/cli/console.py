@@ -26,6 +26,13 @@ def note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def print_notes(dataset: Dataset) -> None:
+    """Print on standard error how labels and split were derived, and which image files were not read."""
+    for text in dataset.notes:
+        note(text)
+    note_ignored(dataset)
+
+
 class _Notes(logging.Handler):
     """Log handler that prints records as plain lines."""
 

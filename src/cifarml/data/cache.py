@@ -16,7 +16,8 @@ import numpy.typing as npt
 from filelock import FileLock, Timeout
 
 from cifarml.cifar10 import IMAGE_SHAPE
-from cifarml.data.dataset import Dataset, Fingerprint
+from cifarml.data.dataset import Dataset
+from cifarml.data.fingerprint import Fingerprint
 from cifarml.data.ignored import IgnoredFiles
 from cifarml.errors import CifarMLError
 
@@ -30,13 +31,16 @@ def read_cached(folder: Path, key: str, origin: str) -> Dataset | None:
     path = folder / f"{key}.npy"
     try:
         with path.open("rb") as file:
-            images, labels, is_test = (np.load(file, allow_pickle=False) for _ in range(3))
+            images, labels, is_test, is_validation = (np.load(file, allow_pickle=False) for _ in range(4))
             about = json.loads(np.load(file, allow_pickle=False).tobytes())
-        for array in (images, labels, is_test):
+        for array in (images, labels, is_test, is_validation):
             array.setflags(write=False)
         names, sources = tuple(about["class_names"]), tuple(about["sources"])
+        notes = tuple(map(str, about["notes"]))
         ignored = tuple(IgnoredFiles(**each) for each in about["ignored"])
-        dataset = Dataset(images, labels, names, sources, is_test, origin, ignored=ignored)
+        dataset = Dataset(
+            *(images, labels, names, sources, is_test, origin, (), is_validation, notes), ignored=ignored
+        )
         if dataset.fingerprint != about["fingerprint"]:
             raise ValueError("the content does not match its fingerprint")
         os.utime(path)
@@ -90,13 +94,15 @@ class CacheWriter:
         try:
             for written in self._written:
                 written.result()
-            for array in (dataset.labels, dataset.is_test):
+            arrays = (dataset.labels, dataset.is_test, dataset.is_validation)
+            for array in arrays:
                 np.save(self._file, array)
             about = {
                 "class_names": dataset.class_names,
                 "sources": dataset.sources,
+                "notes": dataset.notes,
                 "ignored": [vars(files) for files in dataset.ignored],
-                "fingerprint": self._fingerprint.finish(dataset.labels, dataset.is_test),
+                "fingerprint": self._fingerprint.finish(*arrays),
             }
             np.save(self._file, np.frombuffer(json.dumps(about).encode(), np.uint8))
             self._file.close()

@@ -7,12 +7,12 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
-from cifarml.data.blob.address import is_blob_address
+from cifarml.data.build import same_but_for_case
 from cifarml.data.cifar10.cifar100 import find_cifar100
 from cifarml.data.cifar10.official import is_official
 from cifarml.data.dataset import BadImage, Dataset
 from cifarml.data.ignored import IgnoredFiles
-from cifarml.data.load import load_dataset, locate_source, open_source, split_coarse
+from cifarml.data.load import is_keyword, load_dataset, locate_source, open_source, split_coarse
 from cifarml.data.tables.find import label_images
 from cifarml.errors import ImageError
 from cifarml.images import image_size
@@ -64,6 +64,7 @@ class SourceCheck(NamedTuple):
             "origin": self.dataset.origin,
             "num_images": len(self.dataset),
             "fingerprint": self.dataset.fingerprint,
+            "notes": self.dataset.notes,
             **found,
             "classes": [count._asdict() for count in self.classes],
             "sizes": [{"width": w, "height": h, "num_images": count} for (w, h), count in self.sizes],
@@ -141,6 +142,10 @@ def check_dataset(dataset: Dataset, *, sizes: Counter[tuple[int, int]] | None = 
         *(f"class {count.name!r} has no training images" for count in counts if not count.train),
         *(f"class {count.name!r} has no test images" for count in counts if not count.test),
         *(str(files) for files in missing),
+        *(
+            f"class names that differ only in case: {', '.join(map(repr, names))}"
+            for names in same_but_for_case(dataset.class_names)
+        ),
     ]
     warnings = [
         *(str(files) for files in dataset.ignored if files not in missing),
@@ -178,9 +183,9 @@ def _imbalance(counts: tuple[ClassCount, ...]) -> list[str]:
 def _count_sizes(source: str | Path) -> Counter[tuple[int, int]]:
     """Count the image files of a source by width and height, without decoding them."""
     sizes: Counter[tuple[int, int]] = Counter()
-    source, coarse = split_coarse(source)
-    if not is_blob_address(source) and not Path(source).exists():  # drawings or "cifar10"
+    if isinstance(source, str) and is_keyword(source):
         return sizes
+    source, coarse = split_coarse(source)
     with open_source(*locate_source(source, load_settings())) as tree:
         if not is_official(tree.files) and not find_cifar100(tree.files):
             images, layout, _ = label_images(tree, coarse=coarse)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from functools import cached_property
 from typing import NamedTuple, TypeVar
 
@@ -12,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cifarml.cifar10 import IMAGE_SHAPE
+from cifarml.data.fingerprint import Fingerprint
 from cifarml.data.ignored import IgnoredFiles
+from cifarml.data.splitting.subset import draw_subset
 from cifarml.errors import DataError
 
 _T = TypeVar("_T", bound=np.generic)
@@ -20,8 +20,6 @@ _T = TypeVar("_T", bound=np.generic)
 MAX_CLASSES = 1000
 _MAX_VALIDATION = 2500
 """Enough validation images for a standard error of 0.6 points at 90 % accuracy; the rest is for training."""
-TEST_FRACTION = 0.1
-"""Share of test images in the article: numbers 181-200 of each 200."""
 
 
 class BadImage(NamedTuple):
@@ -43,6 +41,10 @@ class Dataset:
         is_test: bool, shape (N,), True for images in the test set.
         origin: Human-readable name of the source, such as a path.
         skipped: Unreadable images that were skipped.
+        is_validation: bool, shape (N,), True for images that the source marks for validation; all False if
+            omitted.
+        notes: Statements about how labels and split were derived, such as "validation folder 'val' is used
+            as the test set".
         ignored: Image files that were not read, by kind, such as HEIC images without the extra `heic`.
 
     Raises:
@@ -63,6 +65,8 @@ class Dataset:
     is_test: npt.NDArray[np.bool_]
     origin: str
     skipped: tuple[BadImage, ...] = ()
+    is_validation: npt.NDArray[np.bool_] = dataclasses.field(default_factory=lambda: np.zeros(0, np.bool_))
+    notes: tuple[str, ...] = ()
     ignored: tuple[IgnoredFiles, ...] = ()
 
     def __post_init__(self) -> None:
@@ -70,6 +74,11 @@ class Dataset:
         _check_array("images", self.images, np.uint8, (count, *IMAGE_SHAPE))
         _check_array("labels", self.labels, np.int64, (count,))
         _check_array("is_test", self.is_test, np.bool_, (count,))
+        if not len(self.is_validation):
+            object.__setattr__(self, "is_validation", np.zeros(count, np.bool_))
+        _check_array("is_validation", self.is_validation, np.bool_, (count,))
+        if (self.is_test & self.is_validation).any():
+            raise DataError("an image can't be in both the test and the validation set")
         if len(self.sources) != count:
             raise DataError(f"sources must have an entry per image, {count}. Received: {len(self.sources)}")
         check_class_names(self.class_names)
@@ -78,7 +87,7 @@ class Dataset:
                 f"labels must be in 0..{len(self.class_names) - 1}. "
                 f"Received: {self.labels.min()}..{self.labels.max()}"
             )
-        for field in ("images", "labels", "is_test"):
+        for field in ("images", "labels", "is_test", "is_validation"):
             object.__setattr__(self, field, _frozen(getattr(self, field)))
 
     def __len__(self) -> int:
@@ -93,14 +102,14 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the class names, pixels, labels and train/test split, hexadecimal."""
+        """SHA-256 of the class names, pixels, labels and split, hexadecimal."""
         fingerprint = Fingerprint(len(self), self.class_names)
         fingerprint.add(self.images)
-        return fingerprint.finish(self.labels, self.is_test)
+        return fingerprint.finish(self.labels, self.is_test, self.is_validation)
 
     @property
     def train(self) -> Dataset:
-        """The training images, including those for validation."""
+        """The images outside the test set, including those for validation."""
         return self.take(np.flatnonzero(~self.is_test))
 
     @property
@@ -141,6 +150,7 @@ class Dataset:
             labels=_owned(self.labels[indices]),
             sources=tuple(self.sources[i] for i in indices.tolist()),
             is_test=_owned(self.is_test[indices]),
+            is_validation=_owned(self.is_validation[indices]),
             skipped=(),
         )
 
@@ -171,7 +181,7 @@ class Dataset:
 
         A tenth of each class (at least one image) is drawn from the test images and the rest from the
         training images, like the article's 2000. A data set without test images gives only training images,
-        and vice versa.
+        and vice versa. Validation images of the source keep their share of the images outside the test set.
 
         Args:
             num_images: Number of images in total; class sizes differ by at most one.
@@ -188,40 +198,20 @@ class Dataset:
             small = dataset.subset(100, seed=1)
             ```
         """
-        num_classes = len(self.class_names)
-        if num_images < 2 * num_classes:
-            raise DataError(
-                f"a subset needs 2 images per class, at least {2 * num_classes}. Received: {num_images}"
-            )
-        rng = np.random.default_rng(seed)
-        shares = np.full(num_classes, num_images // num_classes)
-        shares[rng.permutation(num_classes)[: num_images % num_classes]] += 1
-        both = bool(self.is_test.any() and not self.is_test.all())
-        chosen: list[npt.NDArray[np.int64]] = []
-        for label, share in enumerate(shares.tolist()):
-            num_test = max(1, round(share * TEST_FRACTION))
-            parts = {"": share - num_test, "test ": num_test} if both else {"": share}
-            for kind, wanted in parts.items():
-                of_kind = self.is_test == bool(kind) if both else True
-                available = np.flatnonzero((self.labels == label) & of_kind)
-                if len(available) < wanted:
-                    raise DataError(
-                        f"a balanced subset of {num_images:,} needs {wanted:,} {kind}images of "
-                        f"{self.class_names[label]!r}, but only {len(available):,} are available",
-                        hint="choose a smaller subset: --subset N",
-                    )
-                chosen.append(rng.permutation(available)[:wanted])
-        return self.take(np.sort(np.concatenate(chosen)))
+        splits = (self._is_train, self.is_test, self.is_validation)
+        chosen = self.take(draw_subset(self.labels, self.class_names, splits, num_images, seed))
+        return dataclasses.replace(chosen, skipped=self.skipped)
 
     def split(self, *, validation_fraction: float | None = None, seed: int = 0) -> DatasetSplits:
         """Split into training, validation and test sets.
 
-        The test set is taken from the source. Validation images are drawn at random from the other images,
-        stratified by class; at least one training image remains in each class.
+        The test set is taken from the source, and so are the validation images if it marks any and no
+        fraction is given. Otherwise they are drawn at random from the images outside the test set, stratified
+        by class; at least one training image remains in each class.
 
         Args:
-            validation_fraction: Share of the images outside the test set, 0 to 0.5; if None, a tenth, but
-                at most 2500 images.
+            validation_fraction: Share of the images outside the test set, 0 to 0.5; if None, the source's
+                validation images or, if there are none, a tenth, but at most 2500 images.
             seed: Random seed; the same seed gives the same split.
 
         Returns:
@@ -235,6 +225,8 @@ class Dataset:
             train, validation, test = dataset.split(validation_fraction=0.2)
             ```
         """
+        if validation_fraction is None and self.is_validation.any():
+            return self._split_by_source()
         if validation_fraction is None:
             validation_fraction = min(0.1, _MAX_VALIDATION / max(1, int(np.count_nonzero(~self.is_test))))
         rng = np.random.default_rng(seed)
@@ -243,10 +235,7 @@ class Dataset:
         for label, name in enumerate(self.class_names):
             members = rng.permutation(np.flatnonzero((self.labels == label) & ~self.is_test))
             if not len(members):
-                raise DataError(
-                    f"{self.origin}: class {name!r} has no training images",
-                    hint="check the data: cifarml data check SOURCE",
-                )
+                raise self._no_training_images(name)
             num_validation = min(round(len(members) * validation_fraction), len(members) - 1)
             validation.append(members[:num_validation])
             train.append(members[num_validation:])
@@ -256,23 +245,22 @@ class Dataset:
             test=self.test,
         )
 
+    def _split_by_source(self) -> DatasetSplits:
+        counts = np.bincount(self.labels[self._is_train], minlength=len(self.class_names))
+        if not counts.all():
+            raise self._no_training_images(self.class_names[int(counts.argmin())])
+        parts = (self._is_train, self.is_validation, self.is_test)
+        return DatasetSplits(*(self.take(np.flatnonzero(part)) for part in parts))
 
-class Fingerprint:
-    """Incremental computation of `Dataset.fingerprint`."""
+    @property
+    def _is_train(self) -> npt.NDArray[np.bool_]:
+        return ~self.is_test & ~self.is_validation
 
-    def __init__(self, num_images: int, class_names: tuple[str, ...]) -> None:
-        header = {"shape": (num_images, *IMAGE_SHAPE), "class_names": class_names}
-        self._digest = hashlib.sha256(json.dumps(header, ensure_ascii=False).encode())
-
-    def add(self, images: npt.NDArray[np.uint8]) -> None:
-        """Update the fingerprint with the next images, uint8 of shape (B, 32, 32, 3)."""
-        self._digest.update(np.ascontiguousarray(images).data)
-
-    def finish(self, labels: npt.NDArray[np.int64], is_test: npt.NDArray[np.bool_]) -> str:
-        """Return the fingerprint of all images, with their labels and train/test split."""
-        for array in (labels.astype("<i8", copy=False), is_test):
-            self._digest.update(np.ascontiguousarray(array).data)
-        return self._digest.hexdigest()
+    def _no_training_images(self, class_name: str) -> DataError:
+        return DataError(
+            f"{self.origin}: class {class_name!r} has no training images",
+            hint="check the data: cifarml data check SOURCE",
+        )
 
 
 class DatasetSplits(NamedTuple):
@@ -285,10 +273,14 @@ class DatasetSplits(NamedTuple):
 
 def check_class_names(names: tuple[str, ...]) -> None:
     """Raise DataError unless there are 2 to 1000 unique, printable names."""
-    if not 2 <= len(names) <= MAX_CLASSES:
-        shown = f": {names[0]!r}" if len(names) == 1 else ""
+    if len(names) == 1:
         raise DataError(
-            f"a data set needs 2 to {MAX_CLASSES} classes. Received: {len(names)}{shown}",
+            f"a data set needs 2 to {MAX_CLASSES} classes. Received a single class: {names[0]!r}",
+            hint="add a class with images of other things, such as a folder named other",
+        )
+    if not 2 <= len(names) <= MAX_CLASSES:
+        raise DataError(
+            f"a data set needs 2 to {MAX_CLASSES} classes. Received: {len(names)}",
             hint="put the images of each class into a separate folder, or name them CLASS_NUMBER.png",
         )
     if len(set(names)) != len(names):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import hashlib
 import re
@@ -12,11 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-import numpy.typing as npt
-
 from cifarml.data.archives.archive import is_archive, open_archive
 from cifarml.data.blob.address import is_blob_address
+from cifarml.data.build import build_dataset
 from cifarml.data.cache import CacheWriter, read_cached
 from cifarml.data.cifar10.cifar100 import find_cifar100, load_cifar100
 from cifarml.data.cifar10.official import download_official, is_official, load_official
@@ -24,7 +23,6 @@ from cifarml.data.dataset import BadImage, Dataset
 from cifarml.data.decode import decode_images
 from cifarml.data.drawn.drawings import draw_dataset
 from cifarml.data.file_tree import FileTree, Folder, OneFile
-from cifarml.data.layout import Layout
 from cifarml.data.recognize import describe_file, hint_for
 from cifarml.data.tables.find import label_images
 from cifarml.data.tables.parquet import is_parquet
@@ -41,8 +39,8 @@ _CACHED_BYTES: Final = 64 * 2**20
 _SHOWN_BAD: Final = 20
 _PARQUET: Final = b"PAR1"
 _PEEKED_BYTES: Final = 64 * 2**20
-_VERSION: Final = f"{DECODER_VERSION}-heic" if HAS_HEIC else f"{DECODER_VERSION}"
-"""Version of cached images: other files are read if the extra `heic` is installed."""
+_VERSION: Final = f"{DECODER_VERSION}.2{'-heic' if HAS_HEIC else ''}"
+"""Version of cached images: of their pixels, labels and split; with the extra `heic`, more files are read."""
 
 
 def load_dataset(
@@ -67,6 +65,8 @@ def load_dataset(
     - `"cifar10"`, the official archive (downloaded once);
     - `"drawn[:COUNT[:SEED]]"`, synthetic drawings of the CIFAR-10 classes.
 
+    The last two are strings; a folder of the same name is `"./cifar10"` or `Path("cifar10")`.
+
     Args:
         source: A path, an address or one of the names above.
         subset: Number of images in a random subset, balanced over the classes; all images if omitted.
@@ -90,6 +90,9 @@ def load_dataset(
         ```
     """
     dataset = _load_source(source, skip_bad, settings or load_settings(), on_progress)
+    if isinstance(source, str) and is_keyword(source) and Path(source).exists():
+        note = f"{source!r} is not the folder or file of this name, which is './{source}'"
+        dataset = dataclasses.replace(dataset, notes=(note, *dataset.notes))
     return dataset if subset is None else dataset.subset(subset, seed=seed)
 
 
@@ -123,9 +126,14 @@ def split_coarse(source: str | Path) -> tuple[str | Path, bool]:
     return source, False
 
 
+def is_keyword(source: str) -> bool:
+    """Return whether a source is `cifar10` or `drawn`, with or without a count and a seed."""
+    return source == "cifar10" or _DRAWN.fullmatch(source) is not None
+
+
 def is_path(source: str) -> bool:
     """Return whether a source is a local path, not a blob address, `cifar10` or `drawn`."""
-    return source != "cifar10" and not _DRAWN.fullmatch(source) and not is_blob_address(source)
+    return not is_keyword(source) and not is_blob_address(source)
 
 
 def open_source(origin: str, place: Path | FileTree) -> FileTree:
@@ -165,7 +173,7 @@ def _open_file(origin: str, path: Path) -> FileTree:
 
 
 def _load_source(source: str | Path, skip_bad: bool, settings: Settings, on_progress: OnProgress) -> Dataset:
-    if drawn := _DRAWN.fullmatch(str(source)):
+    if isinstance(source, str) and (drawn := _DRAWN.fullmatch(source)):
         count, seed = int(drawn["count"] or 2000), int(drawn["seed"] or 0)
         return draw_dataset(count, seed=seed, on_progress=on_progress)
     source, coarse = split_coarse(source)
@@ -223,25 +231,14 @@ def _decode_tree(
         images, bad = decode_images(table.tree, layout.names, on_block=cache.add, on_progress=on_progress)
         if bad and not skip_bad:
             raise _bad_images_error(tree.origin, bad, len(layout.names))
-        dataset = replace(_to_dataset(tree.origin, layout, images, bad), ignored=table.ignored)
+        try:
+            dataset = build_dataset(tree.origin, layout, images, bad)
+        except DataError as error:
+            raise DataError(f"{tree.origin}: {error.message}", error.hint) from error
+        dataset = replace(dataset, ignored=table.ignored)
         if not bad:
             cache.finish(dataset)
         return dataset
-
-
-def _to_dataset(origin: str, layout: Layout, images: npt.NDArray[np.uint8], bad: list[BadImage]) -> Dataset:
-    names, labels, is_test = layout.names, layout.labels, layout.is_test
-    if bad:
-        skipped = {image.name for image in bad}
-        good = np.array([name not in skipped for name in names])
-        images, labels, is_test = images[good], labels[good], is_test[good]
-        names = tuple(name for name in names if name not in skipped)
-        if empty := set(range(len(layout.class_names))) - set(labels.tolist()):
-            missing = ", ".join(repr(layout.class_names[label]) for label in sorted(empty)[:5])
-            raise DataError(f"{origin}: classes without readable images: {missing}")
-    for array in (images, labels, is_test):
-        array.setflags(write=False)
-    return Dataset(images, labels, layout.class_names, names, is_test, origin, tuple(bad))
 
 
 def _bad_images_error(origin: str, bad: list[BadImage], count: int) -> ImageError:

@@ -21,8 +21,9 @@ _UNSAFE: Final = frozenset('/\\:*?"<>|\0')
 def save_images(dataset: Dataset, path: str | Path, *, on_progress: OnProgress = ignore_progress) -> Path:
     """Save the images as PNG files in a zip: `train/<class>/00001.png` and `test/<class>/...`.
 
-    The write is atomic. The output is reproducible: the same images always give the same bytes, so that an
-    unchanged archive is not uploaded again.
+    Images that the source marks for validation are in `validation/<class>/...`. The write is atomic, and the
+    output reproducible: the same images always give the same bytes, so that an unchanged archive is not
+    uploaded again.
 
     Args:
         dataset: The images to save.
@@ -51,7 +52,8 @@ def save_images(dataset: Dataset, path: str | Path, *, on_progress: OnProgress =
         try:
             with zipfile.ZipFile(partial, "w") as archive:
                 for i, image in enumerate(dataset.images):
-                    split = "test" if dataset.is_test[i] else "train"
+                    kept = "validation" if dataset.is_validation[i] else "train"
+                    split = "test" if dataset.is_test[i] else kept
                     folder = f"{split}/{dataset.class_names[dataset.labels[i]]}"
                     seen[folder] += 1
                     file = io.BytesIO()

@@ -251,6 +251,7 @@ def _train(
         "dataset": dataset.origin,
         "dataset_fingerprint": dataset.fingerprint,
         "ignored": [vars(files) for files in dataset.ignored],
+        "dataset_notes": dataset.notes,
         "num_parameters": model.count_params(),
         "training_s": round(fitted.training_s, 3),
         "images_per_second": round(fitted.images_per_second, 1),
@@ -290,4 +291,5 @@ def _describe_dataset(dataset: Dataset, splits: DatasetSplits) -> dict[str, obje
         "num_test": len(splits.test),
         "skipped": [image._asdict() for image in dataset.skipped],
         "ignored": [vars(files) for files in dataset.ignored],
+        "notes": dataset.notes,
     }

@@ -53,9 +53,11 @@ def show(
             "path": path,
             "origin": dataset.origin,
             "num_images": len(dataset),
+            "notes": dataset.notes,
             "ignored": [vars(files) for files in dataset.ignored],
         },
         f"{dataset.origin}: {len(dataset):,} images, {len(dataset.class_names)} classes",
+        *dataset.notes,
         f"Image: {shown_path(path)}",
         json=json,
     )
@@ -89,6 +91,8 @@ def check(source: options.Source, json: options.Json = False, quiet: options.Qui
             ("class", "train ", "test "),
             [(name, f"{train:,}", f"{test:,}") for name, train, test in (*found.classes, total)],
         )
+        for text in found.dataset.notes:
+            print(f"note      {text}")
         for (width, height), count in found.sizes[:_SHOWN]:
             print(f"size      {width} x {height}: {count:,} images")
         if len(found.sizes) > _SHOWN:

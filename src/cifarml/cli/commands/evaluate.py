@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from cifarml.cli import options
-from cifarml.cli.console import note_ignored, print_evaluation, print_json, shown_path
+from cifarml.cli.console import print_evaluation, print_json, print_notes, shown_path
 from cifarml.cli.options import DATA, OUTPUT
 from cifarml.progress import show_progress
 
@@ -53,7 +53,8 @@ def evaluate(
         dataset = load_dataset(
             data, subset=subset, seed=subset_seed, skip_bad=skip_bad, on_progress=on_progress
         )
-        note_ignored(dataset)
+        notes = dataset.notes
+        print_notes(dataset)
         if split != "all":
             dataset = dataset.test if split == "test" else dataset.train
         evaluation, dataset, probabilities = evaluate_model(predictor, dataset, on_progress=on_progress)
@@ -67,7 +68,7 @@ def evaluate(
             save_figure(output / "predictions.png", prediction_grid(dataset, probabilities)),
         ]
     if json:
-        about = {"run": trained.path, "data": dataset.origin, "split": split}
+        about = {"run": trained.path, "data": dataset.origin, "split": split, "notes": notes}
         ignored = [vars(files) for files in dataset.ignored]
         print_json(about | evaluation.to_json() | {"ignored": ignored})
         return

@@ -68,6 +68,8 @@ def quickstart(
         BlobAddress.parse(storage)  # fail early on an invalid address
     _print("1. Images")
     dataset = _load_images()
+    for text in dataset.notes:
+        _print(f"   {text}")
     _print(f"   {shown_path(save_figure(folder / 'images.png', image_grid(dataset)))}")
 
     if storage is not None:

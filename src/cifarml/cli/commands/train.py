@@ -12,7 +12,7 @@ import typer
 
 from cifarml.cli import options
 from cifarml.cli.commands.jobs import follow
-from cifarml.cli.console import load_tensorflow, note, note_ignored, print_result, shown_path
+from cifarml.cli.console import load_tensorflow, note, print_notes, print_result, shown_path
 from cifarml.cli.options import AZURE, MACHINE, OUTPUT, TRAINING
 from cifarml.cli.target import Target, log_run, open_workspace, remote_registry
 from cifarml.errors import SettingsError, TrainingError
@@ -258,11 +258,12 @@ def explain_termination(run_dir: Path, on_progress: OnProgress) -> Iterator[OnPr
 
 
 def load_images(source: Source, on_progress: OnProgress) -> Dataset:
-    """Load the training images and print which ones are skipped."""
+    """Load the training images, and print which are skipped and how they are labelled and split."""
     dataset = source.load(on_progress=on_progress)
     for image in dataset.skipped:
         note(f"skipped {image.name}: {image.reason}")
-    return note_ignored(dataset)
+    print_notes(dataset)
+    return dataset
 
 
 def train_on_cluster(

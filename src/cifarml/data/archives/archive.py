@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from cifarml.data.archives.limits import DAMAGED, ArchiveLimits
+from cifarml.data.archives.limits import DAMAGED, ArchiveLimits, check_collisions
 from cifarml.data.archives.tar_tree import GZIP_MAGIC, TarTree
 from cifarml.data.archives.zip_tree import ZipTree
 from cifarml.data.file_tree import FileTree
@@ -76,10 +76,15 @@ def extract_archive(
         The paths of the extracted files.
 
     Raises:
-        ArchiveError: If the archive is damaged or unsafe; `target` is not created.
+        ArchiveError: If the archive is damaged or unsafe, or names collide on some file systems; `target` is
+            not created.
         DataError: If the archive can't be read, or the folder can't be written.
     """
     with open_archive(archive, limits=limits) as tree:
+        try:
+            check_collisions((*tree.folders, *tree.files))
+        except ArchiveError as error:
+            raise ArchiveError(f"{archive}: {error.message}", error.hint) from error
         try:
             if target.exists() and not (target.is_dir() and not any(target.iterdir())):
                 raise DataError(f"{target} already exists", hint="choose a new folder, or empty this one")

@@ -9,6 +9,7 @@ import tarfile
 import unicodedata
 import zipfile
 import zlib
+from collections.abc import Iterable
 from typing import Final
 
 from cifarml.data.file_tree import MAX_FILE_BYTES
@@ -63,7 +64,6 @@ class MemberValidator:
     def __init__(self, archive_bytes: int, limits: ArchiveLimits) -> None:
         self.files: dict[str, int] = {}
         self.folders: set[str] = set()
-        self._names: dict[str, str] = {}
         self._archive_bytes = archive_bytes
         self._limits = limits
         self._total_bytes = 0
@@ -89,22 +89,28 @@ class MemberValidator:
         self._total_bytes += size_bytes
         self._limits.check_total(self._total_bytes, self._archive_bytes)
         self._add_folder(name.rpartition("/")[0])
-        self._reject_name_collision(name)
+        self._reject_duplicate(name)
         self.files[name] = size_bytes
         return name
 
     def _add_folder(self, name: str) -> None:
         if name and name not in self.folders:
             self._add_folder(name.rpartition("/")[0])
-            self._reject_name_collision(name)
+            self._reject_duplicate(name)
             self.folders.add(name)
 
-    def _reject_name_collision(self, name: str) -> None:
-        """Reject names that are equal on case-insensitive or Unicode-normalizing file systems."""
+    def _reject_duplicate(self, name: str) -> None:
+        if name in self.files or name in self.folders:
+            raise ArchiveError(f"the name {name!r} is used twice, so its entries collide")
+
+
+def check_collisions(names: Iterable[str]) -> None:
+    """Raise ArchiveError if names are equal on case-insensitive or Unicode-normalizing file systems."""
+    seen: dict[str, str] = {}
+    for name in names:
         key = name.lower() if name.isascii() else unicodedata.normalize("NFC", name).casefold()
-        if key in self._names:
-            raise ArchiveError(f"the names {self._names[key]!r} and {name!r} collide")
-        self._names[key] = name
+        if (other := seen.setdefault(key, name)) != name:
+            raise ArchiveError(f"the names {other!r} and {name!r} collide")
 
 
 def _safe_name(raw: str) -> str:

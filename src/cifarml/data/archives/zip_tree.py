@@ -32,7 +32,9 @@ class ZipTree(FileTree):
             infos = zipfile.ZipFile(self._file).infolist()
             members = MemberValidator(size_bytes, limits)
             self._infos = {
-                members.add(i.filename, i.file_size, is_folder=i.is_dir()): _check_entry(i) for i in infos
+                members.add(name, info.file_size, is_folder=name.endswith("/")): _check_entry(info)
+                for info in infos
+                for name in [info.filename.replace("\\", "/")]  # some programs on Windows write backslashes
             }
             if sum(info.compress_size for info in self._infos.values()) > size_bytes:
                 raise ArchiveError("its files overlap (zip bomb)")

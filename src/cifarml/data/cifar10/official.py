@@ -19,7 +19,7 @@ from cifarml.data.cifar10.safe_pickle import load_arrays, to_array
 from cifarml.data.dataset import Dataset, check_class_names
 from cifarml.data.file_tree import FileTree
 from cifarml.data.ignored import IgnoredFiles
-from cifarml.data.layout import last_tenth
+from cifarml.data.splitting.draw_split import last_tenth
 from cifarml.errors import DataError
 from cifarml.progress import OnProgress, Progress, ignore_progress
 from cifarml.settings import Settings

@@ -17,7 +17,7 @@ from cifarml.data.dataset import Dataset
 from cifarml.data.drawn.animals import bird, cat, deer, dog, frog, horse
 from cifarml.data.drawn.pen import Colour, Figure, Paint, Pen, hsv
 from cifarml.data.drawn.vehicles import airplane, automobile, ship, truck
-from cifarml.data.layout import last_tenth
+from cifarml.data.splitting.draw_split import last_tenth
 from cifarml.errors import DataError
 from cifarml.progress import OnProgress, Progress, ignore_progress
 

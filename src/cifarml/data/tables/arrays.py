@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cifarml.data.file_tree import FileTree
-from cifarml.data.tables.table import Row, Table, split_of_words, to_layout
+from cifarml.data.layouts.split_names import Split
+from cifarml.data.tables.table import Row, Table, split_named, to_layout
 from cifarml.errors import DataError, ImageError
 from cifarml.imaging.depth import used_bits
 from cifarml.imaging.formats import is_hidden
@@ -42,20 +43,20 @@ def read_arrays(tree: FileTree) -> Table:
         DataError: If an array is damaged, or images and labels do not fit together.
     """
     arrays = {name: name.rpartition("/")[2][:-4] for name in tree.files if is_array(name)}
-    images: dict[str, str] = {}
-    labels: dict[str, str] = {}
+    images: dict[Split | None, str] = {}
+    labels: dict[Split | None, str] = {}
     class_names: list[str] = []
     for name, stem in arrays.items():
         words = set(re.findall(r"[a-z]+", stem.lower()))
         if _NAMES.fullmatch(stem):
             class_names = [str(each) for each in _read_array(tree, name).ravel()]
         elif words & _IMAGES:
-            images[split_of_words(stem)] = name
+            images[split_named(stem)] = name
         elif words & _LABELS:
-            labels[split_of_words(stem)] = name
+            labels[split_named(stem)] = name
     if not images and sorted(arrays.values()) == ["arr_0", "arr_1"]:  # numpy.savez without names
         first, second = sorted(arrays)
-        images, labels = {"": first}, {"": second}
+        images, labels = {None: first}, {None: second}
     if not images or images.keys() != labels.keys():
         raise DataError(
             "expected an array of images and one of labels, or a pair for each split. "

@@ -11,7 +11,8 @@ from typing import Final
 
 from cifarml.data.file_tree import FileTree
 from cifarml.data.ignored import IgnoredFiles
-from cifarml.data.tables.table import Row, Table, split_of_words, to_layout
+from cifarml.data.layouts.split_names import Split
+from cifarml.data.tables.table import Row, Table, split_named, to_layout
 from cifarml.errors import DataError, ImageError
 from cifarml.imaging.formats import SUFFIXES, is_hidden, suffix_of
 
@@ -92,8 +93,8 @@ class _Images:
             found = [name for name in same if f"/{name}".endswith(f"/{key}")] or same[: len(same) == 1]
         if not found:
             return ""
-        wanted = split_of_words(table.rpartition("/")[2]) or "train"
-        return min(found, key=lambda name: (split_of_words(*reversed(name.split("/")[:-1])) != wanted, name))
+        wanted = split_named(table.rpartition("/")[2]) or Split.TRAIN
+        return min(found, key=lambda name: (split_named(*reversed(name.split("/")[:-1])) != wanted, name))
 
 
 def _is_table(name: str) -> bool:
@@ -133,7 +134,7 @@ def _read_rows(table: str, lines: list[list[str]], images: _Images) -> Iterator[
         image = images.find(line[name_column], table)
         given = [line[split_column]] if 0 <= split_column < len(line) else []
         folders = reversed(image.split("/")[:-1])
-        split = split_of_words(*given, table.rpartition("/")[2], *folders)
+        split = split_named(*given, table.rpartition("/")[2], *folders)
         yield Row(image or line[name_column], label, split), bool(image)
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from cifarml.data.file_tree import FileTree
-from cifarml.data.tables.table import Row, Table, split_of_words, to_layout
+from cifarml.data.tables.table import Row, Table, split_named, to_layout
 from cifarml.errors import DataError, ImageError
 from cifarml.extras import explain_missing_extra
 from cifarml.imaging.formats import is_hidden
@@ -57,7 +57,7 @@ def read_parquet(tree: FileTree, *, coarse: bool = False) -> Table:
         if class_names and columns.class_names != class_names:
             raise DataError(f"{tree.origin}: {name} has other classes than the files before it")
         class_names = columns.class_names
-        split = split_of_words(*reversed(name.split("/")))
+        split = split_named(*reversed(name.split("/")))
         rows += [Row(f"{name}:{i}", label, split) for i, label in enumerate(labels) if label]
     return Table(images, to_layout(rows, class_names))
 

@@ -1,0 +1,1 @@
+"""Rules for reading labels and splits from file and folder names."""

@@ -1,0 +1,1 @@
+"""Choice of test images and of subsets."""

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from cifarml import Dataset, load_dataset
 from cifarml.data.check import check_source
 from cifarml.data.file_tree import Folder
 from cifarml.data.ignored import IgnoredFiles, find_images
 from cifarml.errors import DataError
+from cifarml.images import decode_image
 from cifarml.settings import Settings
-from tests.image_files import WRITERS, image_bytes, image_contents, write_folder
+from tests.image_files import WRITERS, image_bytes, image_contents, write_folder, write_zip
+from tests.test_images import encode
 
 IMAGES = image_contents(f"{name}/{i}.png" for name in ("cat", "dog") for i in range(1, 13))
 RAW = b"II*\0\x10\0\0\0CR\2\0" + bytes(80)
@@ -58,6 +62,20 @@ def test_further_formats_are_trained_on(tmp_path: Path, kind: str) -> None:
     files = {f"{name}/{i}.{suffix}": image_bytes(i, kind) for name in "ab" for i in range(1, 4)}
     dataset = load_dataset(write_folder(tmp_path / "x", files))
     assert (len(dataset), dataset.ignored) == (6, ())
+
+
+def test_bits_of_12_bit_images_are_stated(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    files = {
+        f"{name}/{i}.png": encode(Image.fromarray(rng.integers(0, 4096, (32, 32), np.uint16)))
+        for name in ("cat", "dog")
+        for i in range(6)
+    }
+    path = write_zip(tmp_path / "x.zip", files)
+    dataset = load_dataset(path)
+    assert dataset.images.mean() > 100
+    assert "12 images have 12 bits per channel, scaled from 0..4,095 to 0..255" in dataset.notes
+    assert np.array_equal(dataset.images[0], decode_image(files[dataset.sources[0]]))
 
 
 def test_broken_links_are_counted(tmp_path: Path) -> None:

@@ -228,14 +228,20 @@ def _decode_tree(
     table = label_images(tree, coarse=coarse)
     layout = table.layout
     with open_cache(len(layout.names), layout.class_names) as cache:
-        images, bad = decode_images(table.tree, layout.names, on_block=cache.add, on_progress=on_progress)
+        images, bad, bits = decode_images(
+            table.tree, layout.names, on_block=cache.add, on_progress=on_progress
+        )
         if bad and not skip_bad:
             raise _bad_images_error(tree.origin, bad, len(layout.names))
         try:
             dataset = build_dataset(tree.origin, layout, images, bad)
         except DataError as error:
             raise DataError(f"{tree.origin}: {error.message}", error.hint) from error
-        dataset = replace(dataset, ignored=table.ignored)
+        notes = tuple(
+            f"{count:,} images have {used} bits per channel, scaled from 0..{2**used - 1:,} to 0..255"
+            for used, count in sorted(bits.items())
+        )
+        dataset = replace(dataset, notes=(*dataset.notes, *notes), ignored=table.ignored)
         if not bad:
             cache.finish(dataset)
         return dataset

@@ -110,7 +110,8 @@ def _decode_chunk(
             if error.code == "out_of_memory":
                 raise
             images[position] = 0
-            bad[position] = error.message
+            is_known = error.code == "unsupported_image" and error.hint
+            bad[position] = f"{error.message}; {error.hint}" if is_known else error.message
         else:
             if used_bits > 8:
                 bits[used_bits] += 1

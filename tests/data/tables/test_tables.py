@@ -127,6 +127,12 @@ def test_other_csv_files_are_no_labels(tmp_path: Path, content: bytes) -> None:
     assert dataset.class_names == CLASSES
 
 
+def test_list_of_classes_is_no_labels(tmp_path: Path) -> None:
+    files = image_contents(f"{name}/{i}.png" for name in CLASSES for i in range(10))
+    dataset = load_dataset(write_folder(tmp_path / "x", files | {"labels.csv": b"id,label\n0,cat\n1,dog\n"}))
+    assert len(dataset) == 20
+
+
 # Parquet
 
 

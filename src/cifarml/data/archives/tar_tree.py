@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Final, cast
 
-from cifarml.data.archives.limits import DAMAGED, ArchiveLimits, MemberValidator
+from cifarml.data.archives.limits import DAMAGED, ArchiveLimits, MemberValidator, describe_damage
 from cifarml.data.file_tree import FileTree
 from cifarml.errors import ArchiveError, ImageError
 from cifarml.imaging.formats import HEAD_BYTES
@@ -69,7 +69,7 @@ class TarTree(FileTree):
             file = self._tar.extractfile(info)
             content = file.read() if file else b""
         except DAMAGED as error:
-            raise ImageError(f"damaged in the archive: {error or type(error).__name__}") from error
+            raise ImageError(describe_damage(error)) from error
         if len(content) != info.size:
             raise ImageError("truncated in the archive")
         return content
@@ -80,7 +80,7 @@ class TarTree(FileTree):
             file = self._tar.extractfile(self._infos[name])
             return file.read(HEAD_BYTES) if file else b""
         except DAMAGED as error:
-            raise ImageError(f"damaged in the archive: {error or type(error).__name__}") from error
+            raise ImageError(describe_damage(error)) from error
 
     def close(self) -> None:
         """Close the archive."""

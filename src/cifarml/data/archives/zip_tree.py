@@ -10,7 +10,7 @@ import zlib
 from pathlib import Path
 from typing import Final
 
-from cifarml.data.archives.limits import DAMAGED, ArchiveLimits, MemberValidator
+from cifarml.data.archives.limits import DAMAGED, ArchiveLimits, MemberValidator, describe_damage
 from cifarml.data.file_tree import FileTree
 from cifarml.errors import ArchiveError, ImageError
 from cifarml.imaging.formats import HEAD_BYTES
@@ -49,7 +49,7 @@ class ZipTree(FileTree):
         try:
             return self._unpack(self._infos[name])
         except DAMAGED as error:
-            raise ImageError(f"damaged in the archive: {error or type(error).__name__}") from error
+            raise ImageError(describe_damage(error)) from error
 
     def head(self, name: str) -> bytes:
         """Return the first bytes of a file; see `FileTree.head`."""
@@ -59,7 +59,7 @@ class ZipTree(FileTree):
             if info.compress_type == zipfile.ZIP_DEFLATED:
                 content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, HEAD_BYTES)
         except DAMAGED as error:
-            raise ImageError(f"damaged in the archive: {error or type(error).__name__}") from error
+            raise ImageError(describe_damage(error)) from error
         return content
 
     def _unpack(self, info: zipfile.ZipInfo) -> bytes:

@@ -33,6 +33,7 @@ _LABEL_COLUMNS: Final = (
 """Names of a column with labels, the most telling first."""
 
 _SPLIT_COLUMNS: Final = frozenset({"split", "set", "subset", "partition", "fold_name"})
+_MAX_TABLES: Final = 50
 _MAX_BYTES: Final = 64 * 2**20
 
 
@@ -48,7 +49,7 @@ def find_labels(tree: FileTree) -> Table | None:
     Raises:
         DataError: If a CSV file labels an image twice, or it is not clear which column holds the labels.
     """
-    tables = [name for name in tree.files if _is_table(name)]
+    tables = [name for name in tree.files if _is_table(name)][:_MAX_TABLES]
     if not tables:
         return None
     images = _Images(name for name in tree.files if suffix_of(name) in SUFFIXES and not is_hidden(name))
@@ -85,7 +86,7 @@ class _Images:
                 self._found[key].append(name)
 
     def find(self, key: str, table: str) -> str:
-        """Return the image that a table names; of several, the one in a folder of the table's split."""
+        """Return the image that a table names, of several that in a folder of the table's split, or ""."""
         key = key.strip().replace("\\", "/").removeprefix("./")
         found = self._found.get(key) or self._found.get(f"{PurePosixPath(table).parent}/{key}")
         if not found and "/" in key:
@@ -94,7 +95,16 @@ class _Images:
         if not found:
             return ""
         wanted = split_named(table.rpartition("/")[2]) or Split.TRAIN
-        return min(found, key=lambda name: (split_named(*reversed(name.split("/")[:-1])) != wanted, name))
+        for split in (wanted, None):
+            if of_split := [name for name in found if split_named(*_folders(name)) is split]:
+                found = of_split
+                break
+        return found[0] if len(found) == 1 else ""  # several: the key is not that of an image
+
+
+def _folders(name: str) -> list[str]:
+    """Return the folders around a file, the innermost first."""
+    return name.split("/")[-2::-1]
 
 
 def _is_table(name: str) -> bool:
@@ -133,8 +143,7 @@ def _read_rows(table: str, lines: list[list[str]], images: _Images) -> Iterator[
             continue
         image = images.find(line[name_column], table)
         given = [line[split_column]] if 0 <= split_column < len(line) else []
-        folders = reversed(image.split("/")[:-1])
-        split = split_named(*given, table.rpartition("/")[2], *folders)
+        split = split_named(*given, table.rpartition("/")[2], *_folders(image))
         yield Row(image or line[name_column], label, split), bool(image)
 
 

@@ -6,6 +6,7 @@ import io
 import math
 import re
 from collections.abc import Callable
+from tokenize import TokenError
 from typing import Any, Final
 
 import numpy as np
@@ -121,7 +122,7 @@ def _read_array(tree: FileTree, name: str) -> npt.NDArray[Any]:
             raise ValueError(f"its size does not match its shape {shape}")
         flat = np.frombuffer(content, dtype, offset=file.tell())
         return flat.reshape(shape, order="F" if is_fortran else "C")
-    except (ValueError, KeyError, TypeError, OverflowError, SyntaxError, ImageError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, SyntaxError, TokenError, ImageError) as error:
         raise DataError(f"{name} can't be read: {error}", _HINT) from error
 
 

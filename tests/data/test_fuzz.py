@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from PIL import Image
 
@@ -226,7 +227,7 @@ def test_damaged_tables(kind: str, tmp_path: Path, settings: Settings) -> None:
     assert min(outcomes["load: result"], outcomes["load: error"]) > NUM_TABLES // 100, outcomes
 
 
-def npy(array: np.ndarray) -> bytes:  # type: ignore[type-arg]
+def npy(array: npt.NDArray[np.generic]) -> bytes:
     file = io.BytesIO()
     np.save(file, array)
     return file.getvalue()

@@ -1,4 +1,4 @@
-"""Image files of a source that are not read, counted by kind, so that none is left out silently."""
+"""Image files of a source that are not read, counted by kind."""
 
 from __future__ import annotations
 

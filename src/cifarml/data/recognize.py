@@ -72,7 +72,7 @@ _HINTS: Final = {
 
 
 class Recognized(NamedTuple):
-    """What a source contains, and what to do with it."""
+    """Content of a source, and a hint at how to use it."""
 
     description: str
     hint: str

@@ -16,7 +16,7 @@ HEAD_BYTES: Final = 256
 """Number of first bytes that `identify` needs."""
 
 HAS_HEIC: Final = find_spec("pillow_heif") is not None
-"""Whether the extra `heic` is installed."""
+"""True if the extra `heic` is installed."""
 
 
 class Kind(NamedTuple):

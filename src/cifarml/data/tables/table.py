@@ -53,7 +53,7 @@ def to_layout(rows: Sequence[Row], class_names: Sequence[str] = ()) -> Layout:
 
     Args:
         rows: The images.
-        class_names: Classes in the order of the source, if it has one; those without images are left out.
+        class_names: Classes in the order of the source, if it has one; those without images are dropped.
 
     Raises:
         DataError: If there are fewer than two classes.

@@ -1,4 +1,4 @@
-"""Data set of decoded images: leave out unreadable ones, then choose the test images."""
+"""Data set of decoded images: drop unreadable ones, then choose the test images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def build_dataset(
 ) -> Dataset:
     """Build a data set of decoded images.
 
-    Unreadable images are left out before anything is counted: test images are chosen among the others, unless
+    Unreadable images are dropped before anything is counted: test images are chosen among the others, unless
     the source marks test images.
 
     Args:
@@ -72,7 +72,7 @@ def build_dataset(
 
 
 def _describe_skipped(layout: Layout, good: npt.NDArray[np.bool_]) -> str:
-    """Describe how many images of each class are left out."""
+    """Describe how many images of each class are skipped."""
     counts = np.bincount(layout.labels, minlength=len(layout.class_names))
     skipped = np.bincount(layout.labels[~good], minlength=len(layout.class_names))
     shown = (

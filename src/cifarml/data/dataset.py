@@ -211,7 +211,7 @@ class Dataset:
 
         Args:
             validation_fraction: Share of the images outside the test set, 0 to 0.5; if None, the source's
-                validation images or, if there are none, a tenth, but at most 2500 images.
+                validation images or, if it marks none, a tenth, but at most 2500 images.
             seed: Random seed; the same seed gives the same split.
 
         Returns:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from cifarml.data.layouts.split_names import SPELLINGS, Split, check_no_splits, split_level, split_of
@@ -12,7 +14,7 @@ STYLES = ["{}", "{}1", "{}_set", "{}-data", "{}set", "{} images", "{}2017", "ima
 
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("change", [str.lower, str.upper, str.title])
-def test_every_spelling(style: str, change: type[str]) -> None:
+def test_every_spelling(style: str, change: Callable[[str], str]) -> None:
     for split, words in SPELLINGS.items():
         assert {split_of(change(style.format(word))) for word in words} == {split}
 

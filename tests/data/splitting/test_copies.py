@@ -15,7 +15,8 @@ def noise(count: int, seed: int = 0) -> npt.NDArray[np.uint8]:
 
 
 def groups_of(images: npt.NDArray[np.uint8], names: list[str], labels: list[int] | None = None) -> list[int]:
-    return group_copies(images, np.array(labels or [0] * len(names), np.int64), names).tolist()
+    found = group_copies(images, np.array(labels or [0] * len(names), np.int64), names)
+    return [int(group) for group in found]
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def parse_flat_names(names: Sequence[str]) -> list[str]:
 
 
 def flat_class(name: str) -> str:
-    """Return the class in a file name, or an empty string if there is none.
+    """Return the class in a file name, or an empty string.
 
     Example:
         >>> flat_class("photos/red panda_12.png")

@@ -1,4 +1,4 @@
-"""Image files by folder: enclosing folders and stray images are left out."""
+"""Image files by folder: enclosing folders and stray images are ignored."""
 
 from __future__ import annotations
 

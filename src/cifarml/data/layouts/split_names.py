@@ -38,7 +38,7 @@ _UNLABELLED: Final = frozenset({
 """Names of folders without labels; only beside a folder for training, since they can be classes, too."""
 
 _SPLIT_OF: Final = {word: split for split, words in SPELLINGS.items() for word in words}
-_FILLER: Final = "set|sets|data|dataset|datasets|image|images|img|imgs|pic|pics|picture|pictures|photo|photos"
+_FILLER: Final = "set|sets|data|dataset|datasets|image|images|img|imgs|pics?|photo|photos"
 _NAME: Final = re.compile(rf"(?:{_FILLER})*?(?P<word>{'|'.join(_SPLIT_OF)})(?:{_FILLER}|split|folder)*")
 _WORDS: Final = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 

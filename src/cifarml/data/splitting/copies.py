@@ -15,10 +15,10 @@ from cifarml.data.layouts.flat_names import natural_key
 
 _CHANGE: Final = (
     r"(?:[hv]?[-_ ]?flip(?:ped)?(?:[-_ ]?(?:lr|ud|h|v|horizontal(?:ly)?|vertical(?:ly)?))?"
-    r"|(?:horizontal|vertical)[-_ ]?flip|mirror(?:ed)?|rot(?:ate|ated|ation)?|aug(?:ment|mented|mentation)?"
-    r"|cop(?:y|ie|ia)|kopie|crop(?:ped)?|scaled?|resized?|bright(?:ness|er|ened)?|dark(?:er|ened)?"
+    r"|(?:horizontal|vertical)[-_ ]?flip|mirror(?:ed)?|rot(?:ate|ated|ation)?|aug|augment(?:ed|ation)?"
+    r"|cop(?:y|ie|ia)|kopie|crop(?:ped)?|scaled?|resized?|bright(?:ness|er)?|brightened|dark(?:er)?|darkened"
     r"|nois[ey]|blur(?:red|ry)?|gr[ae]y(?:scale)?|contrast|jitter(?:ed)?|zoom(?:ed)?|shift(?:ed)?"
-    r"|translated?|sheared?|edit(?:ed)?|orig(?:inal)?|transform(?:ed)?|distort(?:ed)?|sharp(?:en|ened)?)"
+    r"|translated?|sheared?|edit(?:ed)?|orig(?:inal)?|transform(?:ed)?|distort(?:ed)?|sharp|sharpen(?:ed)?)"
 )
 _SUFFIX: Final = re.compile(
     rf"(?<=.)(?:[-_ .]+{_CHANGE}|[-_ .]+(?:burst|frame))[-_ .]*\d*(?:deg)?(?: ?\(\d+\))?$"
@@ -148,9 +148,11 @@ def _similar_pairs(images: npt.NDArray[np.uint8]) -> Iterator[tuple[int, int]]:
     """Find pairs of images whose grey values correlate, at a resolution of 8x8 and of 16x16."""
     if not 2 <= len(images) <= _MAX_COMPARED:
         return
-    coarse, fine = _patterns(images, 8), _patterns(images, 16)
-    flipped = images[:, :, ::-1]
-    coarse_flipped, fine_flipped = _patterns(flipped, 8), _patterns(flipped, 16)
+    grey = images.mean(axis=3, dtype=np.float32)
+    fine_grey = _halve(grey)
+    fine, fine_flipped = (_normalize(each) for each in (fine_grey, fine_grey[:, :, ::-1]))
+    coarse_grey = _halve(fine_grey)
+    coarse, coarse_flipped = (_normalize(each) for each in (coarse_grey, coarse_grey[:, :, ::-1]))
     for start in range(0, len(images), 1000):
         block = coarse[start : start + 1000].T
         for others, finer in ((coarse, fine), (coarse_flipped, fine_flipped)):
@@ -159,11 +161,17 @@ def _similar_pairs(images: npt.NDArray[np.uint8]) -> Iterator[tuple[int, int]]:
                     yield int(first), int(second)
 
 
-def _patterns(images: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.float32]:
-    """Reduce images to grey values of shape (N, size * size), zero mean and unit norm; 0 for blank ones."""
-    count, width = len(images), images.shape[1]
-    blocks = images.reshape(count, size, width // size, size, width // size * 3)
-    grey = blocks.mean(axis=(2, 4), dtype=np.float32).reshape(count, size * size)
-    grey -= grey.mean(axis=1, keepdims=True)
-    norms = np.linalg.norm(grey, axis=1, keepdims=True)
-    return np.where(norms > _BLANK * size, grey / np.maximum(norms, 1), 0).astype(np.float32)
+def _halve(grey: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Reduce grey values of shape (N, H, W) to (N, H / 2, W / 2)."""
+    rows = grey[:, ::2] + grey[:, 1::2]
+    return ((rows[:, :, ::2] + rows[:, :, 1::2]) / 4).astype(np.float32, copy=False)
+
+
+def _normalize(grey: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return grey values of shape (N, H * W) with zero mean and unit norm; 0 for blank images."""
+    flat: npt.NDArray[np.float32] = grey.reshape(len(grey), -1).copy()
+    flat -= flat.mean(axis=1, keepdims=True)
+    norms = np.linalg.norm(flat, axis=1, keepdims=True)
+    flat[norms[:, 0] <= _BLANK * grey.shape[1]] = 0
+    flat /= np.maximum(norms, 1)
+    return flat

@@ -325,8 +325,8 @@ def test_cifar_100(tmp_path: Path, container: str, binary: bool) -> None:
     assert np.array_equal(coarse.labels, fine.labels // 2)
     assert np.array_equal(fine.images, coarse.images)
     assert fine.is_test.sum() == 6
-    assert "CIFAR-100, fine labels" in fine.origin
-    assert "CIFAR-100, coarse labels" in coarse.origin
+    assert fine.notes == ("CIFAR-100 with fine labels",)
+    assert coarse.notes == ("CIFAR-100 with coarse labels",)
     assert check_source(f"{path}:coarse").classes[0].name == "fruit"
 
 

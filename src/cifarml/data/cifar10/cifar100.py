@@ -74,10 +74,9 @@ def load_cifar100(
     except DataError as error:
         raise DataError(f"{tree.origin}: class names: {error.message}", error.hint) from error
     is_test = np.repeat([False, True], [len(each) for each in labels])
-    origin = f"{tree.origin} (CIFAR-100, {kind} labels)"
-    return Dataset(
-        np.concatenate(images), np.concatenate(labels), class_names, tuple(sources), is_test, origin
-    )
+    arrays = np.concatenate(images), np.concatenate(labels)
+    notes = (f"CIFAR-100 with {kind} labels",)
+    return Dataset(*arrays, class_names, tuple(sources), is_test, tree.origin, notes=notes)
 
 
 _Part = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], list[str]]

@@ -91,6 +91,14 @@ def save(image: Image.Image, kind: str, **options: object) -> bytes:
     return file.getvalue()
 
 
+def save_heic(image: Image.Image) -> bytes:
+    from pillow_heif import from_pillow
+
+    file = io.BytesIO()
+    from_pillow(image).save(file)
+    return file.getvalue()
+
+
 def sample_images() -> dict[str, bytes]:
     rng = np.random.default_rng(1)
     rgb = Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8))
@@ -121,6 +129,15 @@ def sample_images() -> dict[str, bytes]:
         "BMP": save(rgb, "BMP"),
         "BMP, palette": save(palette, "BMP"),
         "BMP, one bit": save(smooth.convert("1"), "BMP"),
+        "TIFF": save(rgb, "TIFF"),
+        "TIFF, compressed": save(smooth, "TIFF", compression="tiff_lzw"),
+        "TIFF, JPEG": save(rgb, "TIFF", compression="jpeg"),
+        "TIFF, 16 bits": save(wide, "TIFF", exif=exif),
+        "PPM": save(smooth, "PPM"),
+        "JPEG 2000": save(rgb, "JPEG2000"),
+        "JPEG 2000, codestream": save(smooth, "JPEG2000", no_jp2=True),
+        "AVIF": save(rgb, "AVIF", speed=10),
+        "HEIC": save_heic(rgb),
     }
 
 

@@ -15,7 +15,7 @@ PACKAGE = Path(cifarml.__file__).parent
 
 LAYERS = (
     {"errors", "cifar10", "progress", "config_files", "network_checks"},
-    {"settings", "images", "hardware", "model", "cloud_errors", "extras"},
+    {"settings", "images", "imaging", "hardware", "model", "cloud_errors", "extras"},
     {"predict"},
     {"run", "run_folders", "data"},
     {"evaluation", "scoring"},

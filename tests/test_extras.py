@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.image_files import image_bytes, write_folder
+
 HIDE = """
 import sys
 from importlib.machinery import PathFinder
@@ -59,6 +61,35 @@ except CifarMLError as error:
         "hyperparameter search requires the package `optuna`, which is not installed",
         "pip install 'cifarml[tune]'",
     ], done.stderr
+
+
+def test_parquet_names_its_extra(run_without: RunWithout, tmp_path: Path) -> None:
+    (tmp_path / "x.parquet").write_bytes(b"PAR1" + bytes(40))
+    done = run_without("pyarrow", "-m", "cifarml", "data", "check", "x.parquet")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-2:] == [
+        "Error: Parquet requires the package `pyarrow`, which is not installed",
+        "Hint: pip install 'cifarml[parquet]'",
+    ]
+
+
+def test_heic_images_name_their_extra(run_without: RunWithout, tmp_path: Path) -> None:
+    """Images in HEIC are counted, and named if their suffix says otherwise."""
+    heic = b"\0\0\0\x18ftypheic" + bytes(12) + b"\0"
+    for name in ("cat", "dog"):
+        files = {f"{i}.HEIC": heic for i in range(17)} | {
+            f"{i}.png": image_bytes(i + len(name)) for i in range(3)
+        }
+        write_folder(tmp_path / "photos" / name, files)
+    done = run_without("pillow_heif", "-m", "cifarml", "data", "check", "photos")
+    assert done.returncode == 1
+    assert "34 HEIC (iPhone) images not read" in done.stdout
+    assert "pip install 'cifarml[heic]'" in done.stdout
+    (tmp_path / "photos" / "cat" / "really.jpg").write_bytes(heic)
+    done = run_without("pillow_heif", "-m", "cifarml", "train", "--data", "photos", "--epochs", "1")
+    assert (
+        "cat/really.jpg: HEIC (iPhone) image, which can't be read; pip install 'cifarml[heic]'" in done.stderr
+    )
 
 
 def test_training_on_jax_names_its_extra(run_without: RunWithout) -> None:

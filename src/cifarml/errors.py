@@ -108,15 +108,17 @@ class ImageError(DataError):
     `Predictor.predict_many` returns it in place of a prediction instead, so that one bad image does not
     fail the others.
 
-    Typical causes: a file that is not PNG, JPEG, WebP, GIF or BMP, an incomplete file, an array of floats
-    instead of uint8, or more than 67,108,864 pixels.
+    Typical causes: a file of another format than docs/guides/own-images.md lists, an incomplete file, an
+    array of floats instead of uint8, or more than 67,108,864 pixels.
 
     What to do: convert the image to one of these formats, or the array to uint8.
 
     Args:
         message: What is wrong with the image.
         hint: What to do next.
-        code: Category of the problem: `not_an_image`, `damaged_image` or `too_many_pixels`.
+        code: Category of the problem: `not_an_image`, `unsupported_image` (a known format that can't be
+            decoded here, such as HEIC without the extra `heic`), `damaged_image`, `too_many_pixels` or
+            `out_of_memory`.
     """
 
     def __init__(self, message: str, hint: str | None = None, *, code: str = "damaged_image") -> None:

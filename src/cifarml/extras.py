@@ -10,6 +10,8 @@ from cifarml.errors import SettingsError
 
 _EXTRAS: Final = {
     "jax": ("jax", "KERAS_BACKEND=jax"),
+    "pillow_heif": ("heic", "HEIC (iPhone) images"),
+    "pyarrow": ("parquet", "Parquet"),
     "optuna": ("tune", "hyperparameter search"),
 }
 """Packages with the extra that installs each, and what requires it."""

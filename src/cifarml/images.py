@@ -7,33 +7,37 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Final, TypeAlias
+from typing import IO, Final, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image
 
 from cifarml.cifar10 import IMAGE_SIZE
 from cifarml.errors import ImageError
+from cifarml.imaging.depth import Scaled, scale_color, scale_gray
+from cifarml.imaging.formats import SUFFIXES as SUFFIXES  # noqa: PLC0414  # other modules import it here
+from cifarml.imaging.opening import MAX_PIXELS as MAX_PIXELS  # noqa: PLC0414
+from cifarml.imaging.opening import (
+    check_size,
+    convert,
+    decoding,
+    load,
+    open_file,
+    reduce_file,
+    too_many_pixels,
+)
 
-DECODER_VERSION: Final = 1
+DECODER_VERSION: Final = 2
 """Increment it when the same file would decode to different pixels; it is part of every cache key."""
-
-FORMATS: Final = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
-"""Supported file formats, by their Pillow names; no other decoder is ever invoked."""
-
-SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"})
-"""File name suffixes of images, in lower case."""
-
-MAX_PIXELS: Final = 8192 * 8192
-"""Limit of an image; larger ones are refused before decoding (decompression bombs)."""
 
 ImageLike: TypeAlias = (
     str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | Image.Image | npt.NDArray[np.uint8]
 )
 """Any supported representation of an image.
 
-- The path or the bytes of a PNG, JPEG, WebP, GIF or BMP file.
+- The path or the bytes of a PNG, JPEG, WebP, GIF, BMP, TIFF, AVIF, JPEG 2000 or PPM file, or, with the extra
+  `heic`, a HEIC file.
 - A binary file object, which is read from its current position to its end.
 - A `PIL.Image.Image`.
 - A uint8 array of shape (H, W), (H, W, 3) or (H, W, 4): grayscale, RGB or RGBA.
@@ -66,6 +70,20 @@ _WITH_ORIENTATION: Final = frozenset({"exif", "xmp", "XML:com.adobe.xmp", "Raw p
 _WITH_ALPHA: Final = frozenset({"RGBA", "LA", "PA", "RGBa", "La"})
 
 
+class DecodedImage(NamedTuple):
+    """Pixels of an image, uint8 of shape (side, side, 3), and the bits per channel that it used, 8 to 16."""
+
+    pixels: npt.NDArray[np.uint8]
+    bits: int
+
+
+class _Opened(NamedTuple):
+    """An image, with the content of its file unless it was passed as pixels."""
+
+    image: Image.Image
+    content: bytes | None
+
+
 def decode_image(image: ImageLike, *, side: int = IMAGE_SIZE) -> npt.NDArray[np.uint8]:
     """Decode an image to the pixels that the network receives.
 
@@ -75,7 +93,7 @@ def decode_image(image: ImageLike, *, side: int = IMAGE_SIZE) -> npt.NDArray[np.
 
     Args:
         image: A path, the bytes of an image file, a binary file object, a `PIL.Image.Image` or a uint8
-            array; see `ImageLike`. At most 67,108,864 pixels.
+            array; see `ImageLike`. At most 67,108,864 pixels; a baseline JPEG 268,435,456.
         side: Height and width of the result in pixels, for example to display the image.
 
     Returns:
@@ -90,8 +108,17 @@ def decode_image(image: ImageLike, *, side: int = IMAGE_SIZE) -> npt.NDArray[np.
         assert pixels.shape == (32, 32, 3)
         ```
     """
+    return decode_described(image, side=side).pixels
+
+
+def decode_described(image: ImageLike, *, side: int = IMAGE_SIZE) -> DecodedImage:
+    """Decode an image like :func:`decode_image`, and return how many bits per channel it used.
+
+    Raises:
+        ImageError: If the image can't be decoded; see :func:`decode_image`.
+    """
     with _open_image(image) as opened:
-        return _to_pixels(opened, side, may_change=not isinstance(image, Image.Image))
+        return _to_pixels(opened, side)
 
 
 def image_size(image: ImageLike) -> tuple[int, int]:
@@ -100,7 +127,7 @@ def image_size(image: ImageLike) -> tuple[int, int]:
     Raises:
         ImageError: If the image can't be read; see :func:`decode_image`.
     """
-    with _open_image(image) as opened:
+    with _open_image(image) as (opened, _):
         return opened.size
 
 
@@ -119,9 +146,9 @@ def encode_image(image: ImageLike) -> bytes:
     if isinstance(source, bytes):
         return source
     with _open_image(source) as opened:
-        _check_size(opened)
-        pixels, file = _to_rgb_or_rgba(opened), io.BytesIO()
-        if (upright := _orientation(opened)) is not None:
+        check_size(opened.image)
+        pixels, file = _to_rgb_or_rgba(opened).image, io.BytesIO()
+        if (upright := _orientation(opened.image)) is not None:
             pixels = pixels.transpose(upright)
         Image.fromarray(np.asarray(pixels)).save(file, "PNG")  # without metadata, such as its location
         return file.getvalue()
@@ -157,7 +184,8 @@ def _read_path(path: str | os.PathLike[str]) -> bytes:
         if Path(path).exists() and not Path(path).is_file():  # reading a pipe might never end
             raise ImageError(f"can't read {_shorten_path(path)}: not a regular file", code="not_an_image")
         with Path(path).open("rb") as file:
-            content = file.read(_MAX_FILE_BYTES + 1)
+            size_bytes = os.fstat(file.fileno()).st_size  # without it, read would allocate the maximum
+            content = file.read(min(size_bytes, _MAX_FILE_BYTES) + 1)
     except (OSError, ValueError) as error:  # ValueError: a null character
         reason = getattr(error, "strerror", None) or error
         raise ImageError(f"can't read {_shorten_path(path)}: {reason}", code="not_an_image") from error
@@ -203,33 +231,26 @@ def _from_array(array: npt.NDArray[np.generic]) -> Image.Image:
             code="not_an_image",
         )
     if array.shape[0] * array.shape[1] > MAX_PIXELS:
-        raise _too_many_pixels(array.shape[1], array.shape[0])
+        raise too_many_pixels(array.shape[1], array.shape[0])
     return Image.fromarray(np.ascontiguousarray(array))
 
 
 @contextmanager
-def _open_image(image: ImageLike) -> Iterator[Image.Image]:
-    """Open an image, and translate every exception of Pillow into an ImageError."""
-    source = _read_source(image)
+def _open_image(image: ImageLike) -> Iterator[_Opened]:
+    """Open an image; the path of a file becomes part of the message of every ImageError."""
     try:
-        if isinstance(source, Image.Image):
-            yield source
-            return
-        if not source:
-            raise ImageError("the file is empty (0 bytes)", code="not_an_image")
-        with Image.open(io.BytesIO(source), formats=FORMATS) as opened:
-            yield opened
-    except ImageError as error:
-        raise ImageError(f"{_path_prefix(image)}{error.message}", error.hint, code=error.code) from None
-    except UnidentifiedImageError:
-        begin = source[:12] if isinstance(source, bytes) else b""
-        message = f"{_path_prefix(image)}not a PNG, JPEG, WebP, GIF or BMP image; begins with {begin!r}"
-        raise ImageError(message, code="not_an_image") from None
-    except Image.DecompressionBombError:
-        message = f"{_path_prefix(image)}more than {MAX_PIXELS:,} pixels"
-        raise ImageError(message, code="too_many_pixels") from None
-    except Exception as error:  # malformed files make Pillow's decoders raise almost anything
-        raise ImageError(f"{_path_prefix(image)}damaged image: {error or type(error).__name__}") from error
+        source = _read_source(image)
+        try:
+            if isinstance(source, Image.Image):
+                yield _Opened(source, None)
+                return
+            with open_file(source) as opened:
+                yield _Opened(opened, source)
+        except ImageError as error:
+            raise ImageError(f"{_path_prefix(image)}{error.message}", error.hint, code=error.code) from None
+    except MemoryError as error:
+        message = f"{_path_prefix(image)}not enough memory to decode the image"
+        raise ImageError(message, "close other programs", code="out_of_memory") from error
 
 
 def _path_prefix(image: ImageLike) -> str:
@@ -242,32 +263,21 @@ def _shorten_path(path: str | os.PathLike[str]) -> str:
     return repr(text) if len(text) <= 200 else f"{text[:60]!r}... ({len(text):,} characters)"
 
 
-def _check_size(image: Image.Image) -> None:
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise _too_many_pixels(width, height)
-    if not width * height:
-        raise ImageError(f"the image has no pixels ({width} x {height})", code="not_an_image")
-
-
-def _too_many_pixels(width: int, height: int) -> ImageError:
-    message = f"{width:,} x {height:,} pixels, more than the {MAX_PIXELS:,} allowed"
-    return ImageError(message, code="too_many_pixels")
-
-
 def _orientation(image: Image.Image) -> Image.Transpose | None:
-    if _WITH_ORIENTATION.isdisjoint(image.info):
+    if _WITH_ORIENTATION.isdisjoint(image.info) or image.format == "TIFF":  # Pillow turns TIFF files itself
         return None
-    return _TRANSPOSE.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    with decoding():
+        return _TRANSPOSE.get(image.getexif().get(ExifTags.Base.Orientation, 1))
 
 
-def _to_pixels(image: Image.Image, side: int, *, may_change: bool) -> npt.NDArray[np.uint8]:
-    _check_size(image)
-    if may_change and image.format == "JPEG" and min(image.size) >= 4 * side:
-        # libjpeg downscales by 2, 4 or 8 while decoding: faster, with a fraction of the memory.
-        image.draft(image.mode, (2 * side, 2 * side))
+def _to_pixels(opened: _Opened, side: int) -> DecodedImage:
+    image, content = opened
+    if content is None:
+        check_size(image)
+    else:
+        reduce_file(image, content, side)
     upright = _orientation(image)
-    pixels = _to_rgb_or_rgba(image)
+    pixels, bits = _to_rgb_or_rgba(opened)
     if pixels.size != (side, side):
         width, height = pixels.size
         shorter = min(width, height)
@@ -284,18 +294,26 @@ def _to_pixels(image: Image.Image, side: int, *, may_change: bool) -> npt.NDArra
     if pixels.mode == "RGBA":
         white = Image.new("RGBA", pixels.size, "white")
         pixels = Image.alpha_composite(white, pixels).convert("RGB")
-    return np.frombuffer(pixels.tobytes(), np.uint8).reshape(side, side, 3)
+    return DecodedImage(np.frombuffer(pixels.tobytes(), np.uint8).reshape(side, side, 3), bits)
 
 
-def _to_rgb_or_rgba(image: Image.Image) -> Image.Image:
+def _to_rgb_or_rgba(opened: _Opened) -> Scaled:
+    image, content = opened
+    if content is not None and (scaled := scale_color(image, lambda: open_file(content))):
+        return scaled
+    load(image)
     if image.mode == "RGB" and "transparency" not in image.info:
-        image.load()
-        return image
-    if image.mode.startswith("I"):  # 16 bits per pixel, which Pillow would clip at 255 instead of scaling
-        wide = np.asarray(image).astype(np.int64).clip(0, 65535)
-        return Image.fromarray((wide // 257).astype(np.uint8)).convert("RGB")
+        return Scaled(image, 8)
+    if image.mode == "F":
+        raise ImageError(
+            "floating-point values have no fixed range",
+            hint="save it with 8 or 16 bits per channel",
+            code="unsupported_image",
+        )
+    if image.mode.startswith("I"):  # Pillow would clip at 255 instead of scaling
+        gray, bits = scale_gray(image)
+        return Scaled(gray.convert("RGB"), bits)
     if image.mode == "La":
-        image = image.convert("LA")
-    if image.mode in _WITH_ALPHA or "transparency" in image.info:
-        return image.convert("RGBA")
-    return image.convert("RGB")
+        image = convert(image, "LA")
+    has_alpha = image.mode in _WITH_ALPHA or "transparency" in image.info
+    return Scaled(convert(image, "RGBA" if has_alpha else "RGB"), 8)

@@ -108,8 +108,8 @@ class Predictor:
         """Predict the class of one image of any size.
 
         Args:
-            image: The path or bytes of a PNG, JPEG, WebP, GIF or BMP file, a binary file object, a
-                `PIL.Image.Image`, or a uint8 array of shape (H, W), (H, W, 3) or (H, W, 4).
+            image: The path or bytes of an image file, a binary file object, a `PIL.Image.Image`, or a uint8
+                array of shape (H, W), (H, W, 3) or (H, W, 4); see `ImageLike`.
 
         Returns:
             The most probable class, and the probability of each class.

@@ -143,6 +143,32 @@ def test_predict_folder(cifarml: CommandLine, trained: Run, tmp_path: Path) -> N
     assert "no file gone.png" in cifarml("predict", "gone.png", "--run", trained.path).stderr
 
 
+def test_unread_images_are_reported_everywhere(cifarml: CommandLine, trained: Run, tmp_path: Path) -> None:
+    """17 of 20 photos in a format that can't be read must not vanish without a word."""
+    raw = {f"{name}/{i}.cr3": b"\0\0\0\x18ftypcrx " + bytes(40) for name in ("cat", "dog") for i in range(17)}
+    photos = {f"{name}/{i}.png": image_bytes(i + ord(name[0])) for name in ("cat", "dog") for i in range(3)}
+    root = write_folder(tmp_path / "photos", raw | photos)
+    (root / "cat" / "gone.png").symlink_to("nowhere")
+    (tmp_path / "narrow.toml").write_text("widths = [8]")
+    train = cifarml("train", "--data", "photos", "--epochs", 1, "--config", "narrow.toml", "--json")
+    assert "34 camera raw images not read, such as 'cat/0.cr3'" in train.stderr
+    counts = [("camera raw image", 34), ("broken link", 1)]
+    assert [(each["kind"], each["count"]) for each in json.loads(train.stdout)["ignored"]] == counts
+    check = cifarml("data", "check", "photos")
+    assert check.returncode == 1
+    assert "34 camera raw images not read" in check.stdout
+    found = json.loads(cifarml("data", "check", "photos", "--json").stdout)
+    assert [(each["kind"], each["count"]) for each in found["ignored"]] == counts
+    done = cifarml("predict", "photos", "--run", trained.path)
+    assert done.returncode == 1
+    assert len(done.stdout.splitlines()) == 6
+    assert "35 of 41 images have no prediction: 34: camera raw image" in done.stderr
+    documents = json.loads(cifarml("predict", "photos", "--run", trained.path, "--json").stdout)
+    assert len(documents) == 41
+    assert sum("camera raw image" in str(document.get("error")) for document in documents) == 34
+    assert "not read" in cifarml("data", "show", "photos").stderr
+
+
 def test_data_show(cifarml: CommandLine, tmp_path: Path) -> None:
     done = cifarml("data", "show", "drawn:200", "-o", "deep/grid.png")
     assert done.returncode == 0

@@ -130,7 +130,7 @@ def test_decode_images_equals_decode_image(tmp_path: Path, kind: str) -> None:
     files = {f"{i}.jpg": content for i, content in enumerate(GOOD if kind == "good" else damaged_jpegs())}
     steps: list[Progress] = []
     with open_archive(write_zip(tmp_path / "a.zip", files)) as tree:
-        images, bad = decode_images(tree, list(files), on_progress=steps.append)
+        images, bad, _ = decode_images(tree, list(files), on_progress=steps.append)
     reasons = {each.name: each.reason for each in bad}
     for image, (name, content) in zip(images, files.items(), strict=True):
         expected = decode_one(content)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import pickle
 import struct
 from collections import Counter
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from PIL import Image
 
@@ -21,12 +23,14 @@ from cifarml.data.file_tree import FileTree
 from cifarml.data.load import open_source
 from cifarml.errors import DataError, ImageError
 from cifarml.settings import Settings
+from tests.data.tables.test_tables import cifar100, write_parquet
 from tests.image_files import image_contents, write_tar, write_zip
 from tests.mutations import mutated, sample_images, save, with_right_checksums
 
 NUM_IMAGES = 10_000
 NUM_ARCHIVES = 2500
 NUM_BATCHES = 4000
+NUM_TABLES = 1200
 
 # Images
 
@@ -194,6 +198,39 @@ def test_damaged_batches(name: str) -> None:
     assert outcomes.total() == NUM_BATCHES // 2
     assert outcomes["batch: error"] > NUM_BATCHES // 10
     assert outcomes["batch: result"] > NUM_BATCHES // 200, outcomes
+
+
+# Tables
+
+
+@pytest.mark.parametrize("kind", ["parquet", "npz", "csv", "CIFAR-100"])
+def test_damaged_tables(kind: str, tmp_path: Path, settings: Settings) -> None:
+    rng = np.random.default_rng(6)
+    images = image_contents(f"{i}.png" for i in range(20))
+    parquet = write_parquet(tmp_path / "good.parquet", 20).read_bytes()
+    files = {
+        "npz": {"x.npy": npy(rng.integers(0, 256, (20, 28, 28), np.uint8)), "y.npy": npy(np.arange(20) % 2)},
+        "csv": images | {"labels.csv": b"id,label\n" + b"".join(b"%d,%d\n" % (i, i % 2) for i in range(20))},
+        "CIFAR-100": cifar100("", binary=False),
+    }.get(kind, {})
+    damaged = [name for name in files if not name.endswith(".png")]
+    outcomes: Counter[str] = Counter()
+    for i in range(NUM_TABLES // 4):
+        path = tmp_path / "damaged"
+        if kind == "parquet":
+            path.write_bytes(b"PAR1" + mutated(rng, parquet)[4:])
+        else:
+            name = damaged[i % len(damaged)]
+            write_zip(path, files | {name: mutated(rng, files[name])})
+        attempt(outcomes, "load", lambda at=path: load_dataset(at, settings=settings, skip_bad=True))  # type: ignore[misc]
+    assert outcomes.total() == NUM_TABLES // 4
+    assert min(outcomes["load: result"], outcomes["load: error"]) > NUM_TABLES // 100, outcomes
+
+
+def npy(array: npt.NDArray[np.generic]) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
 
 
 def test_number_of_cases() -> None:

@@ -208,7 +208,7 @@ BAD = {
     "cat_3.png": b"",
     "dog_4.png": image_bytes()[:200],
     "dog_5.png": b"a text",
-    "dog_6.png": image_bytes(0, "TIFF"),
+    "dog_6.png": image_bytes(0, "ICO"),
 }
 
 

@@ -22,8 +22,7 @@ def test_mutated_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     score.init()
     rng = np.random.default_rng(4)
     small = [request for request in requests().values() if len(request[1]) < 20_000]
-    images = [(f"image/{name[:3].lower()}", data) for name, data in sample_images().items()]
-    seeds = small + [(kind.replace("jpe", "jpeg").replace("web", "webp"), data) for kind, data in images]
+    seeds = small + [("image/png", data) for data in sample_images().values()]
     process = psutil.Process()
     seen: Counter[str] = Counter()
     done, before_bytes = 0, 0

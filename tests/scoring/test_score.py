@@ -27,7 +27,9 @@ from tests.goldens import JSON, Golden, asked, colour_run, encoded, goldens, pla
 
 GOLDENS = goldens()
 NAMES = [golden.name for golden in GOLDENS]
-NOT_IN_GOLDENS = {"wrong_method", "broken_body", "model_failed", "wrong_content_encoding"}
+NOT_IN_GOLDENS = {
+    "out_of_memory", "wrong_method", "broken_body", "model_failed", "wrong_content_encoding",
+}  # fmt: skip
 """Error codes that have tests of their own instead of a golden."""
 
 

@@ -27,9 +27,10 @@ def note(text: str) -> None:
 
 
 def print_notes(dataset: Dataset) -> None:
-    """Print on standard error how the labels and the split of a data set were derived."""
+    """Print on standard error how labels and split were derived, and which image files were not read."""
     for text in dataset.notes:
         note(text)
+    note_ignored(dataset)
 
 
 class _Notes(logging.Handler):
@@ -45,6 +46,14 @@ def show_log() -> None:
     logger.setLevel(logging.INFO)
     logger.addHandler(_Notes())
     logger.propagate = False
+
+
+def note_ignored(dataset: Dataset) -> Dataset:
+    """Print which image files of a source were not read, and return the data set."""
+    for files in dataset.ignored:
+        note(f"Warning: {files}")
+        note(f"Hint: {files.hint}")
+    return dataset
 
 
 def print_json(values: object) -> None:

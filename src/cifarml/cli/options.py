@@ -19,8 +19,9 @@ DATA, TRAINING, MACHINE, AZURE, OUTPUT = "Data", "Training", "Machine", "Azure",
 
 SOURCE_HELP = (
     "Labelled images: a folder, .zip, .tar.gz or .tar with a folder for each class or files named "
-    "CLASS_NUMBER.png; an official CIFAR-10 archive; either of them in Azure Storage (az://CONTAINER/NAME or "
-    "its https URL); cifar10 (downloaded once); or drawn[:COUNT[:SEED]] (synthetic drawings)."
+    "CLASS_NUMBER.png, or with a labels.csv; Parquet or .npz files; an official CIFAR-10 or CIFAR-100 "
+    "archive (ARCHIVE:coarse for coarse labels); any of them in Azure Storage (az://CONTAINER/NAME or its "
+    "https URL); cifar10 (downloaded once); or drawn[:COUNT[:SEED]] (synthetic drawings)."
 )
 
 Source = Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCE_HELP, show_default=False)]

@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 from cifarml.cifar10 import IMAGE_SHAPE
 from cifarml.data.dataset import Dataset
 from cifarml.data.fingerprint import Fingerprint
+from cifarml.data.ignored import IgnoredFiles
 from cifarml.errors import CifarMLError
 
 _logger = logging.getLogger(__name__)
@@ -36,7 +37,10 @@ def read_cached(folder: Path, key: str, origin: str) -> Dataset | None:
             array.setflags(write=False)
         names, sources = tuple(about["class_names"]), tuple(about["sources"])
         notes = tuple(map(str, about["notes"]))
-        dataset = Dataset(images, labels, names, sources, is_test, origin, (), is_validation, notes)
+        ignored = tuple(IgnoredFiles(**each) for each in about["ignored"])
+        dataset = Dataset(
+            *(images, labels, names, sources, is_test, origin, (), is_validation, notes), ignored=ignored
+        )
         if dataset.fingerprint != about["fingerprint"]:
             raise ValueError("the content does not match its fingerprint")
         os.utime(path)
@@ -97,6 +101,7 @@ class CacheWriter:
                 "class_names": dataset.class_names,
                 "sources": dataset.sources,
                 "notes": dataset.notes,
+                "ignored": [vars(files) for files in dataset.ignored],
                 "fingerprint": self._fingerprint.finish(*arrays),
             }
             np.save(self._file, np.frombuffer(json.dumps(about).encode(), np.uint8))

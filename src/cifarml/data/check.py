@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cifarml.data.build import same_but_for_case
+from cifarml.data.cifar10.cifar100 import find_cifar100
 from cifarml.data.cifar10.official import is_official
 from cifarml.data.dataset import BadImage, Dataset
-from cifarml.data.load import is_keyword, load_dataset, locate_source, open_source, read_layout
+from cifarml.data.ignored import IgnoredFiles
+from cifarml.data.load import is_keyword, load_dataset, locate_source, open_source, split_coarse
+from cifarml.data.tables.find import label_images
 from cifarml.errors import ImageError
 from cifarml.images import image_size
 from cifarml.progress import OnProgress, ignore_progress
@@ -39,6 +42,7 @@ class SourceCheck(NamedTuple):
         conflicts: Groups of images with the same pixels and different labels.
         problems: Messages about defects that invalidate training or its test accuracy; empty if none.
         warnings: Messages about minor defects.
+        ignored: Image files that were not read, by kind.
     """
 
     dataset: Dataset
@@ -50,6 +54,7 @@ class SourceCheck(NamedTuple):
     conflicts: tuple[tuple[str, ...], ...]
     problems: tuple[str, ...]
     warnings: tuple[str, ...]
+    ignored: tuple[IgnoredFiles, ...] = ()
 
     def to_json(self) -> dict[str, object]:
         """Return the result as JSON-serializable values."""
@@ -64,6 +69,7 @@ class SourceCheck(NamedTuple):
             "classes": [count._asdict() for count in self.classes],
             "sizes": [{"width": w, "height": h, "num_images": count} for (w, h), count in self.sizes],
             "unreadable": [image._asdict() for image in self.unreadable],
+            "ignored": [vars(files) for files in self.ignored],
         }
 
 
@@ -127,18 +133,22 @@ def check_dataset(dataset: Dataset, *, sizes: Counter[tuple[int, int]] | None = 
                 leaks.append(names)
             elif same_label:
                 duplicates.append(names)
+    folders = {name.rpartition("/")[0] for name in dataset.sources}
+    missing = [files for files in dataset.ignored if files.example.rpartition("/")[0] in folders]
     problems = [
         *_format_count(len(dataset.skipped), "image can't be read", "images can't be read"),
         *_format_count(len(leaks), "image is in both train and test", "images are in both train and test"),
         *_format_count(len(conflicts), "image has conflicting labels", "images have conflicting labels"),
         *(f"class {count.name!r} has no training images" for count in counts if not count.train),
         *(f"class {count.name!r} has no test images" for count in counts if not count.test),
+        *(str(files) for files in missing),
         *(
             f"class names that differ only in case: {', '.join(map(repr, names))}"
             for names in same_but_for_case(dataset.class_names)
         ),
     ]
     warnings = [
+        *(str(files) for files in dataset.ignored if files not in missing),
         *_format_count(len(duplicates), "image is duplicated", "images are duplicated"),
         *_imbalance(counts),
     ]
@@ -152,6 +162,7 @@ def check_dataset(dataset: Dataset, *, sizes: Counter[tuple[int, int]] | None = 
         tuple(conflicts),
         tuple(problems),
         tuple(warnings),
+        dataset.ignored,
     )
 
 
@@ -174,11 +185,13 @@ def _count_sizes(source: str | Path) -> Counter[tuple[int, int]]:
     sizes: Counter[tuple[int, int]] = Counter()
     if isinstance(source, str) and is_keyword(source):
         return sizes
+    source, coarse = split_coarse(source)
     with open_source(*locate_source(source, load_settings())) as tree:
-        if not is_official(tree.files):
-            for name in read_layout(tree).names:
+        if not is_official(tree.files) and not find_cifar100(tree.files):
+            images, layout, _ = label_images(tree, coarse=coarse)
+            for name in layout.names:
                 try:
-                    sizes[image_size(tree.read(name))] += 1
+                    sizes[image_size(images.read(name))] += 1
                 except ImageError:
                     continue  # reported as unreadable
     return sizes

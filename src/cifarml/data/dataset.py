@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from cifarml.cifar10 import IMAGE_SHAPE
 from cifarml.data.fingerprint import Fingerprint
+from cifarml.data.ignored import IgnoredFiles
 from cifarml.data.splitting.subset import draw_subset
 from cifarml.errors import DataError
 
@@ -44,6 +45,7 @@ class Dataset:
             omitted.
         notes: Statements about how labels and split were derived, such as "validation folder 'val' is used
             as the test set".
+        ignored: Image files that were not read, by kind, such as HEIC images without the extra `heic`.
 
     Raises:
         DataError: If shapes, dtypes, labels or names are invalid or inconsistent.
@@ -65,6 +67,7 @@ class Dataset:
     skipped: tuple[BadImage, ...] = ()
     is_validation: npt.NDArray[np.bool_] = dataclasses.field(default_factory=lambda: np.zeros(0, np.bool_))
     notes: tuple[str, ...] = ()
+    ignored: tuple[IgnoredFiles, ...] = ()
 
     def __post_init__(self) -> None:
         count = len(self.images)

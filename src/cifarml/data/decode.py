@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,7 @@ from cifarml.cifar10 import IMAGE_SHAPE
 from cifarml.data.dataset import BadImage
 from cifarml.data.file_tree import FileTree
 from cifarml.errors import ImageError
-from cifarml.images import decode_image
+from cifarml.images import decode_described
 from cifarml.progress import OnProgress, Progress, ignore_progress
 
 OnBlock = Callable[[npt.NDArray[np.uint8]], None]
@@ -25,13 +26,27 @@ _BLOCK_BYTES = 4 * 2**20
 _BLOCK_IMAGES = 1024
 
 
+class DecodedImages(NamedTuple):
+    """Decoded images of a source.
+
+    Attributes:
+        images: uint8, shape (N, 32, 32, 3), all zeros for an unreadable one.
+        bad: The unreadable images.
+        bits: Number of images by the bits per channel that they use, if these are more than 8.
+    """
+
+    images: npt.NDArray[np.uint8]
+    bad: list[BadImage]
+    bits: Counter[int]
+
+
 def decode_images(
     tree: FileTree,
     names: Sequence[str],
     *,
     on_block: OnBlock = lambda _: None,
     on_progress: OnProgress = ignore_progress,
-) -> tuple[npt.NDArray[np.uint8], list[BadImage]]:
+) -> DecodedImages:
     """Decode image files in parallel, with at most a few blocks in memory at a time.
 
     Args:
@@ -41,16 +56,19 @@ def decode_images(
         on_progress: Called after each block.
 
     Returns:
-        The images, uint8 of shape (N, 32, 32, 3), all zeros for an unreadable one, and the unreadable ones.
+        The images, and what was found out about them.
     """
     images = np.zeros((len(names), *IMAGE_SHAPE), np.uint8)
     bad: dict[int, str] = {}
+    bits: Counter[int] = Counter()
     workers = os.cpu_count() or 1
-    waiting: deque[tuple[slice, Future[dict[int, str]]]] = deque()
+    waiting: deque[tuple[slice, Future[tuple[dict[int, str], Counter[int]]]]] = deque()
 
     def settle() -> None:
         block, decoded = waiting.popleft()
-        bad.update(decoded.result())
+        found = decoded.result()
+        bad.update(found[0])
+        bits.update(found[1])
         on_block(images[block])
         on_progress(Progress("reading images", block.stop, len(names)))
 
@@ -73,19 +91,31 @@ def decode_images(
                     settle()
         while waiting:
             settle()
-    return images, [BadImage(names[position], bad[position]) for position in sorted(bad)]
+    return DecodedImages(images, [BadImage(names[position], bad[position]) for position in sorted(bad)], bits)
 
 
-def _decode_chunk(chunk: dict[int, bytes], images: npt.NDArray[np.uint8]) -> dict[int, str]:
-    """Decode into `images` and return the error message of each bad image, by position."""
-    bad = {}
+def _decode_chunk(
+    chunk: dict[int, bytes], images: npt.NDArray[np.uint8]
+) -> tuple[dict[int, str], Counter[int]]:
+    """Decode into `images`; return the error message of each bad image by position, and the bits in use.
+
+    Raises:
+        ImageError: If there is not enough memory: such an image is not bad, and must not be skipped.
+    """
+    bad, bits = {}, Counter[int]()
     for position, content in chunk.items():
         try:
-            images[position] = decode_image(content)
+            images[position], used_bits = decode_described(content)
         except ImageError as error:
+            if error.code == "out_of_memory":
+                raise
             images[position] = 0
-            bad[position] = error.message
-    return bad
+            is_known = error.code == "unsupported_image" and error.hint
+            bad[position] = f"{error.message}; {error.hint}" if is_known else error.message
+        else:
+            if used_bits > 8:
+                bits[used_bits] += 1
+    return bad, bits
 
 
 def _decode_small_jpeg(content: bytes, image: npt.NDArray[np.uint8]) -> bool:
@@ -95,7 +125,7 @@ def _decode_small_jpeg(content: bytes, image: npt.NDArray[np.uint8]) -> bool:
 
     Returns:
         True if decoded. False for any other file, and if libjpeg warns: `image` is then undefined, and
-        `decode_image` must be used.
+        `decode_described` must be used.
     """
     if not content.startswith(b"\xff\xd8") or b"Exif\0" in content or b"dobe" in content:
         return False  # not a JPEG, or possibly rotated (EXIF, XMP) or in another color space (Adobe marker)

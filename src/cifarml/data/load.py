@@ -8,6 +8,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -16,23 +17,30 @@ from cifarml.data.archives.archive import is_archive, open_archive
 from cifarml.data.blob.address import is_blob_address
 from cifarml.data.build import build_dataset
 from cifarml.data.cache import CacheWriter, read_cached
+from cifarml.data.cifar10.cifar100 import find_cifar100, load_cifar100
 from cifarml.data.cifar10.official import download_official, is_official, load_official
 from cifarml.data.dataset import BadImage, Dataset
 from cifarml.data.decode import decode_images
 from cifarml.data.drawn.drawings import draw_dataset
-from cifarml.data.file_tree import FileTree, Folder
-from cifarml.data.layout import Layout, find_layout
+from cifarml.data.file_tree import FileTree, Folder, OneFile
+from cifarml.data.recognize import describe_file, hint_for
+from cifarml.data.tables.find import label_images
+from cifarml.data.tables.parquet import is_parquet
 from cifarml.errors import DataError, ImageError
 from cifarml.images import DECODER_VERSION
+from cifarml.imaging.formats import HAS_HEIC
 from cifarml.progress import OnProgress, ignore_progress
 from cifarml.settings import Settings, load_settings
 
 _DRAWN: Final = re.compile(r"drawn(?::(?P<count>\d{1,9}))?(?::(?P<seed>\d{1,9}))?")
+_COARSE: Final = ":coarse"
 _CACHED_FILES: Final = 5_000
 _CACHED_BYTES: Final = 64 * 2**20
 _SHOWN_BAD: Final = 20
-_VERSION: Final = f"{DECODER_VERSION}.2"
-"""Version of cached images: of their pixels, and of their labels and split."""
+_PARQUET: Final = b"PAR1"
+_PEEKED_BYTES: Final = 64 * 2**20
+_VERSION: Final = f"{DECODER_VERSION}.2{'-heic' if HAS_HEIC else ''}"
+"""Version of cached images: of their pixels, labels and split; with the extra `heic`, more files are read."""
 
 
 def load_dataset(
@@ -49,7 +57,10 @@ def load_dataset(
     The format is detected from the content of the source:
 
     - a folder, .zip, .tar.gz or .tar of images that are named `<class>_<number>.png` or in class folders;
-    - an official CIFAR-10 archive, or a folder that it was extracted to;
+    - such images beside a CSV file with their labels, `labels.csv` or Kaggle's `trainLabels.csv`;
+    - an official CIFAR-10 or CIFAR-100 archive, or a folder that it was extracted to; CIFAR-100 has fine
+      labels, or coarse ones as `"cifar-100-python.tar.gz:coarse"`;
+    - Hugging Face data sets in Parquet (the extra `parquet`), and `.npz` files with images and labels;
     - either of these in Azure Blob Storage, as `"az://CONTAINER/NAME"` or an https URL (downloaded once);
     - `"cifar10"`, the official archive (downloaded once);
     - `"drawn[:COUNT[:SEED]]"`, synthetic drawings of the CIFAR-10 classes.
@@ -102,6 +113,19 @@ def locate_source(
     return str(source), Path(source)
 
 
+def split_coarse(source: str | Path) -> tuple[str | Path, bool]:
+    """Return a source without the suffix `:coarse`, and whether it has it.
+
+    Example:
+        >>> split_coarse("cifar-100-python.tar.gz:coarse")
+        ('cifar-100-python.tar.gz', True)
+    """
+    text = str(source)
+    if text.endswith(_COARSE) and not Path(text).exists():
+        return text.removesuffix(_COARSE), True
+    return source, False
+
+
 def is_keyword(source: str) -> bool:
     """Return whether a source is `cifar10` or `drawn`, with or without a count and a seed."""
     return source == "cifar10" or _DRAWN.fullmatch(source) is not None
@@ -127,32 +151,50 @@ def open_source(origin: str, place: Path | FileTree) -> FileTree:
         ) from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise DataError(f"can't read {origin[:300]!r}: {error.args[-1]}") from error
-    if not known:
+    if known:
+        return open_archive(place, origin=origin)
+    return _open_file(origin, place)
+
+
+def _open_file(origin: str, path: Path) -> FileTree:
+    """Open a file that is not an archive: a table of images, or an error that says what it is."""
+    name = origin.rpartition("/")[2]
+    tree = OneFile(path, name, origin)
+    try:
+        head = tree.head(name)
+        if head.startswith(_PARQUET):
+            return OneFile(path, name if is_parquet(name) else f"{name}.parquet", origin)
+        what = describe_file(name, tree.read(name) if tree.files[name] < _PEEKED_BYTES else head)
+    except ImageError as error:
+        raise DataError(f"{origin}: {error.message}") from error
+    if not what:
         raise DataError(f"{origin} is neither a folder nor a .zip, .tar.gz or .tar archive")
-    return open_archive(place, origin=origin)
+    raise DataError(f"{origin} is {what}, not a folder or archive of images", hint_for(what))
 
 
 def _load_source(source: str | Path, skip_bad: bool, settings: Settings, on_progress: OnProgress) -> Dataset:
     if isinstance(source, str) and (drawn := _DRAWN.fullmatch(source)):
         count, seed = int(drawn["count"] or 2000), int(drawn["seed"] or 0)
         return draw_dataset(count, seed=seed, on_progress=on_progress)
+    source, coarse = split_coarse(source)
     origin, place = locate_source(source, settings, on_progress=on_progress)
+    version = f"{_VERSION}-coarse" if coarse else _VERSION
     cache = settings.cache_dir / "decoded"
     key = ""
     with suppress(OSError, ValueError):  # open_source reports the error
         if isinstance(place, Path) and place.is_file():
             with place.open("rb") as file:
-                key = f"{hashlib.file_digest(file, 'sha256').hexdigest()}-{_VERSION}"
+                key = f"{hashlib.file_digest(file, 'sha256').hexdigest()}-{version}"
     if key and (dataset := read_cached(cache, key, origin)):
         return dataset  # the archive need not be opened
     with _gc_disabled(), open_source(origin, place) as tree:
         if len(tree.files) < _CACHED_FILES and sum(tree.files.values()) < _CACHED_BYTES:
             key = ""
         elif tree_key := tree.key():
-            key = f"{tree_key}-{_VERSION}"
+            key = f"{tree_key}-{version}"
             if dataset := read_cached(cache, key, origin):
                 return dataset
-        return _decode_tree(tree, skip_bad, on_progress, partial(CacheWriter, cache, key))
+        return _decode_tree(tree, coarse, skip_bad, on_progress, partial(CacheWriter, cache, key))
 
 
 @contextmanager
@@ -169,36 +211,40 @@ def _gc_disabled() -> Iterator[None]:
 
 def _decode_tree(
     tree: FileTree,
+    coarse: bool,
     skip_bad: bool,
     on_progress: OnProgress,
     open_cache: Callable[[int, tuple[str, ...]], CacheWriter],
 ) -> Dataset:
-    if is_official(tree.files):
-        dataset = load_official(tree, on_progress=on_progress)
+    if is_official(tree.files) or find_cifar100(tree.files):
+        if is_official(tree.files):
+            dataset = load_official(tree, on_progress=on_progress)
+        else:
+            dataset = load_cifar100(tree, coarse=coarse, on_progress=on_progress)
         with open_cache(len(dataset), dataset.class_names) as cache:
             cache.add(dataset.images)
             cache.finish(dataset)
         return dataset
-    layout = read_layout(tree)
+    table = label_images(tree, coarse=coarse)
+    layout = table.layout
     with open_cache(len(layout.names), layout.class_names) as cache:
-        images, bad = decode_images(tree, layout.names, on_block=cache.add, on_progress=on_progress)
+        images, bad, bits = decode_images(
+            table.tree, layout.names, on_block=cache.add, on_progress=on_progress
+        )
         if bad and not skip_bad:
             raise _bad_images_error(tree.origin, bad, len(layout.names))
         try:
             dataset = build_dataset(tree.origin, layout, images, bad)
         except DataError as error:
             raise DataError(f"{tree.origin}: {error.message}", error.hint) from error
+        notes = tuple(
+            f"{count:,} images have {used} bits per channel, scaled from 0..{2**used - 1:,} to 0..255"
+            for used, count in sorted(bits.items())
+        )
+        dataset = replace(dataset, notes=(*dataset.notes, *notes), ignored=table.ignored)
         if not bad:
             cache.finish(dataset)
         return dataset
-
-
-def read_layout(tree: FileTree) -> Layout:
-    """Derive the labels and the split of image files; another way to label them goes here."""
-    try:
-        return find_layout(tree.files, tree.folders)
-    except DataError as error:
-        raise DataError(f"{tree.origin}: {error.message}", error.hint) from error
 
 
 def _bad_images_error(origin: str, bad: list[BadImage], count: int) -> ImageError:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
+from cifarml.imaging.formats import FORMAT_NAMES
 from cifarml.scoring.multipart import FORM
 from cifarml.scoring.request import BINARY, CODES, IMAGE_TYPES, MAX_BODY_BYTES, MAX_IMAGES
 
@@ -43,8 +44,8 @@ _EXAMPLE_IMAGE: Final = (
 Base64Image = Annotated[
     str,
     Field(
-        description="A base64-encoded PNG, JPEG, WebP, GIF or BMP file. Line breaks are allowed; "
-        "a `data:` prefix is not.",
+        description=f"A base64-encoded {FORMAT_NAMES} file. "
+        "Line breaks are allowed; a `data:` prefix is not.",
         examples=[_EXAMPLE_IMAGE],
     ),
 ]

@@ -10,7 +10,9 @@ from contextlib import suppress
 from typing import Any, Final, NamedTuple, NoReturn
 
 from cifarml.errors import ImageError, RequestError
-from cifarml.images import MAX_PIXELS, image_size
+from cifarml.images import image_size
+from cifarml.imaging.formats import FORMAT_NAMES
+from cifarml.imaging.opening import MAX_JPEG2000_PIXELS, MAX_JPEG_PIXELS, MAX_PIXELS, pixel_limit
 from cifarml.scoring.multipart import FORM, read_file
 
 MAX_BODY_BYTES: Final = 10 * 2**20
@@ -19,9 +21,11 @@ MAX_BODY_BYTES: Final = 10 * 2**20
 MAX_IMAGES: Final = 64
 """Maximum number of images in one request."""
 
-IMAGE_TYPES: Final = frozenset(
-    {"image/png", "image/jpeg", "image/jpg", "image/webp", "image/gif", "image/bmp"}
-)
+IMAGE_TYPES: Final = frozenset({
+    *("image/png", "image/jpeg", "image/jpg", "image/webp", "image/gif", "image/bmp", "image/tiff"),
+    *("image/avif", "image/jp2", "image/heic", "image/heif", "image/x-portable-anymap"),
+    *("image/x-portable-bitmap", "image/x-portable-graymap", "image/x-portable-pixmap"),
+})  # fmt: skip
 """Content types of a body that is an image file; the format is detected from the file itself."""
 
 BINARY: Final = "application/octet-stream"
@@ -42,12 +46,19 @@ CODES: Final[Mapping[str, tuple[int, str]]] = {
     ),
     "wrong_content_encoding": (415, "unsupported Content-Encoding; expected gzip or none"),
     "not_base64": (422, "the image is not valid base64, or is a data URL"),
-    "not_an_image": (422, "the file is not a PNG, JPEG, WebP, GIF or BMP image"),
+    "not_an_image": (422, f"the file is not a {FORMAT_NAMES} image"),
+    "unsupported_image": (
+        422,
+        "the image has a format or pixel type that this endpoint can't decode, such as HEIC without the "
+        "extra heic; send a PNG or JPEG",
+    ),
     "damaged_image": (422, "the image file is truncated or damaged"),
     "too_many_pixels": (
         422,
-        f"the image has more than {MAX_PIXELS:,} pixels (in a list: all images together)",
+        f"the image has more than {MAX_PIXELS:,} pixels (in a list: all images together; one baseline JPEG: "
+        f"{MAX_JPEG_PIXELS:,}, one JPEG 2000: {MAX_JPEG2000_PIXELS:,})",
     ),
+    "out_of_memory": (503, "the endpoint has too little memory to decode the image; send a smaller one"),
     "model_failed": (500, "the prediction failed; see the log"),
 }
 """Error codes, each with its HTTP status and message."""
@@ -68,9 +79,6 @@ _OTHER_TYPES: Final = {
     "application/gzip": " (use Content-Encoding: gzip with the type of the content)",
     "application/zip": "",
     "image/svg+xml": "",
-    "image/heic": "",
-    "image/tiff": "",
-    "image/avif": "",
     "multipart/mixed": "",
     "multipart/related": "",
     "text/html": "",
@@ -132,7 +140,8 @@ def read_request(content_type: str, body: bytes) -> Request:
             raise RequestError("wrong_fields", "imagebase64 must be a string: a base64-encoded image file")
         return Request([_decode_base64(fields["imagebase64"])], is_list=False)
     images = [_try_base64(text) for text in _read_list(fields["images"])]
-    _check_pixels(image for image in images if isinstance(image, bytes))
+    if len(images) > 1:
+        _check_pixels(image for image in images if isinstance(image, bytes))
     return Request(images, is_list=True)
 
 
@@ -235,7 +244,7 @@ def _check_pixels(images: Iterable[bytes]) -> None:
     for image in images:
         with suppress(ImageError):  # reported when this image is decoded
             width, height = image_size(image)
-            num_pixels += width * height if width * height <= MAX_PIXELS else 0
+            num_pixels += width * height if width * height <= pixel_limit(image) else 0
     if num_pixels > MAX_PIXELS:
         raise RequestError(
             "too_many_pixels",

@@ -250,6 +250,7 @@ def _train(
         "interrupted": fitted.interrupted,
         "dataset": dataset.origin,
         "dataset_fingerprint": dataset.fingerprint,
+        "ignored": [vars(files) for files in dataset.ignored],
         "dataset_notes": dataset.notes,
         "num_parameters": model.count_params(),
         "training_s": round(fitted.training_s, 3),
@@ -289,5 +290,6 @@ def _describe_dataset(dataset: Dataset, splits: DatasetSplits) -> dict[str, obje
         "num_validation": len(splits.validation),
         "num_test": len(splits.test),
         "skipped": [image._asdict() for image in dataset.skipped],
+        "ignored": [vars(files) for files in dataset.ignored],
         "notes": dataset.notes,
     }

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pytest
 
 from cifarml import load_dataset
+from cifarml.data.check import check_source
 from cifarml.data.cifar10.official import is_official
 from cifarml.data.cifar10.safe_pickle import load_arrays
 from cifarml.errors import DataError
@@ -498,3 +499,15 @@ def test_batch_of_10000_images() -> None:
     }
     for first_memo_index in (0, 1):  # `pickle` and `cPickle` of Python 2
         assert load_arrays(python2(value, first_memo_index))[b"filenames"] == digests
+
+
+@pytest.mark.parametrize("version", ["python", "binary"])
+def test_missing_batches_are_reported(tmp_path: Path, version: str) -> None:
+    files = python_version() if version == "python" else binary_version()
+    suffix = ".bin" if version == "binary" else ""
+    assert not load_dataset(WRITERS["folder"](tmp_path / "whole", files)).ignored
+    for name in ("data_batch_2", "data_batch_4"):
+        del files[f"{name}{suffix}"]
+    (missing,) = load_dataset(WRITERS["images.zip"](tmp_path / "x.zip", files)).ignored
+    assert (missing.kind, missing.count, missing.example) == ("missing batch", 2, "data_batch_2")
+    assert check_source(tmp_path / "x.zip").to_json()["ignored"] == [vars(missing)]

@@ -9,7 +9,7 @@ import typer
 from rich.filesize import decimal
 
 from cifarml.cli import options
-from cifarml.cli.console import note, print_json, print_result, print_table, shown_path
+from cifarml.cli.console import note, note_ignored, print_json, print_result, print_table, shown_path
 from cifarml.progress import show_progress
 from cifarml.settings import load_settings
 
@@ -46,9 +46,16 @@ def show(
 
     with show_progress(quiet=quiet) as on_progress:
         dataset = load_dataset(source, subset=subset, seed=seed, skip_bad=skip_bad, on_progress=on_progress)
+    note_ignored(dataset)
     path = save_figure(output, image_grid(dataset, num_images=num_images, seed=seed))
     print_result(
-        {"path": path, "origin": dataset.origin, "num_images": len(dataset), "notes": dataset.notes},
+        {
+            "path": path,
+            "origin": dataset.origin,
+            "num_images": len(dataset),
+            "notes": dataset.notes,
+            "ignored": [vars(files) for files in dataset.ignored],
+        },
         f"{dataset.origin}: {len(dataset):,} images, {len(dataset.class_names)} classes",
         *dataset.notes,
         f"Image: {shown_path(path)}",
@@ -91,6 +98,7 @@ def check(source: options.Source, json: options.Json = False, quiet: options.Qui
         if len(found.sizes) > _SHOWN:
             print(f"size      and {len(found.sizes) - _SHOWN:,} other sizes")
         _print_some("unreadable", [f"{name}: {reason}" for name, reason in found.unreadable])
+        _print_some("not read", [f"{files}; {files.hint}" for files in found.ignored])
         _print_some("duplicate", [" = ".join(group) for group in found.duplicates])
         _print_some("leak", [" = ".join(group) for group in found.leaks])
         _print_some("conflict", [" = ".join(group) for group in found.conflicts])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from cifarml.cli import options
-from cifarml.cli.console import note, print_json, print_plan
+from cifarml.cli.console import note, note_ignored, print_json, print_plan
 from cifarml.cli.options import AZURE
 from cifarml.cli.target import Target, open_host, open_registry
 from cifarml.errors import RegistryError
@@ -126,7 +126,7 @@ def deploy(
     if dry_run:
         _print_plan(host, found, name, canary, mirror, json=json)
         return
-    images = None if data is None else load_dataset(data).test
+    images = None if data is None else note_ignored(load_dataset(data)).test
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM rolls back as Ctrl-C does
     endpoint = deploy_model(
         host,

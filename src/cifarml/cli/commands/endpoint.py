@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cifarml.cli import options
-from cifarml.cli.console import note, print_json, print_list, print_table, shown_time
+from cifarml.cli.console import note, note_ignored, print_json, print_list, print_table, shown_time
 from cifarml.cli.target import Target, open_host
 from cifarml.errors import DeployError
 
@@ -100,7 +100,8 @@ def try_it(
     from cifarml.data.load import load_dataset
     from cifarml.deploy.smoke_test import probe_endpoint
 
-    done = probe_endpoint(open_host(target), endpoint, load_dataset(data), deployment=deployment)
+    dataset = note_ignored(load_dataset(data))
+    done = probe_endpoint(open_host(target), endpoint, dataset, deployment=deployment)
     if json:
         print_json(done._asdict())
     else:

@@ -68,10 +68,9 @@ def evaluate(
             save_figure(output / "predictions.png", prediction_grid(dataset, probabilities)),
         ]
     if json:
-        print_json(
-            {"run": trained.path, "data": dataset.origin, "split": split, "notes": notes}
-            | evaluation.to_json()
-        )
+        about = {"run": trained.path, "data": dataset.origin, "split": split, "notes": notes}
+        ignored = [vars(files) for files in dataset.ignored]
+        print_json(about | evaluation.to_json() | {"ignored": ignored})
         return
     print_evaluation(f"{trained.path.name} on {dataset.origin} ({split})", evaluation)
     for file in files:

@@ -12,6 +12,7 @@ import typer
 from cifarml.cli import options
 from cifarml.cli.console import (
     figure_rows,
+    note_ignored,
     print_json,
     print_list,
     print_result,
@@ -258,7 +259,8 @@ def _test_images(source: str, subset: int | None, *, quiet: bool) -> Iterator[tu
     from cifarml.data.load import load_dataset
 
     with show_progress(quiet=quiet) as on_progress:
-        yield load_dataset(source, subset=subset, on_progress=on_progress).test, on_progress
+        dataset = note_ignored(load_dataset(source, subset=subset, on_progress=on_progress))
+        yield dataset.test, on_progress
 
 
 def _print_comparison(comparison: Comparison, checks: list[GateCheck]) -> None:

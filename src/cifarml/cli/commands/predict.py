@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -65,7 +66,7 @@ def predict(
         if isinstance(prediction, ImageError):
             named = str(path) in prediction.message
             note(f"Error: {prediction.message}" if named else f"Error: {path}: {prediction.message}")
-            documents.append({"path": str(path), "error": prediction.message})
+            documents.append({"path": str(path), "error": prediction.message, "hint": prediction.hint})
         elif json:
             documents.append(
                 {"path": str(path), **prediction._asdict(), "probabilities": prediction.top(top)}
@@ -75,7 +76,16 @@ def predict(
             print(f"{path}: {shown}" if len(paths) > 1 else shown)
     if json:
         print_json(documents)
-    if any(isinstance(prediction, ImageError) for prediction in predictions):
+    errors = [
+        (path, each) for path, each in zip(paths, predictions, strict=True) if isinstance(each, ImageError)
+    ]
+    if errors:
+        if len(paths) > 1:
+            reasons = Counter(error.message.removeprefix(f"{path}: ") for path, error in errors)
+            shown = "; ".join(f"{count:,}: {reason}" for reason, count in reasons.most_common(5))
+            note(f"{len(errors):,} of {len(paths):,} images have no prediction: {shown}")
+        for hint in dict.fromkeys(error.hint for _, error in errors if error.hint):
+            note(f"Hint: {hint}")
         raise typer.Exit(1)
 
 
@@ -93,13 +103,20 @@ def _query_endpoint(
     return predictions
 
 
-def _image_files(images: list[Path]) -> list[Path]:
-    from cifarml.images import SUFFIXES
+def _images_inside(folder: Path) -> list[Path]:
+    from cifarml.data.file_tree import Folder
+    from cifarml.data.ignored import find_images
 
-    files = []
+    tree = Folder(folder)
+    return [tree.path(name) for name in find_images(tree)]
+
+
+def _image_files(images: list[Path]) -> list[Path]:
+    """Return the files, and all images inside folders, by suffix or first bytes: readable or not."""
+    files: list[Path] = []
     for path in images:
         if path.is_dir():
-            inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
+            inside = sorted(_images_inside(path))
             if not inside:
                 raise DataError(f"there are no images in {path}")
             files += inside

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cifarml.cli import options
-from cifarml.cli.console import figure_rows, print_evaluation, print_json, print_list, print_table, shown_path
+from cifarml.cli.console import (
+    figure_rows,
+    note_ignored,
+    print_evaluation,
+    print_json,
+    print_list,
+    print_table,
+    shown_path,
+)
 from cifarml.errors import SettingsError
 from cifarml.progress import show_progress
 
@@ -131,7 +139,9 @@ def compare(
     if names[0] == names[1]:
         names = shown_path(runs[0].path), shown_path(runs[1].path)
     with show_progress(quiet=quiet or data is None) as on_progress:
-        images = load_dataset(data, subset=subset, on_progress=on_progress).test if data else None
+        images = None
+        if data:
+            images = note_ignored(load_dataset(data, subset=subset, on_progress=on_progress)).test
         both = compare_runs(runs[0], runs[1], images, names=names, on_progress=on_progress)
     if json:
         print_json(

@@ -55,6 +55,8 @@ def open_archive(path: Path, *, limits: ArchiveLimits | None = None, origin: str
     except PermissionError as error:
         raise DataError(f"can't read {origin}: {error.strerror}") from error
     except DAMAGED as error:
+        if isinstance(error, OSError) and error.errno:
+            raise DataError(f"can't read {origin}: {error.strerror}") from error
         raise ArchiveError(f"{origin}: damaged archive: {error or type(error).__name__}") from error
     tree.origin = origin
     return tree

@@ -30,6 +30,13 @@ DAMAGED: Final = (
 """Exceptions that the standard library raises on damaged archives."""
 
 
+def describe_damage(error: Exception) -> str:
+    """Return what is wrong with an archive: a failure to read the disk is not called damage."""
+    if isinstance(error, OSError) and error.errno:
+        return f"can't be read: {error.strerror}"
+    return f"damaged in the archive: {error or type(error).__name__}"
+
+
 @dataclasses.dataclass(frozen=True)
 class ArchiveLimits:
     """Limits on an archive, against decompression bombs.

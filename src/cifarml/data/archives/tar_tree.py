@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Final, cast
 
-from cifarml.data.archives.limits import DAMAGED, ArchiveLimits, MemberValidator
+from cifarml.data.archives.limits import DAMAGED, ArchiveLimits, MemberValidator, describe_damage
 from cifarml.data.file_tree import FileTree
 from cifarml.errors import ArchiveError, ImageError
+from cifarml.imaging.formats import HEAD_BYTES
 
 GZIP_MAGIC: Final = b"\x1f\x8b"
 _MAX_HEADER_BYTES: Final = 256 * 2**10
@@ -68,10 +69,18 @@ class TarTree(FileTree):
             file = self._tar.extractfile(info)
             content = file.read() if file else b""
         except DAMAGED as error:
-            raise ImageError(f"damaged in the archive: {error or type(error).__name__}") from error
+            raise ImageError(describe_damage(error)) from error
         if len(content) != info.size:
             raise ImageError("truncated in the archive")
         return content
+
+    def head(self, name: str) -> bytes:
+        """Return the first bytes of a file; see `FileTree.head`."""
+        try:
+            file = self._tar.extractfile(self._infos[name])
+            return file.read(HEAD_BYTES) if file else b""
+        except DAMAGED as error:
+            raise ImageError(describe_damage(error)) from error
 
     def close(self) -> None:
         """Close the archive."""

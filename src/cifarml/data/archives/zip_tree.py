@@ -10,9 +10,10 @@ import zlib
 from pathlib import Path
 from typing import Final
 
-from cifarml.data.archives.limits import DAMAGED, ArchiveLimits, MemberValidator
+from cifarml.data.archives.limits import DAMAGED, ArchiveLimits, MemberValidator, describe_damage
 from cifarml.data.file_tree import FileTree
 from cifarml.errors import ArchiveError, ImageError
+from cifarml.imaging.formats import HEAD_BYTES
 
 _ZIP_END: Final = b"PK\x05\x06"
 _ZIP64_END: Final = b"PK\x06\x06"
@@ -48,25 +49,43 @@ class ZipTree(FileTree):
         try:
             return self._unpack(self._infos[name])
         except DAMAGED as error:
-            raise ImageError(f"damaged in the archive: {error or type(error).__name__}") from error
+            raise ImageError(describe_damage(error)) from error
+
+    def head(self, name: str) -> bytes:
+        """Return the first bytes of a file; see `FileTree.head`."""
+        info = self._infos[name]
+        try:
+            content = self._packed(info, HEAD_BYTES)
+            if info.compress_type == zipfile.ZIP_DEFLATED:
+                content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, HEAD_BYTES)
+        except DAMAGED as error:
+            raise ImageError(describe_damage(error)) from error
+        return content
 
     def _unpack(self, info: zipfile.ZipInfo) -> bytes:
         """Read a file like `ZipFile.read`, in a quarter of its time for a small file.
 
-        The data follows the local file header (APPNOTE.TXT 4.3.7), whose bytes 26 to 29 hold the lengths of
-        its name and extra field. At most one byte more than the size in the central directory is unpacked.
+        At most one byte more than the size in the central directory is unpacked.
+        """
+        content = self._packed(info, info.compress_size)
+        if info.compress_type == zipfile.ZIP_DEFLATED:
+            content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, info.file_size + 1)
+        if len(content) != info.file_size or zlib.crc32(content) != info.CRC:
+            raise zipfile.BadZipFile("its size or checksum is wrong")
+        return content
+
+    def _packed(self, info: zipfile.ZipInfo, size_bytes: int) -> bytes:
+        """Return the first packed bytes of a file.
+
+        They follow the local file header (APPNOTE.TXT 4.3.7), whose bytes 26 to 29 hold the lengths of its
+        name and extra field.
         """
         self._file.seek(info.header_offset)
         header = self._file.read(30)
         if not header.startswith(b"PK\x03\x04"):
             raise zipfile.BadZipFile("no local header at the offset in the central directory")
         self._file.seek(sum(struct.unpack_from("<HH", header, 26)), os.SEEK_CUR)
-        content = self._file.read(info.compress_size)
-        if info.compress_type == zipfile.ZIP_DEFLATED:
-            content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, info.file_size + 1)
-        if len(content) != info.file_size or zlib.crc32(content) != info.CRC:
-            raise zipfile.BadZipFile("its size or checksum is wrong")
-        return content
+        return self._file.read(min(size_bytes, info.compress_size))
 
     def close(self) -> None:
         """Close the archive."""

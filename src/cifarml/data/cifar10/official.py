@@ -18,12 +18,14 @@ from cifarml.data.cifar10.download import download_file
 from cifarml.data.cifar10.safe_pickle import load_arrays, to_array
 from cifarml.data.dataset import Dataset, check_class_names
 from cifarml.data.file_tree import FileTree
+from cifarml.data.ignored import IgnoredFiles
 from cifarml.data.splitting.draw_split import last_tenth
 from cifarml.errors import DataError
 from cifarml.progress import OnProgress, Progress, ignore_progress
 from cifarml.settings import Settings
 
 _BATCH: Final = re.compile(r"(?P<folder>(?:.*/)?)(?P<kind>data_batch_\d+|test_batch)(?P<binary>\.bin)?")
+_OFFICIAL: Final = (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch")
 _IMAGE_BYTES: Final = IMAGE_SIZE * IMAGE_SIZE * 3
 
 
@@ -86,10 +88,20 @@ def load_official(tree: FileTree, *, on_progress: OnProgress = ignore_progress) 
     for array in (images, labels, is_test):
         array.setflags(write=False)
     sources = tuple(f"{batch.name}/{name}" for batch in batches for name in batch.file_names)
-    return Dataset(images, labels, class_names, sources, is_test, tree.origin)
+    missing = _missing_batches([match["kind"] for match in found])
+    return Dataset(images, labels, class_names, sources, is_test, tree.origin, ignored=missing)
 
 
-def _to_images(planes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+def _missing_batches(kinds: list[str]) -> tuple[IgnoredFiles, ...]:
+    """Report batches of the official archive that are not there."""
+    missing = [kind for kind in _OFFICIAL if kind not in kinds]
+    if not missing:
+        return ()
+    hint = "download the archive again, or pass cifar10 instead of its path"
+    return (IgnoredFiles("missing batch", len(missing), missing[0], hint),)
+
+
+def to_images(planes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Convert rows of 1024 red, 1024 green and 1024 blue values to shape (N, 32, 32, 3)."""
     return np.ascontiguousarray(planes.reshape(-1, 3, IMAGE_SIZE, IMAGE_SIZE).transpose(0, 2, 3, 1))
 
@@ -99,7 +111,7 @@ def _read_binary(name: str, content: bytes) -> _Batch:
         raise DataError(f"size must be a multiple of 3,073 bytes. Received: {len(content):,}")
     rows = np.frombuffer(content, np.uint8).reshape(-1, _IMAGE_BYTES + 1)
     names = [f"{i}" for i in range(len(rows))]
-    return _Batch(name, _to_images(rows[:, 1:]), rows[:, 0].astype(np.int64), names, "test_batch" in name)
+    return _Batch(name, to_images(rows[:, 1:]), rows[:, 0].astype(np.int64), names, "test_batch" in name)
 
 
 def _read_pickle(name: str, content: bytes) -> _Batch:
@@ -108,7 +120,7 @@ def _read_pickle(name: str, content: bytes) -> _Batch:
         raise DataError(f"a batch must be a dict. Received: {type(batch).__name__}")
     labels = batch.get(b"labels")
     if not (b"data" in batch and isinstance(labels, list)):
-        raise DataError(f"a batch requires 'data' and 'labels'. Received: {list(map(_to_text, batch))[:6]}")
+        raise DataError(f"a batch requires 'data' and 'labels'. Received: {list(map(to_text, batch))[:6]}")
     array = to_array(batch[b"data"], _IMAGE_BYTES)
     if len(array) != len(labels):
         raise DataError(f"expected one label per image. Received: {len(labels)} labels, {len(array)} images")
@@ -117,8 +129,8 @@ def _read_pickle(name: str, content: bytes) -> _Batch:
     file_names = batch.get(b"filenames")
     if not isinstance(file_names, list) or len(file_names) != len(labels):
         file_names = [f"{i}" for i in range(len(labels))]
-    names = list(map(_to_text, file_names))
-    return _Batch(name, _to_images(array), np.array(labels, np.int64), names, "test_batch" in name)
+    names = list(map(to_text, file_names))
+    return _Batch(name, to_images(array), np.array(labels, np.int64), names, "test_batch" in name)
 
 
 def _class_names(tree: FileTree, folder: str, *, binary: bool) -> tuple[str, ...]:
@@ -127,7 +139,7 @@ def _class_names(tree: FileTree, folder: str, *, binary: bool) -> tuple[str, ...
         raise DataError(f"{tree.origin}: {name}, the file of class names, is missing")
     try:
         content = tree.read(name)
-        names = content.decode().split() if binary else map(_to_text, load_arrays(content)[b"label_names"])
+        names = content.decode().split() if binary else map(to_text, load_arrays(content)[b"label_names"])
         class_names = tuple(names)
         check_class_names(class_names)
     except (UnicodeDecodeError, LookupError, TypeError) as error:
@@ -137,7 +149,7 @@ def _class_names(tree: FileTree, folder: str, *, binary: bool) -> tuple[str, ...
     return class_names
 
 
-def _to_text(value: object) -> str:
+def to_text(value: object) -> str:
     """Decode a pickled string; return "?" for other values, whose `str()` could take forever."""
     if isinstance(value, bytes):
         return value.decode("utf-8", "backslashreplace")

@@ -4,7 +4,8 @@ const MAX_BYTES = 10 * 1024 * 1024;
 const TYPES = new Set(["image/png", "image/jpeg", "image/webp", "image/gif", "image/bmp"]);
 const MAX_BARS = 10;
 const MESSAGES = {
-  not_an_image: "This file is not a supported image. Use PNG, JPEG, WebP, GIF or BMP.",
+  not_an_image: "This file is not a supported image. Use PNG or JPEG, for example.",
+  unsupported_image: "The endpoint cannot decode this kind of image. Save it as PNG or JPEG.",
   damaged_image: "This image is damaged or incomplete. Save it again or choose another image.",
   too_many_pixels: "This image has too many pixels. Resize it first; the network uses only 32×32 pixels.",
   too_large: "This file is too large. The maximum is 10 MB.",

@@ -1,0 +1,1 @@
+"""Image files: known formats, opening with limits, and depth of pixels."""

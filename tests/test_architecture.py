@@ -14,7 +14,7 @@ import cifarml
 PACKAGE = Path(cifarml.__file__).parent
 
 LAYERS = (
-    {"errors", "cifar10", "progress", "config_files"},
+    {"errors", "cifar10", "progress", "config_files", "process_lock"},
     {"settings", "images", "hardware", "model", "cloud_errors", "extras"},
     {"predict"},
     {"run", "run_folders", "data"},

@@ -2,7 +2,7 @@
 
 ```text
 endpoints_dir/
-  .lock                          held while an endpoint is created, started or deleted
+  .locks/                        locks of processes that change an endpoint or start a server
   NAME/                          0700
     endpoint.json                port, traffic, deployments: restored after a crash or a restart
     key                          0600, sent by clients
@@ -23,9 +23,11 @@ import json
 import os
 import re
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final
 
+import psutil
 from filelock import FileLock, Timeout
 from pydantic import Field, PositiveFloat, PositiveInt, TypeAdapter, ValidationError
 
@@ -34,6 +36,9 @@ from cifarml.run import write_json
 
 HOST: Final = "127.0.0.1"
 """Address on which all endpoints listen."""
+
+LOCKS: Final = ".locks"
+"""Folder of the locks, which are kept when an endpoint is deleted."""
 
 READY: Final = "ready"
 """Printed by a server once it listens."""
@@ -188,9 +193,11 @@ class EndpointFolder:
         except OSError:  # the folder was deleted
             return None
         try:
-            return ServerRecord(**json.loads((self.path / "server.json").read_bytes()))
+            server = ServerRecord(**json.loads((self.path / "server.json").read_bytes()))
         except (OSError, ValueError, TypeError):  # it is still starting
             return None
+        # If the server crashed, another process tried the lock at the same time.
+        return server if psutil.pid_exists(server.pid) else None
 
     def write_server(self, server: ServerRecord) -> None:
         """Record the server that holds the lock."""
@@ -233,12 +240,13 @@ def check_deployment_name(name: str) -> str:
     return name
 
 
-def check_traffic(traffic: dict[str, int], ready: dict[str, bool]) -> None:
+def check_traffic(traffic: Mapping[str, int], ready: Mapping[str, bool], served: Mapping[str, int]) -> None:
     """Raise a DeployError if traffic shares are invalid.
 
     Args:
         traffic: Shares by deployment, in percent.
         ready: Whether each existing deployment is ready.
+        served: Present shares; a deployment that has one may keep traffic even if it is not ready.
     """
     shares = list(traffic.values())
     if any(not 0 <= share <= 100 for share in shares) or sum(shares) not in {0, 100}:
@@ -247,7 +255,7 @@ def check_traffic(traffic: dict[str, int], ready: dict[str, bool]) -> None:
         if name not in ready:
             existing = ", ".join(ready) or "none"
             raise DeployError(f"deployment {name!r} does not exist. Existing deployments: {existing}")
-        if share and not ready[name]:
+        if share and not ready[name] and not served.get(name):
             raise DeployError(f"deployment {name} is not ready and cannot receive traffic")
 
 

@@ -189,18 +189,6 @@ class EndpointReader(EndpointHost):
         with self._calling(f"read the key of {endpoint}"):
             return str(self.workspace.client.online_endpoints.get_keys(endpoint).primary_key)
 
-    def _update(self, endpoint: OnlineEndpoint, action: str) -> None:
-        name, traffic = str(endpoint.name), dict(endpoint.traffic or {})
-        mirror = dict(endpoint.mirror_traffic or {})
-
-        def is_done() -> bool:
-            now = self._wait_until_idle(name)
-            return now is not None and (now.traffic or {}, now.mirror_traffic or {}) == (traffic, mirror)
-
-        with self._tolerate_if_done(is_done), self._calling(action):
-            poller = self.workspace.client.online_endpoints.begin_create_or_update(endpoint)
-            self.workspace.wait(poller, f"updating endpoint {endpoint.name}")
-
     @contextmanager
     def _tolerate_if_done(self, is_done: Callable[[], bool]) -> Iterator[None]:
         """Ignore an error if the operation took effect, since only its response may have been lost."""

@@ -1,10 +1,13 @@
-"""Lock between processes that states which operation of which process holds it."""
+"""Processes that use one file: a lock that states who holds it, and partial files of a process's own."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
+import re
+import shutil
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -145,3 +148,17 @@ class ProcessLock:
         with suppress(OSError, ValueError):
             return str(_HOLDER.validate_json(self._about.read_bytes()))
         return "another process"
+
+
+def own_partial(path: Path) -> Path:
+    """Return the path at which this thread writes a file or folder before it is renamed to ``path``.
+
+    No other process uses it. Those that killed processes have left are deleted.
+    """
+    for old in path.parent.glob(".*.partial"):
+        found = re.fullmatch(rf"\.{re.escape(path.name)}\.(\d{{1,9}})-\d+\.partial", old.name)
+        if found and not psutil.pid_exists(int(found[1])):
+            shutil.rmtree(old, ignore_errors=True)
+            with suppress(OSError):
+                old.unlink(missing_ok=True)
+    return path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.partial")

@@ -23,7 +23,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -45,6 +45,7 @@ READY: Final = "ready"
 
 _NAME: Final = re.compile(r"[a-z](?:[a-z0-9-]{1,30}[a-z0-9])")
 _DEPLOYMENT_NAME: Final = "[a-z][a-z0-9-]{0,31}"
+_LOCK_TIMEOUT_S: Final = 5.0
 _MAX_TAIL_BYTES: Final = 1 << 20
 _MAX_LOG_BYTES: Final = 8 << 20
 
@@ -182,6 +183,22 @@ class EndpointFolder:
     def write_key(self, key: str) -> None:
         """Write the key that clients send."""
         _write_secret(self.path / "key", key + "\n")
+
+    @contextlib.contextmanager
+    def serving(self) -> Iterator[None]:
+        """Hold the lock of the server in the block.
+
+        Raises:
+            DeployError: If another process serves the endpoint.
+        """
+        try:
+            self.lock.acquire(timeout=_LOCK_TIMEOUT_S)
+        except Timeout:
+            raise DeployError(f"endpoint {self.name} is already served by another process") from None
+        try:
+            yield
+        finally:
+            self.lock.release()
 
     def running_server(self) -> ServerRecord | None:
         """Return the running server, or None. The lock decides: a server that crashed no longer holds it."""

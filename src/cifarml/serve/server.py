@@ -18,7 +18,6 @@ from typing import Final
 
 import uvicorn
 from fastapi import FastAPI
-from filelock import Timeout
 
 from cifarml.errors import CifarMLError, DeployError
 from cifarml.serve.admin_api import add_admin_routes
@@ -32,7 +31,6 @@ from cifarml.serve.telemetry import AccessLog
 _BACKLOG: Final = 1024
 _KEEP_ALIVE_S: Final = 30
 _DRAIN_S: Final = 30
-_LOCK_TIMEOUT_S: Final = 5.0
 
 
 def run_server(folder: EndpointFolder, on_ready: Callable[[int], None], *, any_port: bool = True) -> None:
@@ -46,11 +44,7 @@ def run_server(folder: EndpointFolder, on_ready: Callable[[int], None], *, any_p
     Raises:
         DeployError: If another process serves the endpoint, or the port cannot be used.
     """
-    try:
-        folder.lock.acquire(timeout=_LOCK_TIMEOUT_S)
-    except Timeout:
-        raise DeployError(f"endpoint {folder.name} is already served by another process") from None
-    try:
+    with folder.serving():
         listener = _listen(folder.read().port, any_port=any_port)
         port = listener.getsockname()[1]
         server = ServerRecord(os.getpid(), port, new_key())
@@ -96,8 +90,6 @@ def run_server(folder: EndpointFolder, on_ready: Callable[[int], None], *, any_p
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
         signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again after shutdown
         uvicorn.Server(config).run(sockets=[listener])
-    finally:
-        folder.lock.release()
 
 
 async def _flush(log: AccessLog) -> None:

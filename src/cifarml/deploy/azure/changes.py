@@ -45,11 +45,9 @@ class EndpointChanges(EndpointLeases):
 
             def is_done() -> bool:
                 now = self._wait_until_idle(name)
-                return (
-                    now is not None
-                    and state_name(now.provisioning_state) == "succeeded"
-                    and (now.traffic or {}, now.mirror_traffic or {}) == wanted
-                )
+                if now is None or (now.traffic or {}, now.mirror_traffic or {}) != wanted:
+                    return False
+                return bool(now.traffic) or state_name(now.provisioning_state) == "succeeded"
 
             with self._tolerate_if_done(is_done), self._calling(action):
                 poller = self.workspace.client.online_endpoints.begin_create_or_update(found)

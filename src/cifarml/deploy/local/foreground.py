@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -29,7 +30,7 @@ def serve_model(
         on_ready: Called with the scoring URI and the URL of the web page.
 
     Raises:
-        DeployError: If the port is not available.
+        DeployError: If the port is not available, or another process serves the folder.
         ModelFileError: If the model's files are damaged.
     """
     kept = EndpointFolder(folder / "serve")
@@ -41,9 +42,16 @@ def serve_model(
         created_at=datetime.now(UTC).isoformat(),
         script=str(SCORE),
     )
-    kept.make(EndpointRecord(port, {record.name: 100}, (record,)))
-    copy_run(model.open_run(), kept.model_dir(record))
+    described = EndpointRecord(port, {record.name: 100}, (record,))
+    kept.make(described)
+    with kept.serving():
+        kept.write(described)  # instead of the model that was served before
+        shutil.rmtree(kept.deployment(record.name), ignore_errors=True)
+        copy_run(model.open_run(), kept.model_dir(record))
+        _serve(kept, port, on_ready)
 
+
+def _serve(kept: EndpointFolder, port: int, on_ready: Callable[[str, str], None]) -> None:
     def announce(at: int) -> None:
         uri = f"http://{HOST}:{at}/score"
         on_ready(uri, build_page_address(uri, kept.read_key()))

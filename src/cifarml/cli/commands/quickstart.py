@@ -10,7 +10,7 @@ import typer
 
 from cifarml.cli.commands.train import CHOSEN
 from cifarml.cli.console import load_tensorflow, shown_path
-from cifarml.errors import DownloadError, GateError
+from cifarml.errors import DownloadError, GateError, SettingsError
 from cifarml.progress import show_progress
 
 if TYPE_CHECKING:
@@ -63,7 +63,10 @@ def quickstart(
 
     if storage is not None:
         BlobAddress.parse(storage)  # fail early on an invalid address
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(f"can't write {folder}: {error.strerror}", hint="choose another --dir") from error
     with ProcessLock(folder / ".lock", f"folder {shown_path(folder)}", on_wait=_print).held("quickstart"):
         _run_steps(folder, epochs, storage, keep=keep)
 

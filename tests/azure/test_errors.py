@@ -309,11 +309,11 @@ def test_jobs(cloud: Cloud, workspace: AzureWorkspace, tmp_path: Path) -> None:
     assert run.read_json("config.json")["label_smoothing"] == 0.25
     assert run.info["num_test_images"] == 10
     assert fetch_run(workspace, good, tmp_path).sha256 == run.sha256, "fetching is idempotent"
+    assert [path.name for path in tmp_path.iterdir()] == ["good"]
     with ThreadPoolExecutor() as pool:
         both = [pool.submit(fetch_run, AzureWorkspace(), good, tmp_path / "both") for _ in range(2)]
         assert {each.result().sha256 for each in both} == {run.sha256}
     assert [each.name for each in (tmp_path / "both").iterdir()] == [good.run]
-    assert [path.name for path in tmp_path.iterdir()] == ["good"]
     (run.path / "manifest.json").write_text((run.path / "manifest.json").read_text().replace("good", "bad"))
     assert [job.run for job in list_jobs(workspace)] == ["long", "wrong", "good"]
     with pytest.raises(CloudError, match="does not exist"):

@@ -297,6 +297,23 @@ def test_lease_survives_a_lost_reply_and_fits_a_tag(cloud: Cloud, host: AzureHos
     assert cloud.endpoints[live].body["tags"][LEASE_TAG] == ""
 
 
+def test_lease_that_this_process_could_not_release(
+    cloud: Cloud, host: AzureHost, live: str, models: list[RegisteredModel]
+) -> None:
+    """A notebook does not wait for itself; a callback changes the endpoint with another host."""
+    write_lease(cloud, Holder.current("deploy four:1"), 600)
+    other = AzureHost(AzureWorkspace(), poll_s=0.05)
+
+    def step(text: str) -> None:
+        if text.startswith("canary: version-1-2 receives"):
+            other.set_traffic(live, {"version-1": 60, "version-1-2": 40})
+
+    with pytest.raises(DeployError, match="changed during the rollout"):
+        deploy_model(host, models[1], name=live, canary_s=0, on_step=step)
+    assert host.get_endpoint(live).traffic == {"version-1": 60, "version-1-2": 40}
+    assert cloud.endpoints[live].body["tags"][LEASE_TAG] == ""
+
+
 @pytest.mark.parametrize(
     "value",
     ["", "x", "0" * 300, "0123456789ab until never since never 1/1.50@x y", "0123456789ab until 2026-01-01 "],

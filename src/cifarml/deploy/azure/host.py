@@ -70,7 +70,6 @@ class AzureHost(EndpointChanges):
         self.options = options or DeploymentOptions()
         self._script = script
         self._clients: dict[str, ScoringClient] = {}
-        self._leases = {}
 
     name_prefix = "version-"  # Azure requires names of at least three characters
 

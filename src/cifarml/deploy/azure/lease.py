@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from cifarml.azure.workspace import TAG
+from cifarml.azure.workspace import TAG, state_name
 from cifarml.deploy.azure.state import EndpointReader
 from cifarml.errors import CloudDeployError, DeployError
 from cifarml.process_lock import REPORT_AFTER_S, REPORT_EVERY_S, TIMEOUT_S, Holder, OnWait
@@ -35,6 +35,10 @@ _PARTS: Final = re.compile(
 )
 
 
+_HELD: Final[dict[tuple[str, str, int], Lease]] = {}
+"""Leases of this process by workspace, endpoint and thread."""
+
+
 class Lease:
     """Right of a block of this process to change an endpoint.
 
@@ -48,13 +52,16 @@ class Lease:
         self.holder = holder
         self.duration_s = duration_s
         self.key = key or uuid.uuid4().hex[:12]
-        self.until = datetime.now(UTC).replace(microsecond=0)
+        self.until = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=duration_s)
+        self.was_sent = False
+        """Whether a request to write it was sent."""
         self.is_written = False
-        self.renew()
+        """Whether it was read after it was written."""
 
     def renew(self) -> str:
         """Extend the lease, and return the value of the tag."""
         self.until = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=self.duration_s)
+        self.was_sent = True
         about = self.holder
         return (
             f"{self.key} until {self.until.isoformat()} since {about.since.isoformat()} "
@@ -66,8 +73,12 @@ class Lease:
 
     @property
     def is_stale(self) -> bool:
-        """True if its process no longer runs, or it has expired."""
-        return self.holder.is_gone or datetime.now(UTC) > self.until
+        """True if its process no longer runs or no longer needs it, or it has expired."""
+        if self.holder.is_gone or datetime.now(UTC) > self.until:
+            return True
+        mine = Holder.current("")
+        is_ours = (self.holder.host, self.holder.pid) == (mine.host, mine.pid)
+        return is_ours and self.key not in {each.key for each in _HELD.values()}  # it was not released
 
 
 def read_lease(tags: Mapping[str, str] | None) -> Lease | None:
@@ -90,8 +101,6 @@ def read_lease(tags: Mapping[str, str] | None) -> Lease | None:
 class EndpointLeases(EndpointReader):
     """Endpoints of a workspace that one process at a time changes."""
 
-    _leases: dict[tuple[str, int], Lease]
-
     @contextmanager
     def changing(
         self,
@@ -113,19 +122,21 @@ class EndpointLeases(EndpointReader):
         Raises:
             DeployError: If another process changes the endpoint for too long.
         """
-        place = (check_endpoint_name(endpoint), threading.get_ident())
-        if place in self._leases or lasts_s is None:
+        place = self._place(check_endpoint_name(endpoint))
+        if place in _HELD or lasts_s is None:
             self._take_turn(endpoint, on_wait)
             yield
             return
-        self._leases[place] = lease = Lease(Holder.current(operation), LEASE_S + lasts_s)
+        _HELD[place] = lease = Lease(Holder.current(operation), LEASE_S + lasts_s)
         try:
             self._take_turn(endpoint, on_wait)
             yield
         finally:
-            del self._leases[place]
-            if lease.is_written:
-                self._release(endpoint, lease)
+            try:
+                if lease.was_sent:
+                    self._release(endpoint, lease)
+            finally:
+                del _HELD[place]
 
     def _take_turn(self, name: str, on_wait: OnWait | None = None) -> OnlineEndpoint | None:
         """Wait until no operation runs and no other process holds the lease; write the lease of this block.
@@ -163,8 +174,11 @@ class EndpointLeases(EndpointReader):
             time.sleep(min(self._poll_s, 1.0))
         return None
 
+    def _place(self, name: str) -> tuple[str, str, int]:
+        return str(self.workspace), name, threading.get_ident()
+
     def _lease(self, name: str) -> Lease | None:
-        return self._leases.get((name, threading.get_ident()))
+        return _HELD.get(self._place(name))
 
     def _renewed_tags(self, endpoint: OnlineEndpoint) -> dict[str, str]:
         """Return an endpoint's tags with the lease of this block, which each change renews."""
@@ -180,11 +194,15 @@ class EndpointLeases(EndpointReader):
                 self._write_tag(name, found, lease.renew())
 
     def _write_tag(self, name: str, found: OnlineEndpoint, value: str) -> None:
-        """Write the lease with a request that changes only tags; the caller verifies it by reading."""
-        tags = {**(found.tags or {}), LEASE_TAG: value}
+        """Write the lease with a request that changes only tags, if possible; the caller verifies it."""
+        found.tags = {**(found.tags or {}), LEASE_TAG: value}
         try:
             with self._calling(f"lock endpoint {name}"):
-                self.workspace.request("PATCH", f"/onlineEndpoints/{name}", {"tags": tags})
+                if state_name(found.provisioning_state) == "failed":  # a complete update repairs it
+                    poller = self.workspace.client.online_endpoints.begin_create_or_update(found)
+                    self.workspace.wait(poller, f"repairing endpoint {name}")
+                else:
+                    self.workspace.request("PATCH", f"/onlineEndpoints/{name}", {"tags": found.tags})
         except CloudDeployError as error:
             now = self._wait_until_idle(name)
             is_done = now is None or (now.tags or {}).get(LEASE_TAG) == value

@@ -171,6 +171,23 @@ def test_other_command_during_the_canary(
     assert host.get_endpoint(live).traffic == {expected: 100}
 
 
+def test_waiting_during_a_long_operation_names_the_holder(
+    cloud: Cloud, live: str, models: list[RegisteredModel], tmp_path: Path
+) -> None:
+    """The creation of a deployment takes minutes, in which the endpoint is busy."""
+    gate = Gate(cloud, 2)  # the creation of the deployment
+    first = Command("first", FIRST, tmp_path)
+    wait_until(lambda: gate.held.is_set() or first.has_ended)
+    cloud.operations.may_begin.clear()
+    gate.open()
+    wait_until(lambda: len(cloud.endpoints[live].deployments) == 2 or first.has_ended)
+    second = Command("second", SECONDS["traffic"], tmp_path)
+    wait_until(lambda: second.has_ended or second.is_waiting)
+    assert WAITS in second.text
+    cloud.operations.may_begin.set()
+    assert (first.join(), second.join()) == (0, 0), first.text + second.text
+
+
 @pytest.mark.parametrize("second", ["delete", "down"])
 def test_deletion_waits_for_the_rollout(cloud: Cloud, live: str, tmp_path: Path, second: str) -> None:
     first, other = run_both(cloud, tmp_path, second, 3)

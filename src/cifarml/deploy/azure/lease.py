@@ -149,7 +149,16 @@ class EndpointLeases(EndpointReader):
         """
         mine = self._lease(name)
         ends, report_s = time.monotonic() + TIMEOUT_S, time.monotonic() + REPORT_AFTER_S
-        while (found := self._wait_until_idle(name)) is not None:
+
+        def report(found: OnlineEndpoint, why: str = "") -> None:
+            nonlocal report_s
+            if time.monotonic() > report_s:
+                other = read_lease(found.tags)
+                holder = why if other is None or (mine and mine.key == other.key) else other
+                (on_wait or self.workspace.report)(f"waiting for endpoint {name}, in use: {holder}")
+                report_s = time.monotonic() + REPORT_EVERY_S
+
+        while (found := self._wait_until_idle(name, report)) is not None:
             other = read_lease(found.tags)
             if mine is not None and other is not None and other.key == mine.key:
                 mine.is_written = True
@@ -168,9 +177,7 @@ class EndpointLeases(EndpointReader):
                     return found
                 self._write_tag(name, found, mine.renew())
                 continue
-            if time.monotonic() > report_s:
-                (on_wait or self.workspace.report)(f"waiting for endpoint {name}, in use: {other}")
-                report_s = time.monotonic() + REPORT_EVERY_S
+            report(found)
             time.sleep(min(self._poll_s, 1.0))
         return None
 

@@ -112,14 +112,21 @@ class EndpointReader(EndpointHost):
                 raise
             return found
 
-    def _wait_until_idle(self, name: str) -> OnlineEndpoint | None:
-        """Wait until no operation runs on an endpoint; return it, or None if it no longer exists."""
+    def _wait_until_idle(
+        self, name: str, on_busy: Callable[[OnlineEndpoint, str], None] = lambda *_: None
+    ) -> OnlineEndpoint | None:
+        """Wait until no operation runs on an endpoint; return it, or None if it no longer exists.
+
+        ``on_busy`` is called with the endpoint and a description of the operation.
+        """
         ends, wait_s = time.monotonic() + _SETTLE_TIMEOUT_S, _FIRST_WAIT_S
         while (found := self._try_get(name)) is not None:
             things: list[Any] = [found, *self._deployments(name)]
-            states = {state_name(each.provisioning_state) for each in things}
-            if not states & _BUSY:
+            states = [(each.name, state_name(each.provisioning_state)) for each in reversed(things)]
+            busy = [f"{thing} is {state}" for thing, state in states if state in _BUSY]
+            if not busy:
                 return found
+            on_busy(found, busy[0])
             if time.monotonic() > ends:
                 raise DeployError(f"endpoint {name} is still being updated", hint="try again later")
             time.sleep(wait_s)

@@ -219,8 +219,8 @@ class EndpointHost(Protocol):
             restore: Restore earlier shares, even of a deployment that is no longer ready.
 
         Raises:
-            DeployError: If the shares don't add up to 0 or 100, a deployment is missing, or one that has no
-                traffic yet is not ready.
+            DeployError: If the shares don't add up to 0 or 100, a deployment is missing, or one that would
+                receive more is not ready.
         """
 
     def set_mirror(self, endpoint: str, mirror: Mapping[str, int]) -> None:

@@ -201,7 +201,7 @@ def _end_canary(host: EndpointHost, before: Endpoint, model: RegisteredModel, on
     others = {name: share for name, share in before.traffic.items() if share and name not in same}
     if not others or sum(others.values()) == 100:
         return before
-    host.set_traffic(before.name, _scaled(others, 100))
+    host.set_traffic(before.name, _scaled(others, 100), restore=True)
     on_step(f"restarting the interrupted rollout of {model}")
     return host.get_endpoint(before.name)
 

@@ -263,7 +263,7 @@ def check_traffic(traffic: Mapping[str, int], ready: Mapping[str, bool], served:
     Args:
         traffic: Shares by deployment, in percent.
         ready: Whether each existing deployment is ready.
-        served: Present shares; a deployment that has one may keep traffic even if it is not ready.
+        served: Present shares; a deployment that is not ready may keep them, but gets no more.
     """
     shares = list(traffic.values())
     if any(not 0 <= share <= 100 for share in shares) or sum(shares) not in {0, 100}:
@@ -272,7 +272,7 @@ def check_traffic(traffic: Mapping[str, int], ready: Mapping[str, bool], served:
         if name not in ready:
             existing = ", ".join(ready) or "none"
             raise DeployError(f"deployment {name!r} does not exist. Existing deployments: {existing}")
-        if share and not ready[name] and not served.get(name):
+        if share > served.get(name, 0) and not ready[name]:
             raise DeployError(f"deployment {name} is not ready and cannot receive traffic")
 
 

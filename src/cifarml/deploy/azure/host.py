@@ -242,8 +242,8 @@ class AzureHost(EndpointChanges):
             restore: Restore earlier shares, even of a deployment that is no longer ready.
 
         Raises:
-            DeployError: If the shares don't add up to 0 or 100, a deployment is missing, or one that has no
-                traffic yet is not ready.
+            DeployError: If the shares don't add up to 0 or 100, a deployment is missing, or one that would
+                receive more is not ready.
         """
 
         def edit(found: OnlineEndpoint) -> None:

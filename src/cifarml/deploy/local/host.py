@@ -221,7 +221,8 @@ class LocalHost(LocalEndpoints):
             restore: Restore earlier shares, even of a deployment that is no longer ready.
 
         Raises:
-            DeployError: If the shares don't add up to 0 or 100, or a deployment is missing or not ready.
+            DeployError: If the shares don't add up to 0 or 100, a deployment is missing, or one that would
+                receive more is not ready.
         """
         with self._changing_existing(endpoint, "set the traffic"):
             path = "traffic?restore=1" if restore else "traffic"

@@ -156,7 +156,7 @@ def test_deletion_waits_for_the_rollout(host: LocalHost, live: str, models: Mode
 def test_key_is_regenerated_during_a_rollout(
     host: LocalHost, live: str, models: Models, tmp_path: Path
 ) -> None:
-    """A leaked key must not wait; the rollout goes on with the new one."""
+    """A leaked key must not wait; the rollout continues with the new one."""
 
     def action() -> None:
         command = Command(tmp_path, models, "endpoint", "keys", live, "--regenerate")

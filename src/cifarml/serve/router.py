@@ -169,8 +169,8 @@ class TrafficRouter:
         """Set the traffic shares.
 
         Raises:
-            DeployError: If the shares are invalid, or a deployment that would receive more is not ready (unless
-                earlier shares are restored).
+            DeployError: If the shares are invalid, or a deployment that would receive more is not ready
+                (unless earlier shares are restored).
         """
         async with self._changing:
             ready = {name: queue.state == "ready" for name, queue in self.queues.items()}

@@ -54,9 +54,7 @@ class Lease:
         self.key = key or uuid.uuid4().hex[:12]
         self.until = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=duration_s)
         self.was_sent = False
-        """Whether a request to write it was sent."""
-        self.is_written = False
-        """Whether it was read after it was written."""
+        self.is_written = False  # and was read back
 
     def renew(self) -> str:
         """Extend the lease, and return the value of the tag."""
@@ -82,7 +80,7 @@ class Lease:
 
 
 def read_lease(tags: Mapping[str, str] | None) -> Lease | None:
-    """Return the lease in the tags of an endpoint; None if there is none or it can't be read."""
+    """Return the lease in the tags of an endpoint; None if there is no valid one."""
     found = _PARTS.fullmatch((tags or {}).get(LEASE_TAG, ""))
     if not found:
         return None

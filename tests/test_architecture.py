@@ -14,7 +14,7 @@ import cifarml
 PACKAGE = Path(cifarml.__file__).parent
 
 LAYERS = (
-    {"errors", "cifar10", "progress", "config_files", "network_checks"},
+    {"errors", "cifar10", "progress", "config_files", "network_checks", "process_lock"},
     {"settings", "images", "imaging", "hardware", "model", "cloud_errors", "extras"},
     {"predict"},
     {"run", "run_folders", "data"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ from tests.conftest import CommandLine
 from tests.emulators.azureml.cloud import Cloud
 from tests.emulators.azureml.faults import Drop, Refuse
 from tests.runs import MakeRun
+from tests.waiting import wait_until
 
 DOCS = Path(__file__).parents[2] / "docs" / "guides"
 
@@ -211,6 +213,29 @@ def test_concurrent_registrations(workspace: AzureWorkspace, make_run: MakeRun) 
     assert sum("champion" in model.aliases for model in found) == 1
 
 
+def test_concurrent_creations_of_a_cluster(cloud: Cloud, workspace: AzureWorkspace) -> None:
+    """With the same options both succeed; a cluster of another size is not passed off as the wanted one."""
+    cloud.operations.may_begin.clear()
+    options = [ClusterOptions(), ClusterOptions(), ClusterOptions(size="Standard_F4s_v2")]
+
+    def create(options: ClusterOptions) -> str:
+        try:
+            return create_cluster(AzureWorkspace(), "gpu", options).size
+        except CloudError as error:
+            return error.message
+
+    with ThreadPoolExecutor() as pool:
+        made = [pool.submit(create, each) for each in options[:1]]
+        wait_until(lambda: cloud.computes)
+        made += [pool.submit(create, each) for each in options[1:]]
+        wait_until(lambda: cloud.count("PUT", "/computes/gpu$") == 3)
+        cloud.operations.may_begin.set()
+        sizes = [each.result() for each in made]
+    assert sizes[:2] == [ClusterOptions().size] * 2
+    assert "can't create cluster gpu" in sizes[2]
+    assert cloud.computes["gpu"].size == ClusterOptions().size
+
+
 def test_corrupt_files_in_the_workspace(
     cloud: Cloud, workspace: AzureWorkspace, make_run: MakeRun, tmp_path: Path
 ) -> None:
@@ -285,6 +310,10 @@ def test_jobs(cloud: Cloud, workspace: AzureWorkspace, tmp_path: Path) -> None:
     assert run.info["num_test_images"] == 10
     assert fetch_run(workspace, good, tmp_path).sha256 == run.sha256, "fetching is idempotent"
     assert [path.name for path in tmp_path.iterdir()] == ["good"]
+    with ThreadPoolExecutor() as pool:
+        both = [pool.submit(fetch_run, AzureWorkspace(), good, tmp_path / "both") for _ in range(2)]
+        assert {each.result().sha256 for each in both} == {run.sha256}
+    assert [each.name for each in (tmp_path / "both").iterdir()] == [good.run]
     (run.path / "manifest.json").write_text((run.path / "manifest.json").read_text().replace("good", "bad"))
     assert [job.run for job in list_jobs(workspace)] == ["long", "wrong", "good"]
     with pytest.raises(CloudError, match="does not exist"):

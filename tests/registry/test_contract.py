@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,15 @@ def test_register_and_get(registry: ModelRegistry, make_run: MakeRun, tmp_path: 
     assert registry.list_models("unknown") == []
     with pytest.raises(RegistryError, match=r"no version '7'; it has 1 \(champion\), 2 \(challenger\)"):
         registry.get("cifar10", "7")
+
+
+def test_concurrent_downloads(registry: ModelRegistry, make_run: MakeRun, tmp_path: Path) -> None:
+    """Each process writes its own partial copy; the first complete one stays."""
+    model = registry.register(make_run(1))
+    with ThreadPoolExecutor() as pool:
+        copies = [pool.submit(registry.download, model, tmp_path / "copies" / "copy") for _ in range(3)]
+        assert {each.result().sha256 for each in copies} == {model.run_sha256}
+    assert [each.name for each in (tmp_path / "copies").iterdir()] == ["copy"]
 
 
 def test_download(registry: ModelRegistry, make_run: MakeRun, tmp_path: Path) -> None:

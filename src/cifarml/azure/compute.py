@@ -118,8 +118,9 @@ def create_cluster(workspace: AzureWorkspace, name: str, options: ClusterOptions
             workspace.wait(poller, f"creating cluster {name}")
     except CloudError as error:
         with suppress(CloudError):
-            if (made := _find_cluster(workspace, name)) and made.state == "succeeded":
-                return made
+            made = _find_cluster(workspace, name)
+            if made is not None and made.state == "succeeded" and _has_options(made, options):
+                return made  # the response was lost, or another process created the same one
         add_sizes(workspace, error)
         raise
     return get_cluster(workspace, name)
@@ -219,6 +220,15 @@ def _describe_cluster(name: str, options: ClusterOptions) -> dict[str, Any]:
 def _find_cluster(workspace: AzureWorkspace, name: str) -> Cluster | None:
     found = workspace.find(f"get cluster {name}", lambda: workspace.client.compute.get(name))
     return None if found is None else _parse_cluster(found)
+
+
+def _has_options(cluster: Cluster, options: ClusterOptions) -> bool:
+    return (cluster.size.lower(), cluster.max_nodes, cluster.idle_minutes, cluster.low_priority) == (
+        options.size.lower(),
+        options.max_nodes,
+        options.idle_minutes,
+        options.low_priority,
+    )
 
 
 def _parse_cluster(found: Any) -> Cluster:

@@ -253,10 +253,14 @@ class AzureWorkspace:
     @cached_property
     def _pipeline(self) -> Any:
         from azure.core import PipelineClient
-        from azure.core.pipeline.policies import BearerTokenCredentialPolicy, RetryPolicy
+        from azure.core.pipeline.policies import BearerTokenCredentialPolicy, RetryPolicy, UserAgentPolicy
         from azure.core.pipeline.transport import RequestsTransport
 
-        policies = [RetryPolicy(), BearerTokenCredentialPolicy(self.credential, f"{_ARM}/.default")]
+        policies = [
+            UserAgentPolicy("cifarml"),
+            RetryPolicy(),
+            BearerTokenCredentialPolicy(self.credential, f"{_ARM}/.default"),
+        ]
         transport = RequestsTransport(connection_timeout=_CONNECTION_TIMEOUT_S, read_timeout=_READ_TIMEOUT_S)
         return PipelineClient(_ARM, policies=policies, transport=transport)
 

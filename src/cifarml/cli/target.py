@@ -105,7 +105,7 @@ def open_host(target: str | None, **options: Any) -> EndpointHost:
     if workspace is None:
         from cifarml.deploy.local.host import LocalHost
 
-        return LocalHost()
+        return LocalHost(on_wait=note)
     from cifarml.deploy.azure.host import AzureHost
     from cifarml.deploy.azure.specs import DeploymentOptions
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -11,10 +12,15 @@ from typing import Any, Final, Protocol
 from cifarml.errors import DeployError, EndpointTimeoutError, ImageError
 from cifarml.images import ImageLike
 from cifarml.predict import Prediction
+from cifarml.process_lock import OnWait
 from cifarml.registry.base import RegisteredModel
 
 DEFAULT_ENDPOINT: Final = "cifar10"
 """Default endpoint name."""
+
+
+class DeploymentExistsError(DeployError):
+    """Name of a new deployment that is already used, possibly by another process."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +128,32 @@ class EndpointHost(Protocol):
     def config_fingerprint(self) -> str:
         """Hash of the configuration of new deployments, without the model."""
 
+    @contextmanager
+    def changing(
+        self,
+        endpoint: str,  # noqa: ARG002
+        operation: str,  # noqa: ARG002
+        *,
+        lasts_s: float | None = None,  # noqa: ARG002
+        on_wait: OnWait | None = None,  # noqa: ARG002
+    ) -> Iterator[None]:
+        """Prevent other processes from changing an endpoint in the block; wait while one does.
+
+        The methods that change an endpoint wait on their own; this is for several changes that belong
+        together. It can be nested.
+
+        Args:
+            endpoint: Name of the endpoint, which need not exist.
+            operation: The operation, which other processes report while they wait.
+            lasts_s: Time in which the block makes no change, in seconds; None if the block consists of a
+                single change.
+            on_wait: Called with a line of text while another process changes the endpoint.
+
+        Raises:
+            DeployError: If another process changes the endpoint for too long.
+        """
+        yield
+
     def list_endpoints(self) -> list[Endpoint]:
         """Return all endpoints, sorted by name."""
 
@@ -143,6 +175,7 @@ class EndpointHost(Protocol):
         """Create a deployment without traffic, and wait until it is ready.
 
         Raises:
+            DeploymentExistsError: If the name is taken; nothing was changed.
             DeployError: If it does not become ready. It still exists: read its logs, then delete it.
             ModelFileError: If the model's files are damaged.
         """
@@ -177,11 +210,17 @@ class EndpointHost(Protocol):
         """Describe the costs of an endpoint, or by default of a new deployment; empty if it is free."""
         return ""
 
-    def set_traffic(self, endpoint: str, traffic: Mapping[str, int]) -> None:
+    def set_traffic(self, endpoint: str, traffic: Mapping[str, int], *, restore: bool = False) -> None:
         """Set the traffic shares of all deployments atomically.
 
+        Args:
+            endpoint: The endpoint.
+            traffic: Share of each deployment, in percent.
+            restore: Restore earlier shares, even of a deployment that is no longer ready.
+
         Raises:
-            DeployError: If the shares don't add up to 0 or 100, or a deployment is missing or not ready.
+            DeployError: If the shares don't add up to 0 or 100, a deployment is missing, or one that would
+                receive more is not ready.
         """
 
     def set_mirror(self, endpoint: str, mirror: Mapping[str, int]) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Final
 
 from cifarml.data.dataset import Dataset
 from cifarml.deploy.base import DEFAULT_ENDPOINT, Deployment, Endpoint, EndpointHost
+from cifarml.deploy.rollout_changes import OnStep, RolloutChanges
 from cifarml.deploy.smoke_test import (
     ReferenceImage,
     check_accuracy,
@@ -18,19 +18,12 @@ from cifarml.deploy.smoke_test import (
     run_smoke_test,
     verify_prediction,
 )
-from cifarml.errors import CifarMLError, DeployError, ImageError, SmokeTestError
+from cifarml.errors import DeployError, ImageError, SmokeTestError
 from cifarml.registry.base import RegisteredModel
-
-OnStep = Callable[[str], None]
-"""Callback that receives one line of text per step."""
 
 _MIN_CANARY_ROUNDS: Final = 20
 _SLOWER: Final = 3.0
 _SLOWER_BY_MS: Final = 50.0
-_LOG_LINES: Final = 20
-_READ_LINES: Final = 500
-_TRACEBACK: Final = re.compile(r".*Traceback \(most recent.*(?:\n(?:[^\S\n].*|$))*(?:\n.*)?", re.MULTILINE)
-"""A traceback: header, indented or empty lines, and the line with the error."""
 
 
 def deploy_model(
@@ -49,8 +42,9 @@ def deploy_model(
     The endpoint is created if it does not exist. The new deployment starts without traffic and must pass a
     smoke test. It then receives a small share of the traffic while its errors and latency are compared with
     those of the old deployment, and finally all of it. The old deployment is kept for a rollback. If a step
-    fails or the process is interrupted, the traffic is restored and the new deployment is deleted. A
-    deployment left by a killed rollout of the same model is reused or deleted.
+    fails or the process is interrupted, the traffic is restored and the new deployment is deleted, unless
+    another process has changed them. A deployment left by a killed rollout of the same model is reused or
+    deleted. While another process changes the endpoint, the rollout waits.
 
     Args:
         host: Host of the endpoint, such as `LocalHost` or `AzureHost`.
@@ -92,42 +86,43 @@ def deploy_model(
     references = reference_images(run, images)
     if images is not None or str(run.info.get("dataset", "")).startswith("drawn:"):
         check_accuracy(references, float(run.info.get("test_accuracy", 0.0)))
-    is_new = name not in {each.name for each in host.list_endpoints()}
-    before = host.create_endpoint(name)
-    on_step(f"{'created' if is_new else 'using'} endpoint {name}: {before.scoring_uri}")
-    if (live := live_deployment(before, model)) is not None:
-        for each in references:
-            verify_prediction(host, name, live.name, each)
-        on_step(f"smoke test passed: {model} is already live as deployment {live.name}")
-        return before
-    before = _end_canary(host, before, model, on_step)
-    existing = _find_leftover(host, before, model, on_step)
-    new = existing or deployment_name(host, host.get_endpoint(name), model)
-    with _rolled_back_on_failure(host, before, new, is_new=is_new, on_step=on_step):
-        if existing is None:
-            host.create_deployment(name, new, model)
-        on_step(f"deployment {new} is ready (no traffic yet)")
-        run_smoke_test(host, name, new, references)
-        on_step(f"smoke test passed: {len(references)} sample images")
-        if mirror and before.traffic:
-            host.set_mirror(name, {new: mirror})
-            on_step(f"mirror: {new} receives copies of {mirror} % of the requests")
-            report = _compare_latency(host, before, new, references, canary_s)
-            host.set_mirror(name, {})
-            on_step(f"mirror: {report}")
-        if before.traffic:
-            shares = _scaled(before.traffic, 100 - canary) | {new: canary}
-            _shift_traffic(host, name, before.traffic, shares)
-            on_step(f"canary: {new} receives {canary} % of the traffic")
-            on_step(f"canary: {_compare_latency(host, before, new, references, canary_s)}")
-            _shift_traffic(host, name, shares, {new: 100})
-        else:
-            _shift_traffic(host, name, before.traffic, {new: 100})
-        for each in references[:5]:
-            verify_prediction(host, name, None, each)
-        on_step(f"{new} receives 100 % of the traffic")
-    _delete_older(host, before, new, on_step)
-    return host.get_endpoint(name)
+    there = {each.name: each for each in host.list_endpoints()}.get(name)
+    if there is not None and _verify_live(host, there, model, references, on_step):
+        return there
+    lasts_s = canary_s * (2 if mirror else 1)
+    with host.changing(name, f"deploy {model}", lasts_s=lasts_s, on_wait=on_step):
+        is_new = name not in {each.name for each in host.list_endpoints()}
+        before = host.create_endpoint(name)
+        is_new = is_new and not before.deployments
+        on_step(f"{'created' if is_new else 'using'} endpoint {name}: {before.scoring_uri}")
+        if _verify_live(host, before, model, references, on_step):
+            return before
+        before = _end_canary(host, before, model, on_step)
+        existing = _find_leftover(host, before, model, on_step)
+        new = existing or deployment_name(host, host.get_endpoint(name), model)
+        changes = RolloutChanges(host, before, new, is_new=is_new, on_step=on_step)
+        with changes.undone_on_failure():
+            if existing is None:
+                changes.create_deployment(model)
+            on_step(f"deployment {new} is ready (no traffic yet)")
+            run_smoke_test(host, name, new, references)
+            on_step(f"smoke test passed: {len(references)} sample images")
+            if mirror and before.traffic:
+                host.set_mirror(name, {new: mirror})
+                on_step(f"mirror: {new} receives copies of {mirror} % of the requests")
+                report = _compare_latency(host, before, new, references, canary_s)
+                host.set_mirror(name, {})
+                on_step(f"mirror: {report}")
+            if before.traffic:
+                changes.shift_traffic(_scaled(before.traffic, 100 - canary) | {new: canary})
+                on_step(f"canary: {new} receives {canary} % of the traffic")
+                on_step(f"canary: {_compare_latency(host, before, new, references, canary_s)}")
+            changes.shift_traffic({new: 100})
+            for each in references[:5]:
+                verify_prediction(host, name, None, each)
+            on_step(f"{new} receives 100 % of the traffic")
+        _delete_older(host, before, new, on_step)
+        return host.get_endpoint(name)
 
 
 def roll_back(host: EndpointHost, name: str = DEFAULT_ENDPOINT) -> Endpoint:
@@ -149,15 +144,16 @@ def roll_back(host: EndpointHost, name: str = DEFAULT_ENDPOINT) -> Endpoint:
         ```
     """
     host.get_endpoint(name)
-    endpoint = host.create_endpoint(name)
-    idle = [each for each in endpoint.deployments if not endpoint.traffic.get(each.name)]
-    if not idle:
-        raise DeployError(f"endpoint {name} has no other deployment to roll back to")
-    last = idle[-1].name
-    with suppress(ImageError):  # any response shows that it is alive
-        host.invoke(name, b"not an image", deployment=last)
-    host.set_traffic(name, {last: 100})
-    return host.get_endpoint(name)
+    with host.changing(name, "rollback"):
+        endpoint = host.create_endpoint(name)
+        idle = [each for each in endpoint.deployments if not endpoint.traffic.get(each.name)]
+        if not idle:
+            raise DeployError(f"endpoint {name} has no other deployment to roll back to")
+        last = idle[-1].name
+        with suppress(ImageError):  # any response shows that it is alive
+            host.invoke(name, b"not an image", deployment=last)
+        RolloutChanges(host, endpoint, last).shift_traffic({last: 100})
+        return host.get_endpoint(name)
 
 
 def live_deployment(endpoint: Endpoint, model: RegisteredModel) -> Deployment | None:
@@ -167,6 +163,23 @@ def live_deployment(endpoint: Endpoint, model: RegisteredModel) -> Deployment | 
         if same and each.state == "ready" and endpoint.traffic.get(each.name) == 100:
             return each
     return None
+
+
+def _verify_live(
+    host: EndpointHost,
+    endpoint: Endpoint,
+    model: RegisteredModel,
+    references: Sequence[ReferenceImage],
+    on_step: OnStep,
+) -> bool:
+    """Return whether the model receives all traffic, after querying it with the sample images."""
+    live = live_deployment(endpoint, model)
+    if live is None:
+        return False
+    for each in references:
+        verify_prediction(host, endpoint.name, live.name, each)
+    on_step(f"smoke test passed: {model} is already live as deployment {live.name}")
+    return True
 
 
 def deployment_name(host: EndpointHost, endpoint: Endpoint, model: RegisteredModel) -> str:
@@ -188,7 +201,7 @@ def _end_canary(host: EndpointHost, before: Endpoint, model: RegisteredModel, on
     others = {name: share for name, share in before.traffic.items() if share and name not in same}
     if not others or sum(others.values()) == 100:
         return before
-    host.set_traffic(before.name, _scaled(others, 100))
+    host.set_traffic(before.name, _scaled(others, 100), restore=True)
     on_step(f"restarting the interrupted rollout of {model}")
     return host.get_endpoint(before.name)
 
@@ -239,59 +252,6 @@ def _compare_latency(
             f"deployment {new} is too slow: median latency {new_ms:.0f} ms, {old}: {old_ms:.0f} ms"
         )
     return f"no errors, median latency {new_ms:.1f} ms ({old}: {old_ms:.1f} ms)"
-
-
-@contextmanager
-def _rolled_back_on_failure(
-    host: EndpointHost, before: Endpoint, new: str, *, is_new: bool, on_step: OnStep
-) -> Iterator[None]:
-    """Undo the rollout if the block fails, and append the new deployment's log to the error."""
-    try:
-        yield
-    except BaseException as error:
-        on_step(f"rollout failed, rolling back: {str(error) or type(error).__name__}")
-        log = ""
-        with suppress(DeployError):
-            log = _extract_cause(host.logs(before.name, new, tail=_READ_LINES))
-        try:
-            if is_new:
-                host.delete(before.name)
-            else:
-                _remove_deployment(host, before, new)
-        except CifarMLError as second:
-            on_step(f"rollback failed: {second.message}")
-        if isinstance(error, CifarMLError) and log:
-            error.message += f"\nLog of deployment {new}:\n{log}"
-            error.args = (error.message,)
-        raise
-
-
-def _extract_cause(log: str) -> str:
-    """Return the first traceback that shows a cause, or the last lines of a log without tracebacks."""
-    blocks = _TRACEBACK.findall(log)
-    # Azure ML's server wraps exceptions of the scoring script in its own.
-    causes = [block for block in blocks if "UserScript" not in block.splitlines()[-1]]
-    return "\n".join((causes or blocks or [log])[0].splitlines()[-_LOG_LINES:])
-
-
-def _remove_deployment(host: EndpointHost, before: Endpoint, new: str) -> None:
-    now = host.get_endpoint(before.name)
-    if now.traffic.get(new):
-        host.set_traffic(before.name, before.traffic)
-    if new in {each.name for each in now.deployments}:
-        host.delete(before.name, new)
-
-
-def _shift_traffic(
-    host: EndpointHost, name: str, expected: Mapping[str, int], traffic: Mapping[str, int]
-) -> None:
-    now = host.get_endpoint(name).traffic
-    if now != {each: share for each, share in expected.items() if share}:
-        raise DeployError(
-            f"the traffic of endpoint {name} was changed during the rollout: {now}",
-            hint=f"check it with: cifarml endpoint show {name}; then deploy again",
-        )
-    host.set_traffic(name, traffic)
 
 
 def _scaled(traffic: Mapping[str, int], total: int) -> dict[str, int]:

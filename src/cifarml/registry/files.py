@@ -11,6 +11,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from cifarml.errors import ModelFileError, RegistryError
+from cifarml.process_lock import own_partial
 from cifarml.registry.base import CHAMPION, LATEST, RegisteredModel
 from cifarml.run import MANIFEST, Run
 
@@ -43,23 +44,31 @@ def download_into(to: Path, model: RegisteredModel, fetch: Callable[[Path], None
     Raises:
         RegistryError: If ``to`` has other content, or can't be written.
     """
-    if to.is_dir() and not to.is_symlink() and any(to.iterdir()):
-        with suppress(ModelFileError):
-            run = Run.open(to)
-            run.verify()
-            if run.sha256 == model.run_sha256:
-                return run
-        raise RegistryError(f"{to} contains other files than {model}", hint="choose a new folder")
-    partial = to.parent / f".{to.name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
+    if found := _find_copy(to, model):
+        return found
+    partial = own_partial(to)
     try:
         fetch(partial)
         partial.replace(to)
     except OSError as error:
+        if found := _find_copy(to, model):  # of another process
+            return found
         raise RegistryError(f"can't write {to}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return Run.open(to)
+
+
+def _find_copy(to: Path, model: RegisteredModel) -> Run | None:
+    """Return the run in a folder if it is the version's, or None if the folder is missing or empty."""
+    if not to.is_dir() or to.is_symlink() or not any(to.iterdir()):
+        return None
+    with suppress(ModelFileError):
+        run = Run.open(to)
+        run.verify()
+        if run.sha256 == model.run_sha256:
+            return run
+    raise RegistryError(f"{to} contains other files than {model}", hint="choose a new folder")
 
 
 def cached_copy(cache_dir: Path, model: RegisteredModel, fetch: Callable[[Path], None]) -> Run:

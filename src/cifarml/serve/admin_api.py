@@ -34,7 +34,7 @@ def add_admin_routes(app: FastAPI, router: TrafficRouter) -> None:
 
     @routes.put("/traffic")
     async def set_traffic(request: Request) -> None:
-        await router.set_traffic(await request.json())
+        await router.set_traffic(await request.json(), restore="restore" in request.query_params)
 
     @routes.post("/key")
     async def regenerate_key() -> None:

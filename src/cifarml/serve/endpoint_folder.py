@@ -2,7 +2,7 @@
 
 ```text
 endpoints_dir/
-  .lock                          held while an endpoint is created, started or deleted
+  .locks/                        locks of processes that change an endpoint or start a server
   NAME/                          0700
     endpoint.json                port, traffic, deployments: restored after a crash or a restart
     key                          0600, sent by clients
@@ -23,9 +23,11 @@ import json
 import os
 import re
 import secrets
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Final
 
+import psutil
 from filelock import FileLock, Timeout
 from pydantic import Field, PositiveFloat, PositiveInt, TypeAdapter, ValidationError
 
@@ -35,11 +37,15 @@ from cifarml.run import write_json
 HOST: Final = "127.0.0.1"
 """Address on which all endpoints listen."""
 
+LOCKS: Final = ".locks"
+"""Folder of the locks, which are kept when an endpoint is deleted."""
+
 READY: Final = "ready"
 """Printed by a server once it listens."""
 
 _NAME: Final = re.compile(r"[a-z](?:[a-z0-9-]{1,30}[a-z0-9])")
 _DEPLOYMENT_NAME: Final = "[a-z][a-z0-9-]{0,31}"
+_LOCK_TIMEOUT_S: Final = 5.0
 _MAX_TAIL_BYTES: Final = 1 << 20
 _MAX_LOG_BYTES: Final = 8 << 20
 
@@ -178,6 +184,22 @@ class EndpointFolder:
         """Write the key that clients send."""
         _write_secret(self.path / "key", key + "\n")
 
+    @contextlib.contextmanager
+    def serving(self) -> Iterator[None]:
+        """Hold the lock of the server in the block.
+
+        Raises:
+            DeployError: If another process serves the endpoint.
+        """
+        try:
+            self.lock.acquire(timeout=_LOCK_TIMEOUT_S)
+        except Timeout:
+            raise DeployError(f"endpoint {self.name} is already served by another process") from None
+        try:
+            yield
+        finally:
+            self.lock.release()
+
     def running_server(self) -> ServerRecord | None:
         """Return the running server, or None. The lock decides: a server that crashed no longer holds it."""
         try:
@@ -188,9 +210,11 @@ class EndpointFolder:
         except OSError:  # the folder was deleted
             return None
         try:
-            return ServerRecord(**json.loads((self.path / "server.json").read_bytes()))
+            server = ServerRecord(**json.loads((self.path / "server.json").read_bytes()))
         except (OSError, ValueError, TypeError):  # it is still starting
             return None
+        # If the server crashed, another process tried the lock at the same time.
+        return server if psutil.pid_exists(server.pid) else None
 
     def write_server(self, server: ServerRecord) -> None:
         """Record the server that holds the lock."""
@@ -233,12 +257,13 @@ def check_deployment_name(name: str) -> str:
     return name
 
 
-def check_traffic(traffic: dict[str, int], ready: dict[str, bool]) -> None:
+def check_traffic(traffic: Mapping[str, int], ready: Mapping[str, bool], served: Mapping[str, int]) -> None:
     """Raise a DeployError if traffic shares are invalid.
 
     Args:
         traffic: Shares by deployment, in percent.
         ready: Whether each existing deployment is ready.
+        served: Present shares; a deployment that is not ready may keep them, but gets no more.
     """
     shares = list(traffic.values())
     if any(not 0 <= share <= 100 for share in shares) or sum(shares) not in {0, 100}:
@@ -247,7 +272,7 @@ def check_traffic(traffic: dict[str, int], ready: dict[str, bool]) -> None:
         if name not in ready:
             existing = ", ".join(ready) or "none"
             raise DeployError(f"deployment {name!r} does not exist. Existing deployments: {existing}")
-        if share and not ready[name]:
+        if share > served.get(name, 0) and not ready[name]:
             raise DeployError(f"deployment {name} is not ready and cannot receive traffic")
 
 

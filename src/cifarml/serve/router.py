@@ -165,14 +165,16 @@ class TrafficRouter:
             await self.queues.pop(name).stop()
             await asyncio.to_thread(shutil.rmtree, self.folder.deployment(name), ignore_errors=True)
 
-    async def set_traffic(self, traffic: dict[str, int]) -> None:
+    async def set_traffic(self, traffic: dict[str, int], *, restore: bool = False) -> None:
         """Set the traffic shares.
 
         Raises:
-            DeployError: If the shares are invalid or a deployment with traffic is not ready.
+            DeployError: If the shares are invalid, or a deployment that would receive more is not ready
+                (unless earlier shares are restored).
         """
         async with self._changing:
-            check_traffic(traffic, {name: queue.state == "ready" for name, queue in self.queues.items()})
+            ready = {name: queue.state == "ready" for name, queue in self.queues.items()}
+            check_traffic(traffic, ready, traffic if restore else self.record.traffic)
             self._update_record(traffic={name: share for name, share in traffic.items() if share})
             self._credit.clear()
 

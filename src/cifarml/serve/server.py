@@ -19,7 +19,6 @@ from typing import Final, cast
 
 import uvicorn
 from fastapi import FastAPI
-from filelock import Timeout
 from starlette.types import ASGIApp
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
@@ -37,7 +36,6 @@ _ALL_ADDRESSES: Final = ("0.0.0.0", "::")  # noqa: S104  # compared, not used
 _BACKLOG: Final = 1024
 _KEEP_ALIVE_S: Final = 30
 _DRAIN_S: Final = 30
-_LOCK_TIMEOUT_S: Final = 5.0
 
 
 def run_server(
@@ -61,11 +59,7 @@ def run_server(
         DeployError: If another process serves the endpoint, or the port cannot be used.
     """
     exposure = exposure or Exposure()
-    try:
-        folder.lock.acquire(timeout=_LOCK_TIMEOUT_S)
-    except Timeout:
-        raise DeployError(f"endpoint {folder.name} is already served by another process") from None
-    try:
+    with folder.serving():
         listeners = _listen(exposure.host, folder.read().port, any_port=any_port)
         port = listeners[0].getsockname()[1]
         server = ServerRecord(os.getpid(), port, new_key())
@@ -115,8 +109,6 @@ def run_server(
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
         signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again after shutdown
         uvicorn.Server(config).run(sockets=listeners)
-    finally:
-        folder.lock.release()
 
 
 async def _flush(log: AccessLog) -> None:

@@ -8,6 +8,7 @@ import json
 import os
 import pickle
 import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -108,6 +109,29 @@ def test_second_load_uses_the_cache(
         for request in storage.faults.requests
         if request.method == "GET" and "comp" not in str(request.query)
     ]
+
+
+def test_archive_in_use_by_another_process_is_not_evicted(
+    storage: StorageBench, container: str, tmp_path: Path
+) -> None:
+    """Another process may have found the previous version in the cache, and is about to open it."""
+    address = f"az://{container}/x.zip"
+    folder = load_settings().cache_dir / "blobs"
+
+    def load(number: int) -> set[Path]:
+        upload_path(write_zip(tmp_path / "x.zip", flat(number)), address, overwrite=True)
+        assert len(load_dataset(address)) == 2 * number
+        return {path for path in folder.rglob("*-*") if path.is_file()}
+
+    first = load(12)
+    both = load(20)
+    assert first < both
+    old = time.time() - 7200
+    for path in both:
+        os.utime(path, (old, old))
+    third = load(30)
+    assert len(third) == 1
+    assert not third & both
 
 
 def test_different_content_requires_overwrite(storage: StorageBench, container: str, tmp_path: Path) -> None:

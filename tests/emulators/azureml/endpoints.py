@@ -127,7 +127,12 @@ class Endpoints:
         self.cloud.operations.check_free(name)
         endpoint = self._find(name)
         endpoint.body = endpoint.body | {"tags": (call.body or {}).get("tags") or {}}
-        operation = self.cloud.operations.start(lambda: None, name)
+        before, endpoint.state = endpoint.state, "Updating"
+
+        def work() -> None:
+            endpoint.state = before
+
+        operation = self.cloud.operations.start(work, name)
         return accepted(self.cloud, 202, self._document(endpoint), operation)
 
     def delete(self, call: Call, name: str) -> Response:

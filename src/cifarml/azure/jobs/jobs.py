@@ -19,6 +19,7 @@ from cifarml.azure.image_digest import DIGEST_TAG, find_image_digest
 from cifarml.azure.jobs.specs import IMAGE, RUN_NAME, RUN_TAG, RUNS, write_job_yaml
 from cifarml.azure.workspace import TAG, AzureWorkspace, state_name
 from cifarml.errors import CloudError, TrainingError
+from cifarml.process_lock import own_partial
 from cifarml.progress import OnProgress, ignore_progress
 from cifarml.run import Run
 from cifarml.train.config import TrainConfig
@@ -176,22 +177,23 @@ def fetch_run(
             f"job {job.name} has not ended: it is {job.state}", f"follow it: cifarml jobs logs {job.name}"
         )
     target = runs_dir / job.run
-    partial = runs_dir / f".{job.run}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
+    partial = own_partial(target)
     try:
         store = open_datastore(workspace, DEFAULT_STORE)
         source = store.address(f"{RUNS}/{job.name}/{job.run}")
         download_path(source, partial, settings=store.settings, on_progress=on_progress)
         run = Run.open(partial)
         run.verify()
-        if target.exists():
+        try:
+            partial.rename(target)
+        except OSError:
+            if not target.exists():
+                raise
             if Run.open(target).sha256 != run.sha256:
                 raise TrainingError(
                     f"{target} exists and is not the run of job {job.name}",
                     hint=f"download to another folder: cifarml jobs fetch {job.name} --runs-dir DIR",
-                )
-        else:
-            partial.replace(target)
+                ) from None
     except CloudError as error:
         if error.code != "BlobNotFound":
             raise

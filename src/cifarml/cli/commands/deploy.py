@@ -93,7 +93,8 @@ def deploy(
     The new deployment must pass a smoke test before it receives a canary share of
     the traffic, and then all of it. If a step fails, the previous traffic is
     restored and the new deployment is deleted. The replaced deployment stays
-    available for cifarml endpoint rollback.
+    available for cifarml endpoint rollback. While another process changes the
+    endpoint, the command waits.
 
     If no model is registered yet, the newest run is registered first.
 

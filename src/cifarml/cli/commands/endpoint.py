@@ -214,7 +214,7 @@ def start(endpoint: options.Endpoint = "cifar10") -> None:
     """
     from cifarml.deploy.local.host import LocalHost
 
-    started = LocalHost().start(endpoint)
+    started = LocalHost(on_wait=note).start(endpoint)
     print(f"{endpoint} is {started.state}: {started.scoring_uri}")
 
 
@@ -230,7 +230,7 @@ def stop(endpoint: options.Endpoint = "cifar10") -> None:
     """
     from cifarml.deploy.local.host import LocalHost
 
-    LocalHost().stop(endpoint)
+    LocalHost(on_wait=note).stop(endpoint)
     print(f"stopped endpoint {endpoint}. Start it with: cifarml endpoint start {endpoint}")
 
 

@@ -10,7 +10,7 @@ import typer
 
 from cifarml.cli.commands.train import CHOSEN
 from cifarml.cli.console import load_tensorflow, shown_path
-from cifarml.errors import DownloadError, GateError
+from cifarml.errors import DownloadError, GateError, SettingsError
 from cifarml.progress import show_progress
 
 if TYPE_CHECKING:
@@ -59,13 +59,24 @@ def quickstart(
       cifarml quickstart --storage az://2000picscifar10
     """
     from cifarml.data.blob.address import BlobAddress
+    from cifarml.process_lock import ProcessLock
+
+    if storage is not None:
+        BlobAddress.parse(storage)  # fail early on an invalid address
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(f"can't write {folder}: {error.strerror}", hint="choose another --dir") from error
+    with ProcessLock(folder / ".lock", f"folder {shown_path(folder)}", on_wait=_print).held("quickstart"):
+        _run_steps(folder, epochs, storage, keep=keep)
+
+
+def _run_steps(folder: Path, epochs: int | None, storage: str | None, *, keep: bool) -> None:
     from cifarml.registry.local.registry import LocalRegistry
     from cifarml.report.image_grids import image_grid
     from cifarml.report.plots import save_figure
     from cifarml.run_folders import REPORT
 
-    if storage is not None:
-        BlobAddress.parse(storage)  # fail early on an invalid address
     _print("1. Images")
     dataset = _load_images()
     for text in dataset.notes:
@@ -139,27 +150,29 @@ def _promote_better(
 
 
 def _deploy_and_query(champion: RegisteredModel, images: Dataset, folder: Path, *, keep: bool) -> None:
-    """Deploy the champion, query it, and delete the endpoint unless `keep` is set."""
+    """Deploy the champion, query it, and delete the endpoint if it is new and `keep` is not set."""
     from PIL import Image
 
     from cifarml.deploy.local.host import LocalHost
     from cifarml.deploy.rollout import deploy_model
 
-    host = LocalHost()
+    host = LocalHost(on_wait=_print)
     _print("4. Deploying")
-    try:
-        deploy_model(host, champion, name=_NAME, images=images, on_step=lambda step: _print(f"   {step}"))
-        _print("5. Querying the endpoint with an image of a ship")
-        ship = images.images[images.labels == images.class_names.index("ship")][0]
-        image = folder / "ship.png"
-        Image.fromarray(ship).save(image)
-        prediction = host.invoke(_NAME, image)
-        shown = "  ".join(f"{name} {share:.1%}" for name, share in prediction.top(3).items())
-        _print(f"   {shown_path(image)}: {shown}")
-    finally:
-        if not keep and _NAME in {each.name for each in host.list_endpoints()}:
-            host.delete(_NAME)
-            _print("6. Deleted the endpoint, with its processes and files. Use --keep to keep it.")
+    with host.changing(_NAME, "quickstart"):  # until it is deleted: another quickstart waits
+        keep = keep or _NAME in {each.name for each in host.list_endpoints()}  # of an earlier --keep
+        try:
+            deploy_model(host, champion, name=_NAME, images=images, on_step=lambda step: _print(f"   {step}"))
+            _print("5. Querying the endpoint with an image of a ship")
+            ship = images.images[images.labels == images.class_names.index("ship")][0]
+            image = folder / "ship.png"
+            Image.fromarray(ship).save(image)
+            prediction = host.invoke(_NAME, image)
+            shown = "  ".join(f"{name} {share:.1%}" for name, share in prediction.top(3).items())
+            _print(f"   {shown_path(image)}: {shown}")
+        finally:
+            if not keep and _NAME in {each.name for each in host.list_endpoints()}:
+                host.delete(_NAME)
+                _print("6. Deleted the endpoint, with its processes and files. Use --keep to keep it.")
     if keep:
         _print("6. The endpoint keeps running. Its page, a query, and how to delete it:")
         _print(f"   {host.page_address(_NAME)}")

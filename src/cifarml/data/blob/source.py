@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
-from contextlib import ExitStack
+import os
+from contextlib import ExitStack, suppress
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -22,6 +23,7 @@ from cifarml.settings import Settings
 
 _MAX_BLOBS: Final = 500_000
 _SMALL_BLOBS: Final = "small.sqlite"
+_IN_USE_S: Final = 3600
 
 
 class BlobTree(FileTree):
@@ -107,13 +109,20 @@ def open_blobs(text: str, settings: Settings, *, on_progress: OnProgress) -> tup
             path = _cached_path(cache, store, blob)
             if not (path.exists() and path.stat().st_size == blob.size_bytes):
                 store.download([(blob, path)])
-                for old in path.parent.glob(f"{path.name.partition('-')[0]}-*"):
-                    if old != path:
-                        old.unlink(missing_ok=True)
+            _mark_used(path)
             return str(address), path
         if len(blobs) > _MAX_BLOBS:
             raise DataError(f"{address} contains more than {_MAX_BLOBS:,} blobs", "pass a folder in it")
         return str(address), BlobTree(store, str(address), prefix, blobs, cache)
+
+
+def _mark_used(path: Path) -> None:
+    """Delete other versions of a cached archive, unless another process used them in the last hour."""
+    with suppress(OSError):  # the cache may be read-only
+        os.utime(path)
+        for old in path.parent.glob(f"{path.name.partition('-')[0]}-*"):
+            if old != path and old.stat().st_mtime < path.stat().st_mtime - _IN_USE_S:
+                old.unlink(missing_ok=True)
 
 
 def _cached_path(cache: Path, store: BlobStore, blob: BlobInfo) -> Path:

@@ -8,24 +8,24 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from cifarml.azure.errors import is_missing
 from cifarml.azure.image_digest import DIGEST_TAG, find_image_digest
 from cifarml.azure.prices import find_price
 from cifarml.azure.workspace import TAG, AzureWorkspace, state_name
+from cifarml.deploy.azure.changes import EndpointChanges
 from cifarml.deploy.azure.scoring_client import ScoringClient
 from cifarml.deploy.azure.specs import (
     IMAGE,
     DeploymentOptions,
     build_deployment,
     build_endpoint,
-    build_environment,
+    ensure_environment,
     fingerprint,
     write_yaml,
 )
-from cifarml.deploy.azure.state import EndpointReader, check_name
-from cifarml.deploy.base import Endpoint
+from cifarml.deploy.azure.state import check_name
+from cifarml.deploy.base import DeploymentExistsError, Endpoint
 from cifarml.errors import CloudDeployError, DeployError
 from cifarml.images import ImageLike, encode_image
 from cifarml.predict import Prediction
@@ -33,10 +33,13 @@ from cifarml.registry.azure.registry import AzureRegistry
 from cifarml.registry.base import RegisteredModel
 from cifarml.serve.endpoint_folder import check_endpoint_name, check_traffic
 
+if TYPE_CHECKING:
+    from azure.ai.ml.entities import OnlineDeployment, OnlineEndpoint
+
 _KEY_TIMEOUT_S: Final = 60.0
 
 
-class AzureHost(EndpointReader):
+class AzureHost(EndpointChanges):
     """Host of managed online endpoints in an Azure ML workspace.
 
     Args:
@@ -88,19 +91,25 @@ class AzureHost(EndpointReader):
             DeployError: If the name is invalid or taken, or the endpoint can't be created.
         """
         check_endpoint_name(name)
-        found = self._wait_until_idle(name)
-        if found is not None and TAG not in (found.tags or {}):
+        while (found := self._take_turn(name)) is None:
+            self._create_endpoint(name)
+        if TAG not in (found.tags or {}):
             raise DeployError(
                 f"endpoint {name} in workspace {self.workspace.name} is not managed by cifarml",
                 hint="choose another name: cifarml deploy --name NAME",
             )
-        if found is None or state_name(found.provisioning_state) == "failed":
-            created = self._tolerate_if_done(lambda: self._is_created(name))
-            with created, self._calling(f"create endpoint {name}"):
-                client = self.workspace.client
-                poller = client.online_endpoints.begin_create_or_update(build_endpoint(name, self.options))
-                self.workspace.wait(poller, f"creating endpoint {name}")
+        if state_name(found.provisioning_state) == "failed":  # it can still serve: keep all that it has
+            self._update(name, f"repair endpoint {name}", lambda _: None)
         return self.get_endpoint(name)
+
+    def _create_endpoint(self, name: str) -> None:
+        """Create an endpoint; another process may do so at the same time."""
+        new = build_endpoint(name, self.options)
+        new.tags = self._renewed_tags(new)
+        created = self._tolerate_if_done(lambda: self._is_created(name))
+        with created, self._calling(f"create endpoint {name}"):
+            poller = self.workspace.client.online_endpoints.begin_create_or_update(new)
+            self.workspace.wait(poller, f"creating endpoint {name}")
 
     def create_deployment(self, endpoint: str, deployment: str, model: RegisteredModel) -> None:
         """Create a deployment without traffic, and wait until it is ready.
@@ -116,10 +125,7 @@ class AzureHost(EndpointReader):
         """
         check_name(deployment)
         self._check_registered_here(model)
-        found = self._endpoint(self._wait_until_idle(endpoint) or self._get(endpoint))
-        if deployment in {each.name for each in found.deployments}:
-            raise DeployError(f"deployment {deployment} already exists")
-        self._ensure_environment()
+        ensure_environment(self.workspace, self._calling)
         tags = {
             "run_sha256": model.run_sha256,
             "config_fingerprint": self.config_fingerprint,
@@ -133,14 +139,22 @@ class AzureHost(EndpointReader):
                 tags=tags,
                 script=self._script,
             )
-            created = self._tolerate_if_done(lambda: self._is_ready(endpoint, deployment, tags["created_at"]))
-            client = self.workspace.client.online_deployments
-            try:
-                with created, self._calling(f"create deployment {deployment}"):
-                    poller = client.begin_create_or_update(specification, skip_script_validation=True)
-                    self.workspace.wait(poller, f"creating deployment {deployment}")
-            except CloudDeployError as error:
-                raise self._with_reason(error, endpoint, deployment) from None
+            self._when_free(lambda: self._create_deployment(endpoint, deployment, specification))
+        self._renew(endpoint)
+
+    def _create_deployment(self, endpoint: str, deployment: str, specification: OnlineDeployment) -> None:
+        found = self._endpoint(self._take_turn(endpoint) or self._get(endpoint))
+        if deployment in {each.name for each in found.deployments}:
+            raise DeploymentExistsError(f"deployment {deployment} already exists")
+        created_at = str((specification.tags or {})["created_at"])
+        created = self._tolerate_if_done(lambda: self._is_ready(endpoint, deployment, created_at))
+        client = self.workspace.client.online_deployments
+        try:
+            with created, self._calling(f"create deployment {deployment}"):
+                poller = client.begin_create_or_update(specification, skip_script_validation=True)
+                self.workspace.wait(poller, f"creating deployment {deployment}")
+        except CloudDeployError as error:
+            raise self._with_reason(error, endpoint, deployment) from None
 
     def invoke(self, endpoint: str, image: ImageLike, *, deployment: str | None = None) -> Prediction:
         """Query an endpoint with an image.
@@ -188,15 +202,19 @@ class AzureHost(EndpointReader):
         if not regenerate:
             return key
         self._clients.pop(endpoint, None)  # the client would send the old key
-        with self._calling(f"regenerate the key of {endpoint}"):
-            path = f"/onlineEndpoints/{endpoint}/regenerateKeys"
-            self.workspace.request("POST", path, {"keyType": "Primary"})
+        self._when_free(lambda: self._regenerate_key(endpoint))
         ends = time.monotonic() + _KEY_TIMEOUT_S
         while (new := self._read_key(endpoint)) == key:
             if time.monotonic() > ends:
                 raise DeployError(f"endpoint {endpoint} still has its old key", hint="try again in a minute")
             time.sleep(min(self._poll_s, 1.0))
         return new
+
+    def _regenerate_key(self, endpoint: str) -> None:
+        self._wait_until_idle(endpoint)
+        with self._calling(f"regenerate the key of {endpoint}"):
+            path = f"/onlineEndpoints/{endpoint}/regenerateKeys"
+            self.workspace.request("POST", path, {"keyType": "Primary"})
 
     def costs(self, endpoint: Endpoint | None = None) -> str:
         """Describe the costs per hour, by the public price list.
@@ -215,23 +233,28 @@ class AzureHost(EndpointReader):
             total, currency = total + each.instance_count * price.per_hour, price.currency
         return f"{total:.3f} {currency} an hour, by the public price list"
 
-    def set_traffic(self, endpoint: str, traffic: Mapping[str, int]) -> None:
+    def set_traffic(self, endpoint: str, traffic: Mapping[str, int], *, restore: bool = False) -> None:
         """Set the traffic shares of all deployments atomically.
 
         Args:
             endpoint: Name of the endpoint.
             traffic: Share of each deployment, in percent.
+            restore: Restore earlier shares, even of a deployment that is no longer ready.
 
         Raises:
-            DeployError: If the shares don't add up to 0 or 100, or a deployment is missing or not ready.
+            DeployError: If the shares don't add up to 0 or 100, a deployment is missing, or one that would
+                receive more is not ready.
         """
-        found = self._wait_until_idle(endpoint) or self._get(endpoint)
-        ready = {each.name: each.state == "ready" for each in self._endpoint(found).deployments}
-        check_traffic(dict(traffic), ready)
-        found.traffic = {name: share for name, share in traffic.items() if share}
-        # Azure does not mirror requests to a deployment that has traffic.
-        found.mirror_traffic = {}
-        self._update(found, f"set the traffic of {endpoint}")
+
+        def edit(found: OnlineEndpoint) -> None:
+            now = self._endpoint(found)
+            ready = {each.name: each.state == "ready" for each in now.deployments}
+            check_traffic(traffic, ready, traffic if restore else now.traffic)
+            found.traffic = {name: share for name, share in traffic.items() if share}
+            # Azure does not mirror requests to a deployment that has traffic.
+            found.mirror_traffic = {}
+
+        self._update(endpoint, f"set the traffic of {endpoint}", edit)
 
     def set_mirror(self, endpoint: str, mirror: Mapping[str, int]) -> None:
         """Mirror a share of the requests to a deployment, whose responses are discarded.
@@ -243,9 +266,11 @@ class AzureHost(EndpointReader):
         Raises:
             DeployError: If the endpoint does not exist, or Azure refuses.
         """
-        found = self._wait_until_idle(endpoint) or self._get(endpoint)
-        found.mirror_traffic = dict(mirror)
-        self._update(found, f"mirror requests of {endpoint}")
+
+        def edit(found: OnlineEndpoint) -> None:
+            found.mirror_traffic = dict(mirror)
+
+        self._update(endpoint, f"mirror requests of {endpoint}", edit)
 
     def write_yaml(self, folder: Path, endpoint: str, deployment: str, model: RegisteredModel) -> list[Path]:
         """Write a deployment as YAML files for `az ml`, without creating resources.
@@ -274,27 +299,11 @@ class AzureHost(EndpointReader):
         Raises:
             DeployError: If it does not exist, or the deployment receives traffic.
         """
-        found = self._wait_until_idle(endpoint) or self._get(endpoint)
-        client = self.workspace.client
-        if deployment is None:
-            deleted = self._tolerate_if_done(lambda: self._wait_until_idle(endpoint) is None)
-            with deleted, self._calling(f"delete endpoint {endpoint}"):
-                poller = client.online_endpoints.begin_delete(endpoint)
-                self.workspace.wait(poller, f"deleting endpoint {endpoint}")
+        if deployment is not None:
+            self._when_free(lambda: self._delete_deployment(endpoint, deployment))
+        else:
+            self._when_free(lambda: self._delete_endpoint(endpoint))
             self._clients.pop(endpoint, None)
-            return
-        self.get_endpoint(endpoint).find(deployment)
-        if (found.traffic or {}).get(deployment):
-            raise DeployError(
-                f"can't delete deployment {deployment} of {endpoint} because it receives traffic",
-                hint=f"move its traffic first: cifarml endpoint traffic OTHER=100 --name {endpoint}",
-            )
-        if (found.mirror_traffic or {}).get(deployment):
-            self.set_mirror(endpoint, {})
-        deleted = self._tolerate_if_done(lambda: deployment not in self._names(endpoint))
-        with deleted, self._calling(f"delete deployment {deployment}"):
-            poller = client.online_deployments.begin_delete(deployment, endpoint)
-            self.workspace.wait(poller, f"deleting deployment {deployment}")
 
     def _check_registered_here(self, model: RegisteredModel) -> None:
         home = model.registry.workspace if isinstance(model.registry, AzureRegistry) else None
@@ -303,14 +312,3 @@ class AzureHost(EndpointReader):
                 f"{model} is not registered in workspace {self.workspace.name}",
                 hint="register its run there: cifarml models register RUN --target azure",
             )
-
-    def _ensure_environment(self) -> None:
-        wanted = build_environment()
-        with self._calling(f"register environment {wanted.name}"):
-            environments = self.workspace.client.environments
-            try:
-                environments.get(wanted.name, version=wanted.version)
-            except Exception as error:
-                if not is_missing(error):
-                    raise
-                environments.create_or_update(wanted)

@@ -7,13 +7,15 @@ import io
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
-from cifarml.azure.workspace import TAG
+from cifarml.azure.errors import is_missing
+from cifarml.azure.workspace import TAG, AzureWorkspace
 from cifarml.azure.yaml_files import SCHEMA, new_folder, write_documents
 from cifarml.deploy.azure.staging import SCORING_SCRIPT, locked_requirements, scoring_files, stage_scoring
 from cifarml.errors import DeployError, SettingsError
@@ -94,6 +96,21 @@ def build_environment() -> Any:
     from azure.ai.ml import load_environment
 
     return _load(load_environment, _describe_environment())
+
+
+def ensure_environment(
+    workspace: AzureWorkspace, calling: Callable[[str], AbstractContextManager[None]]
+) -> None:
+    """Register the environment, unless it is registered."""
+    wanted = build_environment()
+    with calling(f"register environment {wanted.name}"):
+        environments = workspace.client.environments
+        try:
+            environments.get(wanted.name, version=wanted.version)
+        except Exception as error:
+            if not is_missing(error):
+                raise
+            environments.create_or_update(wanted)
 
 
 def build_endpoint(name: str, options: DeploymentOptions) -> Any:

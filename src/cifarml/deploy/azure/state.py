@@ -112,14 +112,21 @@ class EndpointReader(EndpointHost):
                 raise
             return found
 
-    def _wait_until_idle(self, name: str) -> OnlineEndpoint | None:
-        """Wait until no operation runs on an endpoint; return it, or None if it no longer exists."""
+    def _wait_until_idle(
+        self, name: str, on_busy: Callable[[OnlineEndpoint, str], None] = lambda *_: None
+    ) -> OnlineEndpoint | None:
+        """Wait until no operation runs on an endpoint; return it, or None if it no longer exists.
+
+        ``on_busy`` is called with the endpoint and a description of the operation.
+        """
         ends, wait_s = time.monotonic() + _SETTLE_TIMEOUT_S, _FIRST_WAIT_S
         while (found := self._try_get(name)) is not None:
             things: list[Any] = [found, *self._deployments(name)]
-            states = {state_name(each.provisioning_state) for each in things}
-            if not states & _BUSY:
+            states = [(each.name, state_name(each.provisioning_state)) for each in reversed(things)]
+            busy = [f"{thing} is {state}" for thing, state in states if state in _BUSY]
+            if not busy:
                 return found
+            on_busy(found, busy[0])
             if time.monotonic() > ends:
                 raise DeployError(f"endpoint {name} is still being updated", hint="try again later")
             time.sleep(wait_s)
@@ -188,18 +195,6 @@ class EndpointReader(EndpointHost):
     def _read_key(self, endpoint: str) -> str:
         with self._calling(f"read the key of {endpoint}"):
             return str(self.workspace.client.online_endpoints.get_keys(endpoint).primary_key)
-
-    def _update(self, endpoint: OnlineEndpoint, action: str) -> None:
-        name, traffic = str(endpoint.name), dict(endpoint.traffic or {})
-        mirror = dict(endpoint.mirror_traffic or {})
-
-        def is_done() -> bool:
-            now = self._wait_until_idle(name)
-            return now is not None and (now.traffic or {}, now.mirror_traffic or {}) == (traffic, mirror)
-
-        with self._tolerate_if_done(is_done), self._calling(action):
-            poller = self.workspace.client.online_endpoints.begin_create_or_update(endpoint)
-            self.workspace.wait(poller, f"updating endpoint {endpoint.name}")
 
     @contextmanager
     def _tolerate_if_done(self, is_done: Callable[[], bool]) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -37,7 +38,7 @@ def serve_model(
         on_ready: Called with the scoring URI and the URL of the web page.
 
     Raises:
-        DeployError: If the port is not available.
+        DeployError: If the port is not available, or another process serves the folder.
         ModelFileError: If the model's files are damaged.
     """
     kept = EndpointFolder(folder / "serve")
@@ -49,11 +50,20 @@ def serve_model(
         created_at=datetime.now(UTC).isoformat(),
         script=str(SCORE),
     )
-    kept.make(EndpointRecord(port, {record.name: 100}, (record,)))
-    if key:
-        kept.write_key(key)
-    copy_run(model.open_run(), kept.model_dir(record))
+    described = EndpointRecord(port, {record.name: 100}, (record,))
+    kept.make(described)
+    with kept.serving():
+        kept.write(described)  # instead of the model that was served before
+        if key:
+            kept.write_key(key)
+        shutil.rmtree(kept.deployment(record.name), ignore_errors=True)
+        copy_run(model.open_run(), kept.model_dir(record))
+        _serve(kept, port, exposure, on_ready)
 
+
+def _serve(
+    kept: EndpointFolder, port: int, exposure: Exposure | None, on_ready: Callable[[str, str], None]
+) -> None:
     def announce(at: int) -> None:
         uri = f"http://{HOST}:{at}/score"
         on_ready(uri, build_page_address(uri, kept.read_key()))

@@ -9,11 +9,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from cifarml.deploy.base import Endpoint, parse_response
+from cifarml.deploy.base import DeploymentExistsError, Endpoint, parse_response
 from cifarml.deploy.local.state import LocalEndpoints
 from cifarml.errors import DeployError, ModelFileError
 from cifarml.images import ImageLike, encode_image
 from cifarml.predict import Prediction
+from cifarml.process_lock import OnWait
 from cifarml.registry.base import RegisteredModel
 from cifarml.run import MANIFEST, Run
 from cifarml.serve.endpoint_folder import (
@@ -41,6 +42,7 @@ class LocalHost(LocalEndpoints):
         timeout_s: Request timeout of new deployments, in seconds.
         max_memory_bytes: Memory limit of a worker process, which is replaced when it exceeds it.
         patience_s: Timeout of new endpoints for the headers of a request, in seconds.
+        on_wait: Called with a line of text while another process changes an endpoint.
 
     Example:
         ```python
@@ -60,8 +62,9 @@ class LocalHost(LocalEndpoints):
         timeout_s: float = 10.0,
         max_memory_bytes: int = 1 << 30,
         patience_s: float = 10.0,
+        on_wait: OnWait = lambda _: None,
     ) -> None:
-        super().__init__(endpoints_dir)
+        super().__init__(endpoints_dir, on_wait)
         self._script = script.absolute()
         self._timeout_s = timeout_s
         self._max_memory_bytes = max_memory_bytes
@@ -87,7 +90,7 @@ class LocalHost(LocalEndpoints):
             DeployError: If the name is invalid, or the endpoint can't be created or started.
         """
         folder = EndpointFolder(self._dir / check_endpoint_name(name))
-        with self._locked():
+        with self.changing(name, "create endpoint"), self._starting(f"start endpoint {name}"):
             is_new = not folder.exists()
             try:
                 folder.make(EndpointRecord(patience_s=self._patience_s))
@@ -98,7 +101,7 @@ class LocalHost(LocalEndpoints):
                 if is_new:
                     shutil.rmtree(folder.path, ignore_errors=True)
                 raise
-        return self.get_endpoint(name)
+            return self.get_endpoint(name)
 
     def create_deployment(self, endpoint: str, deployment: str, model: RegisteredModel) -> None:
         """Create a deployment without traffic, and wait until it is ready.
@@ -116,9 +119,13 @@ class LocalHost(LocalEndpoints):
         """
         if any(Path(part).name != part for part in (model.name, model.version)):
             raise DeployError(f"can't deploy {model} because its name is not a valid folder name")
+        with self._changing_existing(endpoint, f"create deployment {deployment}"):
+            self._create_deployment(endpoint, check_deployment_name(deployment), model)
+
+    def _create_deployment(self, endpoint: str, deployment: str, model: RegisteredModel) -> None:
         folder, server = self._running(endpoint)
         record = DeploymentRecord(
-            check_deployment_name(deployment),
+            deployment,
             model.name,
             model.version,
             model.run_sha256,
@@ -128,7 +135,7 @@ class LocalHost(LocalEndpoints):
             self._max_memory_bytes,
         )
         if deployment in {each.name for each in folder.read().deployments}:
-            raise DeployError(f"deployment {deployment} already exists")
+            raise DeploymentExistsError(f"deployment {deployment} already exists")
         try:
             shutil.rmtree(folder.deployment(deployment), ignore_errors=True)  # left by a killed process
             copy_run(model.open_run(), folder.model_dir(record))
@@ -158,12 +165,17 @@ class LocalHost(LocalEndpoints):
         file = encode_image(image)
         folder, server = self._running(endpoint)
         # For any image format: the server detects it.
-        headers = {"authorization": f"Bearer {folder.read_key()}", "content-type": "image/png"}
+        headers = {"content-type": "image/png"}
         if deployment is not None:
             headers["azureml-model-deployment"] = check_deployment_name(deployment)
-        status, answer = self._server.request(
-            folder, server, "POST", "/score", file, headers, _RESPONSE_TIMEOUT_S
-        )
+        key = ""
+        while key != (key := folder.read_key()):  # again if the key was regenerated in the meantime
+            headers["authorization"] = f"Bearer {key}"
+            status, answer = self._server.request(
+                folder, server, "POST", "/score", file, headers, _RESPONSE_TIMEOUT_S
+            )
+            if status != 401:
+                break
         return parse_response(endpoint, deployment, status, answer)
 
     def read_key(self, endpoint: str, *, regenerate: bool = False) -> str:
@@ -180,8 +192,8 @@ class LocalHost(LocalEndpoints):
             DeployError: If the endpoint does not exist.
         """
         folder = self._folder(endpoint)
-        if regenerate:
-            with self._locked():
+        if regenerate:  # also during a rollout, which uses the new key from then on
+            with self._starting(f"regenerate the key of {endpoint}"):
                 server = folder.running_server()
                 if server is None:
                     folder.write_key(new_key())
@@ -200,17 +212,21 @@ class LocalHost(LocalEndpoints):
         """
         return build_page_address(self.get_endpoint(endpoint).scoring_uri, self.read_key(endpoint))
 
-    def set_traffic(self, endpoint: str, traffic: Mapping[str, int]) -> None:
+    def set_traffic(self, endpoint: str, traffic: Mapping[str, int], *, restore: bool = False) -> None:
         """Set the traffic shares of all deployments atomically.
 
         Args:
             endpoint: Name of the endpoint.
             traffic: Share of each deployment, in percent.
+            restore: Restore earlier shares, even of a deployment that is no longer ready.
 
         Raises:
-            DeployError: If the shares don't add up to 0 or 100, or a deployment is missing or not ready.
+            DeployError: If the shares don't add up to 0 or 100, a deployment is missing, or one that would
+                receive more is not ready.
         """
-        self._server.control(*self._running(endpoint), "PUT", "traffic", dict(traffic))
+        with self._changing_existing(endpoint, "set the traffic"):
+            path = "traffic?restore=1" if restore else "traffic"
+            self._server.control(*self._running(endpoint), "PUT", path, dict(traffic))
 
     def set_mirror(self, endpoint: str, mirror: Mapping[str, int]) -> None:  # noqa: ARG002
         """Raise a `DeployError`: local endpoints do not support mirroring."""
@@ -244,18 +260,14 @@ class LocalHost(LocalEndpoints):
         Raises:
             DeployError: If it does not exist, or the deployment receives traffic.
         """
-        if deployment is not None:
-            self._server.control(
-                *self._running(endpoint), "DELETE", f"deployments/{check_deployment_name(deployment)}"
-            )
-            return
-        folder = self._folder(endpoint)
-        with self._locked():
-            self._server.stop(folder)
-            try:
-                shutil.rmtree(folder.path)
-            except OSError as error:
-                raise DeployError(f"can't delete {folder.path}: {error.strerror}") from error
+        with self._changing_existing(endpoint, f"delete {deployment or 'endpoint'}") as folder:
+            if deployment is not None:
+                path = f"deployments/{check_deployment_name(deployment)}"
+                self._server.control(*self._running(endpoint), "DELETE", path)
+                return
+            with self._starting(f"delete endpoint {endpoint}"):
+                self._server.stop(folder)
+                self._delete_folder(folder)
 
     def start(self, name: str) -> Endpoint:
         """Start a stopped endpoint.
@@ -269,8 +281,9 @@ class LocalHost(LocalEndpoints):
         Raises:
             DeployError: If it does not exist or can't be started.
         """
-        self._running(name)
-        return self.get_endpoint(name)
+        with self._changing_existing(name, "start endpoint"):
+            self._running(name)
+            return self.get_endpoint(name)
 
     def stop(self, name: str) -> None:
         """Stop an endpoint after the requests in flight; its deployments and traffic shares are kept.
@@ -281,8 +294,10 @@ class LocalHost(LocalEndpoints):
         Raises:
             DeployError: If it does not exist.
         """
-        folder = self._folder(name)
-        with self._locked():
+        with (
+            self._changing_existing(name, "stop endpoint") as folder,
+            self._starting(f"stop endpoint {name}"),
+        ):
             self._server.stop(folder)
 
 

@@ -93,7 +93,7 @@ class Checkpoint:
     def __enter__(self) -> Self:
         self._folder.mkdir(exist_ok=True)
         try:
-            self._lock.acquire()
+            acquire(self._lock, f"the run {self.run_dir.name}")
         except Timeout:
             raise being_trained(self.run_dir) from None
         return self

@@ -18,6 +18,7 @@ from cifarml.evaluation.calibration import fit_temperature
 from cifarml.evaluation.compare_runs import Answers
 from cifarml.evaluation.metrics import evaluate_probabilities, measure_reliability
 from cifarml.hardware.devices import describe_environment
+from cifarml.model.keras_defaults import keras_defaults
 from cifarml.model.presets import Preset
 from cifarml.progress import OnProgress, Progress, ignore_progress
 from cifarml.report.html_report import write_report
@@ -47,6 +48,7 @@ _COMPARED: Final = 256
 """Number of images on which the exported model is compared with the trained one."""
 
 
+@keras_defaults()
 def train_model(
     config: TrainConfig,
     dataset: Dataset,
@@ -110,6 +112,7 @@ def train_model(
             return _train(plan, dataset, splits, checkpoint, on_progress)
 
 
+@keras_defaults()
 def resume_training(
     run: Run | str | Path, dataset: Dataset, *, on_progress: OnProgress = ignore_progress
 ) -> Run:

@@ -16,6 +16,7 @@ import keras
 from cifarml.data.dataset import Dataset, DatasetSplits
 from cifarml.errors import DataError, SettingsError, TrainingError
 from cifarml.extras import explain_missing_extra
+from cifarml.model.keras_defaults import keras_defaults
 from cifarml.progress import OnProgress, Progress, ignore_progress
 from cifarml.train.config import TrainConfig
 from cifarml.train.fit import FitResult, fit_network
@@ -50,6 +51,7 @@ _MAX_FAILURES: Final = 3
 """The search ends after this number of failures in a row."""
 
 
+@keras_defaults()
 def tune_model(
     config: TrainConfig,
     dataset: Dataset,

@@ -116,10 +116,10 @@ class Study:
         with self.translated():
             self.folder.mkdir(parents=True, exist_ok=True)
             try:
-                self._lock.acquire()
+                acquire(self._lock, "the search")
             except Timeout:
                 raise TrainingError(
-                    f"another process has been writing to the search in {self.folder} for a minute",
+                    f"{holder(self._lock)} has been writing to the search in {self.folder} for a minute",
                     hint="wait for it, or end it, and try again",
                 ) from None
             try:

@@ -122,7 +122,7 @@ def _download_parts(
     tag = hashlib.sha256(info.etag.encode()).hexdigest()[:12]
     partial = target.with_name(f"{target.name}.{tag}.partial")
     lock.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(lock):
+    with hold(FileLock(lock), f"the download of {target.name}"):
         if has_content(target, info):
             on_bytes(info.size_bytes)
             return 0

@@ -13,6 +13,7 @@ from filelock import FileLock
 from cifarml.deploy.base import Deployment, Endpoint, EndpointHost
 from cifarml.deploy.local.server_client import ServerClient
 from cifarml.errors import DeployError
+from cifarml.locks import acquire
 from cifarml.serve.endpoint_folder import (
     ENDPOINT_RECORD,
     HOST,
@@ -88,7 +89,7 @@ class LocalEndpoints(EndpointHost):
         try:
             self._dir.mkdir(parents=True, exist_ok=True, mode=0o700)
             lock = FileLock(self._dir / ".lock", mode=0o600)
-            lock.acquire()
+            acquire(lock, "the endpoints of this machine")
         except OSError as error:
             raise DeployError(
                 f"can't write to {self._dir}: {error.strerror}",

@@ -206,7 +206,7 @@ def _run_probe() -> tuple[list[dict[str, Any]], Check | None]:
     what = "a small training fails" if lines else "can't be imported"
     hint = "reinstall it: uv sync --inexact --locked"
     if suspects := variables_of_libraries():
-        hint = f"try without these variables: env {' '.join(f'-u {name}' for name in suspects)} cifarml doctor"
+        hint = f"try without these variables: env -u {' -u '.join(suspects)} cifarml doctor"
     elif lines:
         hint = "see the whole error: cifarml train --data drawn:40 --epochs 1"
     return lines, Check("tensorflow", "problem", f"{what}: {reason}", hint)

@@ -50,7 +50,7 @@ def acquire(lock: BaseFileLock, what: str) -> None:
 def holder(lock: BaseFileLock) -> str:
     """Describe the process that holds a lock: its ID and command, if the system reveals them."""
     try:
-        about = os.stat(lock.lock_file)
+        about = Path(lock.lock_file).stat()
         place = f"{os.major(about.st_dev):02x}:{os.minor(about.st_dev):02x}:{about.st_ino}"
         lines = Path("/proc/locks").read_text(encoding="ascii").splitlines()
         fields = next(parts for parts in map(str.split, lines) if place in parts and parts[1] == "FLOCK")

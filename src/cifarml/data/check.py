@@ -14,6 +14,7 @@ from cifarml.data.layout import find_layout
 from cifarml.data.load import load_dataset, locate_source, open_source
 from cifarml.errors import ImageError
 from cifarml.images import image_size
+from cifarml.paths import expand_home
 from cifarml.progress import OnProgress, ignore_progress
 from cifarml.settings import load_settings
 
@@ -168,7 +169,7 @@ def _imbalance(counts: tuple[ClassCount, ...]) -> list[str]:
 def _count_sizes(source: str | Path) -> Counter[tuple[int, int]]:
     """Count the image files of a source by width and height, without decoding them."""
     sizes: Counter[tuple[int, int]] = Counter()
-    if not is_blob_address(source) and not Path(source).exists():  # drawings or "cifar10"
+    if not is_blob_address(source) and not expand_home(source).exists():  # drawings or "cifar10"
         return sizes
     with open_source(*locate_source(source, load_settings())) as tree:
         if not is_official(tree.files):

@@ -25,6 +25,7 @@ from cifarml.data.file_tree import FileTree, Folder
 from cifarml.data.layout import Layout, find_layout
 from cifarml.errors import DataError, ImageError
 from cifarml.images import DECODER_VERSION
+from cifarml.paths import expand_home
 from cifarml.progress import OnProgress, ignore_progress
 from cifarml.settings import Settings, load_settings
 
@@ -93,7 +94,7 @@ def locate_source(
         from cifarml.data.blob.source import open_blobs  # deferred: imports Azure's libraries
 
         return open_blobs(source, settings, on_progress=on_progress)
-    return str(source), Path(source)
+    return str(source), expand_home(source)
 
 
 def is_path(source: str) -> bool:

@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cifarml.errors import SettingsError, TrainingError
 from cifarml.hardware.devices import describe_environment
+from cifarml.locks import acquire
 from cifarml.run_folders import (
     ABOUT,
     CHECKPOINT,

@@ -24,6 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from cifarml.errors import SettingsError, TrainingError
+from cifarml.locks import acquire, holder
 from cifarml.train.interrupts import interrupts_delayed
 from cifarml.tune.trials import ENDED, OWN
 

@@ -19,6 +19,7 @@ from filelock import FileLock
 from cifarml.data.blob.info import BlobInfo, ChangedError
 from cifarml.data.blob.transfer_progress import THREADS, map_in_threads
 from cifarml.errors import DataError
+from cifarml.locks import hold
 
 PART_BYTES: Final = 4 * 2**20
 _TRIES: Final = 3

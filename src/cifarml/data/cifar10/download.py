@@ -13,6 +13,7 @@ from urllib3.exceptions import HTTPError
 from urllib3.util import Retry
 
 from cifarml.errors import DownloadError
+from cifarml.locks import hold
 from cifarml.progress import OnProgress, Progress, ignore_progress
 
 _TIMEOUTS_S: Final = (5, 60)

@@ -14,6 +14,7 @@ from cifarml.deploy.base import Deployment, Endpoint, EndpointHost
 from cifarml.deploy.local.server_client import ServerClient
 from cifarml.errors import DeployError
 from cifarml.locks import acquire
+from cifarml.paths import expand_home
 from cifarml.serve.endpoint_folder import (
     ENDPOINT_RECORD,
     HOST,
@@ -33,7 +34,7 @@ class LocalEndpoints(EndpointHost):
     """
 
     def __init__(self, endpoints_dir: Path | None = None) -> None:
-        self._dir = (endpoints_dir or load_settings().endpoints_dir).absolute()
+        self._dir = expand_home(endpoints_dir or load_settings().endpoints_dir).absolute()
         self._server = ServerClient()
 
     def folder(self, name: str) -> Path:

@@ -51,9 +51,9 @@ _KERAS_JSON: Final[dict[str, tuple[object, ...]]] = {
 _LIBRARIES: Final = {"keras", "tensorflow", "jax", "matplotlib", "onnxruntime", "numpy"}
 _PREFIXES: Final = (
     *("KERAS_", "TF_", "XLA_", "JAX_", "CUDA_", "NVIDIA_", "OMP_", "KMP_", "MKL_", "OPENBLAS_", "ORT_"),
-    *("MPL", "MATPLOTLIB", "PYTHON", "LD_"),
+    *("MPL", "MATPLOTLIB", "LD_"),
 )
-_OWN: Final = {*_REPLACED, "TF_CPP_MIN_LOG_LEVEL", "PYTHONPATH", "TF_CLI_CONFIG_FILE"}
+_OWN: Final = {*_REPLACED, "TF_CPP_MIN_LOG_LEVEL", "TF_FORCE_GPU_ALLOW_GROWTH", "TF_CLI_CONFIG_FILE"}
 _USE_FLAGS: Final = """
 import tensorflow as tf
 tf.function(lambda x: x + x, jit_compile=True)(tf.constant(1.0))
@@ -142,8 +142,11 @@ def _find_cause(error: Exception) -> SettingsError | None:
     raising = _packages(error.__traceback__)
     if "keras" in raising and (found := _find_keras_cause()):
         return found
-    if "jax" in raising and (name := next((each for each in _PLATFORMS if os.environ.get(each)), None)):
-        return _invalid(name, f"can't be used ({str(error).splitlines()[0]})")
+    named = next((name for name in variables_of_libraries() if name in str(error)), None)
+    if "jax" in raising and "initialize backend" in str(error):
+        named = next((name for name in _PLATFORMS if os.environ.get(name)), named)
+    if named and raising & _LIBRARIES:
+        return _invalid(named, f"can't be used ({str(error).strip().splitlines()[0]:.200})")
     if "matplotlib" in raising and "backend" in str(error) and "MPLBACKEND" in os.environ:
         return _invalid("MPLBACKEND", "is not a backend of matplotlib")
     return None

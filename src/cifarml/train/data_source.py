@@ -13,7 +13,7 @@ from cifarml.data.load import is_path, load_dataset
 from cifarml.errors import TrainingError
 from cifarml.paths import expand_home
 from cifarml.progress import OnProgress, ignore_progress
-from cifarml.run import write_json
+from cifarml.run import Run, write_json
 from cifarml.run_folders import CHECKPOINT, SOURCE, check_version
 
 
@@ -57,6 +57,14 @@ class Source(BaseModel):
         elif is_path(data):
             data = str(expand_home(data).resolve())
         write_json(run_dir / CHECKPOINT / SOURCE, self.model_copy(update={"data": data}).model_dump())
+
+    @classmethod
+    def of_run(cls, run: Run) -> Self | None:
+        """Return the source in the manifest of a finished run; None if it does not record one."""
+        try:
+            return cls.model_validate(run.info.get("source"), strict=True)
+        except ValidationError:
+            return None
 
     @classmethod
     def read(cls, run_dir: Path) -> Self:

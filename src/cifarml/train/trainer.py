@@ -266,6 +266,7 @@ def _train(
         "temperature": temperature,
         "num_test_images": evaluation.num_images,
         "onnx_difference": difference,
+        **checkpoint.source,
     }
     write_report(run_dir, info, splits.test, probabilities)
     run = write_manifest(run_dir, dataset.class_names, info, clear=checkpoint.remove)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from cifarml.cli import options
+from cifarml.cli.advice import note_champion
 from cifarml.cli.console import note, print_json, print_plan
 from cifarml.cli.options import AZURE
 from cifarml.cli.target import Target, open_host, open_registry
@@ -162,14 +163,18 @@ def find_model(
     """
     name, version = parse_model(wanted)
     try:
-        return registry.get(name, version)
+        found = registry.get(name, version)
     except RegistryError:
         if version != CHAMPION:
             raise
         if registry.list_models(name):
             newest = registry.get(name, "latest")
-            note(f"No version of {name} is the champion; using the newest, {newest}.")
+            note(f"No version of {name} is the champion; using the newest.")
+            note_champion(newest, runs_dir)
             return newest
+    else:
+        note_champion(found, runs_dir)
+        return found
     run = options.open_run("latest", runs_dir)
     if dry_run:
         note(f"No model {name} is registered yet; would register the newest run, {run.path.name}.")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cifarml.cli import options
+from cifarml.cli.advice import advise_after_training
 from cifarml.cli.commands.jobs import follow
 from cifarml.cli.console import load_tensorflow, note, print_result, shown_path
 from cifarml.cli.options import AZURE, MACHINE, OUTPUT, TRAINING
@@ -20,6 +21,7 @@ from cifarml.progress import OnProgress, Progress, show_progress
 
 if TYPE_CHECKING:
     from cifarml.data.dataset import Dataset
+    from cifarml.registry.base import ModelRegistry
     from cifarml.run import Run
     from cifarml.train.config import TrainConfig
     from cifarml.train.data_source import Source
@@ -184,7 +186,7 @@ def train(
             else:
                 run = train_model(config, dataset, run_dir, source=source, on_progress=report)
     log_run(run, registry)
-    print_run(run, json=json)
+    print_run(run, registry, json=json)
 
 
 def find_unfinished(context: typer.Context, run: str, runs_dir: Path) -> tuple[Path, Source]:
@@ -288,11 +290,12 @@ def train_on_cluster(
         )
     with show_progress(quiet=quiet) as on_progress:
         run = fetch_run(workspace, job, run_dir.parent, on_progress=on_progress)
-    log_run(run, AzureRegistry(workspace))
-    print_run(run, json=json)
+    registry = AzureRegistry(workspace)
+    log_run(run, registry)
+    print_run(run, registry, json=json)
 
 
-def print_run(run: Run, *, json: bool) -> None:
+def print_run(run: Run, registry: ModelRegistry | None, *, json: bool) -> None:
     """Print the result of a training."""
     from cifarml.run_folders import REPORT
 
@@ -305,6 +308,6 @@ def print_run(run: Run, *, json: bool) -> None:
         f"(trained {info['training_s']:.0f} s, {info['images_per_second']:,.0f} images/s)",
         f"Run folder: {path}",
         f"Report:     {path}/{REPORT}   (open it with a browser)",
-        "Next: cifarml predict image.png   (or, as an endpoint: cifarml deploy)",
+        *([] if json else advise_after_training(run, registry)),
         json=json,
     )

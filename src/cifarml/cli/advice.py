@@ -15,6 +15,7 @@ from cifarml.cli.console import note, shown_path
 from cifarml.cli.target import local_registry
 from cifarml.errors import CifarMLError, ModelFileError, RegistryError
 from cifarml.registry.base import CHAMPION, DEFAULT_NAME, RegisteredModel
+from cifarml.settings import load_settings
 
 if TYPE_CHECKING:
     from cifarml.registry.base import ModelRegistry
@@ -42,7 +43,7 @@ def advise_after_training(run: Run, registry: ModelRegistry | None) -> list[str]
         champion = (registry or local_registry()).get(DEFAULT_NAME, CHAMPION)
     except RegistryError:
         deploy = "cifarml deploy" if is_default else f"cifarml models register {path}"
-        return [f"{predict}   (or, as an endpoint: {deploy})"]
+        return [f"{predict}   (or, as an endpoint: {deploy}{_target_flag(registry)})"]
     lines = [predict, f"Champion: {describe_model(champion)}"]
     if champion.run_sha256 != run.sha256:
         lines.append(f"This run is not registered. {_registration(run, champion)}")
@@ -58,7 +59,7 @@ def note_champion(model: RegisteredModel, runs_dir: Path | None) -> None:
     except CifarMLError:  # reported when the model or the run is used
         return
     if newer is not None:
-        trained_on = f", trained on {newer.info['dataset']}" if "dataset" in newer.info else ""
+        trained_on = f", trained on {data}" if (data := _data_of(newer)) else ""
         note(f"A newer run is not registered: {shown_path(newer.path)}{trained_on}.")
         note(_registration(newer, model))
 
@@ -70,8 +71,11 @@ def describe_model(model: RegisteredModel) -> str:
         parts.append(f"from {shown_path(folder)}")
     elif model.run:
         parts.append(f"from run {model.run}")
-    if dataset := model.tags.get("dataset"):
-        parts.append(f"trained on {dataset}")
+    run = _stored_run(model)
+    if data := _data_of(run) if run else model.tags.get("dataset"):
+        parts.append(f"trained on {data}")
+    if run:
+        parts.append(f"{len(run.class_names)} classes")
     if "test_accuracy" in model.metrics:
         parts.append(f"test accuracy {model.metrics['test_accuracy']:.1%}")
     return ", ".join(parts)
@@ -80,11 +84,12 @@ def describe_model(model: RegisteredModel) -> str:
 def _registration(run: Run, champion: RegisteredModel) -> str:
     """Return a sentence with the command that registers a run, and compares it with the champion."""
     command = f"cifarml models register {quoted_path(run.path)}"
-    known = _classes_of(champion)
-    if known and set(known) != set(run.class_names):
+    known, command = _stored_run(champion), f"{command}{_target_flag(champion.registry)}"
+    if known and set(known.class_names) != set(run.class_names):
         another = f"register it as another model: {command} --name {_model_name(run)}"
         return f"Its classes differ from those of {champion}; {another}"
-    return f"Register it and compare: {command} --name {champion.name} --compare"
+    name = "" if champion.name == DEFAULT_NAME else f" --name {champion.name}"
+    return f"Register it and compare: {command}{name} --compare"
 
 
 def _find_newer_run(model: RegisteredModel, runs_dir: Path | None) -> Run | None:
@@ -136,12 +141,28 @@ def _folder_of(model: RegisteredModel) -> Path | None:
     return next((path for path in same if path.is_dir()), None)
 
 
-def _classes_of(model: RegisteredModel) -> tuple[str, ...]:
-    """Return the classes of a version; empty if it would have to be downloaded."""
+def _stored_run(model: RegisteredModel) -> Run | None:
+    """Return the run of a version; None if it is damaged, or would have to be downloaded."""
     try:
-        return model.open_run().class_names if _local(model) else ()
+        return model.open_run() if _local(model) else None
     except CifarMLError:
-        return ()
+        return None
+
+
+def _data_of(run: Run) -> str:
+    """Return the source of a run's images, with absolute paths if the run records it."""
+    from cifarml.train.data_source import Source
+
+    source = Source.of_run(run)
+    return shlex.join([source.data, *source.flags]) if source else str(run.info.get("dataset", ""))
+
+
+def _target_flag(registry: ModelRegistry | None) -> str:
+    """Return the flag that selects a registry (None: of this machine), unless it is the default."""
+    from cifarml.registry.local.registry import LocalRegistry
+
+    target = "local" if registry is None or isinstance(registry, LocalRegistry) else "azure"
+    return "" if load_settings().effective_target == target else f" --target {target}"
 
 
 def _model_name(run: Run) -> str:

@@ -16,8 +16,6 @@ import keras
 from cifarml.data.dataset import Dataset, DatasetSplits
 from cifarml.errors import DataError, SettingsError, TrainingError
 from cifarml.extras import explain_missing_extra
-from cifarml.model.keras_defaults import keras_defaults
-from cifarml.paths import expand_home
 from cifarml.progress import OnProgress, Progress, ignore_progress
 from cifarml.train.config import TrainConfig
 from cifarml.train.fit import FitResult, fit_network
@@ -52,7 +50,6 @@ _MAX_FAILURES: Final = 3
 """The search ends after this number of failures in a row."""
 
 
-@keras_defaults()
 def tune_model(
     config: TrainConfig,
     dataset: Dataset,
@@ -124,7 +121,7 @@ def tune_model(
     warm_up = max(2, plan.recipe.num_epochs // 4)
     pruner = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=warm_up)
     logging.getLogger("tensorflow").addFilter(_is_no_retracing_warning)
-    study = Study(expand_home(study_dir), about, pruner=pruner, seed=config.seed)
+    study = Study(Path(study_dir), about, pruner=pruner, seed=config.seed)
     search = _Search(study, plan, splits, time_budget_s, on_progress, clock)
     on_progress(Progress("tuning", 0, round(time_budget_s), unit="s", line=plan.describe(len(splits.train))))
     search.keep_best()

@@ -25,6 +25,7 @@ from sqlalchemy.pool import NullPool
 
 from cifarml.errors import SettingsError, TrainingError
 from cifarml.locks import acquire, holder
+from cifarml.paths import expand_home
 from cifarml.train.interrupts import interrupts_delayed
 from cifarml.tune.trials import ENDED, OWN
 
@@ -49,7 +50,7 @@ class Study:
         self, folder: Path, about: Mapping[str, Any], *, pruner: optuna.pruners.BasePruner, seed: int
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.folder = folder
+        self.folder = folder = expand_home(folder)
         self.path = folder / _FILE
         self._seed = seed
         self._lock = FileLock(folder / ".lock", timeout=_TIMEOUT_S)

@@ -11,7 +11,7 @@ from cifarml.cli import options
 from cifarml.cli.advice import note_champion
 from cifarml.cli.console import note, print_json, print_plan
 from cifarml.cli.options import AZURE
-from cifarml.cli.target import Target, open_host, open_registry
+from cifarml.cli.target import Target, open_host, open_registry, target_flag
 from cifarml.errors import RegistryError
 from cifarml.registry.base import CHAMPION, RegisteredModel, parse_model
 
@@ -146,12 +146,13 @@ def deploy(
     print(f"Scoring URI:  {endpoint.scoring_uri}")
     if page := host.page_address(name):
         print(f"Page:         {page}")
-    print(f"Query:        cifarml predict image.png --endpoint {name}")
+    flag = target_flag(target)
+    print(f"Query:        cifarml predict image.png --endpoint {name}{flag}")
     print(
-        f'With curl:    curl -H "Authorization: Bearer $(cifarml endpoint keys {name})" '
+        f'With curl:    curl -H "Authorization: Bearer $(cifarml endpoint keys {name}{flag})" '
         f"-H 'Content-Type: image/png' --data-binary @image.png {endpoint.scoring_uri}"
     )
-    print(f"Tear down:    cifarml endpoint delete {name}")
+    print(f"Tear down:    cifarml endpoint delete {name}{flag}")
 
 
 def find_model(

@@ -126,6 +126,7 @@ def compare(
     """
     from cifarml.data.load import load_dataset
     from cifarml.evaluation.compare_runs import compare_runs
+    from cifarml.train.data_source import Source
 
     if subset is not None and data is None:
         raise SettingsError(
@@ -151,7 +152,11 @@ def compare(
     _print_side_by_side(both)
     print(both.verdict)
     if both.comparison is None:
-        print(f"Evaluate both on the same images with: cifarml runs compare {first} {second} --data cifar10")
+        source = Source.of_run(runs[1]) or Source(data="cifar10")
+        command = ["cifarml", "runs", "compare", first, second, "--data", source.data]
+        command += ["--subset", str(source.subset)] if source.subset else []
+        command += ["--runs-dir", str(runs_dir)] if runs_dir else []
+        print(f"Evaluate both on the same images with: {shlex.join(command)}")
     elif data and both.first.figures.trained_on != both.second.figures.trained_on:
         print("The runs were trained on different images; make sure that neither was trained on these.")
 

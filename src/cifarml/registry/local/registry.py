@@ -186,8 +186,7 @@ class LocalRegistry:
         """
         with self._index.locked():
             self._tidy()
-            found = self.get(model.name, model.version)
-            check_content(found, model)
+            check_content(found := self.get(model.name, model.version), model)
             return self._open_stored(found)
 
     def download(self, model: RegisteredModel, to: Path) -> Run:

@@ -24,6 +24,7 @@ NAMES = [
     "memory",
     "tensorflow",
     "processor",
+    "training",
     "storage",
 ]
 SECRET = "c2VjcmV0LW9mLW91cnMhISEhISEhISEhISEhISEhISEhISEhISEh+/=="
@@ -155,14 +156,24 @@ def test_tensorflow_import_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     broken = tmp_path / "tensorflow.py"
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     broken.write_text("raise ImportError('libx.so: cannot open shared object file')")
-    raised = doctor._probe_tensorflow()
-    assert isinstance(raised, Check)
-    assert raised.status == "problem"
+    raised, _ = doctor._check_training()
+    assert (raised.name, raised.status) == ("tensorflow", "problem")
     assert "libx.so" in raised.message
     broken.write_text("import os, signal; os.kill(os.getpid(), signal.SIGILL)")
-    killed = doctor._probe_tensorflow()
-    assert isinstance(killed, Check)
+    killed, _ = doctor._check_training()
     assert "signal 4" in killed.message
+
+
+def test_training_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A library that only training needs, and a variable that may be the cause."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    (tmp_path / "tf2onnx.py").write_text("raise ImportError('libx.so: cannot open shared object file')")
+    tensorflow, _, training = doctor._check_training()
+    assert tensorflow.status == "ok"
+    assert (training.name, training.status) == ("training", "problem")
+    assert "libx.so" in training.message
+    assert "-u OMP_NUM_THREADS" in str(training.hint)
 
 
 def test_unusable_storage_account() -> None:

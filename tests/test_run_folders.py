@@ -64,9 +64,9 @@ def test_unfinished_run_of_newer_version(tmp_path: Path, trained: Run) -> None:
     write_json(run / "environment.json", environment)
     write_json(run / "config.json", {"num_epochs": 2, "setting_of_the_future": 1})
     write_json(run / "checkpoint" / "source.json", {"data": "drawn:200", "of_the_future": 1})
-    with pytest.raises(ModelFileError, match="newer version of cifarml: 99.1.0"):
+    with pytest.raises(ModelFileError, match=r"newer version of cifarml: 99\.1\.0"):
         resume_training(run, load_dataset("drawn:200"))
-    with pytest.raises(ModelFileError, match="newer version of cifarml: 99.1.0"):
+    with pytest.raises(ModelFileError, match=r"newer version of cifarml: 99\.1\.0"):
         Source.read(run)
 
 

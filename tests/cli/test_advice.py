@@ -14,7 +14,7 @@ from cifarml import LocalRegistry, Run
 from cifarml.cli.advice import describe_model
 from cifarml.registry.local.registry import LocalRegistry as Registry
 from tests.conftest import CommandLine
-from tests.image_files import flat, image_bytes, write_folder
+from tests.image_files import image_contents, write_folder
 from tests.runs import MakeRun
 
 TRAIN = ("train", "drawn:40", "--preset", "tutorial", "--epochs", "1", "--quiet")
@@ -84,7 +84,7 @@ def test_advice_of_two_trainings(cifarml: CommandLine, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("image")
 def test_advice_for_a_run_with_other_classes(cifarml: CommandLine, tmp_path: Path, trained: Run) -> None:
     LocalRegistry().register(trained)
-    files = {f"{name}/{i}.png": image_bytes(flat(8 * i)) for name in ("red", "blue") for i in range(20)}
+    files = image_contents(f"{name}/{i}.png" for name in ("red", "blue") for i in range(20))
     write_folder(tmp_path / "My photos", files)
     done = cifarml("train", "My photos", "--preset", "tutorial", "--epochs", "1", "--name", "new", "--quiet")
     predict, champion, registration = done.stdout.splitlines()[-3:]

@@ -254,7 +254,7 @@ def test_quickstart_without_network_uses_synthetic_images(cifarml: CommandLine, 
 
 
 def test_source_as_an_argument(cifarml: CommandLine, tmp_path: Path, trained: Run) -> None:
-    write_folder(tmp_path / "photos", {f"{name}/x.png": image_bytes(flat(9)) for name in ("a", "b")})
+    write_folder(tmp_path / "photos", {"a/x.png": image_bytes(1), "b/x.png": image_bytes(2)})
     for command in (["train", "photos/"], ["tune", "photos/"]):
         done = cifarml(*command)
         assert "photos" in done.stderr

@@ -75,8 +75,8 @@ def train_model(
         config: The settings.
         dataset: Images for training and for the test.
         run_dir: The run folder to create; it must not exist.
-        source: Source of the images, stored in the folder until the run is finished, so that
-            `cifarml train --resume` can load them again.
+        source: Source of the images, stored in the folder, so that `cifarml train --resume` and
+            `cifarml models register --compare` can load them again.
         on_progress: Called several times a second, and with a line after every epoch.
 
     Returns:

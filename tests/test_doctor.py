@@ -40,6 +40,7 @@ def test_run_checks_reports_each_check(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     by_name = {check.name: check for check in checks}
     assert by_name["python"].status == by_name["tensorflow"].status == by_name["processor"].status == "ok"
+    assert by_name["training"].status == "ok", by_name["training"]
     assert "Keras 3." in by_name["tensorflow"].message
     assert "images are read from this machine" in by_name["storage"].message
     assert all(check.hint for check in checks if check.status != "ok")
@@ -67,7 +68,7 @@ def test_invalid_settings_file_is_a_problem(cifarml: CommandLine, tmp_path: Path
     assert problem["name"] == "settings"
     assert "is a secret" in problem["message"]
     assert "CIFARML_STORAGE_KEY" in problem["hint"]
-    assert [check["name"] for check in document["checks"]][-2:] == ["tensorflow", "processor"]
+    assert [check["name"] for check in document["checks"]][-3:] == ["tensorflow", "processor", "training"]
 
 
 def test_origins_of_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_cache: Path) -> None:

@@ -93,7 +93,7 @@ def test_home_is_expanded_in_the_api(
 
 
 def test_home_is_expanded_on_the_command_line(cifarml: CommandLine, tmp_path: Path, trained: Run) -> None:
-    """Where no shell has expanded it: in quotes, after an equals sign, and in the settings file."""
+    """Cases that no shell expands: quoted, after an equals sign, and in the settings file."""
     shutil.copytree(trained.path, tmp_path / "my runs" / "first")
     home = {"HOME": str(tmp_path)}
     image = "~/my runs/first/predictions.png"

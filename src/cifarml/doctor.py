@@ -35,9 +35,11 @@ try:
         import tensorflow
         from cifarml import TrainConfig, load_dataset, train_model
         from cifarml.hardware.devices import describe_environment
+        from cifarml.settings import Settings
         report(**describe_environment())
         started = time.perf_counter()
-        train_model(TrainConfig(num_epochs=1, widths=(8,)), load_dataset("drawn:40"), folder + "/run")
+        images = load_dataset("drawn:40", settings=Settings.model_construct())  # they are checked already
+        train_model(TrainConfig(num_epochs=1, widths=(8,)), images, folder + "/run")
         report(training_s=time.perf_counter() - started)
 except CifarMLError as error:
     report(problem=error.message, hint=error.hint)

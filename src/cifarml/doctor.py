@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
-from cifarml.environment import check_native_flags, variables_of_libraries
+from cifarml.environment import SUSPECTS, check_native_flags, variables_of_libraries
 from cifarml.errors import CifarMLError, SettingsError
 from cifarml.hardware.devices import Memory, cpu_features, has_nvidia_driver, measure_memory
 from cifarml.registry.local.mlflow_mirror import mirror_failure
@@ -202,8 +202,10 @@ def _run_probe() -> tuple[list[dict[str, Any]], Check | None]:
     if done.returncode == 0:
         return lines, None
     reason = f"killed by signal {-done.returncode}" if done.returncode < 0 else "no error message"
-    if written := done.stderr.strip():
-        last = written.splitlines()[-1][:300]
+    if written := [
+        line for line in done.stderr.splitlines() if line.strip() and not line.startswith(SUSPECTS)
+    ]:
+        last = written[-1].strip()[:300]
         reason = f"{reason}: {last}" if done.returncode < 0 else last
     what = "a small training fails" if lines else "can't be imported"
     hint = "reinstall it: uv sync --inexact --locked"

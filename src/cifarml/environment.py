@@ -23,6 +23,8 @@ from cifarml.errors import SettingsError
 
 BACKENDS: Final = ("tensorflow", "jax")
 """Backends of Keras that cifarml supports."""
+SUSPECTS: Final = "Perhaps caused by:"
+"""Start of the note on an error that lists the variables of libraries."""
 _REPLACED: Final = {
     "MPLBACKEND": "agg",  # a notebook's backend can't be imported, or opens windows
     "KERAS_HOME": os.devnull,  # no keras.json is read or written
@@ -114,7 +116,7 @@ def explain_environment() -> Iterator[None]:
         if found := _find_cause(error):
             raise found from error
         if (set_here := variables_of_libraries()) and _packages(error.__traceback__) & _LIBRARIES:
-            error.add_note(f"Perhaps caused by: {', '.join(f'{n}={os.environ[n]!r:.100}' for n in set_here)}")
+            error.add_note(f"{SUSPECTS} {', '.join(f'{n}={os.environ[n]!r:.100}' for n in set_here)}")
         raise
 
 

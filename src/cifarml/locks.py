@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 from collections.abc import Iterator
@@ -57,5 +58,6 @@ def holder(lock: BaseFileLock) -> str:
         command = Path("/proc", fields[4], "cmdline").read_bytes().decode(errors="replace").split("\0")
     except (OSError, ValueError, StopIteration):  # another system, or a process of another container
         return "another process"
-    words = [Path(word).name if word.startswith("/") else word for word in command if word]
+    plain = itertools.takewhile(lambda word: word and word[0] != "-", command)  # flags can contain secrets
+    words = [Path(word).name for word in itertools.islice(plain, 3)]
     return f"process {fields[4]} ({' '.join(words)[:60]})"

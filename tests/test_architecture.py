@@ -14,8 +14,8 @@ import cifarml
 PACKAGE = Path(cifarml.__file__).parent
 
 LAYERS = (
-    {"errors", "cifar10", "progress", "config_files", "network_checks", "process_lock"},
-    {"settings", "images", "imaging", "hardware", "model", "cloud_errors", "extras"},
+    {"errors", "cifar10", "progress", "paths", "locks", "config_files", "network_checks"},
+    {"settings", "environment", "images", "imaging", "hardware", "model", "cloud_errors", "extras"},
     {"predict"},
     {"run", "run_folders", "data"},
     {"evaluation", "scoring"},

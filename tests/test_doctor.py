@@ -24,6 +24,7 @@ NAMES = [
     "memory",
     "tensorflow",
     "processor",
+    "training",
     "storage",
 ]
 SECRET = "c2VjcmV0LW9mLW91cnMhISEhISEhISEhISEhISEhISEhISEhISEh+/=="
@@ -39,6 +40,7 @@ def test_run_checks_reports_each_check(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     by_name = {check.name: check for check in checks}
     assert by_name["python"].status == by_name["tensorflow"].status == by_name["processor"].status == "ok"
+    assert by_name["training"].status == "ok", by_name["training"]
     assert "Keras 3." in by_name["tensorflow"].message
     assert "images are read from this machine" in by_name["storage"].message
     assert all(check.hint for check in checks if check.status != "ok")
@@ -66,7 +68,7 @@ def test_invalid_settings_file_is_a_problem(cifarml: CommandLine, tmp_path: Path
     assert problem["name"] == "settings"
     assert "is a secret" in problem["message"]
     assert "CIFARML_STORAGE_KEY" in problem["hint"]
-    assert [check["name"] for check in document["checks"]][-2:] == ["tensorflow", "processor"]
+    assert [check["name"] for check in document["checks"]][-3:] == ["tensorflow", "processor", "training"]
 
 
 def test_origins_of_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_cache: Path) -> None:
@@ -153,16 +155,26 @@ def test_processor_without_avx() -> None:
 def test_tensorflow_import_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The doctor survives an import error, and a build for another processor, which crashes."""
     broken = tmp_path / "tensorflow.py"
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
     broken.write_text("raise ImportError('libx.so: cannot open shared object file')")
-    raised = doctor._probe_tensorflow()
-    assert isinstance(raised, Check)
-    assert raised.status == "problem"
+    raised, _ = doctor._check_training()
+    assert (raised.name, raised.status) == ("tensorflow", "problem")
     assert "libx.so" in raised.message
     broken.write_text("import os, signal; os.kill(os.getpid(), signal.SIGILL)")
-    killed = doctor._probe_tensorflow()
-    assert isinstance(killed, Check)
+    killed, _ = doctor._check_training()
     assert "signal 4" in killed.message
+
+
+def test_training_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A library that only training needs, and a variable that may be the cause."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    (tmp_path / "tf2onnx.py").write_text("raise ImportError('libx.so: cannot open shared object file')")
+    tensorflow, _, training = doctor._check_training()
+    assert tensorflow.status == "ok"
+    assert (training.name, training.status) == ("training", "problem")
+    assert "tf2onnx" in training.message
+    assert "-u OMP_NUM_THREADS" in str(training.hint)
 
 
 def test_unusable_storage_account() -> None:

@@ -31,6 +31,11 @@ class Training:
         self._process = forking_context().Process(target=_train, args=(run_dir, data, config, self.log))
         self._process.start()
 
+    @property
+    def pid(self) -> int | None:
+        """ID of the process."""
+        return self._process.pid
+
     def lines(self) -> list[str]:
         """Return the lines of the log so far."""
         return self.log.read_text().splitlines()

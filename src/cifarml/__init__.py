@@ -40,9 +40,10 @@ def __getattr__(name: str) -> Any:
     if name == "__all__":
         return sorted({*_modules(), "__version__"})
     if name in _modules():
+        from cifarml.environment import explain_environment
         from cifarml.extras import explain_missing_extra
 
-        with explain_missing_extra():
+        with explain_missing_extra(), explain_environment():
             return getattr(import_module(_modules()[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

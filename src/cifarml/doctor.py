@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
+from cifarml.environment import SUSPECTS, check_native_flags, variables_of_libraries
 from cifarml.errors import CifarMLError, SettingsError
 from cifarml.hardware.devices import Memory, cpu_features, has_nvidia_driver, measure_memory
 from cifarml.registry.local.mlflow_mirror import mirror_failure
@@ -21,17 +22,29 @@ from cifarml.settings import Settings, describe_settings, load_settings
 _GB: Final = 1e9
 _RECREATE_HINT: Final = "move mlflow.db out of registry_dir; the next training creates a new one"
 _PROBE = """
-import json, tensorflow
-from cifarml.errors import SettingsError
+import json, tempfile, time
+from cifarml.environment import explain_environment
+from cifarml.errors import CifarMLError
 from cifarml.extras import explain_missing_extra
-from cifarml.hardware.devices import describe_environment
+
+def report(**found):
+    print(json.dumps(found), flush=True)
+
 try:
-    with explain_missing_extra():
-        found = describe_environment()
-except SettingsError as error:
-    found = {"problem": error.message, "hint": error.hint}
-print(json.dumps(found))
+    with explain_missing_extra(), explain_environment(), tempfile.TemporaryDirectory() as folder:
+        import tensorflow
+        from cifarml import TrainConfig, load_dataset, train_model
+        from cifarml.hardware.devices import describe_environment
+        from cifarml.settings import Settings
+        report(**describe_environment())
+        started = time.perf_counter()
+        images = load_dataset("drawn:40", settings=Settings.model_construct())  # they are checked already
+        train_model(TrainConfig(num_epochs=1, widths=(8,)), images, folder + "/run")
+        report(training_s=time.perf_counter() - started)
+except CifarMLError as error:
+    report(problem=error.message, hint=error.hint)
 """
+"""Prints the environment, and then how long a small training took; instead of either, a problem."""
 
 
 class Check(NamedTuple):
@@ -49,7 +62,7 @@ def run_checks(
     target: str | None = None,
     on_check: Callable[[Check], None] = lambda _: None,
 ) -> list[Check]:
-    """Check Python, settings, disk, memory, TensorFlow, processors and permissions in Azure.
+    """Check Python, settings, disk, memory, TensorFlow, processors, a training, and permissions in Azure.
 
     Args:
         settings: The settings to use. By default they are loaded; if that fails, the failure is a check with
@@ -87,18 +100,7 @@ def _checks(settings: Settings | None, target: str | None) -> Iterator[Check]:
         if failure := mirror_failure(found.registry_dir):
             yield Check("mlflow", "warning", f"the MLflow copy is out of date: {failure}", _RECREATE_HINT)
     yield _check_memory(measure_memory())
-    environment = _probe_tensorflow()
-    if isinstance(environment, Check):
-        yield environment
-        yield _check_processor([], cpu_features(), nvidia_driver=False)
-    else:
-        packages = environment["packages"]
-        yield Check(
-            "tensorflow",
-            "ok",
-            f"{packages['tensorflow']}, Keras {packages['keras']} on {environment['keras_backend']}",
-        )
-        yield _check_processor(environment["devices"], cpu_features(), nvidia_driver=has_nvidia_driver())
+    yield from _check_training()
     if found:
         yield from _check_cloud("storage", _check_storage(found))
         if (target or found.effective_target) == "azure":
@@ -153,8 +155,36 @@ def _check_memory(memory: Memory | None) -> Check:
     return Check("memory", "warning", message, "close other programs; training takes about 2 GB")
 
 
-def _probe_tensorflow() -> dict[str, Any] | Check:
-    """Import TensorFlow in a child process, since a build for another processor crashes its process."""
+def _check_training() -> Iterator[Check]:
+    """Import TensorFlow and train a small network, in a child process, since native code can crash it."""
+    try:
+        check_native_flags()
+    except SettingsError as error:
+        yield Check("tensorflow", "problem", error.message, error.hint)
+        return
+    lines, failure = _run_probe()
+    environment = lines[0] if lines and "packages" in lines[0] else None
+    if environment is None:
+        yield failure or Check("tensorflow", "problem", lines[-1]["problem"], lines[-1]["hint"])
+        yield _check_processor([], cpu_features(), nvidia_driver=False)
+        return
+    packages = environment["packages"]
+    yield Check(
+        "tensorflow",
+        "ok",
+        f"{packages['tensorflow']}, Keras {packages['keras']} on {environment['keras_backend']}",
+    )
+    yield _check_processor(environment["devices"], cpu_features(), nvidia_driver=has_nvidia_driver())
+    if failure:
+        yield failure._replace(name="training")
+    elif "problem" in lines[-1]:
+        yield Check("training", "problem", lines[-1]["problem"], lines[-1]["hint"])
+    else:
+        yield Check("training", "ok", f"trained a small network in {lines[-1]['training_s']:.0f} s")
+
+
+def _run_probe() -> tuple[list[dict[str, Any]], Check | None]:
+    """Return what the probe reports, and a check if it failed without an explanation."""
     try:
         done = subprocess.run(  # noqa: S603  # this interpreter, with a constant script
             [sys.executable, "-P", "-c", _PROBE],
@@ -167,18 +197,23 @@ def _probe_tensorflow() -> dict[str, Any] | Check:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return Check("tensorflow", "problem", "importing it took more than five minutes", "try again")
+        return [], Check("tensorflow", "problem", "a small training took over five minutes", "try again")
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     if done.returncode == 0:
-        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-        if "problem" in found:
-            return Check("tensorflow", "problem", found["problem"], found["hint"])
-        return found
+        return lines, None
     reason = f"killed by signal {-done.returncode}" if done.returncode < 0 else "no error message"
-    if done.returncode > 0 and done.stderr.strip():
-        reason = done.stderr.strip().splitlines()[-1][:300]
-    return Check(
-        "tensorflow", "problem", f"can't be imported: {reason}", "reinstall it: uv sync --inexact --locked"
-    )
+    if written := [
+        line for line in done.stderr.splitlines() if line.strip() and not line.startswith(SUSPECTS)
+    ]:
+        last = written[-1].strip()[:300]
+        reason = f"{reason}: {last}" if done.returncode < 0 else last
+    what = "a small training fails" if lines else "can't be imported"
+    hint = "reinstall it: uv sync --inexact --locked"
+    if suspects := variables_of_libraries():
+        hint = f"try without these variables: env -u {' -u '.join(suspects)} cifarml doctor"
+    elif lines:
+        hint = "see the whole error: cifarml train --data drawn:40 --epochs 1"
+    return lines, Check("tensorflow", "problem", f"{what}: {reason}", hint)
 
 
 def _check_processor(devices: list[str], features: tuple[str, ...] | None, *, nvidia_driver: bool) -> Check:

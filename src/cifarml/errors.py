@@ -150,7 +150,12 @@ class ModelFileError(CifarMLError):
 
     What to do: `cifarml runs list` lists the run folders and their states. Copy the folder again, resume
     the training, or train again.
+
+    Attributes:
+        newer: Whether a newer version of cifarml has written the run, which is not damaged then.
     """
+
+    newer: bool = False
 
 
 class TrainingError(CifarMLError):

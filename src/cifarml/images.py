@@ -6,7 +6,6 @@ import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import IO, Final, NamedTuple, TypeAlias
 
 import numpy as np
@@ -27,6 +26,7 @@ from cifarml.imaging.opening import (
     reduce_file,
     too_many_pixels,
 )
+from cifarml.paths import expand_home
 
 DECODER_VERSION: Final = 2
 """Increment it when the same file would decode to different pixels; it is part of every cache key."""
@@ -178,12 +178,13 @@ def _read_source(image: ImageLike) -> bytes | Image.Image:
 
 def _read_path(path: str | os.PathLike[str]) -> bytes:
     try:
-        if Path(path).is_dir():
+        path = expand_home(path)
+        if path.is_dir():
             hint = "load a folder of labelled images with load_dataset"
             raise ImageError(f"can't read {_shorten_path(path)}: it is a folder", hint, code="not_an_image")
-        if Path(path).exists() and not Path(path).is_file():  # reading a pipe might never end
+        if path.exists() and not path.is_file():  # reading a pipe might never end
             raise ImageError(f"can't read {_shorten_path(path)}: not a regular file", code="not_an_image")
-        with Path(path).open("rb") as file:
+        with path.open("rb") as file:
             size_bytes = os.fstat(file.fileno()).st_size  # without it, read would allocate the maximum
             content = file.read(min(size_bytes, _MAX_FILE_BYTES) + 1)
     except (OSError, ValueError) as error:  # ValueError: a null character

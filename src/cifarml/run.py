@@ -9,12 +9,14 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from cifarml.errors import ModelFileError
+from cifarml.paths import expand_home
 
 if TYPE_CHECKING:
     from cifarml.predict import Predictor
@@ -23,6 +25,7 @@ MANIFEST: Final = "manifest.json"
 ONNX_MODEL: Final = "model.onnx"
 KERAS_MODEL: Final = "model.keras"
 _FORMAT: Final = "cifarml-run/1"
+_NEWER: Final = re.compile(r"cifarml-run/(?!1$)[1-9][\d.]{0,9}")
 _MAX_MANIFEST_BYTES: Final = 2**20
 _MAX_FILE_BYTES: Final = 2 * 2**30
 _ALLOWED: Final = frozenset({".json", ".keras", ".onnx", ".png", ".html"})
@@ -84,7 +87,7 @@ class Run:
                 f"expected a run as a Run, the path of its folder or a RegisteredModel; "
                 f"got {type(source).__name__}"
             )
-        path = Path(source)
+        path = expand_home(source)
         if path.is_file():
             raise ModelFileError(
                 f"{path} is a single file; expected a run folder, which contains the hash of the model",
@@ -107,7 +110,10 @@ class Run:
         try:
             with (path / MANIFEST).open("rb") as file:
                 manifest = json.loads(file.read(_MAX_MANIFEST_BYTES))
-            if manifest.pop("format") != _FORMAT:
+            found = manifest.pop("format")
+            if isinstance(found, str) and _NEWER.fullmatch(found):
+                raise newer_error(f"the run in {path}", f"its format is {found}, this one reads {_FORMAT}")
+            if found != _FORMAT:
                 raise ValueError(f"its format is not {_FORMAT}")
             names = tuple(manifest.pop("class_names"))
             files = dict(manifest.pop("files"))
@@ -220,6 +226,15 @@ class _OpensRun(Protocol):
 
 RunLike: TypeAlias = Run | str | os.PathLike[str] | _OpensRun
 """Trained model: a :class:`Run`, the path of a run folder, or a registered model."""
+
+
+def newer_error(what: str, reason: str) -> ModelFileError:
+    """Return the error for files that a newer version of cifarml has written."""
+    error = ModelFileError(
+        f"{what} was written by a newer version of cifarml: {reason}", hint="pip install --upgrade cifarml"
+    )
+    error.newer = True
+    return error
 
 
 def write_json(path: Path, values: object) -> None:

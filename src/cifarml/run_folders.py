@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import shlex
 import time
 import zipfile
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from filelock import FileLock, Timeout
 
 from cifarml.errors import ModelFileError, TrainingError
-from cifarml.run import MANIFEST, Run
+from cifarml.locks import holder
+from cifarml.paths import expand_home
+from cifarml.run import MANIFEST, Run, newer_error
 
 CONFIG: Final = "config.json"
 METRICS: Final = "metrics.json"
 HISTORY: Final = "history.json"
 REPORT: Final = "report.html"
 ANSWERS: Final = "answers.json"
+ENVIRONMENT: Final = "environment.json"
 
 CHECKPOINT: Final = "checkpoint"
 """Folder in an unfinished run with the state for resuming; see :mod:`cifarml.train.checkpoint`."""
@@ -39,8 +44,8 @@ class RunSummary(NamedTuple):
         name: Name of the folder.
         path: Path of the folder.
         state: ``finished``, ``interrupted`` (stopped early, with the model at that time), ``training``,
-            ``unfinished`` (killed before it was finished), ``damaged``, or ``deleted`` if only its log
-            remains.
+            ``unfinished`` (killed before it was finished), ``damaged``, ``newer`` (written by a newer version
+            of cifarml), or ``deleted`` if only its log remains.
         info: Entries of the manifest or the log. For a run that is not finished, ``num_epochs`` of its last
             checkpoint and ``planned_epochs``, if known; empty if the run is damaged.
     """
@@ -74,8 +79,8 @@ def summarise_run(path: Path) -> RunSummary:
         return RunSummary(path.name, path, state, _read_progress(path))
     try:
         run = Run.open(path)
-    except ModelFileError:
-        return RunSummary(path.name, path, "damaged", {})
+    except ModelFileError as error:
+        return RunSummary(path.name, path, "newer" if error.newer else "damaged", {})
     state = "interrupted" if run.info.get("interrupted") else "finished"
     return RunSummary(path.name, path, state, dict(run.info))
 
@@ -98,7 +103,7 @@ def find_run(run: str | Path | None, runs_dir: Path) -> Path:
                 hint="train one with: cifarml train --subset 2000",
             )
         return usable[-1].path
-    for path in (Path(run), runs_dir / run):
+    for path in (expand_home(run), runs_dir / run):
         if path.exists():
             return path
     raise ModelFileError(
@@ -163,9 +168,24 @@ def is_training(path: Path) -> bool:
 def being_trained(path: Path) -> TrainingError:
     """Return the error for a run that another process is training."""
     return TrainingError(
-        f"the run in {path} is being trained by another process",
+        f"the run in {path} is being trained by {holder(FileLock(path / CHECKPOINT / LOCK))}",
         hint="wait until it ends, or stop it; show its progress with: cifarml runs list",
     )
+
+
+def check_version(path: Path) -> None:
+    """Raise a ModelFileError if a newer version of cifarml has started the run in a folder."""
+    try:
+        with (path / ENVIRONMENT).open("rb") as file:
+            started_with = json.loads(file.read(MAX_ABOUT_BYTES))["packages"]["cifarml"]
+        if _numbers(started_with) > _numbers(version("cifarml")):
+            raise newer_error(f"the run in {path}", f"{started_with}, this is {version('cifarml')}")
+    except (OSError, ValueError, LookupError, TypeError):
+        return  # the caller reports a damaged folder
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", text)]
 
 
 def resume_command(path: Path) -> str:

@@ -277,3 +277,19 @@ def test_quickstart_without_network_uses_synthetic_images(cifarml: CommandLine, 
     assert predicted.stdout.strip() in done.stdout
     assert cifarml("endpoint", "delete", "quickstart").returncode == 0
     assert endpoint_names(cifarml) == []
+
+
+def test_source_as_an_argument(cifarml: CommandLine, tmp_path: Path, trained: Run) -> None:
+    write_folder(tmp_path / "photos", {"a/x.png": image_bytes(1), "b/x.png": image_bytes(2)})
+    for command in (["train", "photos/"], ["tune", "photos/"]):
+        done = cifarml(*command)
+        assert "photos" in done.stderr
+        assert "unexpected" not in done.stderr
+        assert done.returncode == 1, "too few images"
+    done = cifarml("evaluate", trained.path, "drawn:40", "--json", "--quiet")
+    assert json.loads(done.stdout)["data"].startswith("drawn:40")
+    both = cifarml("train", "photos/", "--data", "drawn:40")
+    assert both.returncode == 1
+    assert "cannot be combined with --data. Received: photos/ --data drawn:40" in both.stderr
+    resumed = cifarml("train", "photos/", "--resume", "none")
+    assert "no run 'none'" in resumed.stderr

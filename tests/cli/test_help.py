@@ -78,8 +78,8 @@ def test_overview_shows_whole_summaries(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "panels"),
     [
-        ("train", ["Options", "Data", "Training", "Machine", "Azure", "Output"]),
-        ("tune", ["Options", "Data", "Training", "Machine", "Output"]),
+        ("train", ["Arguments", "Options", "Data", "Training", "Machine", "Azure", "Output"]),
+        ("tune", ["Arguments", "Options", "Data", "Training", "Machine", "Output"]),
         ("deploy", ["Options", "Rollout", "Azure", "Output"]),
     ],
 )

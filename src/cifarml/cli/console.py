@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cifarml.environment import check_native_flags
 from cifarml.settings import debug_enabled, silence_tensorflow
 
 if TYPE_CHECKING:
@@ -178,6 +179,7 @@ def suppress_native_output() -> Iterator[None]:
 
 def load_tensorflow() -> None:
     """Import TensorFlow and detect the devices, without its startup messages."""
+    check_native_flags()
     with suppress_native_output():
         from cifarml.hardware.devices import describe_environment
 

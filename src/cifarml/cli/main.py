@@ -30,8 +30,10 @@ from cifarml.cli.commands import (
     tune,
 )
 from cifarml.cli.console import note, show_log
+from cifarml.environment import explain_environment, shield_environment
 from cifarml.errors import CifarMLError
 from cifarml.extras import explain_missing_extra
+from cifarml.paths import expand_home
 from cifarml.settings import debug_enabled
 
 app = typer.Typer(
@@ -88,15 +90,23 @@ def cifarml(
         show_log()
 
 
+def _expand(argument: str) -> str:
+    """Expand ``~`` where shells don't: in --flag=~/path, on Windows, and in calls from other programs."""
+    flag, sign, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+    return f"{flag}{sign}{expand_home(value)}" if value.startswith("~") else argument
+
+
 def main() -> None:
     """Run the command line; the exit code is 0 on success, 1 on an error, 2 on wrong usage."""
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    shield_environment()
+    sys.argv[1:] = map(_expand, sys.argv[1:])
     warnings.filterwarnings("ignore", module=r"PIL\.")  # cifarml reports these itself
     if not debug_enabled():  # errors of the Azure libraries are in the error messages
         logging.getLogger("azure").setLevel(logging.CRITICAL)
     try:
-        with explain_missing_extra():
+        with explain_missing_extra(), explain_environment():
             app()
     except CifarMLError as error:
         if debug_enabled():

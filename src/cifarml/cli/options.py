@@ -25,6 +25,9 @@ SOURCE_HELP = (
 )
 
 Source = Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCE_HELP, show_default=False)]
+OptionalSource = Annotated[
+    str | None, typer.Argument(metavar="[SOURCE]", help="Same as --data.", show_default=False)
+]
 Data = Annotated[str, typer.Option("--data", metavar="SOURCE", help=SOURCE_HELP, rich_help_panel=DATA)]
 Subset = Annotated[
     int | None,
@@ -122,6 +125,24 @@ def open_run(run: str | None, runs_dir: Path | None) -> TrainedRun:
     from cifarml.run_folders import find_run
 
     return Run.open(find_run(run, runs_folder(runs_dir)))
+
+
+def choose_source(context: typer.Context, source: str | None, data: str) -> str:
+    """Return the source of the images, given as an argument or with ``--data``."""
+    if source is None:
+        return data
+    if is_given(context, "data"):
+        raise SettingsError(
+            f"a source cannot be combined with --data. Received: {source} --data {data}",
+            hint="use one of them",
+        )
+    return source
+
+
+def is_given(context: typer.Context, name: str) -> bool:
+    """Return whether a parameter was given on the command line."""
+    origin = context.get_parameter_source(name)
+    return origin is not None and origin.name == "COMMANDLINE"
 
 
 def check_folder_name(name: str | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import shlex
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -83,7 +84,12 @@ def log_run(run: Run, registry: ModelRegistry | None = None) -> None:
                 each.log_run(run)
     except RegistryError as error:
         note(f"The run could not be logged: {error.message}")
-        note(f"Retry with: cifarml models register {shown_path(run.path)}")
+        note(f"Retry with: cifarml models register {shlex.quote(shown_path(run.path))}")
+
+
+def target_flag(target: str | None) -> str:
+    """Return the flag for a suggested command that selects the same target, with a space before it."""
+    return f" --target {target}" if target else ""
 
 
 def open_model(target: str | None, model: str) -> tuple[ModelRegistry, RegisteredModel]:

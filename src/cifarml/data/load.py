@@ -29,6 +29,7 @@ from cifarml.data.tables.parquet import is_parquet
 from cifarml.errors import DataError, ImageError
 from cifarml.images import DECODER_VERSION
 from cifarml.imaging.formats import HAS_HEIC
+from cifarml.paths import expand_home
 from cifarml.progress import OnProgress, ignore_progress
 from cifarml.settings import Settings, load_settings
 
@@ -110,7 +111,7 @@ def locate_source(
         from cifarml.data.blob.source import open_blobs  # deferred: imports Azure's libraries
 
         return open_blobs(source, settings, on_progress=on_progress)
-    return str(source), Path(source)
+    return str(source), expand_home(source)
 
 
 def split_coarse(source: str | Path) -> tuple[str | Path, bool]:

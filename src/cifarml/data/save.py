@@ -13,6 +13,7 @@ from PIL import Image
 
 from cifarml.data.dataset import Dataset
 from cifarml.errors import DataError
+from cifarml.paths import expand_home
 from cifarml.progress import OnProgress, Progress, ignore_progress
 
 _UNSAFE: Final = frozenset('/\\:*?"<>|\0')
@@ -41,7 +42,7 @@ def save_images(dataset: Dataset, path: str | Path, *, on_progress: OnProgress =
         save_images(cifarml.load_dataset("drawn:200"), "drawings.zip")
         ```
     """
-    path = Path(path)
+    path = expand_home(path)
     for name in dataset.class_names:
         if not _UNSAFE.isdisjoint(name) or name.startswith(".") or name != name.strip():
             raise DataError(f"class name {name!r} is not a valid folder name")

@@ -11,8 +11,8 @@ from typing import Any, Final, Protocol
 
 from cifarml.errors import DeployError, EndpointTimeoutError, ImageError
 from cifarml.images import ImageLike
+from cifarml.locks import OnWait
 from cifarml.predict import Prediction
-from cifarml.process_lock import OnWait
 from cifarml.registry.base import RegisteredModel
 
 DEFAULT_ENDPOINT: Final = "cifar10"

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from cifarml.errors import ModelFileError, SettingsError
 from cifarml.images import ImageLike, decode_image
+from cifarml.model.keras_defaults import keras_defaults
 from cifarml.model.presets import PRESETS
 from cifarml.model.test_time_augmentation import ALONE, MIRRORED, MOVED, View, average, show
 from cifarml.predict import Prediction
@@ -49,6 +50,7 @@ class _Parts(NamedTuple):
     layer: str
 
 
+@keras_defaults()
 def explain_image(run: RunLike, image: ImageLike, *, class_name: str | None = None) -> Explanation:
     """Compute a Grad-CAM heat map of the evidence for a class in an image.
 

@@ -10,6 +10,7 @@ import keras
 
 from cifarml.errors import SettingsError
 from cifarml.model import best, fast, tutorial
+from cifarml.model.keras_defaults import keras_defaults
 from cifarml.model.recipe import Recipe, Size
 from cifarml.model.test_time_augmentation import View
 
@@ -53,6 +54,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
 )
 
 
+@keras_defaults()
 def build_model(preset: str = "fast", num_classes: int = 10) -> keras.Model:
     """Build the serving network of a preset, with newly initialised weights.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from cifarml.errors import ModelFileError, RegistryError
-from cifarml.process_lock import own_partial
+from cifarml.locks import hold, own_partial
 from cifarml.registry.base import CHAMPION, LATEST, RegisteredModel
 from cifarml.run import MANIFEST, Run
 
@@ -80,7 +80,7 @@ def cached_copy(cache_dir: Path, model: RegisteredModel, fetch: Callable[[Path],
     to = cache_dir / "models" / model.run_sha256
     try:
         to.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{to}.lock"):
+        with hold(FileLock(f"{to}.lock"), f"the copy of {model}"):
             try:
                 return download_into(to, model, fetch)
             except RegistryError:

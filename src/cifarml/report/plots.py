@@ -22,6 +22,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from cifarml.errors import DataError, SettingsError
 from cifarml.evaluation.metrics import Evaluation
+from cifarml.paths import expand_home
 from cifarml.report.figure import (
     FONTS,
     INK,
@@ -159,6 +160,7 @@ def save_figure(path: Path, figure: Figure) -> Path:
     Raises:
         SettingsError: If the file can't be written.
     """
+    path = expand_home(path)
     if path.suffix.lower() != ".png":
         path = path.with_name(f"{path.name}.png")
     partial = path.with_name(f".{path.name}.partial")

@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cifarml.errors import SettingsError, TrainingError
 from cifarml.hardware.devices import describe_environment
+from cifarml.locks import acquire
 from cifarml.run_folders import (
     ABOUT,
     CHECKPOINT,
@@ -36,6 +37,7 @@ from cifarml.run_folders import (
     being_trained,
     resume_command,
 )
+from cifarml.train.data_source import Source
 from cifarml.train.out_of_memory import is_out_of_memory
 from cifarml.train.plan import Plan
 
@@ -93,13 +95,21 @@ class Checkpoint:
     def __enter__(self) -> Self:
         self._folder.mkdir(exist_ok=True)
         try:
-            self._lock.acquire()
+            acquire(self._lock, f"the run {self.run_dir.name}")
         except Timeout:
             raise being_trained(self.run_dir) from None
         return self
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()
+
+    @property
+    def source(self) -> dict[str, object]:
+        """Entry of the manifest with the source of the images; empty if the run does not record it."""
+        try:
+            return {"source": Source.read(self.run_dir).model_dump()}
+        except TrainingError:
+            return {}
 
     def save(self, network: keras.Model, plan: Plan, fingerprint: str, state: TrainingState) -> None:
         """Save a checkpoint atomically: a kill leaves either the new or the previous one.

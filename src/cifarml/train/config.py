@@ -11,6 +11,7 @@ from cifarml.config_files import read_train_settings
 from cifarml.errors import SettingsError
 from cifarml.model import recipe
 from cifarml.model.recipe import Recipe, TrainingSettings
+from cifarml.paths import expand_home
 
 PresetName = Literal["fast", "best", "tutorial"]
 Precision = Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
@@ -136,7 +137,7 @@ class TrainConfig(TrainingSettings):
             config = TrainConfig.load("runs/first/config.json", seed=1)
             ```
         """
-        given = read_train_settings(Path(path))
+        given = read_train_settings(expand_home(path))
         machine = given.pop("machine", None)  # of a run's config.json: devices are chosen again
         budget = machine.get("time_budget") if isinstance(machine, dict) else None
         if isinstance(budget, dict) and "budget_s" in budget:  # and so is the number of epochs

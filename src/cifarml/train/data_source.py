@@ -11,9 +11,10 @@ from cifarml.data.blob.address import BlobAddress, is_blob_address
 from cifarml.data.dataset import Dataset
 from cifarml.data.load import is_path, load_dataset
 from cifarml.errors import TrainingError
+from cifarml.paths import expand_home
 from cifarml.progress import OnProgress, ignore_progress
-from cifarml.run import write_json
-from cifarml.run_folders import CHECKPOINT, SOURCE
+from cifarml.run import Run, write_json
+from cifarml.run_folders import CHECKPOINT, SOURCE, check_version
 
 
 class Source(BaseModel):
@@ -54,8 +55,16 @@ class Source(BaseModel):
         if is_blob_address(data):
             data = str(BlobAddress.parse(data))
         elif is_path(data):
-            data = str(Path(data).resolve())
+            data = str(expand_home(data).resolve())
         write_json(run_dir / CHECKPOINT / SOURCE, self.model_copy(update={"data": data}).model_dump())
+
+    @classmethod
+    def of_run(cls, run: Run) -> Self | None:
+        """Return the source in the manifest of a finished run; None if it does not record one."""
+        try:
+            return cls.model_validate(run.info.get("source"), strict=True)
+        except ValidationError:
+            return None
 
     @classmethod
     def read(cls, run_dir: Path) -> Self:
@@ -71,4 +80,5 @@ class Source(BaseModel):
         except FileNotFoundError:
             raise TrainingError(f"{run_dir} does not record the source of its images", hint) from None
         except (OSError, ValidationError) as error:
+            check_version(run_dir)
             raise TrainingError(f"can't read the source of the images from {path}", hint) from error

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from cifarml.cifar10 import IMAGE_SHAPE
 from cifarml.errors import TrainingError
+from cifarml.model.keras_defaults import keras_defaults
 from cifarml.predict import Predictor
 
 TOLERANCE: Final = 1e-4
@@ -79,6 +80,7 @@ def _convert(model: keras.Model, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    restored = keras.models.load_model(sys.argv[1], compile=False, safe_mode=True)
-    restored(np.zeros((1, *IMAGE_SHAPE), np.uint8))
-    _convert(restored, Path(sys.argv[2]))
+    with keras_defaults():
+        restored = keras.models.load_model(sys.argv[1], compile=False, safe_mode=True)
+        restored(np.zeros((1, *IMAGE_SHAPE), np.uint8))
+        _convert(restored, Path(sys.argv[2]))

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from cifarml.data.dataset import Dataset
 from cifarml.errors import SettingsError
 from cifarml.hardware.devices import choose_devices, choose_precision, describe_machine, explain_precision
+from cifarml.model.keras_defaults import keras_defaults
 from cifarml.model.presets import PRESETS, Preset
 from cifarml.model.recipe import Recipe, Size
 from cifarml.train.config import TrainConfig
@@ -115,7 +116,8 @@ class Plan(NamedTuple):
         Raises:
             TrainingError: If memory runs out.
         """
-        with oom_hint(self.recipe.batch_size, self.devices), on_devices(self.devices):
+        oom = oom_hint(self.recipe.batch_size, self.devices)
+        with keras_defaults(), oom, on_devices(self.devices):
             yield
 
     def to_json(self) -> dict[str, object]:

@@ -18,7 +18,9 @@ from cifarml.evaluation.calibration import fit_temperature
 from cifarml.evaluation.compare_runs import Answers
 from cifarml.evaluation.metrics import evaluate_probabilities, measure_reliability
 from cifarml.hardware.devices import describe_environment
+from cifarml.model.keras_defaults import keras_defaults
 from cifarml.model.presets import Preset
+from cifarml.paths import expand_home
 from cifarml.progress import OnProgress, Progress, ignore_progress
 from cifarml.report.html_report import write_report
 from cifarml.report.image_grids import prediction_grid
@@ -28,9 +30,11 @@ from cifarml.run_folders import (
     ANSWERS,
     CHECKPOINT,
     CONFIG,
+    ENVIRONMENT,
     HISTORY,
     METRICS,
     check_unfinished,
+    check_version,
     resume_command,
 )
 from cifarml.train.checkpoint import Checkpoint, explain_resource_errors
@@ -47,6 +51,7 @@ _COMPARED: Final = 256
 """Number of images on which the exported model is compared with the trained one."""
 
 
+@keras_defaults()
 def train_model(
     config: TrainConfig,
     dataset: Dataset,
@@ -70,8 +75,8 @@ def train_model(
         config: The settings.
         dataset: Images for training and for the test.
         run_dir: The run folder to create; it must not exist.
-        source: Source of the images, stored in the folder until the run is finished, so that
-            `cifarml train --resume` can load them again.
+        source: Source of the images, stored in the folder, so that `cifarml train --resume` and
+            `cifarml models register --compare` can load them again.
         on_progress: Called several times a second, and with a line after every epoch.
 
     Returns:
@@ -91,7 +96,7 @@ def train_model(
         print(run.info["test_accuracy"])
         ```
     """
-    run_dir = Path(run_dir)
+    run_dir = expand_home(run_dir)
     splits = _split(config, dataset)
     if run_dir.exists():
         raise _exists(run_dir)
@@ -101,7 +106,7 @@ def train_model(
     plan = autotune(plan, splits)
     documents = {
         _DATASET: _describe_dataset(dataset, splits),
-        "environment.json": describe_environment(),
+        ENVIRONMENT: describe_environment(),
         CONFIG: plan.to_json(),
     }
     with explain_resource_errors(run_dir):
@@ -110,6 +115,7 @@ def train_model(
             return _train(plan, dataset, splits, checkpoint, on_progress)
 
 
+@keras_defaults()
 def resume_training(
     run: Run | str | Path, dataset: Dataset, *, on_progress: OnProgress = ignore_progress
 ) -> Run:
@@ -139,7 +145,7 @@ def resume_training(
         run = cifarml.resume_training("runs/first", dataset)
         ```
     """
-    run_dir = run.path if isinstance(run, Run) else Path(run)
+    run_dir = run.path if isinstance(run, Run) else expand_home(run)
     check_unfinished(run_dir)
     with explain_resource_errors(run_dir), Checkpoint(run_dir) as checkpoint:
         if (run_dir / MANIFEST).exists():  # another process has just finished it
@@ -189,6 +195,7 @@ def _read_plan(run_dir: Path, dataset: Dataset) -> Plan:
         plan = Plan.from_json(json.loads((run_dir / CONFIG).read_bytes()))
         started_with = json.loads((run_dir / _DATASET).read_bytes())["fingerprint"]
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        check_version(run_dir)
         raise TrainingError(
             f"the run in {run_dir} can't be resumed because {CONFIG} or {_DATASET} is damaged: {error}",
             hint="start a new run: cifarml train",
@@ -261,6 +268,7 @@ def _train(
         "temperature": temperature,
         "num_test_images": evaluation.num_images,
         "onnx_difference": difference,
+        **checkpoint.source,
     }
     write_report(run_dir, info, splits.test, probabilities)
     run = write_manifest(run_dir, dataset.class_names, info, clear=checkpoint.remove)

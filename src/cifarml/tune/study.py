@@ -24,6 +24,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from cifarml.errors import SettingsError, TrainingError
+from cifarml.locks import acquire, holder
+from cifarml.paths import expand_home
 from cifarml.train.interrupts import interrupts_delayed
 from cifarml.tune.trials import ENDED, OWN
 
@@ -48,7 +50,7 @@ class Study:
         self, folder: Path, about: Mapping[str, Any], *, pruner: optuna.pruners.BasePruner, seed: int
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.folder = folder
+        self.folder = folder = expand_home(folder)
         self.path = folder / _FILE
         self._seed = seed
         self._lock = FileLock(folder / ".lock", timeout=_TIMEOUT_S)
@@ -116,10 +118,10 @@ class Study:
         with self.translated():
             self.folder.mkdir(parents=True, exist_ok=True)
             try:
-                self._lock.acquire()
+                acquire(self._lock, "the search")
             except Timeout:
                 raise TrainingError(
-                    f"another process has been writing to the search in {self.folder} for a minute",
+                    f"{holder(self._lock)} has been writing to the search in {self.folder} for a minute",
                     hint="wait for it, or end it, and try again",
                 ) from None
             try:

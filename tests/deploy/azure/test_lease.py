@@ -19,7 +19,7 @@ from cifarml.deploy.azure.lease import LEASE_TAG, Lease, read_lease
 from cifarml.deploy.azure.specs import DeploymentOptions
 from cifarml.deploy.rollout import deploy_model, roll_back
 from cifarml.errors import DeployError
-from cifarml.process_lock import Holder
+from cifarml.locks import Holder
 from cifarml.registry.azure.registry import AzureRegistry
 from cifarml.registry.base import RegisteredModel
 from tests.deploy.azure.test_host import AzureCaller

@@ -19,7 +19,7 @@ from cifarml.azure.image_digest import DIGEST_TAG, find_image_digest
 from cifarml.azure.jobs.specs import IMAGE, RUN_NAME, RUN_TAG, RUNS, write_job_yaml
 from cifarml.azure.workspace import TAG, AzureWorkspace, state_name
 from cifarml.errors import CloudError, TrainingError
-from cifarml.process_lock import own_partial
+from cifarml.locks import own_partial
 from cifarml.progress import OnProgress, ignore_progress
 from cifarml.run import Run
 from cifarml.train.config import TrainConfig

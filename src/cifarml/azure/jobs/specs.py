@@ -15,6 +15,7 @@ from cifarml.azure.yaml_files import SCHEMA, new_folder, write_documents
 from cifarml.cifar10 import EXPERIMENT
 from cifarml.data.blob.address import BlobAddress, is_blob_address
 from cifarml.errors import DataError, SettingsError
+from cifarml.paths import expand_home
 from cifarml.settings import load_settings
 from cifarml.train.config import TrainConfig
 from cifarml.train.data_source import Source
@@ -107,9 +108,9 @@ def _input_path(data: str) -> str:
         return f"{url}/{address.container}/{quote(address.name)}"
     if data == "cifar10" or data.startswith("drawn"):
         return ""
-    if not Path(data).exists():
+    if not expand_home(data).exists():
         raise DataError(f"file or folder {data} does not exist", "for a blob: az://CONTAINER/NAME")
-    return str(Path(data).resolve())
+    return str(expand_home(data).resolve())
 
 
 def _quoted(argument: str) -> str:

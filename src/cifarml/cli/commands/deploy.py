@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from cifarml.cli import options
+from cifarml.cli.advice import note_champion
 from cifarml.cli.console import note, note_ignored, print_json, print_plan
 from cifarml.cli.options import AZURE
-from cifarml.cli.target import Target, open_host, open_registry
+from cifarml.cli.target import Target, open_host, open_registry, target_flag
 from cifarml.errors import RegistryError
 from cifarml.registry.base import CHAMPION, RegisteredModel, parse_model
 
@@ -146,12 +147,13 @@ def deploy(
     print(f"Scoring URI:  {endpoint.scoring_uri}")
     if page := host.page_address(name):
         print(f"Page:         {page}")
-    print(f"Query:        cifarml predict image.png --endpoint {name}")
+    flag = target_flag(target)
+    print(f"Query:        cifarml predict image.png --endpoint {name}{flag}")
     print(
-        f'With curl:    curl -H "Authorization: Bearer $(cifarml endpoint keys {name})" '
+        f'With curl:    curl -H "Authorization: Bearer $(cifarml endpoint keys {name}{flag})" '
         f"-H 'Content-Type: image/png' --data-binary @image.png {endpoint.scoring_uri}"
     )
-    print(f"Tear down:    cifarml endpoint delete {name}")
+    print(f"Tear down:    cifarml endpoint delete {name}{flag}")
 
 
 def find_model(
@@ -163,14 +165,18 @@ def find_model(
     """
     name, version = parse_model(wanted)
     try:
-        return registry.get(name, version)
+        found = registry.get(name, version)
     except RegistryError:
         if version != CHAMPION:
             raise
         if registry.list_models(name):
             newest = registry.get(name, "latest")
-            note(f"No version of {name} is the champion; using the newest, {newest}.")
+            note(f"No version of {name} is the champion; using the newest.")
+            note_champion(newest, runs_dir)
             return newest
+    else:
+        note_champion(found, runs_dir)
+        return found
     run = options.open_run("latest", runs_dir)
     if dry_run:
         note(f"No model {name} is registered yet; would register the newest run, {run.path.name}.")

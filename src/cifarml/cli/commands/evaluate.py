@@ -14,7 +14,9 @@ from cifarml.progress import show_progress
 
 
 def evaluate(
+    context: typer.Context,
     run: options.RequiredRun,
+    images: options.OptionalSource = None,
     data: options.Data = "cifar10",
     split: Annotated[
         Literal["test", "train", "all"],
@@ -41,12 +43,13 @@ def evaluate(
     [bold]Examples[/bold]
 
       cifarml evaluate latest
-      cifarml evaluate runs/first --data cifar10-images.zip
-      cifarml evaluate first --data new_images/ --split all -o evaluation/
+      cifarml evaluate runs/first cifar10-images.zip
+      cifarml evaluate first new_images/ --split all -o evaluation/
     """
     from cifarml.data.load import load_dataset
     from cifarml.evaluation.evaluate import evaluate_model
 
+    data = options.choose_source(context, images, data)
     trained = options.open_run(run, runs_dir)
     predictor = trained.predictor()
     with show_progress(quiet=quiet) as on_progress:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cifarml.cli import options
+from cifarml.cli.advice import quoted_path
+from cifarml.cli.comparison import compare_versions, print_comparison, test_images
 from cifarml.cli.console import (
-    figure_rows,
-    note_ignored,
     print_json,
     print_list,
     print_result,
@@ -20,16 +18,12 @@ from cifarml.cli.console import (
     shown_path,
     shown_time,
 )
-from cifarml.cli.target import Target, open_model, open_registry
+from cifarml.cli.target import Target, open_model, open_registry, target_flag
 from cifarml.errors import SettingsError
-from cifarml.progress import OnProgress, show_progress
-from cifarml.registry.base import CHAMPION, parse_model
+from cifarml.registry.base import CHAMPION, DEFAULT_NAME, parse_model
 
 if TYPE_CHECKING:
-    from cifarml.data.dataset import Dataset
-    from cifarml.evaluation.compare_models import Comparison
     from cifarml.registry.base import RegisteredModel
-    from cifarml.registry.promotion_gate import GateCheck
 
 app = typer.Typer(
     name="models",
@@ -104,9 +98,24 @@ def show(model: Model = "champion", target: Target = None, json: options.Json = 
 def register(
     run: options.Run = "latest",
     name: Annotated[str, typer.Option(help="Name of the model.")] = "cifar10",
+    compare: Annotated[
+        bool,
+        typer.Option("--compare", help="Compare it with the champion on the test images of --data."),
+    ] = False,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            metavar="SOURCE",
+            help="With --compare: labelled images.",
+            show_default="those that the run was trained on",
+            rich_help_panel=options.DATA,
+        ),
+    ] = None,
     runs_dir: options.RunsDir = None,
     target: Target = None,
     json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Register a run as a model version.
 
@@ -116,12 +125,30 @@ def register(
 
       cifarml models register
       cifarml models register runs/first --name pets
+      cifarml models register latest --compare
     """
+    from cifarml.train.data_source import Source
+
     trained = options.open_run(run, runs_dir)
-    model = open_registry(target).register(trained, name)
+    source = Source.of_run(trained) if data is None else Source(data=data)
+    if compare and source is None:
+        raise SettingsError(
+            f"{trained.path} does not record the source of its images", hint="name one: --data SOURCE"
+        )
+    registry = open_registry(target)
+    model = registry.register(trained, name)
     aliases = f" ({', '.join(model.aliases)})" if model.aliases else ""
-    lines = f"registered {trained.path.name} as {model}{aliases}", f"Next: cifarml deploy --model {model}"
-    print_result(_to_json(model), *lines, json=json)
+    document = _to_json(model)
+    if not json:
+        print(f"registered {trained.path.name} as {model}{aliases}", flush=True)
+    if compare and source is not None and CHAMPION not in model.aliases:
+        champion = registry.get(name, CHAMPION)
+        document["comparison"] = compare_versions(champion, model, source, target, json=json, quiet=quiet)
+    elif not json:
+        endpoint = "" if name == DEFAULT_NAME else f" --name {name}"
+        print(f"Next: cifarml deploy --model {model}{endpoint}{target_flag(target)}")
+    if json:
+        print_json(document)
 
 
 @app.command()
@@ -130,6 +157,8 @@ def compare(
     second: Annotated[str, typer.Argument(metavar="B", help="Its possible replacement, such as 2.")],
     data: options.Data = "cifar10",
     subset: options.Subset = None,
+    subset_seed: options.SubsetSeed = 0,
+    skip_bad: options.SkipBad = False,
     target: Target = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -144,20 +173,14 @@ def compare(
       cifarml models compare champion challenger --data cifar10
       cifarml models compare cifar10:1 cifar10:2 --data my_images/ --json
     """
-    from cifarml.registry.promotion import compare_models
-    from cifarml.registry.promotion_gate import check_gate
+    from cifarml.train.data_source import Source
 
     registry = open_registry(target)
     both = registry.get(*parse_model(first)), registry.get(*parse_model(second))
-    with _test_images(data, subset, quiet=quiet) as (dataset, on_progress):
-        comparison = compare_models(registry, *both, dataset, on_progress=on_progress)
-    checks = check_gate(comparison)
+    source = Source(data=data, subset=subset, subset_seed=subset_seed, skip_bad=skip_bad)
+    document = compare_versions(*both, source, target, json=json, quiet=quiet)
     if json:
-        print_json(comparison.to_json() | {"checks": [check._asdict() for check in checks]})
-        return
-    _print_comparison(comparison, checks)
-    if all(check.holds for check in checks):
-        print(f"Next: cifarml models promote {both[1]} --if-better --data {data}")
+        print_json(document)
 
 
 @app.command()
@@ -172,6 +195,8 @@ def promote(
     ] = False,
     data: options.Data = "cifar10",
     subset: options.Subset = None,
+    subset_seed: options.SubsetSeed = 0,
+    skip_bad: options.SkipBad = False,
     max_class_loss: Annotated[
         float, typer.Option(min=0, max=1, help="With --if-better: largest drop of the recall of a class.")
     ] = 0.1,
@@ -194,6 +219,7 @@ def promote(
     """
     from cifarml.registry.promotion import promote_if_better
     from cifarml.registry.promotion_gate import GateLimits
+    from cifarml.train.data_source import Source
 
     registry, found = open_model(target, model)
     document: dict[str, Any] = {}
@@ -203,13 +229,14 @@ def promote(
                 f"--if-better can only be used with --alias champion. Received: --if-better --alias {alias}"
             )
         limits = GateLimits(max_class_loss=max_class_loss, max_calibration_loss=max_calibration_loss)
-        with _test_images(data, subset, quiet=quiet) as (dataset, on_progress):
+        source = Source(data=data, subset=subset, subset_seed=subset_seed, skip_bad=skip_bad)
+        with test_images(source, quiet=quiet) as (dataset, on_progress):
             done = promote_if_better(registry, found, dataset, limits=limits, on_progress=on_progress)
         promoted = done.model
         if done.comparison is not None:
             document = done.comparison.to_json() | {"checks": [check._asdict() for check in done.checks]}
             if not json:
-                _print_comparison(done.comparison, done.checks)
+                print_comparison(done.comparison, done.checks)
     else:
         promoted = registry.set_alias(found, alias)
     comparison = {"comparison": document} if document else {}
@@ -234,7 +261,8 @@ def download(
     registry, found = open_model(target, model)
     run = registry.download(found, folder)
     path = shown_path(run.path)
-    lines = f"{found}: {len(run.files)} files in {path}", f"Next: cifarml predict image.png --run {path}"
+    predict = f"cifarml predict image.png --run {quoted_path(run.path)}"
+    lines = f"{found}: {len(run.files)} files in {path}", f"Next: {predict}"
     print_result(_to_json(found) | {"path": run.path}, *lines, json=json)
 
 
@@ -251,30 +279,6 @@ def delete(model: Model, target: Target = None, json: options.Json = False) -> N
     registry, found = open_model(target, model)
     registry.delete(found)
     print_result({"deleted": str(found)}, f"deleted {found}", json=json)
-
-
-@contextmanager
-def _test_images(source: str, subset: int | None, *, quiet: bool) -> Iterator[tuple[Dataset, OnProgress]]:
-    """Load the test images of a source; yield them with a progress callback."""
-    from cifarml.data.load import load_dataset
-
-    with show_progress(quiet=quiet) as on_progress:
-        dataset = note_ignored(load_dataset(source, subset=subset, on_progress=on_progress))
-        yield dataset.test, on_progress
-
-
-def _print_comparison(comparison: Comparison, checks: list[GateCheck]) -> None:
-    first, second = comparison.first, comparison.second
-    counts = ["", "", "", *(f"{count:,}" for count in comparison.class_counts.values())]
-    figures = figure_rows((first, second), comparison.class_counts)
-    rows = [(*row, count) for row, count in zip(figures, counts, strict=True)]
-    title = f"{comparison.num_images:,} test images of {comparison.data}"
-    print_table(title, ("", f"{first.name} ", f"{second.name} ", "images "), rows)
-    print(comparison.gain_text)
-    for check in checks:
-        print(f"{'yes' if check.holds else 'no '}  {check.name}: {check.reason}")
-    better = all(check.holds for check in checks)
-    print(f"{second.name} is {'better' if better else 'not better'} than {first.name}")
 
 
 def _to_json(model: RegisteredModel) -> dict[str, Any]:

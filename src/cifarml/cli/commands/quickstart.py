@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cifarml.cli.advice import quoted_path
 from cifarml.cli.commands.train import CHOSEN
 from cifarml.cli.console import load_tensorflow, shown_path
 from cifarml.errors import DownloadError, GateError, SettingsError
@@ -59,7 +60,7 @@ def quickstart(
       cifarml quickstart --storage az://2000picscifar10
     """
     from cifarml.data.blob.address import BlobAddress
-    from cifarml.process_lock import ProcessLock
+    from cifarml.locks import ProcessLock
 
     if storage is not None:
         BlobAddress.parse(storage)  # fail early on an invalid address
@@ -98,7 +99,7 @@ def _run_steps(folder: Path, epochs: int | None, storage: str | None, *, keep: b
 
     _deploy_and_query(champion, dataset.test, folder, keep=keep)
     _print(f"All other files are in {shown_path(folder)}. To predict without an endpoint:")
-    _print(f"   cifarml predict image.png --runs-dir {shown_path(folder / 'runs')}")
+    _print(f"   cifarml predict image.png --runs-dir {quoted_path(folder / 'runs')}")
 
 
 def _load_images() -> Dataset:

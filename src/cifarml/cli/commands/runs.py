@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -54,7 +55,7 @@ def list_command(runs_dir: options.RunsDir = None, json: options.Json = False) -
     empty = f"There are no runs in {folder.resolve()}. Train one with: cifarml train --subset 2000"
     rows = [
         (
-            r.name,
+            r.name if r.path.parent == folder else shown_path(r.path),
             r.state,
             f"{r.info['test_accuracy']:.1%}" if "test_accuracy" in r.info else "",
             "/".join(f"{r.info[key]:.0f}" for key in ("num_epochs", "planned_epochs") if key in r.info),
@@ -83,6 +84,7 @@ def show(run: options.Run = "latest", runs_dir: options.RunsDir = None, json: op
     """
     from cifarml.evaluation.metrics import Evaluation
     from cifarml.run_folders import CONFIG, METRICS, REPORT, shown_settings
+    from cifarml.train.data_source import Source
 
     trained = options.open_run(run, runs_dir)
     trained.verify()
@@ -90,7 +92,10 @@ def show(run: options.Run = "latest", runs_dir: options.RunsDir = None, json: op
     if json:
         print_json({"path": trained.path, **trained.info, "config": config, "metrics": metrics})
         return
-    rows = {**shown_settings(config), **trained.info}.items()
+    about = {name: value for name, value in trained.info.items() if name != "source"}
+    if source := Source.of_run(trained):
+        about["source"] = shlex.join([source.data, *source.flags])
+    rows = {**shown_settings(config), **about}.items()
     print_table(f"Run {trained.path.name}", ("setting", "value"), rows)
     print_evaluation("Test images", Evaluation.from_json(metrics["test"]))
     for name in trained.files:
@@ -129,6 +134,7 @@ def compare(
     """
     from cifarml.data.load import load_dataset
     from cifarml.evaluation.compare_runs import compare_runs
+    from cifarml.train.data_source import Source
 
     if subset is not None and data is None:
         raise SettingsError(
@@ -156,7 +162,11 @@ def compare(
     _print_side_by_side(both)
     print(both.verdict)
     if both.comparison is None:
-        print(f"Evaluate both on the same images with: cifarml runs compare {first} {second} --data cifar10")
+        source = Source.of_run(runs[1]) or Source(data="cifar10")
+        command = ["cifarml", "runs", "compare", first, second, "--data", source.data]
+        command += ["--subset", str(source.subset)] if source.subset else []
+        command += ["--runs-dir", str(runs_dir)] if runs_dir else []
+        print(f"Evaluate both on the same images with: {shlex.join(command)}")
     elif data and both.first.figures.trained_on != both.second.figures.trained_on:
         print("The runs were trained on different images; make sure that neither was trained on these.")
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cifarml.cli import options
+from cifarml.cli.advice import advise_after_training
 from cifarml.cli.commands.jobs import follow
 from cifarml.cli.console import load_tensorflow, note, print_notes, print_result, shown_path
 from cifarml.cli.options import AZURE, MACHINE, OUTPUT, TRAINING
@@ -20,6 +21,7 @@ from cifarml.progress import OnProgress, Progress, show_progress
 
 if TYPE_CHECKING:
     from cifarml.data.dataset import Dataset
+    from cifarml.registry.base import ModelRegistry
     from cifarml.run import Run
     from cifarml.train.config import TrainConfig
     from cifarml.train.data_source import Source
@@ -27,12 +29,13 @@ if TYPE_CHECKING:
 CHOSEN = "set by the preset"
 _SOURCE_FLAGS = ("data", "subset", "subset_seed", "skip_bad")
 """Parameters that override the image source stored in a run."""
-_RESUME_FLAGS = {*_SOURCE_FLAGS, "resume", "runs_dir", "target", "json", "quiet"}
+_RESUME_FLAGS = {*_SOURCE_FLAGS, "images", "resume", "runs_dir", "target", "json", "quiet"}
 """Parameters that can be combined with --resume."""
 
 
 def train(
     context: typer.Context,
+    images: options.OptionalSource = None,
     data: options.Data = "cifar10",
     subset: options.Subset = None,
     subset_seed: options.SubsetSeed = 0,
@@ -137,13 +140,14 @@ def train(
       cifarml train --subset 2000
       cifarml train --time-budget 2m
       cifarml train --preset tutorial --data 2000pics_cifar10.zip
-      cifarml train --data my_images/ --skip-bad --name first
+      cifarml train my_images/ --skip-bad --name first
       cifarml train --data drawn:4000 --json --quiet
       cifarml train --resume latest
       cifarml train --config runs/first/config.json --seed 1
       cifarml train --compute gpu --data az://2000picscifar10/2000pics_cifar10.zip
     """
     parameters = dict(locals())  # named as the settings of TrainConfig
+    data = options.choose_source(context, images, data)
     from cifarml.run_folders import new_run_dir
     from cifarml.train.config import TrainConfig
     from cifarml.train.data_source import Source
@@ -182,7 +186,7 @@ def train(
             else:
                 run = train_model(config, dataset, run_dir, source=source, on_progress=report)
     log_run(run, registry)
-    print_run(run, json=json)
+    print_run(run, registry, json=json)
 
 
 def find_unfinished(context: typer.Context, run: str, runs_dir: Path) -> tuple[Path, Source]:
@@ -196,11 +200,7 @@ def find_unfinished(context: typer.Context, run: str, runs_dir: Path) -> tuple[P
     from cifarml.run_folders import find_unfinished_run
     from cifarml.train.data_source import Source
 
-    given = {
-        name
-        for name in context.params
-        if (origin := context.get_parameter_source(name)) and origin.name == "COMMANDLINE"
-    }
+    given = {name for name in context.params if options.is_given(context, name)}
     others = (each for each in context.command.params if each.name in given - _RESUME_FLAGS)
     if refused := sorted(_flag(each, context.params[str(each.name)]) for each in others):
         raise SettingsError(
@@ -209,6 +209,8 @@ def find_unfinished(context: typer.Context, run: str, runs_dir: Path) -> tuple[P
         )
     run_dir = find_unfinished_run(run, runs_dir)
     changes = {name: context.params[name] for name in _SOURCE_FLAGS if name in given}
+    if "images" in given:
+        changes["data"] = context.params["images"]
     source = Source(data=changes["data"]) if "data" in changes else Source.read(run_dir)
     return run_dir, source.model_copy(update=changes)
 
@@ -289,11 +291,12 @@ def train_on_cluster(
         )
     with show_progress(quiet=quiet) as on_progress:
         run = fetch_run(workspace, job, run_dir.parent, on_progress=on_progress)
-    log_run(run, AzureRegistry(workspace))
-    print_run(run, json=json)
+    registry = AzureRegistry(workspace)
+    log_run(run, registry)
+    print_run(run, registry, json=json)
 
 
-def print_run(run: Run, *, json: bool) -> None:
+def print_run(run: Run, registry: ModelRegistry | None, *, json: bool) -> None:
     """Print the result of a training."""
     from cifarml.run_folders import REPORT
 
@@ -306,6 +309,6 @@ def print_run(run: Run, *, json: bool) -> None:
         f"(trained {info['training_s']:.0f} s, {info['images_per_second']:,.0f} images/s)",
         f"Run folder: {path}",
         f"Report:     {path}/{REPORT}   (open it with a browser)",
-        "Next: cifarml predict image.png   (or, as an endpoint: cifarml deploy)",
+        *([] if json else advise_after_training(run, registry)),
         json=json,
     )

@@ -20,6 +20,8 @@ _SHOWN = 5
 
 
 def tune(
+    context: typer.Context,
+    images: options.OptionalSource = None,
     data: options.Data = "cifar10",
     subset: options.Subset = None,
     subset_seed: options.SubsetSeed = 0,
@@ -81,10 +83,11 @@ def tune(
     [bold]Examples[/bold]
 
       cifarml tune --subset 2000 --time-budget 30m
-      cifarml tune --data my_images/ --preset fast --trials 20 --epochs 10
+      cifarml tune my_images/ --preset fast --trials 20 --epochs 10
       cifarml train --subset 2000 --config runs/tuning/STUDY/best.toml
     """
     parameters = dict(locals())  # named as the settings of TrainConfig
+    data = options.choose_source(context, images, data)
     from cifarml.train.config import TrainConfig
     from cifarml.train.data_source import Source
 
@@ -111,8 +114,8 @@ def tune(
         print_json(result.to_json())
         return
     print_result(result)
-    images = (["--data", data] if data != "cifar10" else []) + source.flags
-    command = ["cifarml", "train", *images, "--config", shown_path(result.settings_file)]
+    shown = (["--data", data] if data != "cifar10" else []) + source.flags
+    command = ["cifarml", "train", *shown, "--config", shown_path(result.settings_file)]
     print(f"Next: {shlex.join(command)}")
 
 

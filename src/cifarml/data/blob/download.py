@@ -19,6 +19,7 @@ from filelock import FileLock
 from cifarml.data.blob.info import BlobInfo, ChangedError
 from cifarml.data.blob.transfer_progress import THREADS, map_in_threads
 from cifarml.errors import DataError
+from cifarml.locks import hold
 
 PART_BYTES: Final = 4 * 2**20
 _TRIES: Final = 3
@@ -122,7 +123,7 @@ def _download_parts(
     tag = hashlib.sha256(info.etag.encode()).hexdigest()[:12]
     partial = target.with_name(f"{target.name}.{tag}.partial")
     lock.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(lock):
+    with hold(FileLock(lock), f"the download of {target.name}"):
         if has_content(target, info):
             on_bytes(info.size_bytes)
             return 0

@@ -14,6 +14,7 @@ from cifarml.data.blob.store import BlobStore
 from cifarml.data.blob.upload import Upload
 from cifarml.data.file_tree import Folder
 from cifarml.errors import ArchiveError, DataError
+from cifarml.paths import expand_home
 from cifarml.progress import OnProgress, ignore_progress
 from cifarml.settings import Settings, load_settings
 
@@ -57,7 +58,7 @@ def upload_path(
     settings = settings or load_settings()
     address = BlobAddress.parse(destination or f"az://{settings.storage_container}")
     try:
-        path = Path(path).resolve(strict=True)
+        path = expand_home(path).resolve(strict=True)
         is_folder = path.is_dir()
     except (OSError, ValueError, RuntimeError) as error:  # a NUL in the name; circular links
         raise DataError(
@@ -95,7 +96,7 @@ def download_path(
         DataError: If a file exists with different content or can't be written, or a name is unsafe.
         CloudError: If the blob does not exist, or Azure Storage refuses a request or can't be reached.
     """
-    address, target = BlobAddress.parse(source), Path(target)
+    address, target = BlobAddress.parse(source), expand_home(target)
     with BlobStore(address, settings=settings, on_progress=on_progress) as store:
         wanted = _plan_downloads(store, address, target)
         if not overwrite:

@@ -13,6 +13,7 @@ from urllib3.exceptions import HTTPError
 from urllib3.util import Retry
 
 from cifarml.errors import DownloadError
+from cifarml.locks import hold
 from cifarml.progress import OnProgress, Progress, ignore_progress
 
 _TIMEOUTS_S: Final = (5, 60)
@@ -49,7 +50,7 @@ def download_file(
     partial = target.with_name(target.name + ".partial")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{target}.lock"):
+        with hold(FileLock(f"{target}.lock"), "the download of CIFAR-10"):
             if not target.exists():
                 _fetch_file(url, partial, size_bytes, on_progress)
                 with partial.open("rb") as file:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from cifarml.azure.workspace import TAG, state_name
 from cifarml.deploy.azure.state import EndpointReader
 from cifarml.errors import CloudDeployError, DeployError
-from cifarml.process_lock import REPORT_AFTER_S, REPORT_EVERY_S, TIMEOUT_S, Holder, OnWait
+from cifarml.locks import REPORT_AFTER_S, REPORT_EVERY_S, TIMEOUT_S, Holder, OnWait
 from cifarml.serve.endpoint_folder import check_endpoint_name
 
 if TYPE_CHECKING:

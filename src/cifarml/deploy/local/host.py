@@ -13,8 +13,8 @@ from cifarml.deploy.base import DeploymentExistsError, Endpoint, parse_response
 from cifarml.deploy.local.state import LocalEndpoints
 from cifarml.errors import DeployError, ModelFileError
 from cifarml.images import ImageLike, encode_image
+from cifarml.locks import OnWait
 from cifarml.predict import Prediction
-from cifarml.process_lock import OnWait
 from cifarml.registry.base import RegisteredModel
 from cifarml.run import MANIFEST, Run
 from cifarml.serve.endpoint_folder import (

@@ -12,7 +12,8 @@ from typing import Any
 from cifarml.deploy.base import Deployment, Endpoint, EndpointHost
 from cifarml.deploy.local.server_client import ServerClient
 from cifarml.errors import DeployError
-from cifarml.process_lock import OnWait, ProcessLock
+from cifarml.locks import OnWait, ProcessLock
+from cifarml.paths import expand_home
 from cifarml.serve.endpoint_folder import (
     ENDPOINT_RECORD,
     HOST,
@@ -34,7 +35,7 @@ class LocalEndpoints(EndpointHost):
     """
 
     def __init__(self, endpoints_dir: Path | None = None, on_wait: OnWait = lambda _: None) -> None:
-        self._dir = (endpoints_dir or load_settings().endpoints_dir).absolute()
+        self._dir = expand_home(endpoints_dir or load_settings().endpoints_dir).absolute()
         self._on_wait = on_wait
         self._server = ServerClient()
 

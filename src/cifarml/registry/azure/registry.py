@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from cifarml.azure.workspace import TAG, AzureWorkspace
 from cifarml.errors import CloudError, CloudRegistryError, RegistryError
+from cifarml.paths import expand_home
 from cifarml.registry.azure.model_files import download_files, upload_files
 from cifarml.registry.azure.runs import insert_run
 from cifarml.registry.azure.versions import ALIAS_TAG, METRIC_PROPERTY, Version, parse_versions
@@ -192,7 +193,7 @@ class AzureRegistry:
             RegistryError: If the version does not exist, or `to` has other content.
         """
         model = self.get(model.name, model.version)
-        return download_into(Path(to), model, partial(download_files, self.workspace, model))
+        return download_into(expand_home(to), model, partial(download_files, self.workspace, model))
 
     def set_alias(
         self, model: RegisteredModel, alias: str = CHAMPION, *, instead_of: RegisteredModel | None = None

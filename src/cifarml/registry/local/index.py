@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 from pydantic import TypeAdapter, ValidationError
 
 from cifarml.errors import CifarMLError, RegistryError
+from cifarml.locks import hold, holder
 from cifarml.registry.base import RegisteredModel, check_alias, check_model_name
 from cifarml.registry.run_record import RunRecord, record_run
 from cifarml.run import MANIFEST, Run, write_json
@@ -60,11 +61,11 @@ class Index:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with self._lock:
+            with hold(self._lock, "the model registry"):
                 yield
         except Timeout:
             raise RegistryError(
-                f"another process has been writing to the registry in {self.folder} for a minute",
+                f"{holder(self._lock)} has been writing to the registry in {self.folder} for a minute",
                 hint="wait for it or stop it, then try again",
             ) from None
         except OSError as error:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from cifarml.errors import ModelFileError
+from cifarml.paths import expand_home
 from cifarml.registry.base import (
     CHALLENGER,
     CHAMPION,
@@ -52,7 +53,7 @@ class LocalRegistry:
     """
 
     def __init__(self, folder: str | Path | None = None) -> None:
-        self.folder = (load_settings().registry_dir if folder is None else Path(folder)).absolute()
+        self.folder = (load_settings().registry_dir if folder is None else expand_home(folder)).absolute()
         self._index = Index(self.folder)
 
     @property
@@ -170,8 +171,8 @@ class LocalRegistry:
         Raises:
             RegistryError: If the registry can't be read.
         """
-        versions = self._index.read().versions
-        return [replace(model, registry=self) for model in versions if name in {None, model.name}]
+        found = self._index.read().versions
+        return [replace(model, registry=self) for model in found if name in {None, model.name}]
 
     def open(self, model: RegisteredModel) -> Run:
         """Return a version's run in the registry after verifying its files; they must not be modified.
@@ -185,8 +186,7 @@ class LocalRegistry:
         """
         with self._index.locked():
             self._tidy()
-            found = self.get(model.name, model.version)
-            check_content(found, model)
+            check_content(found := self.get(model.name, model.version), model)
             return self._open_stored(found)
 
     def download(self, model: RegisteredModel, to: Path) -> Run:
@@ -203,12 +203,11 @@ class LocalRegistry:
             RegistryError: If the version does not exist, or `to` has other content.
             ModelFileError: If the stored files are damaged.
         """
-        to = Path(to)
         with self._index.locked():
             model = self.get(model.name, model.version)
             self._tidy()
             stored = self._open_stored(model)
-            return download_into(to, model, lambda folder: copy_whole(stored, folder))
+            return download_into(expand_home(to), model, lambda folder: copy_whole(stored, folder))
 
     def set_alias(
         self, model: RegisteredModel, alias: str = CHAMPION, *, instead_of: RegisteredModel | None = None
@@ -301,7 +300,8 @@ class LocalRegistry:
                 raise ModelFileError(f"{run.path} differs from the registered {model}")
             run.verify()
         except ModelFileError as error:
-            raise ModelFileError(f"the files of {model} are damaged: {error.message}", hint) from error
+            damaged = ModelFileError(f"the files of {model} are damaged: {error.message}", hint)
+            raise (error if error.newer else damaged) from error
         return run
 
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from cifarml.errors import DeployError
-from cifarml.process_lock import ProcessLock, own_partial
+from cifarml.locks import ProcessLock, own_partial
 
 HOLD = """
 import sys
 from pathlib import Path
-from cifarml.process_lock import ProcessLock
+from cifarml.locks import ProcessLock
 with ProcessLock(Path(sys.argv[1]), "endpoint live").held("deploy cifar10:2"):
     print("held", flush=True)
     sys.stdin.read()

@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 import typer
 
 from cifarml.cli import options
-from cifarml.cli.console import print_evaluation, print_json, shown_path
+from cifarml.cli.console import print_json, shown_path
+from cifarml.cli.figures import print_evaluation
 from cifarml.cli.options import DATA, OUTPUT
 from cifarml.progress import show_progress
 

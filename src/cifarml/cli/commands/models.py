@@ -10,15 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cifarml.cli import options
-from cifarml.cli.console import (
-    figure_rows,
-    print_json,
-    print_list,
-    print_result,
-    print_table,
-    shown_path,
-    shown_time,
-)
+from cifarml.cli.console import print_json, print_list, print_result, print_table, shown_path, shown_time
+from cifarml.cli.figures import accuracy_cells, accuracy_columns, figure_rows, interval_rows, print_no_better
 from cifarml.cli.target import Target, open_model, open_registry
 from cifarml.errors import SettingsError
 from cifarml.progress import OnProgress, show_progress
@@ -61,20 +54,23 @@ def list_command(
     """
     registry = open_registry(target)
     models = registry.list_models(name)
+    accuracy = accuracy_columns(model.metrics for model in models)
     rows = [
         (
             model,
             ", ".join(model.aliases),
-            f"{model.metrics['test_accuracy']:.1%}" if "test_accuracy" in model.metrics else "",
+            *accuracy_cells(model.metrics, balanced=len(accuracy) > 1),
             shown_time(model.created_at),
             model.run,
             model.tags.get("dataset", ""),
         )
         for model in models
     ]
-    columns = ("model", "aliases", "test accuracy ", "registered", "run", "data")
+    columns = ("model", "aliases", *accuracy, "registered", "run", "data")
     empty = "No model is registered. Register the newest run with: cifarml models register latest"
     print_list([_to_json(model) for model in models], columns, rows, empty=empty, json=json)
+    if not json:
+        print_no_better({str(model): model.metrics for model in models})
     if models and registry.ui_command and not json:
         print(f"MLflow UI (pip install mlflow): {registry.ui_command}")
 
@@ -95,8 +91,10 @@ def show(model: Model = "champion", target: Target = None, json: options.Json = 
     rows: list[tuple[str, object]] = [("aliases", ", ".join(found.aliases)), ("run", found.run)]
     rows += [("registered", shown_time(found.created_at))] if found.created_at else []
     rows += [(name, f"{value:.6g}") for name, value in found.metrics.items()]
+    rows += interval_rows(found.metrics)
     rows += [(name, value) for name, value in found.tags.items() if name != "run"]
     print_table(str(found), ("field", "value"), rows)
+    print_no_better({str(found): found.metrics})
 
 
 @app.command()
@@ -263,8 +261,9 @@ def _test_images(source: str, subset: int | None, *, quiet: bool) -> Iterator[tu
 
 def _print_comparison(comparison: Comparison, checks: list[GateCheck]) -> None:
     first, second = comparison.first, comparison.second
-    counts = ["", "", "", *(f"{count:,}" for count in comparison.class_counts.values())]
     figures = figure_rows((first, second), comparison.class_counts)
+    counts = [f"{count:,}" for count in comparison.class_counts.values()]
+    counts = [*[""] * (len(figures) - len(counts)), *counts]
     rows = [(*row, count) for row, count in zip(figures, counts, strict=True)]
     title = f"{comparison.num_images:,} test images of {comparison.data}"
     print_table(title, ("", f"{first.name} ", f"{second.name} ", "images "), rows)

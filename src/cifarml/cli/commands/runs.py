@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cifarml.cli import options
-from cifarml.cli.console import figure_rows, print_evaluation, print_json, print_list, print_table, shown_path
+from cifarml.cli.console import print_json, print_list, print_table, shown_path
+from cifarml.cli.figures import (
+    accuracy_cells,
+    accuracy_columns,
+    figure_rows,
+    print_evaluation,
+    print_no_better,
+)
 from cifarml.errors import SettingsError
 from cifarml.progress import show_progress
 
@@ -44,19 +51,22 @@ def list_command(runs_dir: options.RunsDir = None, json: options.Json = False) -
         found = [run for run in LocalRegistry().list_runs() if run.path.resolve() not in here] + found
     documents = [{"name": r.name, "path": r.path, "state": r.state, **r.info} for r in found]
     empty = f"There are no runs in {folder.resolve()}. Train one with: cifarml train --subset 2000"
+    accuracy = accuracy_columns(r.info for r in found)
     rows = [
         (
             r.name,
             r.state,
-            f"{r.info['test_accuracy']:.1%}" if "test_accuracy" in r.info else "",
+            *accuracy_cells(r.info, balanced=len(accuracy) > 1),
             "/".join(f"{r.info[key]:.0f}" for key in ("num_epochs", "planned_epochs") if key in r.info),
             f"{r.info['training_s']:.0f} s" if "test_accuracy" in r.info else "",
             r.info.get("dataset", ""),
         )
         for r in found
     ]
-    columns = ("run", "state", "test accuracy ", "epochs ", "training ", "data")
+    columns = ("run", "state", *accuracy, "epochs ", "training ", "data")
     print_list(documents, columns, rows, empty=empty, json=json)
+    if not json:
+        print_no_better({r.name: r.info for r in found})
     for run in found:
         if run.state == "unfinished" and not json:
             print(f"Resume {run.name} with: {resume_command(Path(shown_path(run.path)))}")
@@ -73,7 +83,7 @@ def show(run: options.Run = "latest", runs_dir: options.RunsDir = None, json: op
       cifarml runs show
       cifarml runs show runs/first --json
     """
-    from cifarml.evaluation.metrics import Evaluation
+    from cifarml.evaluation.evaluate import stored_evaluation
     from cifarml.run_folders import CONFIG, METRICS, REPORT, shown_settings
 
     trained = options.open_run(run, runs_dir)
@@ -82,9 +92,9 @@ def show(run: options.Run = "latest", runs_dir: options.RunsDir = None, json: op
     if json:
         print_json({"path": trained.path, **trained.info, "config": config, "metrics": metrics})
         return
-    rows = {**shown_settings(config), **trained.info}.items()
+    rows = [(name, _setting(value)) for name, value in {**shown_settings(config), **trained.info}.items()]
     print_table(f"Run {trained.path.name}", ("setting", "value"), rows)
-    print_evaluation("Test images", Evaluation.from_json(metrics["test"]))
+    print_evaluation("Test images", stored_evaluation(trained))
     for name in trained.files:
         print(shown_path(trained.path / name) + ("   (open it with a browser)" if name == REPORT else ""))
 

@@ -13,6 +13,7 @@ import typer
 from cifarml.cli import options
 from cifarml.cli.commands.jobs import follow
 from cifarml.cli.console import load_tensorflow, note, print_result, shown_path
+from cifarml.cli.figures import print_data
 from cifarml.cli.options import AZURE, MACHINE, OUTPUT, TRAINING
 from cifarml.cli.target import Target, log_run, open_workspace, remote_registry
 from cifarml.errors import SettingsError, TrainingError
@@ -172,7 +173,7 @@ def train(
             raise SettingsError("--yaml requires --compute", hint="add --compute CLUSTER")
     registry = remote_registry(target)
     with show_progress(quiet=quiet) as on_progress:
-        dataset = load_images(source, on_progress)
+        dataset = load_images(source, on_progress, None if resume else config)
         load_tensorflow()
         from cifarml.train.trainer import resume_training, train_model
 
@@ -257,11 +258,12 @@ def explain_termination(run_dir: Path, on_progress: OnProgress) -> Iterator[OnPr
         signal.signal(signal.SIGTERM, before)
 
 
-def load_images(source: Source, on_progress: OnProgress) -> Dataset:
-    """Load the training images and print which ones are skipped."""
+def load_images(source: Source, on_progress: OnProgress, config: TrainConfig | None) -> Dataset:
+    """Load the training images; print their classes, the images that are skipped, and warnings."""
     dataset = source.load(on_progress=on_progress)
     for image in dataset.skipped:
         note(f"skipped {image.name}: {image.reason}")
+    print_data(dataset, source.data, config, on_progress)
     return dataset
 
 
@@ -294,15 +296,20 @@ def train_on_cluster(
 
 def print_run(run: Run, *, json: bool) -> None:
     """Print the result of a training."""
+    from cifarml.evaluation.evaluate import stored_evaluation
     from cifarml.run_folders import REPORT
 
+    result = stored_evaluation(run).by_class
+    data = run.read_json("dataset.json") if json else {}
+    more = {name: data[name] for name in ("classes", "warnings") if name in data}
     info, path = run.info, shown_path(run.path)
     if info["interrupted"] and not json:
         print(f"Interrupted in epoch {info['num_epochs'] + 1}; the run contains the model trained so far.")
     print_result(
-        {"path": run.path, **info},
-        f"Test accuracy {info['test_accuracy']:.1%} on {info['num_test_images']:,} images "
-        f"(trained {info['training_s']:.0f} s, {info['images_per_second']:,.0f} images/s)",
+        {"path": run.path, **info, "test_never_predicted": result.never_predicted, **more},
+        result.headline(),
+        *result.cautions(),
+        f"Training:   {info['training_s']:.0f} s, {info['images_per_second']:,.0f} images/s",
         f"Run folder: {path}",
         f"Report:     {path}/{REPORT}   (open it with a browser)",
         "Next: cifarml predict image.png   (or, as an endpoint: cifarml deploy)",

@@ -94,7 +94,7 @@ def tune(
     runs_dir = options.runs_folder(runs_dir)
     source = Source(data=data, subset=subset, subset_seed=subset_seed, skip_bad=skip_bad)
     with show_progress(quiet=quiet) as on_progress:
-        dataset = load_images(source, on_progress)
+        dataset = load_images(source, on_progress, config)
         study_dir = runs_dir / "tuning" / (name or f"{config.preset}-{dataset.fingerprint[:8]}")
         load_tensorflow()
         from cifarml.tune.search import tune_model

@@ -43,7 +43,8 @@ def print_evaluation(title: str, evaluation: Evaluation) -> None:
     )
     result = evaluation.by_class
     print(f"{result.headline('Accuracy')}; loss {evaluation.loss:.3f}")
-    print(*result.cautions(), sep="\n", end="\n" * bool(result.cautions()))
+    for line in result.cautions("image"):
+        print(line)
 
 
 def figure_rows(figures: Sequence[ModelFigures], names: Iterable[str]) -> list[tuple[str, ...]]:
@@ -101,7 +102,7 @@ def interval_rows(metrics: Mapping[str, float]) -> list[tuple[str, str]]:
         return []
     count = round(metrics["num_test_images"])
     interval = wilson_interval(metrics["test_accuracy"] * count, count)
-    return [("95 % interval", interval_text(interval))]
+    return [("test_accuracy_interval_95", interval_text(interval))]
 
 
 def print_no_better(metrics_by_name: Mapping[str, Mapping[str, Any]]) -> None:

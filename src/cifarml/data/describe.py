@@ -15,7 +15,7 @@ COLUMNS: Final = 79
 _MAX_NAME: Final = 16
 
 
-def describe_classes(dataset: Dataset) -> str:
+def describe_classes(dataset: Dataset, *, width: int = COLUMNS) -> str:
     """Return the classes and their numbers of images outside the test set, in one line.
 
     Example:
@@ -27,7 +27,7 @@ def describe_classes(dataset: Dataset) -> str:
     each = f" ({least:,} each)" if least == most else f" ({least:,} to {most:,} each)"
     names = map(shorten, dataset.class_names)
     items = [f"{name} {count:,}" for name, count in zip(names, counts.tolist(), strict=True)]
-    return list_items(f"{len(counts):,} classes: ", items, end=f", ...{each}")
+    return list_items(f"{len(counts):,} classes: ", items, end=f", ...{each}", width=width)
 
 
 def describe_splits(splits: DatasetSplits) -> str:

@@ -11,6 +11,7 @@ from typing import Final
 
 from cifarml.data.dataset import Dataset
 from cifarml.deploy.base import DEFAULT_ENDPOINT, Deployment, Endpoint, EndpointHost
+from cifarml.deploy.class_changes import compare_classes
 from cifarml.deploy.smoke_test import (
     ReferenceImage,
     check_accuracy,
@@ -101,6 +102,8 @@ def deploy_model(
         on_step(f"smoke test passed: {model} is already live as deployment {live.name}")
         return before
     before = _end_canary(host, before, model, on_step)
+    for line in compare_classes(host, before, run).lines:
+        on_step(line)
     existing = _find_leftover(host, before, model, on_step)
     new = existing or deployment_name(host, host.get_endpoint(name), model)
     with _rolled_back_on_failure(host, before, new, is_new=is_new, on_step=on_step):

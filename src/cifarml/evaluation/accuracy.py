@@ -69,8 +69,8 @@ class AccuracyByClass(NamedTuple):
 
     @property
     def never_predicted(self) -> list[str]:
-        """Classes that have images, but that the model never predicts; empty if unknown."""
-        pairs = zip(self.names, self.num_images, self.num_predicted or self.num_images, strict=True)
+        """Classes that have images, but that the model never predicts; if unknown, never correctly."""
+        pairs = zip(self.names, self.num_images, self.num_predicted or self.num_right, strict=True)
         return [name for name, images, predicted in pairs if images and not predicted]
 
     @property
@@ -109,7 +109,8 @@ class AccuracyByClass(NamedTuple):
         elif self.majority_p_value > _SIGNIFICANT:
             lines.append(f"Not significantly better than always predicting {name} ({baseline})")
         untested = [name for name, count in zip(self.names, self.num_images, strict=True) if not count]
-        for start, names in (("Never predicted", self.never_predicted), (f"Without {images}s", untested)):
+        never = "Never predicted" if self.num_predicted else "Never predicted correctly"
+        for start, names in ((never, self.never_predicted), (f"Without {images}s", untested)):
             if names:
                 end = f", ... ({len(names):,} of {len(self.names):,} classes)"
                 lines.append(list_items(f"{start}: ", [*map(shorten, names)], end=end))
@@ -123,7 +124,7 @@ class AccuracyByClass(NamedTuple):
             return []
         least, most = min(few.values()), max(few.values())
         number = f"{least}" if least == most else f"{least} to {most}"
-        where = f"in {len(few):,} of {len(self.names):,} classes"
+        where = f"in {len(few):,} classes"
         if len(few) == 1:
             where = f"of {_quoted(next(iter(few)))}"
         elif len(few) == len(self.names):
@@ -133,7 +134,7 @@ class AccuracyByClass(NamedTuple):
             for low, high in (wilson_interval(least / 2, least), self.interval)
         )
         named = f"{images}{'s' * (most > 1)}"
-        return [f"Only {number} {named} {where}: recall {recall} points, accuracy {accuracy}"]
+        return [f"Uncertain: {number} {named} {where} (recall {recall} points, accuracy {accuracy})"]
 
     def to_json(self) -> dict[str, Any]:
         """Return the derived values as plain JSON values."""

@@ -59,6 +59,7 @@ def quickstart(
       cifarml quickstart --storage az://2000picscifar10
     """
     from cifarml.data.blob.address import BlobAddress
+    from cifarml.data.describe import COLUMNS, describe_classes
     from cifarml.registry.local.registry import LocalRegistry
     from cifarml.report.image_grids import image_grid
     from cifarml.report.plots import save_figure
@@ -68,6 +69,7 @@ def quickstart(
         BlobAddress.parse(storage)  # fail early on an invalid address
     _print("1. Images")
     dataset = _load_images()
+    _print(f"   {describe_classes(dataset, width=COLUMNS - 3)}")
     _print(f"   {shown_path(save_figure(folder / 'images.png', image_grid(dataset)))}")
 
     if storage is not None:
@@ -101,6 +103,7 @@ def _load_images() -> Dataset:
 
 
 def _train(dataset: Dataset, folder: Path, preset: PresetName, num_epochs: int | None) -> Run:
+    from cifarml.evaluation.evaluate import stored_evaluation
     from cifarml.run_folders import new_run_dir
     from cifarml.train.config import TrainConfig
 
@@ -111,8 +114,10 @@ def _train(dataset: Dataset, folder: Path, preset: PresetName, num_epochs: int |
     with show_progress() as on_progress:
         path = new_run_dir(folder / "runs", config.preset)
         run = train_model(config, dataset, path, on_progress=on_progress)
-    accuracy, count, epochs = (run.info[key] for key in ("test_accuracy", "num_test_images", "num_epochs"))
-    _print(f"   {preset}, {epochs} epoch{'s' * (epochs > 1)}: test accuracy {accuracy:.1%} on {count} images")
+    result, epochs = stored_evaluation(run).by_class, run.info["num_epochs"]
+    headline = result.headline(f"{preset}, {epochs} epoch{'s' * (epochs > 1)}:", "test image")
+    for line in (headline, *result.cautions()):
+        _print(f"   {line}")
     return run
 
 

@@ -138,6 +138,8 @@ def print_result(result: TuneResult) -> None:
         ],
     )
     print(_verdict(result))
+    for line in result.by_class.cautions("image") if result.by_class else ():
+        print(line)
     print(f"Settings of trial {result.best.number}: {shown_path(result.settings_file)}")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, Final
 
@@ -22,11 +22,15 @@ def describe_classes(dataset: Dataset, *, width: int = COLUMNS) -> str:
         >>> describe_classes(load_dataset("drawn:200"))
         '10 classes: airplane 18, automobile 18, bird 18, cat 18, ... (18 each)'
     """
-    counts = dataset.class_counts() - dataset.test.class_counts()
-    least, most = int(counts.min()), int(counts.max())
+    counts = (dataset.class_counts() - dataset.test.class_counts()).tolist()
+    return list_counts(dict(zip(dataset.class_names, counts, strict=True)), width=width)
+
+
+def list_counts(counts: Mapping[str, int], *, width: int = COLUMNS) -> str:
+    """Return the line of :func:`describe_classes` for these numbers of images."""
+    least, most = min(counts.values()), max(counts.values())
     each = f" ({least:,} each)" if least == most else f" ({least:,} to {most:,} each)"
-    names = map(shorten, dataset.class_names)
-    items = [f"{name} {count:,}" for name, count in zip(names, counts.tolist(), strict=True)]
+    items = [f"{shorten(name)} {count:,}" for name, count in counts.items()]
     return list_items(f"{len(counts):,} classes: ", items, end=f", ...{each}", width=width)
 
 

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from cifarml.data.dataset import Dataset
+from cifarml.data.describe import list_counts
 from cifarml.evaluation.calibration import scale_probabilities
 from cifarml.evaluation.metrics import Evaluation, Reliability, measure_reliability
 from cifarml.hardware.devices import describe_machine
@@ -58,6 +59,7 @@ def write_report(
 
     evaluation = Evaluation.from_json(read(METRICS)["test"])
     history, data, machine = read(HISTORY), read("dataset.json"), read("environment.json")
+    trained_on = {each["name"]: each["train"] + each["validation"] for each in data.get("classes", ())}
     calibration = _calibration(probabilities, test.labels, float(info["temperature"]))
     settings = read(CONFIG)
     made_on = settings.pop("machine")
@@ -67,8 +69,9 @@ def write_report(
         info=info,
         evaluation=evaluation,
         by_class=evaluation.by_class,
-        cautions=[*evaluation.by_class.cautions(), *data.get("warnings", [])],
-        trained_on={each["name"]: each["train"] for each in data.get("classes", [])},
+        cautions=[*evaluation.by_class.cautions(), *(f"Data: {each}" for each in data.get("warnings", ()))],
+        trained_on=trained_on,
+        classes=list_counts(trained_on, width=160) if trained_on else "",
         has_validation="val_loss" in history,
         curves={key: _plot(learning_curve(history, key)) for key in ("accuracy", "loss")},
         matrix=_plot(confusion_matrix(evaluation)),

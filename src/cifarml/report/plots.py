@@ -163,8 +163,8 @@ def _accuracy_heading(evaluation: Evaluation) -> list[str]:
         f"95 % interval {percent(low, 1)} to {percent(high, 1)}",
     ]
     if result.is_unbalanced:
-        lines[1] += f"; majority baseline {percent(result.majority_baseline, 1)}"
-        lines.append(f"balanced accuracy {percent(result.balanced_accuracy, 1)} (mean recall)")
+        balanced, baseline = result.balanced_accuracy, result.majority_baseline
+        lines.append(f"balanced accuracy {percent(balanced, 1)}, majority baseline {percent(baseline, 1)}")
     if missed := result.never_predicted:
         lines.append(list_items("never predicted: ", missed, end=f", ... ({len(missed):,})", width=50))
     return lines

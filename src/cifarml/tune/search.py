@@ -198,10 +198,8 @@ class _Search:
         self.study.tell(trial, ended, accuracy, duration_s=duration_s, **more)
         self.keep_best()
         reached = "" if accuracy is None else f" {accuracy:.1%}"
-        settings = "  ".join(
-            f"{name} {value:{'.3g' if isinstance(value, float) else ''}}"
-            for name, value in trial.params.items()
-        )
+        values = [(key, f"{v:.3g}" if isinstance(v, float) else v) for key, v in trial.params.items()]
+        settings = "  ".join(f"{name} {value}" for name, value in values)
         whose = "the preset's own settings" if OWN in trial.user_attrs else settings
         self._report(line=f"trial {trial.number} {ended}{reached}  {whose}")
         if ended == "interrupted":

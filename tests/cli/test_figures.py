@@ -139,17 +139,16 @@ def test_show_and_list(cifarml: CommandLine, constant: Run, trained: Run, tmp_pa
     for line in LINES:
         assert line in shown
     listed = run_ok(cifarml, "runs", "list", "--runs-dir", "runs")
-    (row,) = (line for line in listed.splitlines() if line.strip().startswith("constant "))
+    row = next(line for line in listed.splitlines() if line.strip().startswith("constant "))
     assert row.split()[2:4] == ["93.8%", "50.0%"]
     assert "constant is no better than always predicting the largest class (93.8%)" in listed
     shutil.rmtree(tmp_path / "runs" / "constant")
     assert "balanced" not in run_ok(cifarml, "runs", "list", "--runs-dir", "runs")
 
-    assert cifarml("models", "register", constant.path).returncode == 0
-    for command in ("list", "show"):
-        shown = cifarml("models", command).stdout
+    for command in (["register", constant.path], ["list"], ["show"], ["promote", "1"]):
+        shown = cifarml("models", *command).stdout
         assert "cifar10:1 is no better than always predicting the largest class (93.8%)" in shown
-    assert "79.9% to 98.3%" in shown
+    assert "79.9% to 98.3%" in cifarml("models", "show").stdout
     metrics = json.loads(cifarml("models", "show", "--json").stdout)["metrics"]
     assert (metrics["test_majority_baseline"], metrics["test_balanced_accuracy"]) == (0.9375, 0.5)
 

@@ -105,9 +105,9 @@ def interval_rows(metrics: Mapping[str, float]) -> list[tuple[str, str]]:
     return [("test_accuracy_interval_95", interval_text(interval))]
 
 
-def print_no_better(metrics_by_name: Mapping[str, Mapping[str, Any]]) -> None:
-    """Print a line for each model whose test accuracy a constant answer would reach."""
-    for name, metrics in metrics_by_name.items():
-        baseline = metrics.get("test_majority_baseline", 0.0)
-        if metrics.get("test_accuracy", 1.0) <= baseline:
-            print(f"{name} is no better than always predicting the largest class ({baseline:.1%})")
+def no_better(name: str, metrics: Mapping[str, Any]) -> list[str]:
+    """Return a line if always predicting the largest class would reach this test accuracy."""
+    baseline = metrics.get("test_majority_baseline", 0.0)
+    if metrics.get("test_accuracy", 1.0) > baseline:
+        return []
+    return [f"{name} is no better than always predicting the largest class ({baseline:.1%})"]

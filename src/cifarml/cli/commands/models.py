@@ -11,7 +11,7 @@ import typer
 
 from cifarml.cli import options
 from cifarml.cli.console import print_json, print_list, print_result, print_table, shown_path, shown_time
-from cifarml.cli.figures import accuracy_cells, accuracy_columns, figure_rows, interval_rows, print_no_better
+from cifarml.cli.figures import accuracy_cells, accuracy_columns, figure_rows, interval_rows, no_better
 from cifarml.cli.target import Target, open_model, open_registry
 from cifarml.errors import SettingsError
 from cifarml.progress import OnProgress, show_progress
@@ -69,8 +69,8 @@ def list_command(
     columns = ("model", "aliases", *accuracy, "registered", "run", "data")
     empty = "No model is registered. Register the newest run with: cifarml models register latest"
     print_list([_to_json(model) for model in models], columns, rows, empty=empty, json=json)
-    if not json:
-        print_no_better({str(model): model.metrics for model in models})
+    for line in [] if json else [each for model in models for each in no_better(str(model), model.metrics)]:
+        print(line)
     if models and registry.ui_command and not json:
         print(f"MLflow UI (pip install mlflow): {registry.ui_command}")
 
@@ -94,7 +94,8 @@ def show(model: Model = "champion", target: Target = None, json: options.Json = 
     rows += interval_rows(found.metrics)
     rows += [(name, value) for name, value in found.tags.items() if name != "run"]
     print_table(str(found), ("field", "value"), rows)
-    print_no_better({str(found): found.metrics})
+    for line in no_better(str(found), found.metrics):
+        print(line)
 
 
 @app.command()
@@ -117,8 +118,8 @@ def register(
     trained = options.open_run(run, runs_dir)
     model = open_registry(target).register(trained, name)
     aliases = f" ({', '.join(model.aliases)})" if model.aliases else ""
-    lines = f"registered {trained.path.name} as {model}{aliases}", f"Next: cifarml deploy --model {model}"
-    print_result(_to_json(model), *lines, json=json)
+    lines = [f"registered {trained.path.name} as {model}{aliases}", *no_better(str(model), model.metrics)]
+    print_result(_to_json(model), *lines, f"Next: cifarml deploy --model {model}", json=json)
 
 
 @app.command()
@@ -210,7 +211,8 @@ def promote(
     else:
         promoted = registry.set_alias(found, alias)
     comparison = {"comparison": document} if document else {}
-    print_result(_to_json(promoted) | comparison, f"{promoted} is now the {alias}", json=json)
+    lines = [f"{promoted} is now the {alias}", *no_better(str(promoted), promoted.metrics)]
+    print_result(_to_json(promoted) | comparison, *lines, json=json)
 
 
 @app.command()

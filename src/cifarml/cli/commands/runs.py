@@ -9,13 +9,7 @@ import typer
 
 from cifarml.cli import options
 from cifarml.cli.console import print_json, print_list, print_table, shown_path
-from cifarml.cli.figures import (
-    accuracy_cells,
-    accuracy_columns,
-    figure_rows,
-    print_evaluation,
-    print_no_better,
-)
+from cifarml.cli.figures import accuracy_cells, accuracy_columns, figure_rows, no_better, print_evaluation
 from cifarml.errors import SettingsError
 from cifarml.progress import show_progress
 
@@ -65,10 +59,12 @@ def list_command(runs_dir: options.RunsDir = None, json: options.Json = False) -
     ]
     columns = ("run", "state", *accuracy, "epochs ", "training ", "data")
     print_list(documents, columns, rows, empty=empty, json=json)
-    if not json:
-        print_no_better({r.name: r.info for r in found})
+    if json:
+        return
     for run in found:
-        if run.state == "unfinished" and not json:
+        for line in no_better(run.name, run.info):
+            print(line)
+        if run.state == "unfinished":
             print(f"Resume {run.name} with: {resume_command(Path(shown_path(run.path)))}")
 
 

@@ -130,6 +130,9 @@ def test_evaluate(cifarml: CommandLine, constant: Run, unbalanced: Dataset, tmp_
     document = json.loads(cifarml(*arguments, "--json").stdout)
     assert set(NEW_IN_TEST) < set(document)
     assert document["never_predicted"] == ["cat"]
+    assert not document["seen_in_training"]
+    seen = run_ok(cifarml, *arguments, "--split", "all")
+    assert "The model was trained on these images" in seen
 
 
 def test_show_and_list(cifarml: CommandLine, constant: Run, trained: Run, tmp_path: Path) -> None:

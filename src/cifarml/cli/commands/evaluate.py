@@ -54,9 +54,11 @@ def evaluate(
         dataset = load_dataset(
             data, subset=subset, seed=subset_seed, skip_bad=skip_bad, on_progress=on_progress
         )
+        same_images = trained.info.get("dataset_fingerprint") == dataset.fingerprint
         if split != "all":
             dataset = dataset.test if split == "test" else dataset.train
         evaluation, dataset, probabilities = evaluate_model(predictor, dataset, on_progress=on_progress)
+    seen = same_images and split != "test"
     files: list[Path] = []
     if output:
         from cifarml.report.image_grids import prediction_grid
@@ -67,8 +69,11 @@ def evaluate(
             save_figure(output / "predictions.png", prediction_grid(dataset, probabilities)),
         ]
     if json:
-        print_json({"run": trained.path, "data": dataset.origin, "split": split} | evaluation.to_json())
+        about = {"run": trained.path, "data": dataset.origin, "split": split}
+        print_json(about | {"seen_in_training": seen} | evaluation.to_json())
         return
     print_evaluation(f"{trained.path.name} on {dataset.origin} ({split})", evaluation)
+    if seen:
+        print("The model was trained on these images; the accuracy on others is probably lower")
     for file in files:
         print(f"Image: {shown_path(file)}")

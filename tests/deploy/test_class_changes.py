@@ -29,7 +29,7 @@ def test_lines() -> None:
     assert ClassChanges().lines == []
     changes = ClassChanges("v1", ("emu",), tuple(f"class {number}" for number in range(100)))
     added, removed = changes.lines
-    assert added == "classes added (compared with the live deployment v1): emu"
+    assert added == "classes added, compared with live v1: emu"
     assert removed.endswith("... (100 in total)")
     assert len(removed) < 80
 
@@ -45,7 +45,7 @@ def test_deploy_states_class_changes(
         assert json.loads(first.stdout)["classes_added"] == []
         assert "classes added" not in first.stderr
         plan = cifarml("deploy", "--model", "cifar10:2", "--dry-run").stdout
-        assert "classes added (compared with the live deployment v1): zeppelin" in plan
+        assert "classes added, compared with live v1: zeppelin" in plan
         done = cifarml("deploy", "--model", "cifar10:2", "--canary-seconds", 0, "--json")
         assert done.returncode == 0, done.stderr
         document = json.loads(done.stdout)

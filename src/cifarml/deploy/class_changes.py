@@ -18,7 +18,7 @@ class ClassChanges(NamedTuple):
     """Difference between the classes of a model and those of the live deployment.
 
     Attributes:
-        live: Name of the live deployment; empty if there is none, or it does not respond.
+        live: Name of the live deployment; empty if none responds.
         added: Classes that only the new model knows.
         removed: Classes that only the live model knows.
     """
@@ -29,10 +29,10 @@ class ClassChanges(NamedTuple):
 
     @property
     def lines(self) -> list[str]:
-        """Lines about the differences; empty if there are none."""
+        """Lines about the differences; empty without any."""
         return [
             list_items(
-                f"classes {change} (compared with the live deployment {self.live}): ",
+                f"classes {change}, compared with live {self.live}: ",
                 [*map(shorten, names)],
                 end=f", ... ({len(names):,} in total)",
             )

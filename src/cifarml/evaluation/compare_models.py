@@ -151,7 +151,7 @@ class Comparison:
         return f"{verdict}: {self.disagreement}; {self.p_value_text}. {self.gain_text}{self._flattering()}"
 
     def _flattering(self) -> str:
-        """Return a sentence on the models that a constant answer equals; empty if there are none."""
+        """Return a sentence on the models that a constant prediction equals; empty without any."""
         baseline = self.majority_baseline
         names = [each.name for each in (self.first, self.second) if each.accuracy <= baseline]
         if not names:

@@ -113,6 +113,20 @@ def test_calibration_check() -> None:
     assert failed(off, GateLimits(max_calibration_loss=0.04)) == []
 
 
+def test_majority_baseline_check() -> None:
+    """A model that always predicts the largest class beats a poor champion, but is not promoted."""
+    both = comparison_of(10, 60)
+    counts = {"cat": 900, "dog": 100}
+    first = dataclasses.replace(both.first, accuracy=0.85, recall={"cat": 0.944, "dog": 0.0})
+    constant = dataclasses.replace(both.second, accuracy=0.9, recall={"cat": 1.0, "dog": 0.0})
+    worse = dataclasses.replace(both, first=first, second=constant, class_counts=counts)
+    assert failed(worse) == ["majority baseline"]
+    reason = check_gate(worse)[-1].reason
+    assert "m:2 is no better (90.0%, balanced accuracy 50.0%) than always predicting 'cat' (90.0%)" in reason
+    assert worse.summary.endswith("No better than always predicting 'cat' (90.0%): m:1 and m:2.")
+    assert failed(both) == []
+
+
 def test_different_training_data_is_reported() -> None:
     both = comparison_of(10, 60)
     other = dataclasses.replace(both, second=dataclasses.replace(both.second, trained_on="e" * 64))

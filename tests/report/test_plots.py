@@ -297,6 +297,22 @@ def test_confusion_matrix_shows_percent_count_recall_and_precision() -> None:
     assert shown.count("–") == 2
 
 
+def test_heading_of_a_constant_prediction() -> None:
+    labels = np.array([0] * 300 + [1] * 12)
+    evaluation = evaluate_probabilities(np.eye(2, dtype=np.float32)[labels * 0], labels, ("cat", "dog"))
+    figure = report.confusion_matrix(evaluation)
+    saved(figure)
+    shown = words(figure)
+    for line in (
+        "Accuracy 96.2 % on 312 images",
+        "balanced accuracy 50.0 %, majority baseline 96.2 %",
+        "never predicted: dog",
+    ):
+        assert line in shown
+    assert any(line.startswith("95 % interval 93.4 % to ") for line in shown)
+    assert overlaps(figure) == 0
+
+
 @pytest.mark.parametrize("key", ["accuracy", "loss"])
 def test_single_learning_curve(key: Any) -> None:
     figure = report.learning_curve(

@@ -33,7 +33,14 @@ from cifarml.progress import Progress
 from cifarml.train.interrupts import interrupts_delayed, interrupts_noted
 from cifarml.train.plan import Plan
 from cifarml.tune.study import Study
-from cifarml.tune.trials import TuneResult, baseline_trial, encode_bits, find_best, p_value_of
+from cifarml.tune.trials import (
+    TuneResult,
+    accuracy_by_class,
+    baseline_trial,
+    encode_bits,
+    find_best,
+    p_value_of,
+)
 from tests.conftest import CommandLine
 from tests.processes import start_code
 from tests.waiting import wait_until
@@ -68,6 +75,9 @@ def test_search_result(searched: tuple[TuneResult, list[Progress]], drawn: Datas
     assert result.gain == (result.best.accuracy or 0) - (result.own.accuracy or 0)
     assert 0 <= (result.p_value or 0) <= 1
     assert json.loads(json.dumps(result.to_json()))["best"]["number"] == result.best.number
+    assert result.by_class
+    assert result.by_class.share == result.best.accuracy
+    assert result.to_json()["validation"]["majority_baseline"] == 0.1
     lines = [progress.line[:7] for progress in reports if progress.line]
     assert lines[1:] == ["trial 0", "trial 1", "trial 2"]
     done = [progress.done for progress in reports]
@@ -402,6 +412,22 @@ def test_printed_result(
         assert f"the preset's settings: 50.0%. Gain: 25.0 percentage points, {verdict}" in out
     print_result(dataclasses.replace(result, best=best, own=None, p_value=None))
     assert "have no finished trial" in capsys.readouterr().out
+
+
+def test_best_trial_that_always_predicts_the_largest_class(
+    drawn: Dataset, capsys: pytest.CaptureFixture[str], searched: tuple[TuneResult, list[Progress]]
+) -> None:
+    labels = (np.arange(len(drawn)) >= 12).astype(np.int64)
+    validation = drawn.relabel(labels, ("cat", "ship"))
+    trial = optuna.create_trial(value=0.94, user_attrs={"right": encode_bits(labels == 1)})
+    by_class = accuracy_by_class(trial, validation)
+    assert by_class.num_images == (12, 188)
+    assert by_class.num_right == (0, 188)
+    print_result(dataclasses.replace(searched[0], by_class=by_class))
+    shown = capsys.readouterr().out
+    assert "Majority baseline 94.0% (always 'ship'), balanced accuracy 50.0%" in shown
+    assert "No better than always predicting 'ship' (94.0%)" in shown
+    assert "Never predicted correctly: cat" in shown
 
 
 def test_p_value() -> None:

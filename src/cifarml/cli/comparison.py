@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from cifarml.cli.console import figure_rows, note_ignored, print_table
+from cifarml.cli.console import note_ignored, print_table
+from cifarml.cli.figures import figure_rows
 from cifarml.cli.target import target_flag
 from cifarml.progress import OnProgress, show_progress
 
@@ -53,8 +54,9 @@ def compare_versions(
 def print_comparison(comparison: Comparison, checks: list[GateCheck]) -> None:
     """Print the metrics of two versions side by side, and the checks of the promotion gate."""
     first, second = comparison.first, comparison.second
-    counts = ["", "", "", *(f"{count:,}" for count in comparison.class_counts.values())]
     figures = figure_rows((first, second), comparison.class_counts)
+    counts = [f"{count:,}" for count in comparison.class_counts.values()]
+    counts = [*[""] * (len(figures) - len(counts)), *counts]
     rows = [(*row, count) for row, count in zip(figures, counts, strict=True)]
     title = f"{comparison.num_images:,} test images of {comparison.data}"
     print_table(title, ("", f"{first.name} ", f"{second.name} ", "images "), rows)

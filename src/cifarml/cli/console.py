@@ -18,8 +18,6 @@ from cifarml.settings import debug_enabled, silence_tensorflow
 
 if TYPE_CHECKING:
     from cifarml.data.dataset import Dataset
-    from cifarml.evaluation.compare_models import ModelFigures
-    from cifarml.evaluation.metrics import Evaluation
 
 
 def note(text: str) -> None:
@@ -122,34 +120,6 @@ def shown_path(path: Path) -> str:
     """Format a path relative to the working directory, or absolute if it is outside."""
     path = path.resolve()
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
-
-
-def print_evaluation(title: str, evaluation: Evaluation) -> None:
-    """Print the metrics of an evaluation."""
-    print_table(
-        title,
-        ("class", "images ", "precision ", "recall ", "F1 "),
-        [
-            (c.name, f"{c.num_images:,}", f"{c.precision:.1%}", f"{c.recall:.1%}", f"{c.f1:.1%}")
-            for c in evaluation.classes
-        ],
-    )
-    print(
-        f"Accuracy {evaluation.accuracy:.2%}, loss {evaluation.loss:.3f}, on {evaluation.num_images:,} images"
-    )
-
-
-def figure_rows(figures: Sequence[ModelFigures], names: Iterable[str]) -> list[tuple[str, ...]]:
-    """Return table rows with the metrics of models side by side, including the recall of each class."""
-    return [
-        ("accuracy", *(f"{each.accuracy:.2%}" for each in figures)),
-        ("loss", *(f"{each.loss:.3f}" for each in figures)),
-        ("calibration error", *(f"{each.calibration_error:.1%}" for each in figures)),
-        *(
-            (f"recall of {name}", *(f"{e.recall[name]:.1%}" if name in e.recall else "" for e in figures))
-            for name in names
-        ),
-    ]
 
 
 @contextmanager

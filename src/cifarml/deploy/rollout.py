@@ -10,6 +10,7 @@ from typing import Final
 
 from cifarml.data.dataset import Dataset
 from cifarml.deploy.base import DEFAULT_ENDPOINT, Deployment, Endpoint, EndpointHost
+from cifarml.deploy.class_changes import compare_classes
 from cifarml.deploy.rollout_changes import OnStep, RolloutChanges
 from cifarml.deploy.smoke_test import (
     ReferenceImage,
@@ -98,6 +99,8 @@ def deploy_model(
         if _verify_live(host, before, model, references, on_step):
             return before
         before = _end_canary(host, before, model, on_step)
+        for line in compare_classes(host, before, run).lines:
+            on_step(line)
         existing = _find_leftover(host, before, model, on_step)
         new = existing or deployment_name(host, host.get_endpoint(name), model)
         changes = RolloutChanges(host, before, new, is_new=is_new, on_step=on_step)

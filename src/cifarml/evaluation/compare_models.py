@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
 import numpy as np
 
 from cifarml.data.dataset import Dataset
+from cifarml.evaluation.accuracy import AccuracyByClass
 from cifarml.evaluation.evaluate import evaluate_model
 from cifarml.evaluation.metrics import Evaluation, measure_reliability
 from cifarml.evaluation.statistics import Z_95, mcnemar_p_value
@@ -17,7 +18,7 @@ from cifarml.progress import OnProgress, ignore_progress
 from cifarml.run import Run, RunLike
 
 _MAX_P_VALUE: Final = 0.05
-_HASHES: Final = {"run_sha256", "trained_on"}
+_INTERNAL: Final = {"run_sha256", "trained_on", "by_class"}
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class ModelFigures:
         loss: Mean cross-entropy, in nats.
         calibration_error: Expected calibration error, 0 to 1.
         recall: Recall of each class, 0 to 1.
+        by_class: Counts of each class, with the interval and the baseline of the accuracy; None if unknown.
     """
 
     name: str
@@ -41,6 +43,7 @@ class ModelFigures:
     loss: float
     calibration_error: float
     recall: Mapping[str, float]
+    by_class: AccuracyByClass | None = field(default=None, repr=False)
 
     @classmethod
     def of_run(cls, name: str, run: Run, evaluation: Evaluation, calibration_error: float) -> Self:
@@ -53,7 +56,13 @@ class ModelFigures:
             float(evaluation.loss),
             float(calibration_error),
             {each.name: float(each.recall) for each in evaluation.classes if each.num_images},
+            evaluation.by_class,
         )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the metrics as plain JSON values, without hashes."""
+        derived = self.by_class.to_json() if self.by_class else {}
+        return {name: value for name, value in vars(self).items() if name not in _INTERNAL} | derived
 
 
 @dataclass(frozen=True)
@@ -82,6 +91,16 @@ class Comparison:
     def num_images(self) -> int:
         """Number of compared images."""
         return sum(self.class_counts.values())
+
+    @property
+    def majority_class(self) -> str:
+        """Class with the most images."""
+        return max(self.class_counts, key=self.class_counts.__getitem__)
+
+    @property
+    def majority_baseline(self) -> float:
+        """Accuracy of always predicting the class with the most images, 0 to 1."""
+        return self.class_counts[self.majority_class] / self.num_images
 
     @property
     def p_value(self) -> float:
@@ -129,7 +148,18 @@ class Comparison:
         verdict = f"{self.second.name} is significantly {relation} than {self.first.name}"
         if self.p_value > _MAX_P_VALUE:
             verdict = "No significant difference"
-        return f"{verdict}: {self.disagreement}; {self.p_value_text}. {self.gain_text}"
+        return f"{verdict}: {self.disagreement}; {self.p_value_text}. {self.gain_text}{self._flattering()}"
+
+    def _flattering(self) -> str:
+        """Return a sentence on the models that a constant prediction equals; empty without any."""
+        baseline = self.majority_baseline
+        names = [each.name for each in (self.first, self.second) if each.accuracy <= baseline]
+        if not names:
+            return ""
+        return (
+            f" No better than always predicting {self.majority_class!r} ({baseline:.1%}): "
+            f"{' and '.join(dict.fromkeys(names))}."
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return the comparison as plain JSON values."""
@@ -137,10 +167,8 @@ class Comparison:
             "data": self.data,
             "fingerprint": self.fingerprint,
             "num_images": self.num_images,
-            "models": [
-                {name: value for name, value in vars(each).items() if name not in _HASHES}
-                for each in (self.first, self.second)
-            ],
+            "majority_baseline": self.majority_baseline,
+            "models": [each.to_json() for each in (self.first, self.second)],
             "num_only_first": self.num_only_first,
             "num_only_second": self.num_only_second,
             "p_value": self.p_value,

@@ -11,10 +11,10 @@ import numpy.typing as npt
 from cifarml.data.dataset import Dataset
 from cifarml.errors import ModelFileError
 from cifarml.evaluation.compare_models import Comparison, ModelFigures, compare_on_dataset
-from cifarml.evaluation.metrics import Evaluation
+from cifarml.evaluation.evaluate import stored_evaluation
 from cifarml.progress import OnProgress, ignore_progress
 from cifarml.run import ONNX_MODEL, Run, RunLike
-from cifarml.run_folders import ANSWERS, CONFIG, METRICS, shown_settings
+from cifarml.run_folders import ANSWERS, CONFIG, shown_settings
 
 _SHOWN: Final = ("training_s", "images_per_second", "num_parameters")
 _UNKNOWN: Final = "Cannot tell which is better"
@@ -76,9 +76,8 @@ class RunFigures(NamedTuple):
         Raises:
             ModelFileError: If a file is missing, changed or damaged.
         """
-        config, metrics, info = run.read_json(CONFIG), run.read_json(METRICS), run.info
+        config, evaluation, info = run.read_json(CONFIG), stored_evaluation(run), run.info
         try:
-            evaluation = Evaluation.from_json(metrics["test"])
             figures = ModelFigures.of_run(name, run, evaluation, info["test_calibration_error"])
             counts = {each.name: int(each.num_images) for each in evaluation.classes if each.num_images}
             settings = shown_settings(config)

@@ -8,11 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from cifarml.data.dataset import Dataset
-from cifarml.errors import DataError
+from cifarml.errors import DataError, ModelFileError
 from cifarml.evaluation.metrics import Evaluation, evaluate_probabilities
 from cifarml.predict import Predictor
 from cifarml.progress import OnProgress, ignore_progress
 from cifarml.run import Run, RunLike
+from cifarml.run_folders import METRICS
 
 
 class EvaluatedDataset(NamedTuple):
@@ -65,3 +66,16 @@ def evaluate_model(
     probabilities = predictor.predict_images(dataset.images, on_progress=on_progress)
     evaluation = evaluate_probabilities(probabilities, dataset.labels, predictor.class_names)
     return EvaluatedDataset(evaluation, dataset, probabilities)
+
+
+def stored_evaluation(run: Run) -> Evaluation:
+    """Read the evaluation on the test images that a run folder contains.
+
+    Raises:
+        ModelFileError: If it is missing, changed or damaged.
+    """
+    metrics = run.read_json(METRICS)
+    try:
+        return Evaluation.from_json(metrics["test"])
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise ModelFileError(f"the metrics in {run.path} are damaged: {error!r}") from error

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cifarml.errors import DataError
+from cifarml.evaluation.accuracy import AccuracyByClass
 
 
 class ClassMetrics(NamedTuple):
@@ -43,10 +44,21 @@ class Evaluation(NamedTuple):
         """Mean F1 of the classes."""
         return float(np.mean([metrics.f1 for metrics in self.classes]))
 
+    @property
+    def by_class(self) -> AccuracyByClass:
+        """Interval, majority baseline and balanced accuracy."""
+        return AccuracyByClass(
+            tuple(metrics.name for metrics in self.classes),
+            tuple(self.confusion.sum(axis=1).tolist()),
+            tuple(np.diag(self.confusion).tolist()),
+            tuple(self.confusion.sum(axis=0).tolist()),
+        )
+
     def to_json(self) -> dict[str, object]:
         """Return the metrics as plain JSON values."""
         return {
             "accuracy": self.accuracy,
+            **self.by_class.to_json(),
             "loss": self.loss,
             "macro_f1": self.macro_f1,
             "num_images": self.num_images,
@@ -59,6 +71,8 @@ class Evaluation(NamedTuple):
         """Restore an evaluation from the result of :meth:`to_json`."""
         classes = tuple(ClassMetrics(**metrics) for metrics in values["classes"])
         confusion = np.array(values["confusion"], np.int64)
+        if confusion.shape != (len(classes), len(classes)) or confusion.min() < 0 or not confusion.any():
+            raise ValueError("expected a count for each pair of classes in the confusion matrix")
         return cls(values["accuracy"], values["loss"], values["num_images"], classes, confusion)
 
 

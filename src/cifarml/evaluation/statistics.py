@@ -30,7 +30,7 @@ def mcnemar_p_value(num_only_first: int, num_only_second: int) -> float:
     return min(1.0, 2 * tail / (1 << differing))
 
 
-def wilson_interval(num_right: int, num_images: int) -> tuple[float, float]:
+def wilson_interval(num_right: float, num_images: int) -> tuple[float, float]:
     """Return the 95 % Wilson score interval of an accuracy, 0 to 1 (E. B. Wilson, JASA 22, 1927).
 
     Args:

@@ -49,7 +49,7 @@ def check_gate(comparison: Comparison, limits: GateLimits | None = None) -> list
         limits: Limits of the checks; the defaults if omitted.
 
     Returns:
-        One result per check: test images, significance, recall per class, calibration.
+        One result per check: test images, significance, recall per class, calibration, majority baseline.
     """
     limits = limits or GateLimits()
     return [
@@ -57,6 +57,7 @@ def check_gate(comparison: Comparison, limits: GateLimits | None = None) -> list
         _beyond_noise(comparison, limits.max_p_value),
         _class_recall(comparison, limits.max_class_loss),
         _calibration(comparison, limits.max_calibration_loss),
+        _majority_baseline(comparison),
     ]
 
 
@@ -93,6 +94,19 @@ def _calibration(both: Comparison, max_loss: float) -> GateCheck:
     before, after = both.first.calibration_error, both.second.calibration_error
     reason = f"expected calibration error {after:.1%}, {both.first.name}: {before:.1%}"
     return GateCheck("calibration", after - before <= max_loss, reason)
+
+
+def _majority_baseline(both: Comparison) -> GateCheck:
+    """Refuse a model that always predicts the largest class, or is no better than that."""
+    accuracy, baseline = both.second.accuracy, both.majority_baseline
+    holds = accuracy > baseline
+    balanced = sum(both.second.recall[name] for name in both.class_counts) / len(both.class_counts)
+    relation = "better" if holds else "no better"
+    reason = (
+        f"{both.second.name} is {relation} ({accuracy:.1%}, balanced accuracy {balanced:.1%}) than always "
+        f"predicting {both.majority_class!r} ({baseline:.1%})"
+    )
+    return GateCheck("majority baseline", holds, reason)
 
 
 def _change(both: Comparison, name: str) -> str:

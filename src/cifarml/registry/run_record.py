@@ -109,6 +109,8 @@ _FINAL: Final = (
     "training_s",
     "images_per_second",
     "num_test_images",
+    "test_majority_baseline",
+    "test_balanced_accuracy",
 )
 
 

@@ -17,9 +17,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from cifarml.data.dataset import Dataset
+from cifarml.data.describe import list_counts
 from cifarml.evaluation.calibration import scale_probabilities
 from cifarml.evaluation.metrics import Evaluation, Reliability, measure_reliability
-from cifarml.evaluation.statistics import wilson_interval
 from cifarml.hardware.devices import describe_machine
 from cifarml.report.figure import percent
 from cifarml.report.plots import confusion_matrix, learning_curve
@@ -59,8 +59,7 @@ def write_report(
 
     evaluation = Evaluation.from_json(read(METRICS)["test"])
     history, data, machine = read(HISTORY), read("dataset.json"), read("environment.json")
-    num_correct = round(evaluation.accuracy * evaluation.num_images)
-    low, high = wilson_interval(num_correct, evaluation.num_images)
+    trained_on = {each["name"]: each["train"] + each["validation"] for each in data.get("classes", ())}
     calibration = _calibration(probabilities, test.labels, float(info["temperature"]))
     settings = read(CONFIG)
     made_on = settings.pop("machine")
@@ -69,8 +68,10 @@ def write_report(
         argument=shlex.quote(str(info["run"])),
         info=info,
         evaluation=evaluation,
-        accuracy_interval=(low, high),
-        chance=1 / len(evaluation.classes),
+        by_class=evaluation.by_class,
+        cautions=[*evaluation.by_class.cautions(), *(f"Data: {each}" for each in data.get("warnings", ()))],
+        trained_on=trained_on,
+        classes=list_counts(trained_on, width=160) if trained_on else "",
         has_validation="val_loss" in history,
         curves={key: _plot(learning_curve(history, key)) for key in ("accuracy", "loss")},
         matrix=_plot(confusion_matrix(evaluation)),

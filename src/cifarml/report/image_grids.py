@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from cifarml.data.dataset import Dataset
 from cifarml.errors import DataError, SettingsError
+from cifarml.evaluation.metrics import evaluate_probabilities
 from cifarml.report.figure import (
     INK,
     LINE,
@@ -99,6 +100,8 @@ def prediction_grid(
     predicted = probabilities.argmax(axis=1)
     correct = predicted == dataset.labels
     names = drawable_names(dataset.class_names)
+    result = evaluate_probabilities(probabilities, dataset.labels, dataset.class_names).by_class
+    balanced = f" (balanced {percent(result.balanced_accuracy, 1)})" if result.is_unbalanced else ""
     titles = []
     for index in chosen.tolist():
         share = " " + percent(probabilities[index, predicted[index]])
@@ -108,7 +111,7 @@ def prediction_grid(
         titles.append(text)
     heading = [
         f"{correct[chosen].sum():,} of {counted(len(chosen))} correct ({percent(correct[chosen].mean(), 1)})",
-        f"accuracy on all {counted(len(dataset))}: {percent(correct.mean(), 1)}; wrong predictions in red",
+        f"accuracy on all {counted(len(dataset))}: {percent(correct.mean(), 1)}{balanced}; wrong ones in red",
         dataset.origin,
     ]
     return _grid(dataset.images[chosen], titles, heading, wrong=~correct[chosen])

@@ -20,12 +20,14 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from cifarml.data.describe import list_items
 from cifarml.errors import DataError, SettingsError
 from cifarml.evaluation.metrics import Evaluation
 from cifarml.paths import expand_home
 from cifarml.report.figure import (
     FONTS,
     INK,
+    LINE,
     MARGIN,
     QUIET,
     TRAIN,
@@ -111,7 +113,9 @@ def confusion_matrix(evaluation: Evaluation) -> Figure:
     names = [fit(name, size, 1.6) for name in names[::step]]
     longest = max(text_width(name, size) for name in names)
     flat = longest < side / count - 0.06
-    left, top = longest + 0.65, 1.05 + (0.15 if flat else longest if not small else 0.72 * longest)
+    heading = _accuracy_heading(evaluation)
+    more = LINE * (len(heading) - 1)
+    left, top = longest + 0.65, 1.05 + more + (0.15 if flat else longest if not small else 0.72 * longest)
     bottom, right = (0.55, 0.95) if small else (MARGIN, 1.3)
     right = max(right, 4.6 - left - side)
     figure = ReportFigure(left + side + right, top + side + bottom)
@@ -125,7 +129,7 @@ def confusion_matrix(evaluation: Evaluation) -> Figure:
         interpolation="nearest" if count <= MAX_TICK_LABELS else "antialiased",
     )
     axes.set_axis_off()
-    write_heading(figure, [f"Accuracy {percent(evaluation.accuracy, 1)} on {counted(evaluation.num_images)}"])
+    write_heading(figure, heading)
     inch = count / side
     angle = 0.0 if flat else 45.0 if small else 90.0
     for position, name in zip(range(0, count, step), names, strict=True):
@@ -134,7 +138,7 @@ def confusion_matrix(evaluation: Evaluation) -> Figure:
         mode = "anchor" if angle == 45.0 else "default"
         write(axes, x, -0.5 - 0.07 * inch, name, size=size, ha=ha, va="bottom", rotation=angle,
                rotation_mode=mode)  # fmt: skip
-    middle, high = (count - 1) / 2, bottom + side + (top - 0.65)
+    middle, high = (count - 1) / 2, bottom + side + (top - 0.65 - more)
     shape = figure.get_size_inches()
     write(figure, left / shape[0], high / shape[1], "predicted class →", color=QUIET, va="center")
     write(axes, -0.5 - (left - 0.22) * inch, middle, "← true class", color=QUIET, rotation=90, ha="center",
@@ -149,6 +153,22 @@ def confusion_matrix(evaluation: Evaluation) -> Figure:
         bar.outline.set_visible(False)
         write(bar.ax, 0, 1.06, "share of\nthe row", transform=bar.ax.transAxes, color=QUIET, va="bottom")
     return figure
+
+
+def _accuracy_heading(evaluation: Evaluation) -> list[str]:
+    """Return the accuracy with its interval and, if classes are unbalanced, what it would hide."""
+    result = evaluation.by_class
+    low, high = result.interval
+    lines = [
+        f"Accuracy {percent(evaluation.accuracy, 1)} on {counted(evaluation.num_images)}",
+        f"95 % interval {percent(low, 1)} to {percent(high, 1)}",
+    ]
+    if result.is_unbalanced:
+        balanced, baseline = result.balanced_accuracy, result.majority_baseline
+        lines.append(f"balanced accuracy {percent(balanced, 1)}, majority baseline {percent(baseline, 1)}")
+    if missed := result.never_predicted:
+        lines.append(list_items("never predicted: ", missed, end=f", ... ({len(missed):,})", width=50))
+    return lines
 
 
 def save_figure(path: Path, figure: Figure) -> Path:

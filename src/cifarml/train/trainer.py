@@ -13,6 +13,7 @@ from typing import Final
 import keras
 
 from cifarml.data.dataset import Dataset, DatasetSplits
+from cifarml.data.describe import count_classes, list_warnings
 from cifarml.errors import DataError, TrainingError
 from cifarml.evaluation.calibration import fit_temperature
 from cifarml.evaluation.compare_runs import Answers
@@ -266,6 +267,9 @@ def _train(
         "test_loss": evaluation.loss,
         "test_calibration_error": reliability.calibration_error,
         "temperature": temperature,
+        "test_accuracy_interval_95": evaluation.by_class.interval,
+        "test_majority_baseline": evaluation.by_class.majority_baseline,
+        "test_balanced_accuracy": evaluation.by_class.balanced_accuracy,
         "num_test_images": evaluation.num_images,
         "onnx_difference": difference,
         **checkpoint.source,
@@ -297,6 +301,8 @@ def _describe_dataset(dataset: Dataset, splits: DatasetSplits) -> dict[str, obje
         "num_train": len(splits.train),
         "num_validation": len(splits.validation),
         "num_test": len(splits.test),
+        "classes": count_classes(splits),
+        "warnings": list_warnings(dataset),
         "skipped": [image._asdict() for image in dataset.skipped],
         "ignored": [vars(files) for files in dataset.ignored],
         "notes": dataset.notes,

@@ -28,6 +28,7 @@ from cifarml.tune.search_space import search_space
 from cifarml.tune.trials import (
     OWN,
     TuneResult,
+    accuracy_by_class,
     baseline_trial,
     encode_bits,
     find_best,
@@ -197,7 +198,8 @@ class _Search:
         self.study.tell(trial, ended, accuracy, duration_s=duration_s, **more)
         self.keep_best()
         reached = "" if accuracy is None else f" {accuracy:.1%}"
-        settings = "  ".join(f"{name} {_short(value)}" for name, value in trial.params.items())
+        values = [(key, f"{v:.3g}" if isinstance(v, float) else v) for key, v in trial.params.items()]
+        settings = "  ".join(f"{name} {value}" for name, value in values)
         whose = "the preset's own settings" if OWN in trial.user_attrs else settings
         self._report(line=f"trial {trial.number} {ended}{reached}  {whose}")
         if ended == "interrupted":
@@ -237,6 +239,7 @@ class _Search:
             p_value=None if own is None else p_value_of(best, own, trials),
             settings_file=self.study.folder / SETTINGS,
             interrupted=bool(self.interrupts),
+            by_class=accuracy_by_class(best, self._splits.validation),
         )
 
     def _fit(self, trial: optuna.Trial, plan: Plan) -> tuple[str, FitResult | None]:
@@ -314,7 +317,3 @@ class _Search:
 def _is_no_retracing_warning(record: logging.LogRecord) -> bool:
     """Drop TensorFlow's warning about retracing, which is expected: each trial has its own network."""
     return "tf.function retracing" not in record.getMessage()
-
-
-def _short(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from cifarml.data.dataset import Dataset
+from cifarml.evaluation.accuracy import AccuracyByClass
 from cifarml.evaluation.statistics import mcnemar_p_value
 
 if TYPE_CHECKING:
@@ -62,6 +64,7 @@ class TuneResult:
             (Bonferroni).
         settings_file: The best settings, to be loaded with ``TrainConfig.load``.
         interrupted: Whether Ctrl-C ended the search.
+        by_class: Correct predictions of the best trial for each class of the validation images.
     """
 
     best: Trial
@@ -71,6 +74,7 @@ class TuneResult:
     p_value: float | None
     settings_file: Path
     interrupted: bool
+    by_class: AccuracyByClass | None = None
 
     @property
     def gain(self) -> float | None:
@@ -82,7 +86,9 @@ class TuneResult:
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
         settings_file = str(self.settings_file.resolve())
-        return {"gain": self.gain} | asdict(self) | {"settings_file": settings_file}
+        values = asdict(self) | {"settings_file": settings_file}
+        del values["by_class"]
+        return {"gain": self.gain} | values | {"validation": self.by_class and self.by_class.to_json()}
 
 
 def read_trial(trial: FrozenTrial) -> Trial:
@@ -117,6 +123,14 @@ def p_value_of(best: FrozenTrial, own: FrozenTrial, trials: Sequence[FrozenTrial
     first, second = (_decode_bits(trial.user_attrs["right"]) for trial in (own, best))
     won, lost = int((second & ~first).sum()), int((first & ~second).sum())
     return min(1.0, mcnemar_p_value(lost, won) * max(1, len(_finished(trials)) - 1))
+
+
+def accuracy_by_class(trial: FrozenTrial, validation: Dataset) -> AccuracyByClass:
+    """Count the correct predictions of a finished trial for each class of the validation images."""
+    right = _decode_bits(trial.user_attrs["right"])[: len(validation)]
+    num_right = np.bincount(validation.labels[right], minlength=len(validation.class_names))
+    counts = validation.class_counts()
+    return AccuracyByClass(validation.class_names, tuple(counts.tolist()), tuple(num_right.tolist()))
 
 
 def encode_bits(right: npt.NDArray[np.bool_]) -> str:

@@ -17,6 +17,7 @@ from cifarml.registry.base import CHAMPION, RegisteredModel, parse_model
 
 if TYPE_CHECKING:
     from cifarml.deploy.base import Endpoint, EndpointHost
+    from cifarml.deploy.class_changes import ClassChanges
     from cifarml.registry.base import ModelRegistry
 
 ROLLOUT = "Rollout"
@@ -129,6 +130,7 @@ def deploy(
         _print_plan(host, found, name, canary, mirror, json=json)
         return
     images = None if data is None else note_ignored(load_dataset(data)).test
+    changes = _class_changes(host, found, name) if json else None
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM rolls back as Ctrl-C does
     endpoint = deploy_model(
         host,
@@ -142,7 +144,9 @@ def deploy(
     )
     if json:
         uri = endpoint.scoring_uri
-        print_json({"endpoint": name, "model": str(found), "scoring_uri": uri, "traffic": endpoint.traffic})
+        about = {"endpoint": name, "model": str(found), "scoring_uri": uri, "traffic": endpoint.traffic}
+        differ = {"classes_added": changes.added, "classes_removed": changes.removed} if changes else {}
+        print_json(about | differ)
         return
     print(f"Scoring URI:  {endpoint.scoring_uri}")
     if page := host.page_address(name):
@@ -209,6 +213,14 @@ def _new_deployment(host: EndpointHost, model: RegisteredModel, name: str) -> tu
     return deployment_name(host, endpoint, model), endpoint
 
 
+def _class_changes(host: EndpointHost, model: RegisteredModel, name: str) -> ClassChanges:
+    """Compare the classes of a model with those of the live one; without an endpoint, nothing differs."""
+    from cifarml.deploy.class_changes import ClassChanges, compare_classes
+
+    endpoint = next((each for each in host.list_endpoints() if each.name == name), None)
+    return compare_classes(host, endpoint, model.open_run()) if endpoint else ClassChanges()
+
+
 def _print_plan(
     host: EndpointHost, model: RegisteredModel, name: str, canary: int, mirror: int, *, json: bool
 ) -> None:
@@ -221,6 +233,7 @@ def _print_plan(
         steps = [f"{'use' if endpoint.state else 'create'} endpoint {name}"]
         steps += [f"start {model} as deployment {new}, without traffic", "run the smoke test"]
         if endpoint.traffic:
+            steps += _class_changes(host, model, name).lines if model.registry else []
             if mirror:
                 steps.append(f"mirror {mirror} % of the traffic to {new}")
             steps.append(

@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 import typer
 
 from cifarml.cli import options
-from cifarml.cli.console import print_evaluation, print_json, print_notes, shown_path
+from cifarml.cli.console import print_json, print_notes, shown_path
+from cifarml.cli.figures import print_evaluation
 from cifarml.cli.options import DATA, OUTPUT
 from cifarml.progress import show_progress
 
@@ -58,9 +59,11 @@ def evaluate(
         )
         notes = dataset.notes
         print_notes(dataset)
+        same_images = trained.info.get("dataset_fingerprint") == dataset.fingerprint
         if split != "all":
             dataset = dataset.test if split == "test" else dataset.train
         evaluation, dataset, probabilities = evaluate_model(predictor, dataset, on_progress=on_progress)
+    seen = same_images and split != "test"
     files: list[Path] = []
     if output:
         from cifarml.report.image_grids import prediction_grid
@@ -73,8 +76,10 @@ def evaluate(
     if json:
         about = {"run": trained.path, "data": dataset.origin, "split": split, "notes": notes}
         ignored = [vars(files) for files in dataset.ignored]
-        print_json(about | evaluation.to_json() | {"ignored": ignored})
+        print_json(about | {"seen_in_training": seen} | evaluation.to_json() | {"ignored": ignored})
         return
     print_evaluation(f"{trained.path.name} on {dataset.origin} ({split})", evaluation)
+    if seen:
+        print("The model was trained on these images; the accuracy on others is probably lower")
     for file in files:
         print(f"Image: {shown_path(file)}")

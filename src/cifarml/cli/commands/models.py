@@ -10,14 +10,8 @@ import typer
 from cifarml.cli import options
 from cifarml.cli.advice import quoted_path
 from cifarml.cli.comparison import compare_versions, print_comparison, test_images
-from cifarml.cli.console import (
-    print_json,
-    print_list,
-    print_result,
-    print_table,
-    shown_path,
-    shown_time,
-)
+from cifarml.cli.console import print_json, print_list, print_result, print_table, shown_path, shown_time
+from cifarml.cli.figures import accuracy_cells, accuracy_columns, interval_rows, no_better
 from cifarml.cli.target import Target, open_model, open_registry, target_flag
 from cifarml.errors import SettingsError
 from cifarml.registry.base import CHAMPION, DEFAULT_NAME, parse_model
@@ -56,20 +50,23 @@ def list_command(
     """
     registry = open_registry(target)
     models = registry.list_models(name)
+    accuracy = accuracy_columns(model.metrics for model in models)
     rows = [
         (
             model,
             ", ".join(model.aliases),
-            f"{model.metrics['test_accuracy']:.1%}" if "test_accuracy" in model.metrics else "",
+            *accuracy_cells(model.metrics, balanced=len(accuracy) > 1),
             shown_time(model.created_at),
             model.run,
             model.tags.get("dataset", ""),
         )
         for model in models
     ]
-    columns = ("model", "aliases", "test accuracy ", "registered", "run", "data")
+    columns = ("model", "aliases", *accuracy, "registered", "run", "data")
     empty = "No model is registered. Register the newest run with: cifarml models register latest"
     print_list([_to_json(model) for model in models], columns, rows, empty=empty, json=json)
+    for line in [] if json else [each for model in models for each in no_better(str(model), model.metrics)]:
+        print(line)
     if models and registry.ui_command and not json:
         print(f"MLflow UI (pip install mlflow): {registry.ui_command}")
 
@@ -90,8 +87,11 @@ def show(model: Model = "champion", target: Target = None, json: options.Json = 
     rows: list[tuple[str, object]] = [("aliases", ", ".join(found.aliases)), ("run", found.run)]
     rows += [("registered", shown_time(found.created_at))] if found.created_at else []
     rows += [(name, f"{value:.6g}") for name, value in found.metrics.items()]
+    rows += interval_rows(found.metrics)
     rows += [(name, value) for name, value in found.tags.items() if name != "run"]
     print_table(str(found), ("field", "value"), rows)
+    for line in no_better(str(found), found.metrics):
+        print(line)
 
 
 @app.command()
@@ -141,6 +141,8 @@ def register(
     document = _to_json(model)
     if not json:
         print(f"registered {trained.path.name} as {model}{aliases}", flush=True)
+        for line in no_better(str(model), model.metrics):
+            print(line)
     if compare and source is not None and CHAMPION not in model.aliases:
         champion = registry.get(name, CHAMPION)
         document["comparison"] = compare_versions(champion, model, source, target, json=json, quiet=quiet)
@@ -240,7 +242,8 @@ def promote(
     else:
         promoted = registry.set_alias(found, alias)
     comparison = {"comparison": document} if document else {}
-    print_result(_to_json(promoted) | comparison, f"{promoted} is now the {alias}", json=json)
+    lines = [f"{promoted} is now the {alias}", *no_better(str(promoted), promoted.metrics)]
+    print_result(_to_json(promoted) | comparison, *lines, json=json)
 
 
 @app.command()

@@ -73,6 +73,7 @@ def quickstart(
 
 
 def _run_steps(folder: Path, epochs: int | None, storage: str | None, *, keep: bool) -> None:
+    from cifarml.data.describe import COLUMNS, describe_classes
     from cifarml.registry.local.registry import LocalRegistry
     from cifarml.report.image_grids import image_grid
     from cifarml.report.plots import save_figure
@@ -80,6 +81,7 @@ def _run_steps(folder: Path, epochs: int | None, storage: str | None, *, keep: b
 
     _print("1. Images")
     dataset = _load_images()
+    _print(f"   {describe_classes(dataset, width=COLUMNS - 3)}")
     for text in dataset.notes:
         _print(f"   {text}")
     _print(f"   {shown_path(save_figure(folder / 'images.png', image_grid(dataset)))}")
@@ -115,6 +117,7 @@ def _load_images() -> Dataset:
 
 
 def _train(dataset: Dataset, folder: Path, preset: PresetName, num_epochs: int | None) -> Run:
+    from cifarml.evaluation.evaluate import stored_evaluation
     from cifarml.run_folders import new_run_dir
     from cifarml.train.config import TrainConfig
 
@@ -125,8 +128,10 @@ def _train(dataset: Dataset, folder: Path, preset: PresetName, num_epochs: int |
     with show_progress() as on_progress:
         path = new_run_dir(folder / "runs", config.preset)
         run = train_model(config, dataset, path, on_progress=on_progress)
-    accuracy, count, epochs = (run.info[key] for key in ("test_accuracy", "num_test_images", "num_epochs"))
-    _print(f"   {preset}, {epochs} epoch{'s' * (epochs > 1)}: test accuracy {accuracy:.1%} on {count} images")
+    result, epochs = stored_evaluation(run).by_class, run.info["num_epochs"]
+    headline = result.headline(f"{preset}, {epochs} epoch{'s' * (epochs > 1)}:", "test image")
+    for line in (headline, *result.cautions()):
+        _print(f"   {line}")
     return run
 
 

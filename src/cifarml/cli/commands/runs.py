@@ -9,15 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cifarml.cli import options
-from cifarml.cli.console import (
-    figure_rows,
-    note_ignored,
-    print_evaluation,
-    print_json,
-    print_list,
-    print_table,
-    shown_path,
-)
+from cifarml.cli.console import note_ignored, print_json, print_list, print_table, shown_path
+from cifarml.cli.figures import accuracy_cells, accuracy_columns, figure_rows, no_better, print_evaluation
 from cifarml.errors import SettingsError
 from cifarml.progress import show_progress
 
@@ -53,21 +46,26 @@ def list_command(runs_dir: options.RunsDir = None, json: options.Json = False) -
         found = [run for run in LocalRegistry().list_runs() if run.path.resolve() not in here] + found
     documents = [{"name": r.name, "path": r.path, "state": r.state, **r.info} for r in found]
     empty = f"There are no runs in {folder.resolve()}. Train one with: cifarml train --subset 2000"
+    accuracy = accuracy_columns(r.info for r in found)
     rows = [
         (
             r.name if r.path.parent == folder else shown_path(r.path),
             r.state,
-            f"{r.info['test_accuracy']:.1%}" if "test_accuracy" in r.info else "",
+            *accuracy_cells(r.info, balanced=len(accuracy) > 1),
             "/".join(f"{r.info[key]:.0f}" for key in ("num_epochs", "planned_epochs") if key in r.info),
             f"{r.info['training_s']:.0f} s" if "test_accuracy" in r.info else "",
             r.info.get("dataset", ""),
         )
         for r in found
     ]
-    columns = ("run", "state", "test accuracy ", "epochs ", "training ", "data")
+    columns = ("run", "state", *accuracy, "epochs ", "training ", "data")
     print_list(documents, columns, rows, empty=empty, json=json)
+    if json:
+        return
     for run in found:
-        if run.state == "unfinished" and not json:
+        for line in no_better(run.name, run.info):
+            print(line)
+        if run.state == "unfinished":
             print(f"Resume {run.name} with: {resume_command(Path(shown_path(run.path)))}")
 
 
@@ -82,7 +80,7 @@ def show(run: options.Run = "latest", runs_dir: options.RunsDir = None, json: op
       cifarml runs show
       cifarml runs show runs/first --json
     """
-    from cifarml.evaluation.metrics import Evaluation
+    from cifarml.evaluation.evaluate import stored_evaluation
     from cifarml.run_folders import CONFIG, METRICS, REPORT, shown_settings
     from cifarml.train.data_source import Source
 
@@ -95,9 +93,9 @@ def show(run: options.Run = "latest", runs_dir: options.RunsDir = None, json: op
     about = {name: value for name, value in trained.info.items() if name != "source"}
     if source := Source.of_run(trained):
         about["source"] = shlex.join([source.data, *source.flags])
-    rows = {**shown_settings(config), **about}.items()
+    rows = [(name, _setting(value)) for name, value in {**shown_settings(config), **about}.items()]
     print_table(f"Run {trained.path.name}", ("setting", "value"), rows)
-    print_evaluation("Test images", Evaluation.from_json(metrics["test"]))
+    print_evaluation("Test images", stored_evaluation(trained))
     for name in trained.files:
         print(shown_path(trained.path / name) + ("   (open it with a browser)" if name == REPORT else ""))
 

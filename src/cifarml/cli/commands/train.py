@@ -14,6 +14,7 @@ from cifarml.cli import options
 from cifarml.cli.advice import advise_after_training
 from cifarml.cli.commands.jobs import follow
 from cifarml.cli.console import load_tensorflow, note, print_notes, print_result, shown_path
+from cifarml.cli.figures import print_data
 from cifarml.cli.options import AZURE, MACHINE, OUTPUT, TRAINING
 from cifarml.cli.target import Target, log_run, open_workspace, remote_registry
 from cifarml.errors import SettingsError, TrainingError
@@ -176,7 +177,7 @@ def train(
             raise SettingsError("--yaml requires --compute", hint="add --compute CLUSTER")
     registry = remote_registry(target)
     with show_progress(quiet=quiet) as on_progress:
-        dataset = load_images(source, on_progress)
+        dataset = load_images(source, on_progress, None if resume else config)
         load_tensorflow()
         from cifarml.train.trainer import resume_training, train_model
 
@@ -259,12 +260,13 @@ def explain_termination(run_dir: Path, on_progress: OnProgress) -> Iterator[OnPr
         signal.signal(signal.SIGTERM, before)
 
 
-def load_images(source: Source, on_progress: OnProgress) -> Dataset:
-    """Load the training images, and print which are skipped and how they are labelled and split."""
+def load_images(source: Source, on_progress: OnProgress, config: TrainConfig | None) -> Dataset:
+    """Load the training images; print classes, notes on labels and split, skipped images and warnings."""
     dataset = source.load(on_progress=on_progress)
     for image in dataset.skipped:
         note(f"skipped {image.name}: {image.reason}")
     print_notes(dataset)
+    print_data(dataset, source.data, config, on_progress)
     return dataset
 
 
@@ -298,15 +300,20 @@ def train_on_cluster(
 
 def print_run(run: Run, registry: ModelRegistry | None, *, json: bool) -> None:
     """Print the result of a training."""
+    from cifarml.evaluation.evaluate import stored_evaluation
     from cifarml.run_folders import REPORT
 
+    result = stored_evaluation(run).by_class
+    data = run.read_json("dataset.json") if json else {}
+    more = {name: data[name] for name in ("classes", "warnings") if name in data}
     info, path = run.info, shown_path(run.path)
     if info["interrupted"] and not json:
         print(f"Interrupted in epoch {info['num_epochs'] + 1}; the run contains the model trained so far.")
     print_result(
-        {"path": run.path, **info},
-        f"Test accuracy {info['test_accuracy']:.1%} on {info['num_test_images']:,} images "
-        f"(trained {info['training_s']:.0f} s, {info['images_per_second']:,.0f} images/s)",
+        {"path": run.path, **info, "test_never_predicted": result.never_predicted, **more},
+        result.headline(),
+        *result.cautions(),
+        f"Training:   {info['training_s']:.0f} s, {info['images_per_second']:,.0f} images/s",
         f"Run folder: {path}",
         f"Report:     {path}/{REPORT}   (open it with a browser)",
         *([] if json else advise_after_training(run, registry)),

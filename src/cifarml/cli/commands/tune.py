@@ -97,7 +97,7 @@ def tune(
     runs_dir = options.runs_folder(runs_dir)
     source = Source(data=data, subset=subset, subset_seed=subset_seed, skip_bad=skip_bad)
     with show_progress(quiet=quiet) as on_progress:
-        dataset = load_images(source, on_progress)
+        dataset = load_images(source, on_progress, config)
         study_dir = runs_dir / "tuning" / (name or f"{config.preset}-{dataset.fingerprint[:8]}")
         load_tensorflow()
         from cifarml.tune.search import tune_model
@@ -141,6 +141,8 @@ def print_result(result: TuneResult) -> None:
         ],
     )
     print(_verdict(result))
+    for line in result.by_class.cautions("image") if result.by_class else ():
+        print(line)
     print(f"Settings of trial {result.best.number}: {shown_path(result.settings_file)}")
 
 

@@ -34,7 +34,7 @@ from cifarml.run_folders import (
     resume_command,
 )
 from cifarml.train.checkpoint import Checkpoint, explain_resource_errors
-from cifarml.train.config import TrainConfig
+from cifarml.train.config import Precision, TrainConfig
 from cifarml.train.data_source import Source
 from cifarml.train.export import export_onnx
 from cifarml.train.fit import fit_network
@@ -111,7 +111,11 @@ def train_model(
 
 
 def resume_training(
-    run: Run | str | Path, dataset: Dataset, *, on_progress: OnProgress = ignore_progress
+    run: Run | str | Path,
+    dataset: Dataset,
+    *,
+    precision: Precision | None = None,
+    on_progress: OnProgress = ignore_progress,
 ) -> Run:
     """Resume an unfinished training run from its last checkpoint, and finish it.
 
@@ -122,6 +126,7 @@ def resume_training(
     Args:
         run: The unfinished run, or its folder.
         dataset: The images that the run was started with.
+        precision: Precision for the rest of the training; by default, and for "auto", that of the run.
         on_progress: As for `train_model`.
 
     Returns:
@@ -148,6 +153,9 @@ def resume_training(
         if finished := finish_manifest(run_dir, clear=checkpoint.remove):
             return finished
         plan = _read_plan(run_dir, dataset)
+        if precision not in {None, "auto"}:
+            config = plan.config.changed(precision=precision)
+            plan = plan._replace(config=config, precision=config.precision)
         splits = _split(plan.config, dataset)
         for partial in run_dir.glob(".*.partial"):
             partial.unlink()
@@ -216,6 +224,8 @@ def _train(
         on_progress=on_progress,
     )
 
+    write_json(run_dir / CONFIG, plan.to_json())  # with another precision, if it was resumed with one
+
     def saving(step: int) -> None:
         on_progress(Progress("writing the run", step, 4, unit="steps"))
 
@@ -225,7 +235,13 @@ def _train(
     model.save(run_dir / KERAS_MODEL)
     saving(1)
     images = splits.test.images
-    predictor, difference = export_onnx(model, run_dir / ONNX_MODEL, dataset.class_names, images[:_COMPARED])
+    predictor, difference = export_onnx(
+        model,
+        run_dir / ONNX_MODEL,
+        dataset.class_names,
+        images[:_COMPARED],
+        hint=_finish_later(run_dir, plan.precision),
+    )
     saving(2)
     # The only use of the test images, with the model that will be served.
     probabilities = predictor.predict_images(images)
@@ -264,6 +280,19 @@ def _train(
     run = write_manifest(run_dir, dataset.class_names, info, clear=checkpoint.remove)
     saving(4)
     return run
+
+
+def _finish_later(run_dir: Path, precision: str) -> str:
+    """Return the hint for a failed export; the checkpoint of the last epoch is kept."""
+    if precision != "float32":
+        return (
+            "the training is kept; finish the run in float32 with: "
+            f"{resume_command(run_dir)} --precision float32"
+        )
+    return (
+        "the training is kept; install other versions of onnxruntime and tf2onnx, and finish the run with: "
+        f"{resume_command(run_dir)}"
+    )
 
 
 def build_serving_model(

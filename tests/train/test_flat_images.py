@@ -95,13 +95,15 @@ def test_a_failed_export_keeps_the_training(
 ) -> None:
     """The hint is a command that finishes the run in another precision, without another epoch."""
     images = save_images(flat_images("patches"), tmp_path / "images.zip")
+    tolerance = export.TOLERANCE
     config = tmp_path / "config.json"
     config.write_text(json.dumps({"num_epochs": 2, "widths": [8], "precision": "mixed_bfloat16"}))
     source = Source(data=str(images))
     run_dir = tmp_path / "runs" / "one"
-    with monkeypatch.context() as strict, pytest.raises(TrainingError, match="differs") as caught:
-        strict.setattr(export, "TOLERANCE", -1.0)
+    monkeypatch.setattr(export, "TOLERANCE", -1.0)
+    with pytest.raises(TrainingError, match="differs") as caught:
         train_model(TrainConfig.load(config), source.load(), run_dir, source=source)
+    monkeypatch.setattr(export, "TOLERANCE", tolerance)
     assert caught.value.hint
     command = caught.value.hint.partition(" with: ")[2].split()
     assert command == ["cifarml", "train", "--resume", str(run_dir), "--precision", "float32"]
@@ -116,11 +118,12 @@ def test_a_failed_export_keeps_the_training(
 def test_a_failed_export_in_float32_keeps_the_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_dir = tmp_path / "run"
+    run_dir, tolerance = tmp_path / "run", export.TOLERANCE
     settings: dict[str, Any] = {"num_epochs": 2, "widths": (8,), "precision": "float32"}
-    with monkeypatch.context() as strict, pytest.raises(TrainingError, match="differs") as caught:
-        strict.setattr(export, "TOLERANCE", -1.0)
+    monkeypatch.setattr(export, "TOLERANCE", -1.0)
+    with pytest.raises(TrainingError, match="differs") as caught:
         train("patches", run_dir, **settings)
+    monkeypatch.setattr(export, "TOLERANCE", tolerance)
     assert str(caught.value.hint).endswith(f"finish the run with: cifarml train --resume {run_dir}")
     resumed = resume_training(run_dir, flat_images("patches"))
     whole = train("patches", tmp_path / "whole", **settings)

@@ -132,5 +132,6 @@ def flat_images(kind: str) -> Dataset:
 
 
 def _box(rng: np.random.Generator) -> tuple[int, int, int, int]:
-    x, y, width, height = (*rng.integers(4, 24, 2).tolist(), *rng.integers(16, 36, 2).tolist())
+    x, y = rng.integers(4, 24, 2).tolist()
+    width, height = rng.integers(16, 36, 2).tolist()
     return x, y, x + width, y + height

@@ -34,7 +34,7 @@ from cifarml.run_folders import (
     resume_command,
 )
 from cifarml.train.checkpoint import Checkpoint, explain_resource_errors
-from cifarml.train.config import Precision, TrainConfig
+from cifarml.train.config import TrainConfig
 from cifarml.train.data_source import Source
 from cifarml.train.export import export_onnx
 from cifarml.train.fit import fit_network
@@ -114,7 +114,7 @@ def resume_training(
     run: Run | str | Path,
     dataset: Dataset,
     *,
-    precision: Precision | None = None,
+    precision: str | None = None,
     on_progress: OnProgress = ignore_progress,
 ) -> Run:
     """Resume an unfinished training run from its last checkpoint, and finish it.
@@ -133,6 +133,7 @@ def resume_training(
         The finished run.
 
     Raises:
+        SettingsError: If there is no such precision.
         TrainingError: If the run is finished or being trained, was started with other images or other
             versions of Keras and its backend, or its checkpoint is damaged; the run is unchanged then. Also
             as for `train_model`.
@@ -235,12 +236,9 @@ def _train(
     model.save(run_dir / KERAS_MODEL)
     saving(1)
     images = splits.test.images
+    hint = _finish_later(run_dir, plan.precision)
     predictor, difference = export_onnx(
-        model,
-        run_dir / ONNX_MODEL,
-        dataset.class_names,
-        images[:_COMPARED],
-        hint=_finish_later(run_dir, plan.precision),
+        model, run_dir / ONNX_MODEL, dataset.class_names, images[:_COMPARED], hint=hint
     )
     saving(2)
     # The only use of the test images, with the model that will be served.

@@ -10,7 +10,7 @@ avx512f and without bfloat16 (2026-11-27, docs/benchmarks.md): from 1,800 traini
 the time of the article's network, 69.9 % (68.9 to 71.6), from 1,800 other images 71.3 % (70.6 to 72.3); from
 47,500 in 44 to 55 s, 1/41 of the article's time, 78.7 % (77.8 to 79.3). With epsilon 1e-3 instead of 1e-5
 (2026-11-29, docs/lab-notes.md), on two cores of an AMD EPYC in bfloat16, from the first 1,800 images: 71.7 %
-(71.3 to 72.4) instead of 72.1 % (72.0 to 72.2).
+(71.3 to 72.4) instead of 72.1 % (72.0 to 72.2), a difference within the noise.
 """
 
 from __future__ import annotations

@@ -28,6 +28,7 @@ from cifarml.model.layers import (
 from cifarml.model.presets import PRESETS
 from cifarml.model.test_time_augmentation import ALONE, MIRRORED, MOVED, View
 from cifarml.train.config import PresetName
+from tests.flat_images import UNSEEN
 
 
 def test_tutorial_has_the_parameters_of_the_article() -> None:
@@ -278,8 +279,43 @@ def test_whitened_pixels_are_uncorrelated(drawn: Dataset) -> None:
     assert np.diag(second).max() < 1.02
 
 
-def test_whitening_filters_of_uniform_images_are_finite() -> None:
-    assert np.isfinite(whitening_filters(np.full((3, 32, 32, 3), 200, np.uint8))).all()
+def responses(filters: np.ndarray, images: np.ndarray) -> np.ndarray:
+    pixels = (images.astype(np.float32) / 255 - PIXEL_MEAN) / PIXEL_STD
+    return np.asarray(keras.ops.convert_to_numpy(keras.ops.conv(pixels, filters, padding="valid")))
+
+
+def test_whitening_ignores_what_the_images_do_not_contain(drawn: Dataset) -> None:
+    """Filters of grayscale images respond to the brightness only, and those of constant ones to no edge."""
+    gray = np.repeat(drawn.images[..., :1], 3, axis=-1)
+    filters = whitening_filters(gray)
+    assert (np.abs(filters[..., :12]).max(axis=(0, 1, 2)) > 0).sum() == 4
+    assert np.abs(filters.sum(axis=2)).max() > 1
+    colored = np.stack([gray[..., 0] // 2, gray[..., 0], gray[..., 0]], axis=-1)
+    mean = np.repeat(colored.mean(axis=-1, keepdims=True), 3, axis=-1)
+    assert responses(filters, colored) == pytest.approx(responses(filters, mean), abs=0.01)
+    constant = whitening_filters(np.full((3, 32, 32, 3), 200, np.uint8))
+    assert np.isfinite(constant).all()
+    assert (np.abs(constant[..., :12]).max(axis=(0, 1, 2)) > 0).sum() == 1
+
+
+def test_whitening_covers_all_classes_of_sorted_images(drawn: Dataset) -> None:
+    gray = np.repeat(drawn.images[..., :1], 3, axis=-1)
+    images = np.concatenate([np.tile(gray, (26, 1, 1, 1)), drawn.images])  # 5,200 gray images come first
+    assert (np.abs(whitening_filters(images)[..., :12]).max(axis=(0, 1, 2)) > 0).all()
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+def test_channels_that_are_constant_in_training_stay_constant(precision: str) -> None:
+    """Six normalisations amplify nothing, so that rounding errors do not decide about any image."""
+    black = np.zeros((20, 32, 32, 3), np.uint8)
+    network = build_network(2, (8, 16, 16), images=black, precision=precision)
+    for layer in network.layers:
+        if isinstance(layer, FusedBatchNormalization):
+            layer.momentum = 0.0
+    network(black, training=True)
+    served = to_serve(network, views=ALONE)
+    logits = keras.ops.convert_to_numpy(served.get_layer("body")(UNSEEN.astype(np.float32)))
+    assert np.abs(logits).max() < 100
 
 
 @pytest.mark.parametrize("num_images", [1, 500, 1800, 9_999, 10_000, 50_000])

@@ -390,7 +390,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no epochs": (about(num_epochs=0, history={}), "num_epochs"),
     "few epochs": (about(history={"loss": [1.0], "accuracy": []}), "a value for each epoch"),
     "unknown": (about(run="rm -rf"), "run: Extra"),
-    "other format": (about(format="cifarml-checkpoint/2"), "format"),
+    "other format": (about(format="cifarml-checkpoint/1"), "another version of cifarml wrote it"),
     "other shapes": (about(variables=[["float32", [10**12]]]), "have other shapes"),
     "other plan": (about(plan={"preset": "fast"}), "other settings"),
     "NaN plan": (about(plan={"learning_rate": float("nan")}), "other settings"),

@@ -9,6 +9,7 @@ avx512f and without bfloat16 (2026-11-27, docs/benchmarks.md): from 47,500 train
 2,094 s, 0.984 to 0.990 of the article's time, 91.1 % (91.0 to 91.2); from 1,800 in 591 to 897 s, 9.5 times
 the article's time, 75.2 % (74.9 to 75.5), and from 1,800 other images 75.7 % (75.3 to 75.9). On one NVIDIA
 H200, with JAX, 35 epochs on 47,500 images in 44 to 47 s, including compilation: 91.2 % (91.0 to 91.4).
+All were measured with epsilon 1e-5 in the batch normalisation; see docs/lab-notes.md for 1e-3.
 """
 
 from __future__ import annotations

@@ -33,6 +33,10 @@ from cifarml.model.test_time_augmentation import View, average, show
 _PATCH = 2
 _HEAD_SCALE = 1 / 9
 """Keeps the initial logits small; Jordan, 2024, section 3.1."""
+_EPSILON = 1e-3
+"""Keras' default. A kernel has norm 1 per channel, so channels that carry a signal have a variance near 1."""
+_CONSTANT = 2**-18
+"""Variance of a constant channel: that of rounding a value of 1 to bfloat16, or less."""
 
 
 def build_network(
@@ -73,7 +77,7 @@ def build_network(
         for position in range(2):
             pooled = position == 0
             stack.append(QuickConv2D(width, 3, padding="same", use_bias=False, pooled=pooled, **policy))
-            stack.append(FusedBatchNormalization(momentum=0.6, epsilon=1e-5, scale=False, **policy))
+            stack.append(FusedBatchNormalization(momentum=0.6, epsilon=_EPSILON, scale=False, **policy))
             stack.append(QuickActivation(activation, **policy))
     stack.append(layers.GlobalMaxPooling2D(**policy))
     if dropout:
@@ -139,10 +143,14 @@ def to_serve(network: keras.Sequential, *, views: Sequence[View], temperature: f
 def _fold_normalization(
     convolution: layers.Conv2D, following: keras.Layer
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Return the kernel and bias of a convolution, with a following batch normalisation folded in."""
+    """Return the kernel and bias of a convolution, with a following batch normalisation folded in.
+
+    A channel that was constant in training stays constant for any image. Otherwise each normalisation would
+    multiply what other images cause in it by up to 1 / sqrt(epsilon), and rounding errors would decide.
+    """
     (kernel,) = convolution.get_weights()
     if not isinstance(following, FusedBatchNormalization):
         return kernel, np.zeros(kernel.shape[-1], np.float32)
     beta, mean, variance = following.get_weights()
-    scale = 1 / np.sqrt(variance + following.epsilon)
+    scale = (variance > _CONSTANT) / np.sqrt(variance + following.epsilon)
     return kernel * scale, beta - mean * scale

@@ -18,6 +18,11 @@ PIXEL_STD: Final = 0.226
 """Mean and standard deviation of the pixels of photographs on a scale of 0 to 1, over all channels."""
 
 _MAX_IMAGES: Final = 5000
+_RIDGE: Final = 5e-4
+"""Added to the variances of patches, so that faint directions are not amplified to full strength."""
+_QUANTIZATION: Final = (1 / 255 / PIXEL_STD) ** 2 / 12
+"""Variance of rounding to 8 bits. A direction with less contains no signal, such as color in grayscale images
+or edges in constant ones; in float32 its variance would be rounding noise."""
 _SMALL: Final = 8
 """Up to this image size the bfloat16 gradient is faster as a convolution; larger ones exceed the cache."""
 
@@ -171,18 +176,22 @@ def whitening_filters(images: npt.NDArray[np.uint8], size: int = 2) -> npt.NDArr
 
     They are the principal axes of the patches, scaled to unit variance, and their negatives, so that a
     following ReLU loses no information (K. Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024,
-    section 3.2, after T. Tysam's hlb-CIFAR10).
+    section 3.2, after T. Tysam's hlb-CIFAR10). Axes without signal have filters of zeros, so that the network
+    ignores what it has not seen in training.
 
     Args:
-        images: uint8, shape (N, H, W, 3); at most the first 5000 are used.
+        images: uint8, shape (N, H, W, 3); at most 5000, drawn at random, are used.
         size: Height and width of a patch, in pixels.
 
     Returns:
         float32, shape (size, size, 3, 6 * size**2), for pixels of mean 0 and variance 1.
     """
-    pixels = (images[:_MAX_IMAGES].astype(np.float32) / 255 - PIXEL_MEAN) / PIXEL_STD
+    if len(images) > _MAX_IMAGES:  # often sorted by class
+        images = images[np.random.default_rng(0).choice(len(images), _MAX_IMAGES, replace=False)]
+    pixels = (images.astype(np.float32) / 255 - PIXEL_MEAN) / PIXEL_STD
     windows = np.lib.stride_tricks.sliding_window_view(pixels, (size, size), axis=(1, 2))
     patches = windows[:, ::3, ::3].transpose(0, 1, 2, 4, 5, 3).reshape(-1, size * size * 3)
     variances, axes = np.linalg.eigh(patches.T.astype(np.float64) @ patches / len(patches))
-    filters = (axes / np.sqrt(variances + 5e-4)).T[::-1].reshape(-1, size, size, 3).transpose(1, 2, 3, 0)
+    scales = (variances > _QUANTIZATION) / np.sqrt(np.abs(variances) + _RIDGE)
+    filters = (axes * scales).T[::-1].reshape(-1, size, size, 3).transpose(1, 2, 3, 0)
     return np.concatenate([filters, -filters], axis=-1).astype(np.float32)

@@ -44,6 +44,8 @@ from cifarml.train.plan import Plan
 _WAIT_S: Final = 1.0
 """Lock timeout; checking whether a run is being trained holds the lock briefly."""
 _UNREADABLE: Final = (OSError, ValueError, LookupError, EOFError, RuntimeError, MemoryError, zipfile.error)
+_FORMAT: Final = "cifarml-checkpoint/2"
+"""The number changes with the variables, and with what a network computes from them."""
 _DATE: Final = (1980, 1, 1, 0, 0, 0)
 
 
@@ -69,7 +71,7 @@ class _About(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    format: Literal["cifarml-checkpoint/1"] = "cifarml-checkpoint/1"
+    format: Literal["cifarml-checkpoint/2"] = _FORMAT
     made_with: dict[str, str]
     plan: dict[str, Any]
     fingerprint: str
@@ -157,6 +159,9 @@ class Checkpoint:
             return TrainingState({}, 0.0)
         except ValidationError as error:
             first = error.errors()[0]
+            if first["loc"] == ("format",):
+                reason = f"expected the format {_FORMAT!r}, got {first['input']!r:.60}"
+                raise self._unusable(f"another version of cifarml wrote it: {reason}") from error
             where = ".".join(map(str, first["loc"]))
             raise self._unusable(f"{ABOUT}: {where}: {first['msg']}") from error
         except _UNREADABLE as error:
@@ -168,7 +173,7 @@ class Checkpoint:
                 f"Received: {_versions(here, differ)}",
                 hint="install those versions, or start a new run: the results would differ",
             )
-        if about.plan != plan.to_json():
+        if about.plan | {"precision": plan.precision} != plan.to_json():  # resuming may change it
             raise self._unusable("it belongs to a training with other settings")
         if about.fingerprint != fingerprint:
             raise self._unusable("it belongs to a training on other images")

@@ -24,7 +24,12 @@ TOLERANCE: Final = 1e-4
 
 
 def export_onnx(
-    model: keras.Model, path: Path, class_names: tuple[str, ...], images: npt.NDArray[np.uint8]
+    model: keras.Model,
+    path: Path,
+    class_names: tuple[str, ...],
+    images: npt.NDArray[np.uint8],
+    *,
+    hint: str | None = None,
 ) -> tuple[Predictor, float]:
     """Export a model to ONNX, and verify its predictions against Keras.
 
@@ -33,17 +38,18 @@ def export_onnx(
         path: The .onnx file to write; raw pixels in, probabilities out, any batch size.
         class_names: The classes, in the order of its outputs.
         images: Real images to compare on, uint8, shape (N, 32, 32, 3), N at least 1.
+        hint: Hint of the error.
 
     Returns:
         The exported model, and the largest difference in a probability from Keras.
 
     Raises:
-        TrainingError: If the difference is above 1e-4; no file is written then.
+        TrainingError: If the export fails or the difference is above 1e-4; no file is written then.
     """
     with tempfile.TemporaryDirectory() as folder:
         temporary = Path(folder, "model.onnx")
         expected = np.asarray(model(images, training=False))  # also builds what export needs
-        _convert(model, temporary)
+        _convert(model, temporary, hint)
         content = temporary.read_bytes()
     predictor = Predictor(content, class_names)
     difference = max(
@@ -54,13 +60,13 @@ def export_onnx(
         raise TrainingError(
             f"the exported model differs from the trained one: expected at most {TOLERANCE:g}, "
             f"got {difference:.2g}",
-            hint="please report this, with the versions in the run's environment.json",
+            hint=hint,
         )
     path.write_bytes(content)
     return predictor, difference
 
 
-def _convert(model: keras.Model, path: Path) -> None:
+def _convert(model: keras.Model, path: Path, hint: str | None = None) -> None:
     if keras.config.backend() == "tensorflow":
         with warnings.catch_warnings():
             # Keras 3.15 looks up np.object, which numpy has removed, and handles its absence.
@@ -76,7 +82,7 @@ def _convert(model: keras.Model, path: Path) -> None:
         command, env=environment, capture_output=True, text=True, check=False
     )
     if done.returncode:
-        raise TrainingError(f"the model could not be exported to ONNX:\n{done.stderr[-2000:]}")
+        raise TrainingError(f"the model could not be exported to ONNX:\n{done.stderr[-2000:]}", hint)
 
 
 if __name__ == "__main__":

@@ -118,7 +118,11 @@ def train_model(
 
 @keras_defaults()
 def resume_training(
-    run: Run | str | Path, dataset: Dataset, *, on_progress: OnProgress = ignore_progress
+    run: Run | str | Path,
+    dataset: Dataset,
+    *,
+    precision: str | None = None,
+    on_progress: OnProgress = ignore_progress,
 ) -> Run:
     """Resume an unfinished training run from its last checkpoint, and finish it.
 
@@ -129,12 +133,14 @@ def resume_training(
     Args:
         run: The unfinished run, or its folder.
         dataset: The images that the run was started with.
+        precision: Precision for the rest of the training; by default, and for "auto", that of the run.
         on_progress: As for `train_model`.
 
     Returns:
         The finished run.
 
     Raises:
+        SettingsError: If there is no such precision.
         TrainingError: If the run is finished or being trained, was started with other images or other
             versions of Keras and its backend, or its checkpoint is damaged; the run is unchanged then. Also
             as for `train_model`.
@@ -155,6 +161,9 @@ def resume_training(
         if finished := finish_manifest(run_dir, clear=checkpoint.remove):
             return finished
         plan = _read_plan(run_dir, dataset)
+        if precision not in {None, "auto"}:
+            config = plan.config.changed(precision=precision)
+            plan = plan._replace(config=config, precision=config.precision)
         splits = _split(plan.config, dataset)
         for partial in run_dir.glob(".*.partial"):
             partial.unlink()
@@ -224,6 +233,8 @@ def _train(
         on_progress=on_progress,
     )
 
+    write_json(run_dir / CONFIG, plan.to_json())  # with another precision, if it was resumed with one
+
     def saving(step: int) -> None:
         on_progress(Progress("writing the run", step, 4, unit="steps"))
 
@@ -233,7 +244,10 @@ def _train(
     model.save(run_dir / KERAS_MODEL)
     saving(1)
     images = splits.test.images
-    predictor, difference = export_onnx(model, run_dir / ONNX_MODEL, dataset.class_names, images[:_COMPARED])
+    hint = _finish_later(run_dir, plan.precision)
+    predictor, difference = export_onnx(
+        model, run_dir / ONNX_MODEL, dataset.class_names, images[:_COMPARED], hint=hint
+    )
     saving(2)
     # The only use of the test images, with the model that will be served.
     probabilities = predictor.predict_images(images)
@@ -278,6 +292,19 @@ def _train(
     run = write_manifest(run_dir, dataset.class_names, info, clear=checkpoint.remove)
     saving(4)
     return run
+
+
+def _finish_later(run_dir: Path, precision: str) -> str:
+    """Return the hint for a failed export; the checkpoint of the last epoch is kept."""
+    if precision != "float32":
+        return (
+            "the training is kept; finish the run in float32 with: "
+            f"{resume_command(run_dir)} --precision float32"
+        )
+    return (
+        "the training is kept; install other versions of onnxruntime and tf2onnx, and finish the run with: "
+        f"{resume_command(run_dir)}"
+    )
 
 
 def build_serving_model(

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 CHOSEN = "set by the preset"
 _SOURCE_FLAGS = ("data", "subset", "subset_seed", "skip_bad")
 """Parameters that override the image source stored in a run."""
-_RESUME_FLAGS = {*_SOURCE_FLAGS, "images", "resume", "runs_dir", "target", "json", "quiet"}
+_RESUME_FLAGS = {
+    *_SOURCE_FLAGS, "images", "precision", "resume", "runs_dir", "target", "json", "quiet",
+}  # fmt: skip
 """Parameters that can be combined with --resume."""
 
 
@@ -183,7 +185,7 @@ def train(
 
         with explain_termination(run_dir, on_progress) as report:
             if resume is not None:
-                run = resume_training(run_dir, dataset, on_progress=report)
+                run = resume_training(run_dir, dataset, precision=precision, on_progress=report)
             else:
                 run = train_model(config, dataset, run_dir, source=source, on_progress=report)
     log_run(run, registry)

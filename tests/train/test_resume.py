@@ -23,7 +23,7 @@ import pytest
 import typer
 
 from cifarml import Dataset, Run, TrainConfig, load_dataset, resume_training, train_model
-from cifarml.cli.commands.train import explain_termination
+from cifarml.cli.termination import explain_termination
 from cifarml.data.save import save_images
 from cifarml.errors import ModelFileError, TrainingError
 from cifarml.progress import Progress

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -13,7 +12,6 @@ from typing import Final
 import keras
 
 from cifarml.data.dataset import Dataset, DatasetSplits
-from cifarml.data.describe import count_classes, list_warnings
 from cifarml.errors import DataError, TrainingError
 from cifarml.evaluation.calibration import fit_temperature
 from cifarml.evaluation.compare_runs import Answers
@@ -45,6 +43,7 @@ from cifarml.train.export import export_onnx
 from cifarml.train.fit import fit_network
 from cifarml.train.network import predict_in_blocks
 from cifarml.train.plan import Plan
+from cifarml.train.run_facts import describe_dataset, describe_training
 from cifarml.train.speed_probe import autotune
 
 _DATASET: Final = "dataset.json"
@@ -106,7 +105,7 @@ def train_model(
         on_progress(Progress("measuring speed", 0, None, unit="steps"))
     plan = autotune(plan, splits)
     documents = {
-        _DATASET: _describe_dataset(dataset, splits),
+        _DATASET: describe_dataset(dataset, splits),
         ENVIRONMENT: describe_environment(),
         CONFIG: plan.to_json(),
     }
@@ -264,27 +263,10 @@ def _train(
     }
     for name, figure in figures.items():
         save_figure(run_dir / name, figure)
-    info = {
-        "run": run_dir.name,
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "preset": config.preset,
-        "num_epochs": len(fitted.history["loss"]),
-        "interrupted": fitted.interrupted,
-        "dataset": dataset.origin,
-        "dataset_fingerprint": dataset.fingerprint,
-        "ignored": [vars(files) for files in dataset.ignored],
-        "dataset_notes": dataset.notes,
+    info = describe_training(run_dir.name, config, dataset, fitted, evaluation) | {
         "num_parameters": model.count_params(),
-        "training_s": round(fitted.training_s, 3),
-        "images_per_second": round(fitted.images_per_second, 1),
-        "test_accuracy": evaluation.accuracy,
-        "test_loss": evaluation.loss,
         "test_calibration_error": reliability.calibration_error,
         "temperature": temperature,
-        "test_accuracy_interval_95": evaluation.by_class.interval,
-        "test_majority_baseline": evaluation.by_class.majority_baseline,
-        "test_balanced_accuracy": evaluation.by_class.balanced_accuracy,
-        "num_test_images": evaluation.num_images,
         "onnx_difference": difference,
         **checkpoint.source,
     }
@@ -318,19 +300,3 @@ def build_serving_model(
     if temperature != 1.0:
         model = preset.to_serve(network, temperature=temperature)
     return model, temperature
-
-
-def _describe_dataset(dataset: Dataset, splits: DatasetSplits) -> dict[str, object]:
-    return {
-        "origin": dataset.origin,
-        "fingerprint": dataset.fingerprint,
-        "class_names": dataset.class_names,
-        "num_train": len(splits.train),
-        "num_validation": len(splits.validation),
-        "num_test": len(splits.test),
-        "classes": count_classes(splits),
-        "warnings": list_warnings(dataset),
-        "skipped": [image._asdict() for image in dataset.skipped],
-        "ignored": [vars(files) for files in dataset.ignored],
-        "notes": dataset.notes,
-    }

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,8 +14,9 @@ from cifarml.cli.console import load_tensorflow, note, print_notes, print_result
 from cifarml.cli.figures import print_data
 from cifarml.cli.options import AZURE, MACHINE, OUTPUT, TRAINING
 from cifarml.cli.target import Target, log_run, open_workspace, remote_registry
+from cifarml.cli.termination import explain_termination
 from cifarml.errors import SettingsError, TrainingError
-from cifarml.progress import OnProgress, Progress, show_progress
+from cifarml.progress import OnProgress, show_progress
 
 if TYPE_CHECKING:
     from cifarml.data.dataset import Dataset
@@ -222,44 +220,6 @@ def _flag(parameter: Any, value: object) -> str:
     """Return the flag that sets a parameter to this value."""
     names = parameter.secondary_opts if value is False and parameter.secondary_opts else parameter.opts
     return str(names[0])
-
-
-class _Terminated(BaseException):
-    """SIGTERM was received."""
-
-
-@contextmanager
-def explain_termination(run_dir: Path, on_progress: OnProgress) -> Iterator[OnProgress]:
-    """Exit with code 143 and a resume hint on SIGTERM, which clusters and spot machines send.
-
-    The last checkpoint is already on disk.
-
-    Yields:
-        The callback for progress, which also exits if the signal handler's exception was lost.
-    """
-    from cifarml.run_folders import CONFIG, resume_command
-
-    signals: list[object] = []
-
-    def end(*received: object) -> None:
-        signals.append(received)
-        raise _Terminated
-
-    def report(progress: Progress) -> None:
-        if signals:  # Python ignores exceptions raised in a finalizer
-            raise _Terminated
-        on_progress(progress)
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield report
-    except _Terminated:
-        started = (run_dir / CONFIG).is_file()
-        hint = f"Resume with: {resume_command(run_dir)}" if started else "The training had not started."
-        note(f"Terminated by SIGTERM. {hint}")
-        raise typer.Exit(128 + signal.SIGTERM) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def load_images(source: Source, on_progress: OnProgress, config: TrainConfig | None) -> Dataset:

@@ -113,9 +113,10 @@ except cifarml.CifarMLError as error:
 
 
 def run_python(code: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("KERAS_")}
     return subprocess.run(
         [sys.executable, "-c", code],
-        env=os.environ | variables,
+        env=inherited | variables,
         cwd=folder,
         capture_output=True,
         text=True,

@@ -94,6 +94,7 @@ def test_train(cifarml: CommandLine, unbalanced: Dataset, tmp_path: Path) -> Non
     assert [*before.splitlines()][1:] == [
         "2 classes: cat 10, ship 270",
         "unbalanced.zip: 2 classes; 252 training, 28 validation, 32 test images",
+        "split by folders: training 'train'; test 'test'",
         "Warning: 2 images are in both train and test",
         "Warning: imbalanced classes: 'ship' has 270 training images, 'cat' only 10",
         "Details: cifarml data check unbalanced.zip",

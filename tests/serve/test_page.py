@@ -127,7 +127,12 @@ def test_samples(page: Page) -> None:
     ("file", "name", "kind", "message"),
     [
         (b"just a text", "notes.txt", "text/plain", "not a supported image"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "x.svg", "image/svg+xml", "not a supported image"),
+        (
+            b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+            "x.svg",
+            "image/svg+xml",
+            "cannot decode this kind of image",
+        ),
         (b"", "empty.png", "image/png", "empty"),
         (image_bytes(1)[:60], "half.png", "image/png", "damaged"),
         (b"\x89PNG" * 3_000_000, "huge.png", "image/png", "10 MB"),

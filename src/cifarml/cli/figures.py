@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cifarml.cli.console import note, print_table
+from cifarml.cli.console import note, print_notes, print_table
 from cifarml.progress import OnProgress, Progress
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def print_data(dataset: Dataset, source: str, config: TrainConfig | None, on_progress: OnProgress) -> None:
-    """Print the classes, the splits if the settings are known, and the warnings of ``data check``."""
+    """Print the classes, the splits if the settings are known, the notes, and the check's warnings."""
     from cifarml.data.describe import describe_classes, describe_splits, list_warnings
 
     lines = [describe_classes(dataset)]
@@ -25,6 +25,7 @@ def print_data(dataset: Dataset, source: str, config: TrainConfig | None, on_pro
         splits = dataset.split(validation_fraction=config.validation_fraction, seed=config.seed)
         lines.append(describe_splits(splits))
     on_progress(Progress("reading images", len(dataset), len(dataset), line="\n".join(lines)))
+    print_notes(dataset)
     if warnings := list_warnings(dataset):
         for warning in warnings:
             note(f"Warning: {warning}")

@@ -75,7 +75,7 @@ class AccuracyByClass(NamedTuple):
 
     @property
     def is_unbalanced(self) -> bool:
-        """True if the classes differ so much in size that accuracy alone misleads."""
+        """True if accuracy alone misleads, because the class sizes differ."""
         return max(self.num_images) > UNBALANCED * min(filter(None, self.num_images))
 
     def headline(self, what: str = "Test accuracy", images: str = "image") -> str:

@@ -69,7 +69,7 @@ def scale_gray(image: Image.Image) -> Scaled:
 def scale_color(image: Image.Image, reopen: Callable[[], Image.Image]) -> Scaled | None:
     """Scale a PNG or TIFF with 16 bits in each of several channels, unless it uses all of them.
 
-    Pillow reads the high byte of each value. Where the high bytes leave room, the file is decoded once more
+    Pillow reads the high byte of each value. If the high bytes leave room, the file is decoded again
     for the low bytes.
 
     Args:

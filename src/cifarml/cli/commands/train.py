@@ -10,7 +10,7 @@ import typer
 from cifarml.cli import options
 from cifarml.cli.advice import advise_after_training
 from cifarml.cli.commands.jobs import follow
-from cifarml.cli.console import load_tensorflow, note, print_notes, print_result, shown_path
+from cifarml.cli.console import load_tensorflow, note, print_result, shown_path
 from cifarml.cli.figures import print_data
 from cifarml.cli.options import AZURE, MACHINE, OUTPUT, TRAINING
 from cifarml.cli.target import Target, log_run, open_workspace, remote_registry
@@ -223,11 +223,10 @@ def _flag(parameter: Any, value: object) -> str:
 
 
 def load_images(source: Source, on_progress: OnProgress, config: TrainConfig | None) -> Dataset:
-    """Load the training images; print classes, notes on labels and split, skipped images and warnings."""
+    """Load the training images; print skipped images, classes, notes on labels and split, and warnings."""
     dataset = source.load(on_progress=on_progress)
     for image in dataset.skipped:
         note(f"skipped {image.name}: {image.reason}")
-    print_notes(dataset)
     print_data(dataset, source.data, config, on_progress)
     return dataset
 

@@ -60,7 +60,7 @@ def is_image(name: str) -> bool:
 
 
 def unwrap(folders: list[ImageFolder], notes: list[str]) -> tuple[list[ImageFolder], list[str]]:
-    """Leave out stray images and enclosing folders; return the remaining folders and the enclosing ones."""
+    """Omit stray images and enclosing folders; return the remaining folders and the enclosing ones."""
     outer: list[str] = []
     while True:
         folders = drop_strays(folders, notes)
@@ -72,7 +72,7 @@ def unwrap(folders: list[ImageFolder], notes: list[str]) -> tuple[list[ImageFold
 
 
 def drop_strays(folders: list[ImageFolder], notes: list[str]) -> list[ImageFolder]:
-    """Leave out a few images beside folders of images, or in folders beside many images."""
+    """Omit a few images beside folders of images, or in folders beside many images."""
     beside = [folder for folder in folders if not folder.inside]
     within = [folder for folder in folders if folder.inside]
     strays, others = sorted((beside, within), key=_count)
@@ -90,7 +90,7 @@ def drop_strays(folders: list[ImageFolder], notes: list[str]) -> list[ImageFolde
 
 
 def drop_others(folders: list[ImageFolder], splits: dict[str, Split], notes: list[str]) -> list[ImageFolder]:
-    """Leave out a few images in folders beside those of splits; many of them make the layout ambiguous."""
+    """Omit a few images in folders beside those of splits; many of them make the layout ambiguous."""
     parts = [folder for folder in folders if folder.top in splits]
     others = [folder for folder in folders if folder.top not in splits]
     if not others:

@@ -72,6 +72,7 @@ def test_precision_depends_on_processor(features: tuple[str, ...], expected: str
     assert choose_precision(("cpu:0",), features) == expected
 
 
+@pytest.mark.exhaustive
 @pytest.mark.skipif(
     choose_precision(("cpu:0",)) == "float32",
     reason=f"this processor has no fast bfloat16: {cpu_features()}",
@@ -248,6 +249,7 @@ class TestXla:
             assert speed.validation_s > 0
 
 
+@pytest.mark.exhaustive
 def test_tensorflow_out_of_memory() -> None:
     """Allocating 64 TiB raises a real error."""
 

@@ -346,6 +346,7 @@ def test_build_model_refuses_invalid_arguments(preset: str, num_classes: int) ->
         build_model(preset, num_classes)
 
 
+@pytest.mark.exhaustive
 def test_training_on_jax() -> None:
     """The export agrees with the model."""
     code = """

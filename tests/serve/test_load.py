@@ -26,7 +26,7 @@ from tests.endpoints import Caller, Steady, register_copies
 from tests.goldens import Golden, colour_run, goldens, plain, requests
 from tests.mutations import check, mutated_request, sample_images
 
-NUM_REQUESTS = 20_000
+NUM_REQUESTS = 12_000
 NUM_CLIENTS = 8
 NUM_ROUNDS = 4
 MAX_GROWTH_BYTES = 8 << 20

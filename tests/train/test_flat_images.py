@@ -41,7 +41,12 @@ def check_predictions(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "precision"), [("dots", "float32"), ("black", "float32"), ("xrays", "mixed_bfloat16")]
+    ("kind", "precision"),
+    [
+        ("dots", "float32"),
+        pytest.param("black", "float32", marks=pytest.mark.exhaustive),
+        ("xrays", "mixed_bfloat16"),
+    ],
 )
 def test_export_agrees_with_the_network(kind: str, precision: str, tmp_path: Path) -> None:
     check_predictions(train(kind, tmp_path / "run", num_epochs=2, precision=precision))
@@ -115,6 +120,7 @@ def test_a_failed_export_keeps_the_training(
     assert run.read_json("config.json")["precision"] == "float32"
 
 
+@pytest.mark.exhaustive
 def test_a_failed_export_in_float32_keeps_the_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

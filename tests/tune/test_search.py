@@ -334,6 +334,7 @@ print("interrupted", result.interrupted, flush=True)
 """
 
 
+@pytest.mark.exhaustive
 def test_concurrent_searches_with_one_killed_and_one_interrupted(tmp_path: Path, drawn: Dataset) -> None:
     outputs = [tmp_path / "killed", tmp_path / "interrupted"]
     both = [

@@ -141,7 +141,9 @@ def check_intact(cloud: Cloud, first: Command, second: Command) -> None:
     assert endpoint.body["tags"][LEASE_TAG] == ""
 
 
-@pytest.mark.parametrize("number", range(1, 6))
+@pytest.mark.parametrize(
+    "number", [1, *(pytest.param(each, marks=pytest.mark.exhaustive) for each in range(2, 6))]
+)
 def test_second_rollout_waits_at_each_change_of_the_first(
     cloud: Cloud, host: AzureHost, live: str, tmp_path: Path, number: int
 ) -> None:

@@ -175,6 +175,7 @@ def test_update_after_a_killed_update(registry: LocalRegistry, make_run: MakeRun
     check_versions(registry, client)
 
 
+@pytest.mark.exhaustive
 def test_update_after_a_killed_creation(own_cache: Path, make_run: MakeRun) -> None:
     registry = LocalRegistry()
     registry.register(make_run(1))

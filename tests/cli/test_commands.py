@@ -8,6 +8,7 @@ import pty
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -141,6 +142,18 @@ def test_predict_folder(cifarml: CommandLine, trained: Run, tmp_path: Path) -> N
     (tmp_path / "empty").mkdir()
     assert "no images in empty" in cifarml("predict", "empty", "--run", trained.path).stderr
     assert "no file gone.png" in cifarml("predict", "gone.png", "--run", trained.path).stderr
+
+
+def test_predict_states_how_12_bit_images_are_scaled(
+    cifarml: CommandLine, trained: Run, tmp_path: Path
+) -> None:
+    pixels = np.random.default_rng(3).integers(0, 4096, (32, 32), np.uint16)
+    for name in ("scan.png", "scan.tiff"):
+        Image.fromarray(pixels).save(tmp_path / name)
+    Image.fromarray((pixels >> 4).astype(np.uint8)).save(tmp_path / "photo.png")
+    done = cifarml("predict", "scan.png", "scan.tiff", "photo.png", "--run", trained.path)
+    assert done.returncode == 0, done.stderr
+    assert "2 images have 12 bits per channel, scaled from 0..4,095 to 0..255" in done.stderr
 
 
 def test_unread_images_are_reported_everywhere(cifarml: CommandLine, trained: Run, tmp_path: Path) -> None:

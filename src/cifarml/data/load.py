@@ -28,6 +28,7 @@ from cifarml.data.tables.find import label_images
 from cifarml.data.tables.parquet import is_parquet
 from cifarml.errors import DataError, ImageError
 from cifarml.images import DECODER_VERSION
+from cifarml.imaging.depth import describe_bits
 from cifarml.imaging.formats import HAS_HEIC
 from cifarml.paths import expand_home
 from cifarml.progress import OnProgress, ignore_progress
@@ -238,10 +239,7 @@ def _decode_tree(
             dataset = build_dataset(tree.origin, layout, images, bad)
         except DataError as error:
             raise DataError(f"{tree.origin}: {error.message}", error.hint) from error
-        notes = tuple(
-            f"{count:,} images have {used} bits per channel, scaled from 0..{2**used - 1:,} to 0..255"
-            for used, count in sorted(bits.items())
-        )
+        notes = describe_bits(bits)
         dataset = replace(dataset, notes=(*dataset.notes, *notes), ignored=table.ignored)
         if not bad:
             cache.finish(dataset)

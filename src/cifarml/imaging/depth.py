@@ -6,7 +6,7 @@ black.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -38,6 +38,22 @@ def used_bits(maximum: int) -> int:
         12
     """
     return next(bits for bits in _DEPTHS if maximum < 2**bits)
+
+
+def may_be_deep(head: bytes) -> bool:
+    """Return whether a file that begins with these 25 bytes or more can have 16 bits per channel."""
+    if head.startswith(b"\x89PNG"):
+        return head[24:25] == b"\x10"
+    return head.startswith((b"II", b"MM"))  # TIFF
+
+
+def describe_bits(counts: Mapping[int, int]) -> tuple[str, ...]:
+    """Describe how images of more than 8 bits were scaled, by the number of images for each depth."""
+    return tuple(
+        f"{count:,} image{' has' if count == 1 else 's have'} {bits} bits per channel, "
+        f"scaled from 0..{2**bits - 1:,} to 0..255"
+        for bits, count in sorted(counts.items())
+    )
 
 
 def scale_gray(image: Image.Image) -> Scaled:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -61,6 +62,8 @@ def predict(
     paths = _image_files(images)
     with show_progress(quiet=quiet or len(paths) <= _FEW) as on_progress:
         predictions = query(paths, on_progress=on_progress)
+    for line in _describe_depth(paths):
+        note(line)
     documents: list[dict[str, object]] = []
     for path, prediction in zip(paths, predictions, strict=True):
         if isinstance(prediction, ImageError):
@@ -101,6 +104,21 @@ def _query_endpoint(
             predictions.append(error)
         on_progress(Progress("querying", number, len(paths)))
     return predictions
+
+
+def _describe_depth(paths: list[Path]) -> tuple[str, ...]:
+    """Describe how images with more than 8 bits per channel are scaled."""
+    from cifarml.images import decode_described
+    from cifarml.imaging.depth import describe_bits, may_be_deep
+
+    counts: Counter[int] = Counter()
+    for path in paths:
+        with suppress(OSError, ImageError):  # reported with its prediction
+            with path.open("rb") as file:
+                is_deep = may_be_deep(file.read(25))
+            if is_deep and (bits := decode_described(path).bits) > 8:
+                counts[bits] += 1
+    return describe_bits(counts)
 
 
 def _images_inside(folder: Path) -> list[Path]:

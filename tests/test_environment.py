@@ -129,8 +129,12 @@ def run_python(code: str, folder: Path, **variables: str) -> subprocess.Complete
     ("content", "problem"),
     [
         ({"backend": "torch"}, "backend must be tensorflow or jax. Received: 'torch'"),
-        ({"floatx": "float128"}, "floatx must be float16 or float32 or float64. Received: 'float128'"),
-        ([1], "must contain a JSON object. Received: [1]"),
+        pytest.param(
+            {"floatx": "float128"},
+            "floatx must be float16 or float32 or float64. Received: 'float128'",
+            marks=pytest.mark.exhaustive,
+        ),
+        pytest.param([1], "must contain a JSON object. Received: [1]", marks=pytest.mark.exhaustive),
     ],
 )
 def test_python_api_names_the_file_of_keras(tmp_path: Path, content: object, problem: str) -> None:

@@ -99,7 +99,7 @@ def during_canary(host: LocalHost, model: RegisteredModel, action: Callable[[], 
         return rollout.result()
 
 
-@pytest.mark.parametrize(("first", "second"), [(1, 1), (1, 2)])
+@pytest.mark.parametrize(("first", "second"), [pytest.param(1, 1, marks=pytest.mark.exhaustive), (1, 2)])
 def test_two_new_rollouts(host: LocalHost, models: Models, tmp_path: Path, first: int, second: int) -> None:
     commands = [deploy(tmp_path, models, each) for each in (first, second)]
     assert [each.join() for each in commands] == [0, 0], [each.text for each in commands]

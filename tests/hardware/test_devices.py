@@ -157,6 +157,7 @@ print(json.dumps({"differences": differences, "places": places}))
 """
 
 
+@pytest.mark.exhaustive
 def test_replicas_with_equal_batches_match_one_device() -> None:
     """Each replica receives the same 16 images, so weights and moving averages are equal."""
     found = run_code(SHARED, "tensorflow")

@@ -103,6 +103,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory, begun_once: Path, dataset: D
     return resume_training(path, dataset).path
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("preset", "settings"),
     [

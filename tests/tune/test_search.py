@@ -220,6 +220,7 @@ def test_invalid_arguments(drawn: Dataset, tmp_path: Path) -> None:
         tune_model(SMALL, drawn, tmp_path / "file")
 
 
+@pytest.mark.exhaustive
 def test_trials_that_diverge_end_the_search_with_the_reason(drawn: Dataset, tmp_path: Path) -> None:
     config = TrainConfig(preset="tutorial", num_epochs=50, learning_rate=100, batch_size=8)
     with pytest.raises(TrainingError, match="diverged"):

@@ -159,7 +159,10 @@ def test_second_rollout_waits_at_each_change_of_the_first(
     assert [each.model for each in served.deployments if served.traffic.get(each.name)] == [winner]
 
 
-@pytest.mark.parametrize("second", ["same", "traffic", "rollback", "keys"])
+@pytest.mark.parametrize(
+    "second",
+    ["rollback", *(pytest.param(each, marks=pytest.mark.exhaustive) for each in ("same", "traffic", "keys"))],
+)
 def test_other_command_during_the_canary(
     cloud: Cloud, host: AzureHost, live: str, tmp_path: Path, second: str
 ) -> None:

@@ -191,6 +191,7 @@ def test_update_after_a_killed_creation(own_cache: Path, make_run: MakeRun) -> N
     assert not list(registry.folder.glob(".mlflow.partial"))
 
 
+@pytest.mark.exhaustive
 def test_concurrent_updates(registry: LocalRegistry, make_run: MakeRun) -> None:
     for number in (1, 2):
         registry.register(make_run(number))

@@ -23,13 +23,13 @@ from tests.emulators.azureml.faults import Fault, Plan, Request
 from tests.emulators.azureml.flows import FAULTS, FLOWS, Bench, Done, Flow, fault_positions, were_smoke_tested
 
 EVERY = {
-    "register": 75,
-    "promote": 31,
+    "register": 61,
+    "promote": 19,
     "deploy first": 357,
     "deploy second": 401,
     "rollback": 219,
     "down": 161,
-    "submit": 105,
+    "submit": 79,
 }
 """Sampling interval of the default run; odd, so that all kinds of faults are included."""
 

@@ -87,9 +87,10 @@ class Handler(BaseHTTPRequestHandler):
         try:
             for begin, end in ((0, pause), (pause, len(content))):
                 for i in range(begin, end, 2**16):
-                    self.wfile.write(content[i : min(i + 2**16, end)])
-                    with self.server.lock:
-                        self.server.num_sent += len(content[i : min(i + 2**16, end)])
+                    block = content[i : min(i + 2**16, end)]
+                    with self.server.lock:  # counted first: the client can be faster than this thread
+                        self.server.num_sent += len(block)
+                    self.wfile.write(block)
                 if event and end == pause:
                     event.wait(60)
         except OSError:

@@ -127,7 +127,7 @@ class Runner:
             job.process = subprocess.Popen(
                 ["sh", "-c", _WATCHED, "sh", "bash", "-c", command],
                 cwd=code,
-                env=self._environment(job),
+                env=self._environment(job) | {"XDG_DATA_HOME": str(folder / "data")},  # its own registry
                 stdin=subprocess.PIPE,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
